@@ -1,0 +1,2 @@
+//! The `courser` command.
+fn main() {}
