@@ -312,7 +312,6 @@ mod tests {
 
     #[test]
     fn stream_ids_follow_the_table() {
-        //= rfc9000#2.1-1 type=test
         for (id, side, dir) in [
             (0, Side::Client, Dir::Bi),
             (1, Side::Server, Dir::Bi),

@@ -239,7 +239,6 @@ mod tests {
 
     #[test]
     fn classes_follow_the_table_of_frames() {
-        //= rfc9000#13.2-1 type=test
         assert!(!FrameSet::of(&[FrameKind::Ack, FrameKind::Padding]).is_ack_eliciting());
         assert!(FrameSet::of(&[FrameKind::Ack, FrameKind::Padding]).is_in_flight());
         assert!(!FrameSet::of(&[FrameKind::Ack]).is_in_flight());

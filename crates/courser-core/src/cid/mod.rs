@@ -1,1 +1,10 @@
-//! (in work)
+//! Connection IDs: those that we issue ([`LocalCids`]) and those that the peer issues ([`RemoteCids`]).
+//!
+//! This module keeps the rules of sequence numbers, limits and retirement. It does not route: the engine holds the map
+//! from connection ID to connection, and is told what to add and to remove.
+
+mod local;
+mod remote;
+
+pub use local::{Issued, LocalCids};
+pub use remote::RemoteCids;

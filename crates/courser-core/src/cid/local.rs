@@ -1,0 +1,218 @@
+//! Connection IDs that we issue and the peer puts in its packets.
+//!
+//! At most eight are active. A peer that retires one gets another, but at a limited rate, so that churning through
+//! connection IDs costs the peer more than us.
+
+use core::time::Duration;
+
+use crate::error::{PeerViolation, TransportCode};
+use crate::ids::Cid;
+use crate::time::Instant;
+
+/// Most connection IDs active at once, whatever the peer would store.
+pub const ACTIVE_MAX: usize = 8;
+/// A connection may issue this many without waiting.
+const BURST: u32 = 32;
+/// After the burst, one connection ID per this time.
+const REFILL: Duration = Duration::from_millis(100);
+
+/// A connection ID that was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its bytes.
+    pub cid: Cid,
+}
+
+/// Our own connection IDs of one connection.
+pub struct LocalCids {
+    active: [Option<Issued>; ACTIVE_MAX],
+    /// Sequence number of the next one.
+    next: u64,
+    /// How many the peer stores, at most [`ACTIVE_MAX`].
+    limit: usize,
+    /// What may be issued without waiting.
+    allowance: u32,
+    refilled: Instant,
+}
+
+impl LocalCids {
+    /// Starts with the connection ID of the handshake, sequence number 0.
+    #[must_use]
+    pub fn new(first: Cid, now: Instant) -> Self {
+        let mut active = [None; ACTIVE_MAX];
+        active[0] = Some(Issued { sequence: 0, cid: first });
+        Self { active, next: 1, limit: 1, allowance: BURST, refilled: now }
+    }
+
+    /// The peer's active_connection_id_limit; before it is known none but the first is issued.
+    pub fn set_peer_limit(&mut self, limit: u64) {
+        //= rfc9000#5.1.1-4
+        self.limit = usize::try_from(limit).unwrap_or(usize::MAX).min(ACTIVE_MAX);
+    }
+
+    /// Whether another one should be issued now.
+    #[must_use]
+    pub fn wants_issue(&self, now: Instant) -> bool {
+        !self.first().cid.is_empty() && self.count() < self.limit && self.allowance(now) > 0
+    }
+
+    /// When another one may be issued, if one is missing and the rate forbids it now.
+    #[must_use]
+    pub fn next_issue(&self) -> Option<Instant> {
+        (!self.first().cid.is_empty() && self.count() < self.limit && self.allowance == 0)
+            .then(|| self.refilled + REFILL)
+    }
+
+    /// Issues `cid`; call only after [`wants_issue`](Self::wants_issue).
+    pub fn issue(&mut self, now: Instant, cid: Cid) -> Issued {
+        let allowance = self.allowance(now);
+        if allowance > self.allowance {
+            self.refilled = now;
+        }
+        self.allowance = allowance.saturating_sub(1);
+        //= rfc9000#5.1.1-1
+        let issued = Issued { sequence: self.next, cid };
+        self.next += 1;
+        let free = self.active.iter_mut().find(|slot| slot.is_none());
+        debug_assert!(free.is_some(), "issue was asked for");
+        if let Some(slot) = free {
+            *slot = Some(issued);
+        }
+        issued
+    }
+
+    /// The peer retires a sequence number in a packet that was sent to `used`. Returns the connection ID that no longer
+    /// routes, or `None` when it was retired before.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION for a number that was never issued, or the one that the packet itself used.
+    pub fn retire(&mut self, sequence: u64, used: &Cid) -> Result<Option<Cid>, PeerViolation> {
+        //= rfc9000#19.16-1
+        if sequence >= self.next {
+            return Err(violation("retires a connection ID that was never issued"));
+        }
+        //= rfc9000#19.16-3
+        if self.first().cid.is_empty() {
+            return Err(violation("retires a connection ID where none has bytes"));
+        }
+        let Some(slot) = self.active.iter_mut().find(|s| s.is_some_and(|i| i.sequence == sequence)) else {
+            return Ok(None);
+        };
+        //= rfc9000#19.16-2
+        if slot.is_some_and(|i| i.cid == *used) {
+            return Err(violation("retires the connection ID that the packet itself uses"));
+        }
+        Ok(slot.take().map(|i| i.cid))
+    }
+
+    /// Active ones.
+    pub fn iter(&self) -> impl Iterator<Item = Issued> + '_ {
+        self.active.iter().flatten().copied()
+    }
+
+    /// Any active one; the connection always has one, since the one in use cannot be retired.
+    #[must_use]
+    pub fn first(&self) -> Issued {
+        self.iter().next().unwrap_or(Issued { sequence: 0, cid: Cid::EMPTY })
+    }
+
+    /// Number of active ones.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.iter().count()
+    }
+
+    fn allowance(&self, now: Instant) -> u32 {
+        let steps = now.since(self.refilled).as_millis() / REFILL.as_millis();
+        self.allowance.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX)).min(BURST)
+    }
+}
+
+fn violation(reason: &'static str) -> PeerViolation {
+    PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, "rfc9000#19.16").in_frame(0x19)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cid(n: u64) -> Cid {
+        Cid::new(&n.to_be_bytes()).unwrap()
+    }
+
+    fn issue_all(l: &mut LocalCids, now: Instant, serial: &mut u64) -> usize {
+        let mut n = 0;
+        while l.wants_issue(now) {
+            *serial += 1;
+            l.issue(now, cid(*serial));
+            n += 1;
+        }
+        n
+    }
+
+    #[test]
+    fn at_most_eight_and_never_more_than_the_peer_stores() {
+        //= rfc9000#5.1.1-4 type=test
+        let now = Instant::ZERO;
+        for (limit, expected) in [(0, 1), (2, 2), (5, 5), (8, 8), (1 << 40, 8)] {
+            let mut l = LocalCids::new(cid(0), now);
+            assert!(!l.wants_issue(now), "the peer's limit is not known yet");
+            l.set_peer_limit(limit);
+            issue_all(&mut l, now, &mut 0);
+            assert_eq!(l.count(), expected);
+            //= rfc9000#5.1.1-1 type=test
+            assert!(l.iter().map(|i| i.sequence).eq(0..expected as u64));
+        }
+    }
+
+    #[test]
+    fn a_retired_one_is_replaced_and_rules_are_kept() {
+        let now = Instant::ZERO;
+        let mut l = LocalCids::new(cid(0), now);
+        l.set_peer_limit(3);
+        issue_all(&mut l, now, &mut 0);
+        //= rfc9000#19.16-1 type=test
+        assert_eq!(l.retire(3, &cid(0)).unwrap_err().code, TransportCode::PROTOCOL_VIOLATION);
+        //= rfc9000#19.16-2 type=test
+        assert_eq!(l.retire(0, &cid(0)).unwrap_err().code, TransportCode::PROTOCOL_VIOLATION);
+        assert_eq!(l.retire(0, &cid(1)), Ok(Some(cid(0))));
+        assert_eq!(l.retire(0, &cid(1)), Ok(None));
+        //= rfc9000#5.1.1-6 type=test
+        assert!(l.wants_issue(now));
+        assert_eq!(l.issue(now, cid(9)).sequence, 3);
+    }
+
+    #[test]
+    fn churn_is_limited_in_rate_and_an_honest_pace_is_not() {
+        let mut now = Instant::ZERO;
+        let mut l = LocalCids::new(cid(0), now);
+        l.set_peer_limit(8);
+        let mut serial = 0;
+        let mut issued = issue_all(&mut l, now, &mut serial);
+        for _ in 0..1000 {
+            let (oldest, used) =
+                (l.iter().map(|i| i.sequence).min().unwrap(), l.iter().max_by_key(|i| i.sequence).unwrap().cid);
+            if l.count() > 1 {
+                l.retire(oldest, &used).unwrap();
+            }
+            issued += issue_all(&mut l, now, &mut serial);
+        }
+        assert_eq!(issued, BURST as usize);
+        let next = l.next_issue().unwrap();
+        assert!(!l.wants_issue(next - Duration::from_micros(1)) && l.wants_issue(next));
+        // Ten seconds later there is room for the full burst again.
+        now += Duration::from_secs(10);
+        assert!(issue_all(&mut l, now, &mut serial) > 0);
+    }
+
+    #[test]
+    fn a_connection_without_ids_issues_none() {
+        let mut l = LocalCids::new(Cid::EMPTY, Instant::ZERO);
+        l.set_peer_limit(8);
+        assert!(!l.wants_issue(Instant::ZERO));
+        //= rfc9000#19.16-3 type=test
+        assert!(l.retire(0, &Cid::EMPTY).is_err());
+    }
+}
