@@ -84,9 +84,9 @@ impl RangeSet {
 
     /// The ranges from the lowest up.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + '_ {
-        let (inline, blocks): (&[(u64, u64)], &[Vec<(u64, u64)>]) = match &self.repr {
-            Repr::Inline { len, ranges } => (&ranges[..usize::from(*len)], &[]),
-            Repr::Spilled { blocks, .. } => (&[], blocks),
+        let (inline, blocks) = match &self.repr {
+            Repr::Inline { len, ranges } => (&ranges[..usize::from(*len)], [].as_slice()),
+            Repr::Spilled { blocks, .. } => ([].as_slice(), blocks.as_slice()),
         };
         inline.iter().chain(blocks.iter().flatten()).map(|&(s, e)| s..e)
     }
@@ -135,10 +135,7 @@ impl RangeSet {
 
     /// Puts a range in; says how many values were new.
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
-        match self.insert_capped(range, usize::MAX) {
-            Ok(new) => new,
-            Err(TooManyRanges) => 0,
-        }
+        self.insert_capped(range, usize::MAX).unwrap_or_default()
     }
 
     /// Puts a range in unless the set would then have more than `cap` ranges; says how many values were new.

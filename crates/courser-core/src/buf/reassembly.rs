@@ -217,7 +217,7 @@ impl Reassembly {
             if start >= end && !self.slots.is_empty() {
                 return;
             }
-            let size = if self.bulk && start % LARGE == 0 { LARGE } else { SMALL };
+            let size = if self.bulk && start.is_multiple_of(LARGE) { LARGE } else { SMALL };
             self.slots.push_back(Slot { start, size, chunk: None });
         }
     }
