@@ -1,0 +1,373 @@
+//! 1-RTT keys and the key update of RFC 9001 section 6.
+//!
+//! The two directions count generations (key updates so far); the Key Phase bit is the lowest bit of a generation. The
+//! sending direction is at most one generation ahead of the receiving one, and never behind it:
+//!
+//! ```text
+//! send == recv      --initiate-->            send == recv + 1      (the peer has not followed yet)
+//! send == recv + 1  --next phase opens-->    send == recv          (the peer followed)
+//! send == recv      --next phase opens-->    both + 1              (the peer initiated, we follow at once)
+//! ```
+//!
+//! Receive keys of the current and the next phase are at hand, so that a packet with the other Key Phase bit takes as
+//! long as any other; those of the previous phase stay until a deadline that the caller sets. A packet with the other bit
+//! is told apart by its number: above everything received in the current phase it belongs to the next one, below that to
+//! the previous one.
+
+use core::time::Duration;
+
+use super::{OpenError, Opened, SealError, expand};
+use crate::crypto::{Head, KeyFactory, Opener, Sealer, Secret, Suite};
+use crate::error::{PeerViolation, TransportCode};
+use crate::ids::{PacketNumber, Version};
+use crate::time::Instant;
+
+/// The Key Phase bit in the first byte of a short header.
+const KEY_PHASE: u8 = 0x04;
+
+/// No packet number yet; greater than every real one.
+const NO_PN: PacketNumber = PacketNumber::MAX;
+
+/// Why a key update cannot be started now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateRefused {
+    /// The handshake is not confirmed yet.
+    NotConfirmed,
+    /// The peer has not followed the last update, or has not acknowledged a packet of the current phase.
+    Unacknowledged,
+    /// Less than three probe timeouts went by since the last update was acknowledged.
+    TooSoon,
+}
+
+/// Keys of the sending direction.
+struct Send {
+    /// `None` while dormant.
+    sealer: Option<Box<dyn Sealer>>,
+    /// Secret of generation 0; header protection stays with it.
+    first: Secret,
+    /// Secret of the current generation.
+    secret: Secret,
+    generation: u64,
+    /// Packets sealed with the current key.
+    sent: u64,
+    /// The lowest packet number of the current generation; `NO_PN` when there is none.
+    first_pn: PacketNumber,
+    /// Whether a packet of the current generation was acknowledged.
+    acked: bool,
+}
+
+/// Keys of the receiving direction.
+struct Recv {
+    /// `None` while dormant.
+    current: Option<Box<dyn Opener>>,
+    /// Made ahead of time; `None` while dormant and while the previous keys are kept.
+    next: Option<Box<dyn Opener>>,
+    previous: Option<Box<dyn Opener>>,
+    first: Secret,
+    secret: Secret,
+    generation: u64,
+    /// The lowest number received in the current generation; `NO_PN` when there is none.
+    low: PacketNumber,
+    /// The highest number received in the current generation; meaningless while `low` is `NO_PN`.
+    high: PacketNumber,
+    /// The highest number received in the previous generation; 0 when there is none, which no rule can tell from number 0.
+    previous_high: PacketNumber,
+}
+
+/// Which keys a packet asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Previous,
+    Current,
+    Next,
+}
+
+/// 1-RTT keys of both directions.
+pub(super) struct AppKeys {
+    send: Send,
+    recv: Recv,
+    /// When `recv.previous` goes.
+    previous_until: Instant,
+    /// No update of our own before this.
+    not_before: Instant,
+    version: Version,
+    suite: Suite,
+}
+
+impl AppKeys {
+    pub(super) fn new(keys: &dyn KeyFactory, version: Version, suite: Suite, ours: Secret, theirs: Secret) -> Self {
+        let send = Send {
+            sealer: Some(keys.sealer(version, suite, &ours)),
+            first: ours.clone(),
+            secret: ours,
+            generation: 0,
+            sent: 0,
+            first_pn: NO_PN,
+            acked: false,
+        };
+        let recv = Recv {
+            current: Some(keys.opener(version, suite, &theirs)),
+            next: None,
+            previous: None,
+            first: theirs.clone(),
+            secret: theirs,
+            generation: 0,
+            low: NO_PN,
+            high: 0,
+            previous_high: 0,
+        };
+        let mut app =
+            Self { send, recv, previous_until: Instant::FAR_FUTURE, not_before: Instant::ZERO, version, suite };
+        app.make_next(keys);
+        app
+    }
+
+    pub(super) const fn key_phase(&self) -> bool {
+        self.send.generation & 1 == 1
+    }
+
+    pub(super) const fn generation(&self) -> u64 {
+        self.send.generation
+    }
+
+    pub(super) const fn sent(&self) -> u64 {
+        self.send.sent
+    }
+
+    pub(super) fn seal(
+        &mut self,
+        limit: u64,
+        pn: PacketNumber,
+        packet: &mut [u8],
+        head: Head,
+        tail: &[u8],
+    ) -> Result<(), SealError> {
+        let send = &mut self.send;
+        if send.sent >= limit {
+            return Err(SealError::Exhausted);
+        }
+        debug_assert_eq!(
+            packet.first().is_some_and(|first| first & KEY_PHASE != 0),
+            send.generation & 1 == 1,
+            "the header carries the key phase of the key"
+        );
+        send.sealer.as_deref().ok_or(SealError::NoKeys)?.seal(pn, packet, head, tail)?;
+        //= rfc9001#6.6-1
+        send.sent += 1;
+        send.first_pn = send.first_pn.min(pn);
+        Ok(())
+    }
+
+    pub(super) fn open(
+        &mut self,
+        keys: &dyn KeyFactory,
+        packet: &mut [u8],
+        pn_at: usize,
+        expected_pn: PacketNumber,
+    ) -> Result<Opened, OpenError> {
+        self.wake(keys);
+        let current = self.recv.current.as_deref().ok_or(OpenError::NoKeys)?;
+        let (truncated, len) = current.unmask(packet, pn_at).ok_or(OpenError::TooShort)?;
+        let first = packet.first().copied().unwrap_or_default();
+        let (pn, header_len) = (expand(truncated, len, expected_pn), pn_at + len);
+        let phase = self.recv.phase_of(first & KEY_PHASE != 0, pn);
+        if phase == Phase::Next && self.recv.next.is_none() {
+            // The peer updated again while the keys of the phase before are still kept.
+            self.make_next(keys);
+        }
+        let opener = match phase {
+            Phase::Previous => self.recv.previous.as_deref(),
+            Phase::Current => self.recv.current.as_deref(),
+            Phase::Next => self.recv.next.as_deref(),
+        };
+        //= rfc9001#5.5-2
+        let opener = opener.ok_or(OpenError::NotAuthentic)?;
+        let payload = opener.open(pn, packet, header_len).ok_or(OpenError::NotAuthentic)?;
+        let generation = match phase {
+            Phase::Previous => self.recv.generation.saturating_sub(1),
+            Phase::Current => self.recv.generation,
+            Phase::Next => self.recv.generation + 1,
+        };
+        match phase {
+            Phase::Previous => self.opened_with_previous(pn)?,
+            Phase::Current => self.opened_with_current(pn)?,
+            Phase::Next => self.follow_peer(keys, pn)?,
+        }
+        Ok(Opened { pn, header_len, payload, first, generation, updated: phase == Phase::Next })
+    }
+
+    fn opened_with_previous(&mut self, pn: PacketNumber) -> Result<(), OpenError> {
+        //= rfc9001#6.4-2
+        if pn > self.recv.low {
+            return Err(key_update_error("old keys were used after new ones", "rfc9001#6.4"));
+        }
+        self.recv.previous_high = self.recv.previous_high.max(pn);
+        Ok(())
+    }
+
+    fn opened_with_current(&mut self, pn: PacketNumber) -> Result<(), OpenError> {
+        let recv = &mut self.recv;
+        //= rfc9001#6.4-1
+        if pn < recv.previous_high {
+            return Err(key_update_error("new keys were used before old ones", "rfc9001#6.4"));
+        }
+        recv.high = if recv.low == NO_PN { pn } else { recv.high.max(pn) };
+        recv.low = recv.low.min(pn);
+        Ok(())
+    }
+
+    /// A packet of the next phase is authentic: the peer started an update, or followed ours.
+    fn follow_peer(&mut self, keys: &dyn KeyFactory, pn: PacketNumber) -> Result<(), OpenError> {
+        let initiated_by_peer = self.send.generation == self.recv.generation;
+        if initiated_by_peer && self.send.generation > 0 && self.send.first_pn == NO_PN {
+            return Err(key_update_error("a second key update before an acknowledgement of the first", "rfc9001#6.2"));
+        }
+        let recv = &mut self.recv;
+        if recv.low != NO_PN && pn < recv.high {
+            return Err(key_update_error("new keys were used before old ones", "rfc9001#6.4"));
+        }
+        recv.previous_high = if recv.low == NO_PN { 0 } else { recv.high };
+        recv.secret = keys.next_secret(self.version, self.suite, &recv.secret);
+        //= rfc9001#6.1-3
+        recv.previous = core::mem::replace(&mut recv.current, recv.next.take());
+        recv.generation += 1;
+        (recv.low, recv.high) = (pn, pn);
+        self.previous_until = Instant::FAR_FUTURE;
+        //= rfc9001#6.2-1
+        //= rfc9001#6.2-2
+        if initiated_by_peer {
+            self.advance_send(keys);
+        }
+        debug_assert_eq!(self.send.generation, self.recv.generation);
+        Ok(())
+    }
+
+    pub(super) fn initiate(&mut self, keys: &dyn KeyFactory, now: Instant) -> Result<(), UpdateRefused> {
+        //= rfc9001#6.1-2
+        if !self.send.acked || self.send.generation != self.recv.generation {
+            return Err(UpdateRefused::Unacknowledged);
+        }
+        //= rfc9001#6.5-1
+        if now < self.not_before {
+            return Err(UpdateRefused::TooSoon);
+        }
+        self.advance_send(keys);
+        Ok(())
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        largest_acked: PacketNumber,
+        generation: u64,
+        keep: Duration,
+    ) -> Result<(), PeerViolation> {
+        let send = &mut self.send;
+        if send.first_pn == NO_PN || largest_acked < send.first_pn {
+            return Ok(());
+        }
+        if generation < send.generation {
+            return Err(PeerViolation::new(
+                TransportCode::KEY_UPDATE_ERROR,
+                "old keys acknowledge a packet of newer ones",
+                "rfc9001#6.2",
+            ));
+        }
+        if !send.acked {
+            send.acked = true;
+            if send.generation > 0 {
+                self.not_before = now + keep;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_previous_until(&mut self, deadline: Instant) {
+        self.previous_until = deadline;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.recv.previous.as_ref().map(|_| self.previous_until)
+    }
+
+    pub(super) fn drop_previous(&mut self, keys: &dyn KeyFactory, now: Instant) {
+        //= rfc9001#6.5-2
+        //= rfc9001#6.5-3
+        if self.recv.previous.is_some() && now >= self.previous_until {
+            self.recv.previous = None;
+            if self.recv.next.is_none() {
+                self.make_next(keys);
+            }
+        }
+    }
+
+    pub(super) fn sleep(&mut self) -> bool {
+        if self.recv.previous.is_some() {
+            return false;
+        }
+        self.send.sealer = None;
+        (self.recv.current, self.recv.next) = (None, None);
+        true
+    }
+
+    pub(super) fn wake(&mut self, keys: &dyn KeyFactory) {
+        if self.send.sealer.is_some() {
+            return;
+        }
+        let (version, suite) = (self.version, self.suite);
+        self.send.sealer = Some(keys.sealer_updated(version, suite, &self.send.secret, &self.send.first));
+        self.recv.current = Some(keys.opener_updated(version, suite, &self.recv.secret, &self.recv.first));
+        self.make_next(keys);
+    }
+
+    fn advance_send(&mut self, keys: &dyn KeyFactory) {
+        let (version, suite) = (self.version, self.suite);
+        let send = &mut self.send;
+        send.secret = keys.next_secret(version, suite, &send.secret);
+        send.sealer = Some(keys.sealer_updated(version, suite, &send.secret, &send.first));
+        send.generation += 1;
+        send.sent = 0;
+        send.first_pn = NO_PN;
+        send.acked = false;
+        debug_assert!(send.generation - self.recv.generation <= 1);
+    }
+
+    fn make_next(&mut self, keys: &dyn KeyFactory) {
+        //= rfc9001#6.3-2
+        //= rfc9001#6.3-3
+        let secret = keys.next_secret(self.version, self.suite, &self.recv.secret);
+        self.recv.next = Some(keys.opener_updated(self.version, self.suite, &secret, &self.recv.first));
+    }
+}
+
+impl Recv {
+    /// Which keys a packet with that bit and number asks for. Without previous keys the next ones are tried, so that the
+    /// time taken says nothing about the bit.
+    fn phase_of(&self, bit: bool, pn: PacketNumber) -> Phase {
+        //= rfc9001#6.3-1
+        if bit == (self.generation & 1 == 1) {
+            Phase::Current
+        } else if self.previous.is_some() && pn <= self.high {
+            Phase::Previous
+        } else {
+            Phase::Next
+        }
+    }
+}
+
+const fn key_update_error(reason: &'static str, section: &'static str) -> OpenError {
+    OpenError::Violation(PeerViolation::new(TransportCode::KEY_UPDATE_ERROR, reason, section))
+}
+
+#[cfg(test)]
+impl AppKeys {
+    /// What a peer does that updates its keys without asking whether it may.
+    pub(super) fn force_update(&mut self, keys: &dyn KeyFactory) {
+        self.recv.generation = self.send.generation;
+        self.advance_send(keys);
+    }
+
+    pub(super) const fn has_next(&self) -> bool {
+        self.recv.next.is_some()
+    }
+}
