@@ -1,9 +1,9 @@
 //! Packet headers, before header protection is removed and before it is applied (RFC 9000 section 17, RFC 8999).
 //!
-//! Reading has two steps, because packet numbers need the connection: [`decode`] finds the first packet of a datagram,
-//! its connection IDs and where its packet number lies; the rest of the first byte and the number itself are looked at
-//! after unmasking, with [`reserved_bits`], [`key_phase`] and [`spin`]. Writing happens when a packet is sealed, so that
-//! the newest connection ID and number are on the wire.
+//! Reading has two steps, because packet numbers need the connection: [`decode`] finds the first packet of a
+//! datagram, its connection IDs and where its packet number lies; the rest of the first byte and the number itself
+//! are looked at after unmasking, with [`reserved_bits`], [`key_phase`] and [`spin`]. Writing happens when a packet
+//! is sealed, so that the newest connection ID and number are on the wire.
 //!
 //! The fixed bit is reported by [`fixed_bit`] and not judged here: whether it may be 0 depends on what was negotiated
 //! (RFC 9287).

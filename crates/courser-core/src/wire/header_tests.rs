@@ -390,7 +390,8 @@ fn any_cid() -> impl Strategy<Value = Cid> {
 proptest! {
     #[test]
     fn long_headers_are_read_as_written(
-        v2: bool, which in 0..3usize, dcid in any_cid(), scid in any_cid(), token in prop::collection::vec(any::<u8>(), 0..200),
+        v2: bool, which in 0..3usize, dcid in any_cid(), scid in any_cid(),
+        token in prop::collection::vec(any::<u8>(), 0..200),
         number in 0..1u64 << 62, number_len in 1..=4usize, payload in 0..1500usize
     ) {
         let level = [Level::Initial, Level::ZeroRtt, Level::Handshake][which];
@@ -399,7 +400,8 @@ proptest! {
         let spec = LongSpec { level, version, dcid: &dcid, scid: &scid, token, pn: number, pn_len: number_len };
         let bytes = packet(&spec, payload);
         let long = *decode(&bytes, 0).unwrap().long().unwrap();
-        prop_assert_eq!(long, Long { level, version, dcid, scid, token, pn_at: bytes.len() - payload - number_len, end: bytes.len() });
+        let pn_at = bytes.len() - payload - number_len;
+        prop_assert_eq!(long, Long { level, version, dcid, scid, token, pn_at, end: bytes.len() });
         prop_assert_eq!(destination(&bytes, 0), Some(dcid.as_slice()));
         let mut r = Reader::new(&bytes[long.pn_at..]);
         let read = (0..number_len).fold(0u32, |n, _| n << 8 | u32::from(r.u8().unwrap()));
@@ -408,17 +410,22 @@ proptest! {
     }
 
     #[test]
-    fn short_headers_are_read_as_written(dcid in any_cid(), number in 0..1u64 << 62, number_len in 1..=4usize, spin_bit: bool, phase: bool) {
+    fn short_headers_are_read_as_written(
+        dcid in any_cid(), number in 0..1u64 << 62, number_len in 1..=4usize, spin_bit: bool, phase: bool
+    ) {
         let mut buf = [0; 64];
         let mut w = Writer::new(&mut buf);
-        let head = write_short(&mut w, &ShortSpec { dcid: &dcid, spin: spin_bit, key_phase: phase, pn: number, pn_len: number_len }).unwrap();
+        let spec = ShortSpec { dcid: &dcid, spin: spin_bit, key_phase: phase, pn: number, pn_len: number_len };
+        let head = write_short(&mut w, &spec).unwrap();
         prop_assert_eq!(head, Head { pn_at: 1 + dcid.len(), payload_at: w.len() });
         prop_assert_eq!(decode(w.written(), dcid.len()), Ok(Header::Short { dcid, pn_at: head.pn_at }));
         prop_assert_eq!(destination(w.written(), dcid.len()), Some(dcid.as_slice()));
     }
 
     #[test]
-    fn any_bytes_are_a_header_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..120), version in 0..4usize, short in 0..=20usize) {
+    fn any_bytes_are_a_header_or_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..120), version in 0..4usize, short in 0..=20usize
+    ) {
         let mut bytes = bytes;
         if let Some(b) = bytes.get_mut(1..5) {
             b.copy_from_slice(&[0, 1, Version::V2.0, 0x0a0a_0a0a][version].to_be_bytes());

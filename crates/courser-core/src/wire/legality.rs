@@ -1,12 +1,12 @@
 //! What every packet and every datagram that we build has to fulfil.
 //!
-//! The checker looks at plaintext payloads, as an observer sees them, and knows nothing of the packetiser. It is used by
-//! tests and by the simulator on everything that leaves. Each rule has its own [`Illegal`] variant.
+//! The checker looks at plaintext payloads, as an observer sees them, and knows nothing of the packetiser. It is used
+//! by tests and by the simulator on everything that leaves. Each rule has its own [`Illegal`] variant.
 //!
 //! Order of frames: HANDSHAKE_DONE; MAX_DATA, MAX_STREAMS and their BLOCKED; connection IDs; path frames; ACK;
-//! CONNECTION_CLOSE; NEW_TOKEN; CRYPTO; stream frames; PING; PADDING. For one stream: RESET_STREAM and STOP_SENDING, then
-//! MAX_STREAM_DATA and STREAM_DATA_BLOCKED, then STREAM. DATAGRAM stands among the stream frames, before or behind them,
-//! because a packet ends with whichever frame has no Length field. IMMEDIATE_ACK may stand anywhere.
+//! CONNECTION_CLOSE; NEW_TOKEN; CRYPTO; stream frames; PING; PADDING. For one stream: RESET_STREAM and STOP_SENDING,
+//! then MAX_STREAM_DATA and STREAM_DATA_BLOCKED, then STREAM. DATAGRAM stands among the stream frames, before or
+//! behind them, because a packet ends with whichever frame has no Length field. IMMEDIATE_ACK may stand anywhere.
 
 use crate::config::MIN_DATAGRAM;
 use crate::crypto::TAG_LEN;

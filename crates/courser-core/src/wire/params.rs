@@ -353,8 +353,8 @@ fn check_together(p: &TransportParams) -> Result<(), PeerViolation> {
     Ok(())
 }
 
-/// Checks the connection IDs in a peer's parameters against those of its packets (RFC 9000 section 7.3). `original_dcid`
-/// is what a client sent its first Initial to; `retry_scid` is that of the Retry, if there was one.
+/// Checks the connection IDs in a peer's parameters against those of its packets (RFC 9000 section 7.3).
+/// `original_dcid` is what a client sent its first Initial to; `retry_scid` is that of the Retry, if there was one.
 ///
 /// # Errors
 /// TRANSPORT_PARAMETER_ERROR when one is missing, differs, or should not be there.

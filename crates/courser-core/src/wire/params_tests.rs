@@ -272,8 +272,10 @@ fn number() -> impl Strategy<Value = u64> {
 
 prop_compose! {
     fn any_params()(
-        n in prop::array::uniform8(number()), cids in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..=20), 4),
-        exponent in 0..=20u8, ack_ms in 0..1u64 << 14, token: [u8; 16], flags: [bool; 8], port: u16, versions in prop::collection::vec(1..u32::MAX, 1..16)
+        n in prop::array::uniform8(number()),
+        cids in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..=20), 4),
+        exponent in 0..=20u8, ack_ms in 0..1u64 << 14, token: [u8; 16], flags: [bool; 8], port: u16,
+        versions in prop::collection::vec(1..u32::MAX, 1..16)
     ) -> TransportParams {
         let cid = |i: usize| Cid::new(&cids[i]);
         TransportParams {
@@ -314,7 +316,9 @@ proptest! {
     #[test]
     fn parameters_are_read_as_written(params in any_params(), random: u64) {
         prop_assert_eq!(decode(&encoded(&params, Side::Server, random), Side::Server), Ok(params.clone()));
-        let client = TransportParams { original_dcid: None, reset_token: None, preferred_address: None, retry_scid: None, ..params };
+        let client = TransportParams {
+            original_dcid: None, reset_token: None, preferred_address: None, retry_scid: None, ..params
+        };
         prop_assert_eq!(decode(&encoded(&client, Side::Client, random), Side::Client), Ok(client));
     }
 

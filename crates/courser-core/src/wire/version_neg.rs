@@ -1,8 +1,8 @@
 //! Which version to speak (RFC 9368, RFC 9369 section 4, RFC 9000 section 6).
 //!
-//! Versions 1 and 2 are compatible: a server may answer a first flight of one in the other. Everything else goes through
-//! a Version Negotiation packet, which is not authentic; both ends therefore check the other's version information
-//! during the handshake.
+//! Versions 1 and 2 are compatible: a server may answer a first flight of one in the other. Everything else goes
+//! through a Version Negotiation packet, which is not authentic; both ends therefore check the other's version
+//! information during the handshake.
 
 use crate::config::VersionInformation;
 use crate::error::{PeerViolation, TransportCode};
@@ -91,8 +91,8 @@ pub fn react(
     ours.iter().find(|v| offered.clone().any(|o| o == **v)).map_or(Reaction::GiveUp, |v| Reaction::Restart(*v))
 }
 
-/// Checks what a server says of its versions. `ours` is what the client listed, `negotiated` the version of the server's
-/// long headers, `restarted` whether the client acted on a Version Negotiation packet.
+/// Checks what a server says of its versions. `ours` is what the client listed, `negotiated` the version of the
+/// server's long headers, `restarted` whether the client acted on a Version Negotiation packet.
 ///
 /// # Errors
 /// Somebody tampered with the negotiation, or the server contradicts itself.

@@ -1,9 +1,9 @@
 //! Frames (RFC 9000 section 19, RFC 9221, and the ACK frequency draft).
 //!
-//! A [`Frame`] borrows its data from the packet it was parsed from. Parsing is total: every byte string is a frame or a
-//! [`PeerViolation`](crate::error::PeerViolation) with the code that the RFC asks for, and everything that can be judged
-//! from the frame alone is judged there. The size of a frame is known before it is written, and a writer without room
-//! for the whole frame gets nothing of it.
+//! A [`Frame`] borrows its data from the packet it was parsed from. Parsing is total: every byte string is a frame or
+//! a [`PeerViolation`](crate::error::PeerViolation) with the code that the RFC asks for, and everything that can be
+//! judged from the frame alone is judged there. The size of a frame is known before it is written, and a writer
+//! without room for the whole frame gets nothing of it.
 
 mod ack;
 mod encode;
@@ -215,6 +215,9 @@ pub(crate) mod types {
     /// Bit of a STREAM type: an Offset field is there.
     pub(crate) const OFF_BIT: u64 = 0x04;
 }
+
+// A frame is returned by value once per frame received; an ACK is the largest.
+const _: () = assert!(size_of::<Frame<'_>>() <= 104);
 
 impl Frame<'_> {
     /// Its kind, as a bit position.

@@ -477,7 +477,9 @@ proptest! {
             Frame::StreamDataBlocked { id, limit: b },
             Frame::StreamsBlocked { dir, limit: streams },
             Frame::RetireConnectionId { sequence: b },
-            Frame::AckFrequency { sequence: a, eliciting_threshold: b, max_ack_delay_us: c % 16_384_000, reordering_threshold: d },
+            Frame::AckFrequency {
+                sequence: a, eliciting_threshold: b, max_ack_delay_us: c % 16_384_000, reordering_threshold: d
+            },
         ] {
             let wire = encoded(&frame);
             let mut r = Reader::new(&wire);
@@ -488,7 +490,8 @@ proptest! {
 
     #[test]
     fn frames_with_bytes_are_read_as_written(
-        a in number(), offset in number(), data in bytes(300), fin: bool, length_present: bool, cid in prop::collection::vec(any::<u8>(), 1..=20), eight: [u8; 8], sixteen: [u8; 16]
+        a in number(), offset in number(), data in bytes(300), fin: bool, length_present: bool,
+        cid in prop::collection::vec(any::<u8>(), 1..=20), eight: [u8; 8], sixteen: [u8; 16]
     ) {
         let offset = offset.min(VARINT_MAX - 300);
         let data = &data[..];
@@ -500,7 +503,9 @@ proptest! {
             Frame::ApplicationClose { code: a, reason: data },
             Frame::PathChallenge(eight),
             Frame::PathResponse(eight),
-            Frame::NewConnectionId { sequence: a, retire_prior_to: a.min(offset), cid: Cid::new(&cid).unwrap(), token: ResetToken(sixteen) },
+            Frame::NewConnectionId {
+                sequence: a, retire_prior_to: a.min(offset), cid: Cid::new(&cid).unwrap(), token: ResetToken(sixteen)
+            },
             Frame::Padding(data.len() + 1),
         ];
         if !data.is_empty() {
@@ -516,7 +521,8 @@ proptest! {
 
     #[test]
     fn acks_are_read_as_written(
-        start in number(), steps in prop::collection::vec((0..2000u64, 0..2000u64), 1..60), delay in number(), ecn in prop::option::of((number(), number(), number()))
+        start in number(), steps in prop::collection::vec((0..2000u64, 0..2000u64), 1..60), delay in number(),
+        ecn in prop::option::of((number(), number(), number()))
     ) {
         let ecn = ecn.map(|(ect0, ect1, ce)| EcnCounts { ect0, ect1, ce });
         let mut at = start.min(VARINT_MAX - 60 * 4002);
