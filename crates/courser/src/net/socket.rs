@@ -1,0 +1,359 @@
+//! A UDP socket that sends and receives trains.
+//!
+//! A *train* is a run of datagrams of equal size to one destination (the last may be shorter), back to back in memory:
+//! what segmentation offload takes in one system call and receive offload gives. [`Socket::send`] hides what the system
+//! cannot do:
+//!
+//! * without offload, or beyond its limits, a train goes out in several calls;
+//! * an adapter that refuses to cut datagrams apart (`EIO`, `EINVAL`) is found out by sending the first datagram alone:
+//!   when that passes, offload is to blame and stays off, and the rest follows in single calls; when it fails too, the
+//!   destination is to blame and offload stays on. So a peer with an odd address cannot switch offload off;
+//! * when the buffer fills up in the middle, the caller's cursor tells how far the train went; the same call later
+//!   goes on from there. No datagram is lost or sent twice.
+//!
+//! Addresses are always in their own family here: a dual-stack socket's mapped addresses (`::ffff:192.0.2.1`) are
+//! turned into IPv4 ones on the way in and back on the way out.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Type};
+
+use super::adapter::{Adapter, Arrival, Offload, Outgoing, SLOT_BYTES, SLOTS_MAX};
+use super::os::{self, Fault};
+
+/// Most payload bytes that one send call takes: an IPv4 packet's length field less the smallest headers.
+const CALL_BYTES_MAX: usize = 65_535 - 20 - 8;
+
+/// How often a receive call is repeated in a row when it reports the fate of earlier datagrams.
+const OLD_NEWS_MAX: usize = 16;
+
+/// How to make a socket.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SocketConfig {
+    /// Address and port to bind; port 0 lets the system choose.
+    pub local: SocketAddr,
+    /// Whether an IPv6 wildcard socket takes IPv4 as well.
+    pub dual_stack: bool,
+    /// Whether several sockets may share the port, each receiving a part of the traffic. Unix only.
+    pub reuse_port: bool,
+    /// Wanted receive buffer in bytes; the system may give less.
+    pub receive_buffer: usize,
+    /// Wanted send buffer in bytes; the system may give less.
+    pub send_buffer: usize,
+    /// Whether segmentation offload may be used for sending.
+    pub offload: bool,
+}
+
+impl SocketConfig {
+    /// The defaults for a socket at `local`.
+    #[must_use]
+    pub const fn new(local: SocketAddr) -> Self {
+        Self {
+            local,
+            dual_stack: true,
+            reuse_port: false,
+            receive_buffer: 4 << 20,
+            send_buffer: 4 << 20,
+            offload: true,
+        }
+    }
+
+    /// For a client that talks to `remote`: any port, of the same family.
+    #[must_use]
+    pub const fn towards(remote: SocketAddr) -> Self {
+        let ip = match remote {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self::new(SocketAddr::new(ip, 0))
+    }
+}
+
+/// Wanted and achieved size of a socket's buffer, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferSize {
+    /// As asked for.
+    pub wanted: usize,
+    /// As the system gave it, without what Linux adds for its own bookkeeping.
+    pub achieved: usize,
+}
+
+/// What became of a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything went out.
+    Sent,
+    /// Everything went out, and the system refused offload on the way: trains of one datagram are as good from now on.
+    SentSplit,
+    /// The socket's buffer is full; call again with the same cursor once the socket is writable.
+    Full,
+    /// A queue below the socket is full; call again with the same cursor after a short while.
+    Pause,
+    /// What is left is larger than the first link takes.
+    TooBig,
+    /// What is left cannot be sent to this destination now.
+    Refused,
+}
+
+/// Room for what one receive call reads.
+pub struct Slots {
+    /// The slots back to back.
+    bytes: Vec<u8>,
+    /// What each slot holds.
+    arrivals: Vec<Arrival>,
+    /// Slots that the last call filled.
+    filled: usize,
+}
+
+impl Slots {
+    /// Room for `count` trains, at least one and at most [`SLOTS_MAX`].
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let count = count.clamp(1, SLOTS_MAX);
+        Self { bytes: vec![0; count * SLOT_BYTES], arrivals: vec![Arrival::NONE; count], filled: 0 }
+    }
+
+    /// How many trains fit.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// The trains that the last receive call read.
+    pub fn trains(&mut self) -> impl Iterator<Item = (&Arrival, &mut [u8])> {
+        let slots = self.bytes.chunks_exact_mut(SLOT_BYTES);
+        self.arrivals
+            .iter()
+            .zip(slots)
+            .take(self.filled)
+            .filter(|(a, _)| a.is_usable())
+            .filter_map(|(a, slot)| Some((a, slot.get_mut(..a.len)?)))
+    }
+}
+
+/// A bound UDP socket.
+pub struct Socket {
+    udp: UdpSocket,
+    adapter: Box<dyn Adapter>,
+    /// Where it is bound.
+    local: SocketAddr,
+    /// Datagrams that one send call takes now; falls to 1 when an adapter refuses offload.
+    send_segments: usize,
+    receive_buffer: BufferSize,
+    send_buffer: BufferSize,
+}
+
+impl Socket {
+    /// Binds a socket.
+    ///
+    /// # Errors
+    /// As the system reports it: the address is taken or not ours, the family is not supported.
+    pub fn bind(config: &SocketConfig) -> io::Result<Self> {
+        Self::with_adapter(config, |udp| Ok(Box::new(os::Udp::new(udp)?)))
+    }
+
+    /// Binds a socket whose system calls go through an adapter of the caller's. `make` gets the bound socket; it can
+    /// wrap [`system_adapter`].
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind), and what `make` reports.
+    pub fn with_adapter(
+        config: &SocketConfig,
+        make: impl FnOnce(&UdpSocket) -> io::Result<Box<dyn Adapter>>,
+    ) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(config.local), Type::DGRAM, Some(Protocol::UDP))?;
+        if config.local.is_ipv6() {
+            // Some systems have no sockets of both families; there an IPv6 one is what can be had.
+            let asked = socket.set_only_v6(!config.dual_stack);
+            if !config.dual_stack {
+                asked?;
+            }
+        }
+        #[cfg(unix)]
+        if config.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        let receive_buffer = enlarge_receive(&socket, config.receive_buffer)?;
+        let send_buffer = enlarge_send(&socket, config.send_buffer)?;
+        socket.bind(&config.local.into())?;
+        let udp = UdpSocket::from(socket);
+        let adapter = make(&udp)?;
+        udp.set_nonblocking(true)?;
+        let send_segments = if config.offload { adapter.offload().send_segments.max(1) } else { 1 };
+        Ok(Self { local: udp.local_addr()?, udp, adapter, send_segments, receive_buffer, send_buffer })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The socket itself, for waiting on it.
+    #[must_use]
+    pub const fn udp(&self) -> &UdpSocket {
+        &self.udp
+    }
+
+    /// What the socket can do at once now.
+    #[must_use]
+    pub fn offload(&self) -> Offload {
+        Offload { send_segments: self.send_segments, ..self.adapter.offload() }
+    }
+
+    /// Size of the receive buffer.
+    #[must_use]
+    pub const fn receive_buffer(&self) -> BufferSize {
+        self.receive_buffer
+    }
+
+    /// Size of the send buffer.
+    #[must_use]
+    pub const fn send_buffer(&self) -> BufferSize {
+        self.send_buffer
+    }
+
+    /// Reads what is waiting, as much as one call gives; returns how many slots were filled, 0 when nothing was there.
+    ///
+    /// # Errors
+    /// Only when the socket itself has failed.
+    pub fn receive(&mut self, slots: &mut Slots) -> io::Result<usize> {
+        slots.filled = 0;
+        for _ in 0..OLD_NEWS_MAX {
+            match self.adapter.receive(&self.udp, &mut slots.bytes, &mut slots.arrivals) {
+                Ok(n) => {
+                    slots.filled = n.min(slots.arrivals.len());
+                    for arrival in &mut slots.arrivals[..slots.filled] {
+                        arrival.remote = unmapped(arrival.remote);
+                        arrival.local = arrival.local.map(|ip| ip.to_canonical());
+                    }
+                    return Ok(slots.filled);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(e) if os::is_old_news(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(0)
+    }
+
+    /// Sends a train from `*cursor` on and moves the cursor past what went out. `out.segment` is the size of all
+    /// datagrams but the last.
+    pub fn send(&mut self, out: &Outgoing<'_>, cursor: &mut usize) -> Outcome {
+        debug_assert!(*cursor <= out.bytes.len(), "a cursor beyond its train");
+        if out.to.port() == 0 {
+            // The system would refuse it with the error of an adapter without offload.
+            return Outcome::Refused;
+        }
+        let segment = out.segment.unwrap_or(out.bytes.len()).max(1);
+        let wire = Outgoing { to: self.mapped(out.to), from: self.source(out.from), ..*out };
+        let mut split = false;
+        while *cursor < out.bytes.len() {
+            let left = out.bytes.len() - *cursor;
+            let segments = self.send_segments.min(CALL_BYTES_MAX / segment).max(1);
+            let take = left.min(segments.saturating_mul(segment));
+            match self.call(&wire, *cursor, take, segment) {
+                Ok(()) => *cursor += take,
+                Err(Fault::Arguments) if take > segment => match self.call(&wire, *cursor, segment, segment) {
+                    Ok(()) => {
+                        *cursor += segment;
+                        self.send_segments = 1;
+                        split = true;
+                    }
+                    Err(fault) => return outcome(fault),
+                },
+                Err(fault) => return outcome(fault),
+            }
+        }
+        if split { Outcome::SentSplit } else { Outcome::Sent }
+    }
+
+    /// One system call with `take` bytes of the train.
+    fn call(&mut self, wire: &Outgoing<'_>, at: usize, take: usize, segment: usize) -> Result<(), Fault> {
+        let part = Outgoing {
+            segment: (take > segment).then_some(segment),
+            bytes: wire.bytes.get(at..at + take).unwrap_or_default(),
+            ..*wire
+        };
+        self.adapter.send(&self.udp, &part).map_err(|e| {
+            let fault = os::fault(&e);
+            if fault == Fault::Arguments {
+                self.adapter.forgive(&self.udp);
+            }
+            fault
+        })
+    }
+
+    /// The destination as this socket's family writes it.
+    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V4(v4) if self.local.is_ipv6() => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            other => other,
+        }
+    }
+
+    /// The source address to ask for: none when the socket is bound to one.
+    fn source(&self, from: Option<IpAddr>) -> Option<IpAddr> {
+        let from = from.filter(|_| self.local.ip().is_unspecified())?;
+        Some(match from {
+            IpAddr::V4(v4) if self.local.is_ipv6() => v4.to_ipv6_mapped().into(),
+            other => other,
+        })
+    }
+}
+
+/// The adapter that [`Socket::bind`] uses.
+///
+/// # Errors
+/// As the system reports it.
+pub fn system_adapter(udp: &UdpSocket) -> io::Result<Box<dyn Adapter>> {
+    Ok(Box::new(os::Udp::new(udp)?))
+}
+
+/// What a fault means for the train that met it.
+const fn outcome(fault: Fault) -> Outcome {
+    match fault {
+        Fault::Full => Outcome::Full,
+        Fault::Pause => Outcome::Pause,
+        Fault::TooBig => Outcome::TooBig,
+        Fault::Arguments | Fault::Refused => Outcome::Refused,
+    }
+}
+
+/// An address in its own family.
+fn unmapped(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// Linux reports twice what was asked for, the other half being for its bookkeeping.
+const fn usable(reported: usize) -> usize {
+    if cfg!(any(target_os = "linux", target_os = "android")) { reported / 2 } else { reported }
+}
+
+/// Makes the receive buffer as large as wanted, if it is not yet and the system lets us.
+fn enlarge_receive(socket: &socket2::Socket, wanted: usize) -> io::Result<BufferSize> {
+    if usable(socket.recv_buffer_size()?) < wanted && !os::force_receive_buffer(socket, wanted) {
+        // Less than wanted is no failure; systems differ in whether they cut or refuse.
+        let _ = socket.set_recv_buffer_size(wanted);
+    }
+    Ok(BufferSize { wanted, achieved: usable(socket.recv_buffer_size()?) })
+}
+
+/// Like [`enlarge_receive`] for the send buffer.
+fn enlarge_send(socket: &socket2::Socket, wanted: usize) -> io::Result<BufferSize> {
+    if usable(socket.send_buffer_size()?) < wanted && !os::force_send_buffer(socket, wanted) {
+        let _ = socket.set_send_buffer_size(wanted);
+    }
+    Ok(BufferSize { wanted, achieved: usable(socket.send_buffer_size()?) })
+}
+
+#[cfg(test)]
+mod tests;

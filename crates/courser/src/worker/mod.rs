@@ -1,0 +1,341 @@
+//! A worker: one machine (the engine), one socket, one turn at a time.
+//!
+//! A turn is:
+//!
+//! ```text
+//! receive a batch of trains ─▶ process ─▶ the application's turn ─▶ process ─▶ send trains until the socket is full
+//! ```
+//!
+//! Everything is bounded: a turn reads at most [`TurnLimits::receive_bytes`] and sends at most [`TurnLimits::trains`]
+//! trains, and when a bound was reached it says that it wants to go on at once. A train that the socket did not take is
+//! kept, with a cursor to what already left, and goes first next time; nothing is filled before it is gone.
+//!
+//! Between turns a driver waits: [`Worker::wait`] for threads, [`task`] inside a Tokio runtime. A worker never spins: with
+//! nothing to do it waits for the socket, a [`Waker`], or the machine's deadline.
+
+mod drive;
+pub mod machine;
+#[cfg(feature = "tokio")]
+pub mod task;
+mod wake;
+
+use std::io;
+use std::time::Duration;
+
+use courser_core::time::Instant;
+
+use crate::clock::Clock;
+use crate::net::adapter::Outgoing;
+use crate::net::os;
+use crate::net::socket::{Outcome, Slots, Socket};
+
+pub use drive::Running;
+use machine::{Machine, Meta, SendOutcome, Train, TrainMeta};
+pub use wake::Waker;
+
+/// How long a train waits when a queue below the socket is full and nobody tells when it has room.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Bounds of one turn.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct TurnLimits {
+    /// Slots of one receive call; 1 to 8. Four slots of 64 KiB stay in the second-level cache until they are processed.
+    pub slots: usize,
+    /// A turn stops reading after this many bytes.
+    pub receive_bytes: usize,
+    /// A turn stops reading after this many calls, however small the datagrams are.
+    pub receive_calls: usize,
+    /// A turn stops sending after this many trains, so that acknowledgements are read in between.
+    pub trains: usize,
+    /// A turn stops sending after this time.
+    pub budget: Duration,
+}
+
+impl Default for TurnLimits {
+    fn default() -> Self {
+        Self { slots: 4, receive_bytes: 256 << 10, receive_calls: 16, trains: 16, budget: Duration::from_millis(2) }
+    }
+}
+
+/// What a turn did and when the next one is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// When the next turn is due, even though nothing happens; `None`: not before something happens.
+    pub deadline: Option<Instant>,
+    /// Whether anything was received or sent. After such a turn another one is worthwhile before waiting.
+    pub progressed: bool,
+    /// Whether a train waits for room in the socket.
+    pub blocked: bool,
+}
+
+/// Counters of a worker. `handed = sent + refused + too_big`, and one more while a train is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Turns taken.
+    pub turns: u64,
+    /// Receive calls that gave something.
+    pub batches: u64,
+    /// Trains received.
+    pub trains_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Trains that the machine handed over.
+    pub handed: u64,
+    /// Trains that went out.
+    pub sent: u64,
+    /// Trains that a path refused.
+    pub refused: u64,
+    /// Trains that were too big for the first link.
+    pub too_big: u64,
+    /// How often the socket had no room.
+    pub full: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Waits.
+    pub waits: u64,
+}
+
+/// A train that the socket did not take yet.
+struct Kept {
+    meta: TrainMeta,
+    /// Bytes of the train that already left.
+    cursor: usize,
+    /// Not to be tried before; for queues that do not tell when they have room.
+    not_before: Option<Instant>,
+}
+
+/// One machine and one socket.
+pub struct Worker<M> {
+    machine: M,
+    socket: Socket,
+    clock: Clock,
+    limits: TurnLimits,
+    slots: Slots,
+    /// The train that was filled last; holds the bytes of `kept`.
+    train: Train,
+    kept: Option<Kept>,
+    waker: Waker,
+    stats: WorkerStats,
+}
+
+impl<M: Machine> Worker<M> {
+    /// A worker for `machine` on `socket`.
+    ///
+    /// # Errors
+    /// When the system gives no descriptor to wake the worker with.
+    pub fn new(machine: M, socket: Socket, clock: Clock, limits: TurnLimits) -> io::Result<Self> {
+        Ok(Self {
+            machine,
+            waker: Waker::new(socket.udp())?,
+            socket,
+            clock,
+            slots: Slots::new(limits.slots),
+            limits,
+            train: Train::default(),
+            kept: None,
+            stats: WorkerStats::default(),
+        })
+    }
+
+    /// The machine. Who changes something in it outside a turn takes another turn before waiting.
+    pub const fn machine(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// The socket.
+    #[must_use]
+    pub const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// The clock that turns are timed with.
+    #[must_use]
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What makes this worker take a turn, from any thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn stats(&self) -> WorkerStats {
+        self.stats
+    }
+
+    /// Ends the worker and gives the machine back.
+    #[must_use]
+    pub fn into_machine(self) -> M {
+        self.machine
+    }
+
+    /// Takes one turn without an application.
+    ///
+    /// # Errors
+    /// Only when the socket itself has failed.
+    pub fn turn(&mut self) -> io::Result<Turn> {
+        self.turn_with(&mut |_, _| {})
+    }
+
+    /// Takes one turn; `app` is called once between receiving and sending.
+    ///
+    /// # Errors
+    /// Only when the socket itself has failed.
+    pub fn turn_with(&mut self, app: &mut dyn FnMut(&mut M, Instant)) -> io::Result<Turn> {
+        self.stats.turns += 1;
+        let read = self.read()?;
+        let now = self.clock.now();
+        self.machine.process(now);
+        app(&mut self.machine, now);
+        self.machine.process(now);
+        let (sent, more_to_send) = self.write(now);
+        let at_once = read.more || more_to_send;
+        Ok(Turn {
+            deadline: if at_once { Some(now) } else { self.deadline() },
+            progressed: read.any || sent,
+            blocked: self.kept.as_ref().is_some_and(|k| k.not_before.is_none()),
+        })
+    }
+
+    /// Waits until another turn is due: something came in, there is room for a kept train, the deadline passed, or
+    /// somebody called.
+    ///
+    /// # Errors
+    /// When the system cannot wait.
+    pub fn wait(&mut self, turn: &Turn) -> io::Result<()> {
+        let timeout = turn.deadline.map(|at| at.since(self.clock.now()));
+        if timeout.is_some_and(|t| t.is_zero()) || !self.waker.sleep() {
+            return Ok(());
+        }
+        self.stats.waits += 1;
+        let waited = os::wait(self.socket.udp(), self.waker.bell(), turn.blocked, timeout);
+        self.waker.woke();
+        waited
+    }
+
+    /// When the next turn is due though nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let retry = self.kept.as_ref().and_then(|k| k.not_before);
+        match (self.machine.deadline(), retry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Reads and hands over what is there, within the turn's bounds. Each batch is handed over before the next call, while
+    /// it is in the cache, with one reading of the clock.
+    fn read(&mut self) -> io::Result<Read> {
+        let mut bytes_read = 0;
+        for call in 0..self.limits.receive_calls.max(1) {
+            let filled = self.socket.receive(&mut self.slots)?;
+            if filled == 0 {
+                return Ok(Read { any: call > 0, more: false });
+            }
+            self.stats.batches += 1;
+            let now = self.clock.now();
+            for (arrival, bytes) in self.slots.trains() {
+                self.stats.trains_received += 1;
+                bytes_read += bytes.len();
+                let meta =
+                    Meta { local: arrival.local, remote: arrival.remote, ecn: arrival.ecn, stride: arrival.stride };
+                self.machine.receive(now, &meta, bytes);
+            }
+            if filled < self.slots.capacity() || bytes_read >= self.limits.receive_bytes {
+                self.stats.bytes_received += bytes_read as u64;
+                // A batch that was not full was most likely all; the next turn looks again before it waits.
+                return Ok(Read { any: true, more: filled == self.slots.capacity() });
+            }
+        }
+        self.stats.bytes_received += bytes_read as u64;
+        Ok(Read { any: true, more: true })
+    }
+
+    /// Sends the kept train and then new ones, within the turn's bounds; returns whether any went and whether more may be
+    /// waiting.
+    fn write(&mut self, began: Instant) -> (bool, bool) {
+        let mut any = false;
+        let mut now = began;
+        for _ in 0..self.limits.trains.max(1) {
+            let next = match self.kept.take() {
+                Some(kept) => kept,
+                None => match self.machine.fill(now, &mut self.train) {
+                    Some(meta) => {
+                        debug_assert!(
+                            meta.len > 0 && meta.len <= self.train.buf.len(),
+                            "a train of {} bytes",
+                            meta.len
+                        );
+                        self.stats.handed += 1;
+                        Kept { meta, cursor: 0, not_before: None }
+                    }
+                    None => return (any, false),
+                },
+            };
+            if next.not_before.is_some_and(|at| at > now) {
+                self.kept = Some(next);
+                return (any, false);
+            }
+            let before = next.cursor;
+            let left = self.send(now, next);
+            any |= left.is_none_or(|cursor| cursor > before);
+            if left.is_some() {
+                return (any, false);
+            }
+            now = self.clock.now();
+            if now.since(began) >= self.limits.budget {
+                break;
+            }
+        }
+        (any, true)
+    }
+
+    /// Sends one train; when it has to be kept, returns its cursor.
+    fn send(&mut self, now: Instant, mut train: Kept) -> Option<usize> {
+        let meta = train.meta;
+        let out = Outgoing {
+            to: meta.to,
+            from: meta.from,
+            ecn: meta.ecn,
+            segment: Some(meta.segment),
+            bytes: self.train.buf.get(..meta.len).unwrap_or_default(),
+        };
+        let before = train.cursor;
+        let outcome = self.socket.send(&out, &mut train.cursor);
+        self.stats.bytes_sent += (train.cursor - before) as u64;
+        let outcome = match outcome {
+            Outcome::Full | Outcome::Pause => {
+                self.stats.full += 1;
+                train.not_before = (outcome == Outcome::Pause).then(|| now + PAUSE);
+                let cursor = train.cursor;
+                self.kept = Some(train);
+                return Some(cursor);
+            }
+            Outcome::Sent => SendOutcome::Sent,
+            Outcome::SentSplit => SendOutcome::NoOffload,
+            Outcome::TooBig => SendOutcome::TooBig,
+            Outcome::Refused => SendOutcome::Refused,
+        };
+        match outcome {
+            SendOutcome::Sent | SendOutcome::NoOffload => self.stats.sent += 1,
+            SendOutcome::TooBig => self.stats.too_big += 1,
+            SendOutcome::Refused => self.stats.refused += 1,
+        }
+        self.machine.sent(now, &meta, outcome);
+        None
+    }
+}
+
+/// What reading gave.
+struct Read {
+    /// Something came.
+    any: bool,
+    /// A bound was reached before the socket was empty.
+    more: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+//! Workers with small machines on real loopback sockets, with and without an adapter that fails.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use courser_core::ids::Ecn;
+
+use super::*;
+use crate::net::adapter::{Adapter, Arrival, Offload};
+use crate::net::os::errno;
+use crate::net::socket::{SocketConfig, system_adapter};
+
+const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Sends what is queued, remembers what came.
+#[derive(Default)]
+struct Echo {
+    /// (destination, segment, bytes) of trains to go.
+    out: VecDeque<(SocketAddr, usize, Vec<u8>)>,
+    /// Datagrams that came.
+    came: Vec<Vec<u8>>,
+    /// Answers every datagram with itself.
+    echo: bool,
+    outcomes: Vec<SendOutcome>,
+    deadline: Option<Instant>,
+    processed: usize,
+    /// `receive` calls since the last `process`, at most.
+    batch: usize,
+    batch_max: usize,
+}
+
+impl Machine for Echo {
+    fn receive(&mut self, _: Instant, meta: &Meta, train: &mut [u8]) {
+        self.batch += 1;
+        self.batch_max = self.batch_max.max(self.batch);
+        for datagram in train.chunks(meta.stride) {
+            self.came.push(datagram.to_vec());
+        }
+        if self.echo {
+            self.out.push_back((meta.remote, meta.stride, train.to_vec()));
+        }
+    }
+
+    fn process(&mut self, now: Instant) {
+        self.processed += 1;
+        self.batch = 0;
+        self.deadline = self.deadline.filter(|d| *d > now);
+    }
+
+    fn fill(&mut self, _: Instant, out: &mut Train) -> Option<TrainMeta> {
+        let (to, segment, bytes) = self.out.pop_front()?;
+        out.buf[..bytes.len()].copy_from_slice(&bytes);
+        out.len = bytes.len();
+        Some(TrainMeta { key: None, to, from: None, ecn: Ecn::Ect0, segment, len: bytes.len() })
+    }
+
+    fn sent(&mut self, _: Instant, _: &TrainMeta, outcome: SendOutcome) {
+        self.outcomes.push(outcome);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// Fails the next send calls with these errors; 0 is "would block".
+struct Failing(Box<dyn Adapter>, Arc<Mutex<VecDeque<i32>>>);
+
+impl Adapter for Failing {
+    fn send(&mut self, udp: &UdpSocket, out: &Outgoing<'_>) -> io::Result<()> {
+        match self.1.lock().unwrap().pop_front() {
+            None => self.0.send(udp, out),
+            Some(0) => Err(io::ErrorKind::WouldBlock.into()),
+            Some(n) => Err(io::Error::from_raw_os_error(n)),
+        }
+    }
+    fn receive(&mut self, udp: &UdpSocket, slots: &mut [u8], arrivals: &mut [Arrival]) -> io::Result<usize> {
+        self.0.receive(udp, slots, arrivals)
+    }
+    fn offload(&self) -> Offload {
+        Offload { send_segments: 1, ..self.0.offload() }
+    }
+    fn forgive(&mut self, _: &UdpSocket) {}
+}
+
+fn worker(limits: TurnLimits) -> Worker<Echo> {
+    let socket = Socket::bind(&SocketConfig::new(LOCAL)).unwrap();
+    Worker::new(Echo::default(), socket, Clock::start(), limits).unwrap()
+}
+
+fn failing(faults: &[i32]) -> Worker<Echo> {
+    let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
+    let socket =
+        Socket::with_adapter(&SocketConfig::new(LOCAL), |udp| Ok(Box::new(Failing(system_adapter(udp)?, faults))))
+            .unwrap();
+    Worker::new(Echo::default(), socket, Clock::start(), TurnLimits::default()).unwrap()
+}
+
+fn balance(w: &Worker<Echo>) -> bool {
+    let s = w.stats();
+    s.handed == s.sent + s.refused + s.too_big + u64::from(w.kept.is_some())
+}
+
+/// Takes turns of `w` until `count` datagrams came, waiting in between.
+fn until_came(w: &mut Worker<Echo>, count: usize) {
+    let give_up = std::time::Instant::now() + Duration::from_secs(10);
+    while w.machine().came.len() < count {
+        assert!(std::time::Instant::now() < give_up, "{} of {count} came", w.machine().came.len());
+        let turn = w.turn().unwrap();
+        if !turn.progressed {
+            let soon = w.clock().now() + Duration::from_millis(100);
+            w.wait(&Turn { deadline: Some(turn.deadline.map_or(soon, |d| d.min(soon))), ..turn }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn trains_go_through_two_workers_and_back() {
+    let mut client = worker(TurnLimits::default());
+    let mut server = worker(TurnLimits::default());
+    server.machine().echo = true;
+    let to = server.socket().local_addr();
+    let bytes: Vec<u8> = (0..10u8).flat_map(|i| vec![i; 1200]).collect();
+    client.machine().out.push_back((to, 1200, bytes.clone()));
+    let turn = client.turn().unwrap();
+    assert!(turn.progressed && !turn.blocked);
+    until_came(&mut server, 10);
+    while server.machine().outcomes.is_empty() {
+        server.turn().unwrap();
+    }
+    until_came(&mut client, 10);
+    assert_eq!(client.machine().came.concat(), bytes);
+    assert!(balance(&client) && balance(&server));
+    assert_eq!(client.stats().bytes_sent, bytes.len() as u64);
+}
+
+#[test]
+fn every_train_comes_back_with_one_outcome() {
+    let mut w = failing(&[errno::TOO_BIG, errno::INVALID, 113]);
+    let mut peer = worker(TurnLimits::default());
+    let to = peer.socket().local_addr();
+    for i in 0..5u8 {
+        w.machine().out.push_back((to, 100, vec![i; 100]));
+    }
+    w.turn().unwrap();
+    use SendOutcome::{Refused, Sent, TooBig};
+    assert_eq!(w.machine().outcomes, [TooBig, Refused, Refused, Sent, Sent]);
+    assert!(balance(&w));
+    until_came(&mut peer, 2);
+    assert_eq!(peer.machine().came, [vec![3; 100], vec![4; 100]]);
+}
+
+#[test]
+fn a_kept_train_goes_first_and_nothing_is_filled_before() {
+    let mut w = failing(&[0, 0]);
+    let mut peer = worker(TurnLimits::default());
+    let to = peer.socket().local_addr();
+    for i in 0..3u8 {
+        w.machine().out.push_back((to, 100, vec![i; 100]));
+    }
+    for _ in 0..2 {
+        let turn = w.turn().unwrap();
+        assert!(turn.blocked && !turn.progressed);
+        assert_eq!((w.machine().out.len(), w.machine().outcomes.len()), (2, 0));
+        assert!(balance(&w));
+        // There is room, so the wait for it ends at once; without `poll` after a millisecond.
+        w.wait(&turn).unwrap();
+    }
+    let turn = w.turn().unwrap();
+    assert!(!turn.blocked && turn.progressed);
+    until_came(&mut peer, 3);
+    assert_eq!(peer.machine().came, [vec![0; 100], vec![1; 100], vec![2; 100]]);
+    assert_eq!(w.stats().full, 2);
+    assert!(balance(&w));
+}
+
+#[test]
+fn a_train_partly_sent_goes_on_where_it_stopped() {
+    // No offload here, so each datagram is a call: the third one finds the buffer full.
+    let socket = {
+        let calls = Arc::new(Mutex::new(0));
+        Socket::with_adapter(&SocketConfig::new(LOCAL), |udp| Ok(Box::new(Third(system_adapter(udp)?, calls)))).unwrap()
+    };
+    struct Third(Box<dyn Adapter>, Arc<Mutex<usize>>);
+    impl Adapter for Third {
+        fn send(&mut self, udp: &UdpSocket, out: &Outgoing<'_>) -> io::Result<()> {
+            let mut calls = self.1.lock().unwrap();
+            *calls += 1;
+            if *calls == 3 { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.send(udp, out) }
+        }
+        fn receive(&mut self, udp: &UdpSocket, slots: &mut [u8], arrivals: &mut [Arrival]) -> io::Result<usize> {
+            self.0.receive(udp, slots, arrivals)
+        }
+        fn offload(&self) -> Offload {
+            Offload { send_segments: 1, receive_segments: 1 }
+        }
+        fn forgive(&mut self, _: &UdpSocket) {}
+    }
+    let mut w = Worker::new(Echo::default(), socket, Clock::start(), TurnLimits::default()).unwrap();
+    let mut peer = worker(TurnLimits::default());
+    let bytes: Vec<u8> = (0..4u8).flat_map(|i| vec![i; 300]).collect();
+    w.machine().out.push_back((peer.socket().local_addr(), 300, bytes.clone()));
+    let turn = w.turn().unwrap();
+    assert!(turn.blocked && turn.progressed);
+    assert_eq!(w.stats().bytes_sent, 600);
+    w.turn().unwrap();
+    until_came(&mut peer, 4);
+    assert_eq!(peer.machine().came.concat(), bytes);
+    assert_eq!(w.machine().outcomes, [SendOutcome::Sent]);
+}
+
+#[test]
+fn a_full_queue_below_the_socket_is_tried_again_after_a_pause() {
+    let mut w = failing(&[errno::NO_BUFFERS]);
+    let peer = worker(TurnLimits::default());
+    w.machine().out.push_back((peer.socket().local_addr(), 100, vec![1; 100]));
+    let turn = w.turn().unwrap();
+    assert!(!turn.blocked, "waiting for room would end at once and spin");
+    let due = turn.deadline.expect("a time to try again");
+    assert!(due > w.clock().now() - PAUSE);
+    let mut turn = turn;
+    while w.machine().outcomes.is_empty() {
+        w.wait(&turn).unwrap();
+        turn = w.turn().unwrap();
+    }
+    assert!(w.clock().now() >= due);
+    assert!(w.stats().turns < 20, "{} turns for one pause", w.stats().turns);
+}
+
+#[test]
+fn a_turn_is_bounded_both_ways() {
+    let limits = TurnLimits { trains: 3, receive_calls: 2, slots: 2, ..TurnLimits::default() };
+    let mut w = worker(limits);
+    let mut peer = worker(limits);
+    let to = peer.socket().local_addr();
+    for i in 0..10u8 {
+        // Different sizes, so that receive offload does not join them.
+        w.machine().out.push_back((to, 2000, vec![i; 100 + usize::from(i)]));
+    }
+    let turn = w.turn().unwrap();
+    assert_eq!(w.machine().outcomes.len(), 3);
+    assert!(turn.deadline.is_some_and(|d| d <= w.clock().now()), "the rest waits for no event");
+    while w.machine().outcomes.len() < 10 {
+        w.turn().unwrap();
+    }
+    until_came(&mut peer, 10);
+    assert!(peer.machine().batch_max <= 4, "{} trains between two ticks", peer.machine().batch_max);
+}
+
+#[test]
+fn an_idle_worker_waits_and_its_deadline_wakes_it() {
+    let mut w = worker(TurnLimits::default());
+    let at = w.clock().now() + Duration::from_millis(30);
+    w.machine().deadline = Some(at);
+    let mut turn = w.turn().unwrap();
+    while w.machine().deadline.is_some() {
+        assert!(!turn.progressed);
+        w.wait(&turn).unwrap();
+        turn = w.turn().unwrap();
+    }
+    assert!(w.clock().now() >= at);
+    assert!(w.stats().turns <= 10, "{} turns in 30 ms of nothing", w.stats().turns);
+}
+
+#[test]
+fn a_worker_in_a_thread_of_its_own_is_woken_and_stopped() {
+    let w = worker(TurnLimits::default());
+    let inbox = Arc::new(Mutex::new(Vec::new()));
+    let outbox = Arc::clone(&inbox);
+    let running = w
+        .spawn("courser-test", move |machine, _| {
+            machine.out.extend(outbox.lock().unwrap().drain(..));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let mut peer = worker(TurnLimits::default());
+    for i in 0..20u8 {
+        inbox.lock().unwrap().push((peer.socket().local_addr(), 50, vec![i; 50]));
+        running.waker().wake();
+        until_came(&mut peer, usize::from(i) + 1);
+    }
+    let mut w = running.stop().unwrap();
+    assert_eq!(w.machine().outcomes.len(), 20);
+    // Two turns for a call at most, some for the start and the end: it does not spin.
+    assert!(w.stats().turns <= 100, "{} turns", w.stats().turns);
+}
+
+#[test]
+fn dropping_a_running_worker_ends_its_thread() {
+    let ended = Arc::new(());
+    let held = Arc::clone(&ended);
+    let running = worker(TurnLimits::default())
+        .spawn("courser-test", move |_, _| {
+            let _ = &held;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    drop(running);
+    assert_eq!(Arc::strong_count(&ended), 1);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_worker_in_a_task_sends_answers_and_stops() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut server = worker(TurnLimits::default());
+        server.machine().echo = true;
+        let to = server.socket().local_addr();
+        let server_waker = server.waker();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let serving = tokio::spawn(async move {
+            let mut app = move |_: &mut Echo, _: Instant| match asked.load(std::sync::atomic::Ordering::Acquire) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            server.drive(&mut app).await.unwrap();
+            server
+        });
+        let mut client = worker(TurnLimits::default());
+        let mut n = 0u8;
+        let mut app = |machine: &mut Echo, _: Instant| {
+            if machine.came.len() == usize::from(n) {
+                n += 1;
+                if n > 50 {
+                    return ControlFlow::Break(());
+                }
+                machine.out.push_back((to, 60, vec![n; 60]));
+            }
+            ControlFlow::Continue(())
+        };
+        tokio::time::timeout(Duration::from_secs(10), client.drive(&mut app)).await.expect("in time").unwrap();
+        assert_eq!(client.machine().came.len(), 50);
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        server_waker.wake();
+        let server = tokio::time::timeout(Duration::from_secs(10), serving).await.expect("woken").unwrap();
+        assert!(server.stats().turns <= 400, "{} turns for 50 datagrams", server.stats().turns);
+    });
+}
