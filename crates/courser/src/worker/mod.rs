@@ -239,18 +239,17 @@ impl<M: Machine> Worker<M> {
             let now = self.clock.now();
             for (arrival, bytes) in self.slots.trains() {
                 self.stats.trains_received += 1;
+                self.stats.bytes_received += bytes.len() as u64;
                 bytes_read += bytes.len();
                 let meta =
                     Meta { local: arrival.local, remote: arrival.remote, ecn: arrival.ecn, stride: arrival.stride };
                 self.machine.receive(now, &meta, bytes);
             }
             if filled < self.slots.capacity() || bytes_read >= self.limits.receive_bytes {
-                self.stats.bytes_received += bytes_read as u64;
                 // A batch that was not full was most likely all; the next turn looks again before it waits.
                 return Ok(Read { any: true, more: filled == self.slots.capacity() });
             }
         }
-        self.stats.bytes_received += bytes_read as u64;
         Ok(Read { any: true, more: true })
     }
 

@@ -134,6 +134,7 @@ fn trains_go_through_two_workers_and_back() {
     assert_eq!(client.machine().came.concat(), bytes);
     assert!(balance(&client) && balance(&server));
     assert_eq!(client.stats().bytes_sent, bytes.len() as u64);
+    assert_eq!(client.stats().bytes_received, bytes.len() as u64);
 }
 
 #[test]

@@ -68,15 +68,22 @@ pub(crate) fn fault(e: &io::Error) -> Fault {
     }
 }
 
-/// Whether a failed receive call tells of an earlier datagram's fate, not of the socket: trying again is right.
+/// Whether a failed receive call tells of an earlier datagram's fate or of a passing shortage, not of the socket: trying
+/// again is right.
 pub(crate) fn is_old_news(e: &io::Error) -> bool {
     use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, OutOfMemory,
     };
     matches!(
         e.kind(),
-        Interrupted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | NetworkDown
-    ) || e.raw_os_error() == Some(errno::TOO_BIG)
+        Interrupted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | NetworkDown
+            | OutOfMemory
+    ) || matches!(e.raw_os_error(), Some(errno::TOO_BIG | errno::NO_BUFFERS))
 }
 
 #[cfg(test)]
@@ -95,5 +102,15 @@ mod tests {
         }
         assert_eq!(fault(&io::ErrorKind::WouldBlock.into()), Fault::Full);
         assert_eq!(fault(&io::ErrorKind::PermissionDenied.into()), Fault::Refused);
+    }
+
+    #[test]
+    fn only_a_broken_socket_ends_a_worker() {
+        for number in [errno::TOO_BIG, errno::NO_BUFFERS] {
+            assert!(is_old_news(&io::Error::from_raw_os_error(number)));
+        }
+        assert!(is_old_news(&io::ErrorKind::ConnectionReset.into()));
+        assert!(!is_old_news(&io::ErrorKind::NotConnected.into()));
+        assert!(!is_old_news(&io::ErrorKind::InvalidInput.into()));
     }
 }
