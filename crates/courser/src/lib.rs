@@ -1,12 +1,11 @@
 //! Courser: QUIC for Rust services.
 //!
-//! `courser-core` is QUIC without an operating system; this crate adds the operating system and the faces that
-//! applications use.
+//! `courser-core` is QUIC without an operating system; this crate adds the operating system.
 //!
 //! ```text
-//! faces      direct (calls into the engine)   blocking (threads)
-//! driving    worker: engine + socket, one turn at a time
-//! system     net::socket, net::resolve, clock
+//! driving    worker: machine (engine) + socket, one turn at a time
+//! system     net::socket, net::target, net::resolve, clock
+//! beside     certs (throw-away certificates), doctor (what this machine offers)
 //! ```
 //!
 //! A *worker* owns one engine and one socket and shares nothing with other workers. Its
