@@ -1,1 +1,323 @@
-//! (in work)
+//! Congestion control of one path: how much may be in flight, and how fast it leaves.
+//!
+//! Values only: bytes, times and round trips come in, a window and a rate go out. [`Congestion`] keeps what all
+//! controllers share (bytes in flight, the recovery period, whether the window is really used, undo of a false
+//! reduction) and asks a [`Controller`] for the window.
+//!
+//! - [`reno`]: NewReno (RFC 9002 section 7).
+//! - [`cubic`]: CUBIC (RFC 9438), with [`hystart`] (RFC 9406) for its first slow start.
+//! - [`pacer`]: spreads packets over time.
+
+pub mod cubic;
+pub mod hystart;
+pub mod pacer;
+pub mod reno;
+
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+
+use self::cubic::Cubic;
+use self::reno::NewReno;
+use crate::config::Congestion as Choice;
+use crate::time::Instant;
+
+/// Datagrams of the initial window (RFC 9002 section 7.2).
+const INITIAL_DATAGRAMS: u64 = 10;
+/// The initial window is at most this, or two datagrams when those are larger.
+const INITIAL_WINDOW_MAX: u64 = 14_720;
+/// Datagrams of the smallest window (RFC 9002 section 7.2).
+const MIN_DATAGRAMS: u64 = 2;
+/// After idling that long the window starts to shrink towards the initial one: it says little about the path by then.
+const IDLE_RESTART: Duration = Duration::from_secs(1);
+
+/// The window of a path of which nothing is known.
+//= rfc9002#7.2-1
+#[must_use]
+pub fn initial_window(mtu: u16) -> u64 {
+    let mtu = u64::from(mtu);
+    (INITIAL_DATAGRAMS * mtu).min(INITIAL_WINDOW_MAX.max(2 * mtu))
+}
+
+/// The smallest window.
+//= rfc9002#7.2-4
+#[must_use]
+pub fn min_window(mtu: u16) -> u64 {
+    MIN_DATAGRAMS * u64::from(mtu)
+}
+
+/// Round-trip times at the time of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RttSnapshot {
+    /// The newest sample.
+    pub latest: Duration,
+    /// Whether `latest` was taken from this acknowledgement.
+    pub fresh: bool,
+    /// The smoothed time.
+    pub smoothed: Duration,
+    /// The smallest sample.
+    pub min: Duration,
+}
+
+/// What an acknowledgement newly acknowledged on this path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckSample {
+    /// Bytes.
+    pub bytes: u64,
+    /// When the newest of the packets was sent.
+    pub sent: Instant,
+    /// Round-trip times.
+    pub rtt: RttSnapshot,
+}
+
+/// What a controller gets to see of an acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    pub now: Instant,
+    /// Bytes newly acknowledged.
+    pub bytes: u64,
+    /// The acknowledgement ends a round: everything in flight at the start of the round has been acknowledged.
+    pub round_ended: bool,
+    /// The window was used, so it may grow.
+    pub may_grow: bool,
+    pub rtt: RttSnapshot,
+}
+
+/// The algorithms to choose from; each has a window and hears of growth, congestion, persistent congestion and idling.
+#[derive(Clone, Copy, Debug)]
+enum Controller {
+    Reno(NewReno),
+    Cubic(Cubic),
+}
+
+macro_rules! each {
+    ($on:expr, $c:ident => $do:expr) => {
+        match $on {
+            Controller::Reno($c) => $do,
+            Controller::Cubic($c) => $do,
+        }
+    };
+}
+
+/// State to go back to when a reduction turns out to be false.
+#[derive(Clone, Copy, Debug)]
+enum Saved {
+    Reno(NewReno),
+    Cubic(cubic::Curve),
+}
+
+/// One recovery period: from a congestion event until a packet that was sent after it is acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    /// When the period began; packets sent until then belong to it.
+    start: Instant,
+    /// When the one before began; packets sent until then belong to that one.
+    previous: Option<Instant>,
+    /// The state before the reduction; `None` when it was for a CE mark, which is never false.
+    saved: Option<Saved>,
+    /// Bytes declared lost in the period.
+    lost: u64,
+    /// Those of them that were acknowledged later.
+    spurious: u64,
+}
+
+/// Congestion control of one path.
+#[derive(Clone, Debug)]
+pub struct Congestion {
+    controller: Controller,
+    in_flight: u64,
+    mtu: u16,
+    /// The current or last recovery period.
+    episode: Option<Episode>,
+    /// Packets sent from here on belong to the next round.
+    round_start: Instant,
+    /// Most bytes in flight in this round, and in the one before.
+    peak: u64,
+    peak_before: u64,
+    /// When something was last sent or acknowledged; decides about idling.
+    last_activity: Instant,
+}
+
+impl Congestion {
+    /// A path of which nothing is known.
+    #[must_use]
+    pub fn new(choice: Choice, mtu: u16, now: Instant) -> Self {
+        let controller = match choice {
+            Choice::Cubic => Controller::Cubic(Cubic::new(mtu)),
+            Choice::NewReno => Controller::Reno(NewReno::new(mtu)),
+        };
+        Self {
+            controller,
+            in_flight: 0,
+            mtu,
+            episode: None,
+            round_start: now,
+            peak: 0,
+            peak_before: 0,
+            last_activity: now,
+        }
+    }
+
+    /// A packet that counts as in flight was sent; probes are counted even beyond the window.
+    //= rfc9002#7.5-2
+    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
+        if self.in_flight == 0 {
+            let idle = now.since(self.last_activity);
+            each!(&mut self.controller, c => c.on_idle_end(now));
+            if idle >= IDLE_RESTART {
+                let periods = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
+                each!(&mut self.controller, c => c.on_long_idle(periods));
+            }
+        }
+        self.last_activity = now;
+        self.in_flight += bytes;
+        self.peak = self.peak.max(self.in_flight);
+    }
+
+    /// Packets were acknowledged for the first time.
+    pub fn on_acked(&mut self, now: Instant, sample: &AckSample) {
+        let may_grow = self.is_window_used() && !self.is_in_recovery(sample.sent);
+        self.release(sample.bytes);
+        self.last_activity = now;
+        let round_ended = sample.sent >= self.round_start;
+        if round_ended {
+            self.round_start = now;
+            self.peak_before = self.peak;
+            self.peak = self.in_flight;
+        }
+        let growth = Growth { now, bytes: sample.bytes, round_ended, may_grow, rtt: sample.rtt };
+        each!(&mut self.controller, c => c.on_acked(&growth));
+    }
+
+    /// Whether the window, not the application or the peer's credit, held the sender back in this or the last round. In
+    /// slow start half of it counts as used, for it doubles per round. Looking at a whole round makes pacing, which
+    /// fills the window late, not look like an idle application.
+    //= rfc9002#7.8-1, rfc9002#7.8-2
+    fn is_window_used(&self) -> bool {
+        let used = self.peak.max(self.peak_before);
+        let window = self.window();
+        if self.in_slow_start() { 2 * used >= window } else { used + window / 8 + 2 * u64::from(self.mtu) >= window }
+    }
+
+    fn is_in_recovery(&self, sent: Instant) -> bool {
+        self.episode.is_some_and(|e| sent <= e.start)
+    }
+
+    /// Packets were declared lost. `sent` is when the newest of them was sent; `persistent` tells that the losses mean
+    /// persistent congestion.
+    pub fn on_lost(&mut self, now: Instant, bytes: u64, sent: Instant, persistent: bool) {
+        self.release(bytes);
+        if self.is_in_recovery(sent) {
+            if let Some(e) = &mut self.episode
+                && e.previous.is_none_or(|p| sent > p)
+            {
+                e.lost += bytes;
+            }
+        } else {
+            self.reduce(now, true, bytes);
+        }
+        if persistent {
+            //= rfc9002#7.6.2-4
+            each!(&mut self.controller, c => c.on_persistent(now));
+            self.episode = None;
+        }
+    }
+
+    /// The count of CE marks grew. `sent` is when the newest packet of the acknowledgement was sent.
+    pub fn on_ecn_ce(&mut self, now: Instant, sent: Instant) {
+        if !self.is_in_recovery(sent) {
+            self.reduce(now, false, 0);
+        } else if let Some(e) = &mut self.episode {
+            // The marks alone would have been reason enough.
+            e.saved = None;
+        }
+    }
+
+    /// A congestion event outside a recovery period: at most one reduction per round trip.
+    //= rfc9002#7.3.1-1
+    fn reduce(&mut self, now: Instant, undoable: bool, lost: u64) {
+        let saved = match (&self.controller, undoable) {
+            (_, false) => None,
+            (Controller::Reno(c), true) => Some(Saved::Reno(*c)),
+            (Controller::Cubic(c), true) => Some(Saved::Cubic(c.curve())),
+        };
+        let previous = self.episode.map(|e| e.start);
+        self.episode = Some(Episode { start: now, previous, saved, lost, spurious: 0 });
+        each!(&mut self.controller, c => c.on_congestion(now));
+    }
+
+    /// Packets were acknowledged after they had been declared lost. When that is true of all that the last reduction was
+    /// for, it is undone.
+    pub fn on_spurious(&mut self, bytes: u64, sent: Instant) {
+        let Some(e) = &mut self.episode else { return };
+        if sent > e.start || e.previous.is_some_and(|p| sent <= p) {
+            return;
+        }
+        e.spurious += bytes;
+        if e.spurious < e.lost {
+            return;
+        }
+        match (e.saved.take(), &mut self.controller) {
+            (Some(Saved::Reno(saved)), Controller::Reno(c)) => c.undo(&saved),
+            (Some(Saved::Cubic(saved)), Controller::Cubic(c)) => c.undo(&saved),
+            _ => return,
+        }
+        // The period never was one: packets that were sent in it may open the window.
+        match e.previous {
+            Some(start) => *e = Episode { start, previous: None, saved: None, lost: 0, spurious: 0 },
+            None => self.episode = None,
+        }
+    }
+
+    /// Packets left the flight without saying anything about congestion: discarded keys, a lost MTU probe.
+    pub fn on_discarded(&mut self, bytes: u64) {
+        self.release(bytes);
+    }
+
+    fn release(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.in_flight, "only what was sent leaves the flight");
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    /// The largest datagram changed.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        let old = self.mtu;
+        self.mtu = mtu;
+        //= rfc9002#7.2-2, rfc9002#7.2-3
+        let untouched = self.window() == initial_window(old) && self.in_slow_start();
+        each!(&mut self.controller, c => c.set_mtu(mtu, untouched));
+    }
+
+    /// Bytes that may be in flight.
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        each!(&self.controller, c => c.window())
+    }
+
+    /// Bytes in flight.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Bytes that may be sent now.
+    //= rfc9002#7-2
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.window().saturating_sub(self.in_flight)
+    }
+
+    /// Whether the window doubles per round trip: the pacer leaves room for that.
+    #[must_use]
+    pub fn in_slow_start(&self) -> bool {
+        each!(&self.controller, c => c.in_slow_start())
+    }
+
+    /// The slow start threshold; `None` before the first congestion.
+    #[must_use]
+    pub fn ssthresh(&self) -> Option<u64> {
+        let threshold = each!(&self.controller, c => c.ssthresh());
+        (threshold != u64::MAX).then_some(threshold)
+    }
+}

@@ -1,0 +1,394 @@
+//! When an ACK frame has to leave, per packet number space.
+//!
+//! Initial and Handshake packets are acknowledged at once. In the Data space an ACK is due at once after reordering, a
+//! gap, a CE mark or `tolerance` ack-eliciting packets, and else `max_ack_delay` after the first ack-eliciting packet
+//! that is not acknowledged yet. All of that only sets a time: the owner asks [`AckSchedule::due`] once after each receive
+//! batch, so that a batch of 44 packets gives one ACK frame, not 22. Packets that are not ack-eliciting are acknowledged
+//! along with others and never cause an ACK.
+
+use core::time::Duration;
+
+use super::EcnCounts;
+use super::history::{Inserted, RecvHistory};
+use crate::ids::{Ecn, PacketNumber, Space};
+use crate::time::Instant;
+
+/// Ack-eliciting packets per ACK unless the peer asks for something else (RFC 9000 section 13.2.2).
+pub const TOLERANCE: u32 = 2;
+
+/// Reordering that is reported at once: any.
+pub const REORDERING: u64 = 1;
+
+/// What was received in one space, and when to acknowledge it.
+#[derive(Clone, Debug)]
+pub struct AckSchedule {
+    /// The received numbers.
+    history: RecvHistory,
+    /// Marks received, for ACK frames of type 0x03.
+    ecn: EcnCounts,
+    /// When the ACK is due; `None` while no ack-eliciting packet waits for one.
+    due_at: Option<Instant>,
+    /// When the largest number arrived: the ACK Delay field counts from here.
+    largest_time: Instant,
+    /// The largest ack-eliciting number; gaps and reordering are judged against it.
+    largest_eliciting: Option<PacketNumber>,
+    /// The largest number that an ACK frame of ours reported.
+    largest_acked: Option<PacketNumber>,
+    /// Longest delay of an ACK; zero in the Initial and Handshake spaces.
+    max_delay: Duration,
+    /// Ack-eliciting packets since the last ACK.
+    waiting: u32,
+    /// Ack-eliciting packets that make an ACK due.
+    tolerance: u32,
+    /// Reordering threshold of the peer's loss detection; 0: do not report reordering at once.
+    reordering: u64,
+    /// Whether the packet before this one had a CE mark.
+    last_was_ce: bool,
+}
+
+impl AckSchedule {
+    /// Nothing received. `max_ack_delay` is what our transport parameters said; it counts in the Data space only.
+    #[must_use]
+    pub const fn new(space: Space, max_ack_delay: Duration) -> Self {
+        let max_delay = if matches!(space, Space::Data) { max_ack_delay } else { Duration::ZERO };
+        Self {
+            history: RecvHistory::new(),
+            ecn: EcnCounts { ect0: 0, ect1: 0, ce: 0 },
+            due_at: None,
+            largest_time: Instant::ZERO,
+            largest_eliciting: None,
+            largest_acked: None,
+            max_delay,
+            waiting: 0,
+            tolerance: TOLERANCE,
+            reordering: REORDERING,
+            last_was_ce: false,
+        }
+    }
+
+    /// Follows the peer's wishes (ACK_FREQUENCY): an ACK per `packets` ack-eliciting packets, that is one more than the
+    /// frame's Ack-Eliciting Threshold; the delay; and the Reordering Threshold (0: never at once, 1: RFC 9000).
+    pub const fn set_tolerance(&mut self, packets: u32, max_delay: Duration, reordering: u64) {
+        self.tolerance = if packets == 0 { 1 } else { packets };
+        self.max_delay = max_delay;
+        self.reordering = reordering;
+    }
+
+    /// A packet was authenticated and its frames were processed. `now` is when its datagram arrived; for a packet that
+    /// had to wait for keys this is the original time, so that the wait is part of the reported delay.
+    pub fn on_packet(&mut self, now: Instant, pn: PacketNumber, ack_eliciting: bool, ecn: Ecn) -> Inserted {
+        let inserted = self.history.insert(pn);
+        if inserted == Inserted::Duplicate {
+            return inserted;
+        }
+        //= rfc9000#13.4.1-1
+        match ecn {
+            Ecn::NotEct => {}
+            Ecn::Ect0 => self.ecn.ect0 += 1,
+            Ecn::Ect1 => self.ecn.ect1 += 1,
+            Ecn::Ce => self.ecn.ce += 1,
+        }
+        if self.history.largest() == Some(pn) {
+            self.largest_time = now;
+        }
+        let ce_began = ecn == Ecn::Ce && !(self.last_was_ce && self.tolerance > TOLERANCE);
+        self.last_was_ce = ecn == Ecn::Ce;
+        if !ack_eliciting {
+            return inserted;
+        }
+        self.waiting = self.waiting.saturating_add(1);
+        let out_of_order = self.is_out_of_order(pn);
+        self.largest_eliciting = self.largest_eliciting.max(Some(pn));
+        //= rfc9000#13.2.1-2, rfc9000#13.2.1-7, rfc9000#13.2.1-8, rfc9000#13.2.2-1
+        let at_once = self.max_delay.is_zero() || self.waiting >= self.tolerance || ce_began || out_of_order;
+        let due = if at_once { now } else { now + self.max_delay };
+        self.due_at = Some(self.due_at.map_or(due, |earlier| earlier.min(due)));
+        inserted
+    }
+
+    /// Whether this ack-eliciting packet, already in the history, tells of reordering that the peer should know at once.
+    fn is_out_of_order(&self, pn: PacketNumber) -> bool {
+        match self.reordering {
+            //= ack-frequency#6.2-1
+            0 => false,
+            1 => match self.largest_eliciting {
+                Some(largest) if pn < largest => true,
+                Some(largest) => self.history.first_missing(largest + 1, pn).is_some(),
+                None => self.history.first_missing(0, pn).is_some(),
+            },
+            //= ack-frequency#6.2-2
+            threshold => {
+                // Numbers up to here could be declared lost from what we reported last.
+                let reported = self.largest_acked.and_then(|l| l.checked_sub(threshold));
+                if reported.is_some_and(|r| pn <= r) {
+                    return true;
+                }
+                let largest = self.largest_eliciting.map_or(pn, |l| l.max(pn));
+                self.history
+                    .first_missing(reported.map_or(0, |r| r + 1), largest)
+                    .is_some_and(|missing| largest - missing >= threshold)
+            }
+        }
+    }
+
+    /// Makes an ACK due now (IMMEDIATE_ACK); the packet that carries the frame is itself ack-eliciting.
+    //= ack-frequency#5-1
+    pub const fn demand(&mut self, now: Instant) {
+        self.due_at = Some(now);
+    }
+
+    /// Whether an ACK frame has to leave now. Asked once per receive batch.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> bool {
+        self.due_at.is_some_and(|at| at <= now)
+    }
+
+    /// When the ACK frame has to leave at the latest.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.due_at
+    }
+
+    /// Whether a packet that leaves for another reason should carry an ACK frame.
+    //= rfc9000#13.2.1-5
+    #[must_use]
+    pub const fn wanted_if_sending(&self) -> bool {
+        self.due_at.is_some()
+    }
+
+    /// Whether the number was received before, or is too old to know.
+    #[must_use]
+    pub fn is_duplicate(&self, pn: PacketNumber) -> bool {
+        self.history.is_duplicate(pn)
+    }
+
+    /// The received numbers, for writing the frame.
+    #[must_use]
+    pub const fn history(&self) -> &RecvHistory {
+        &self.history
+    }
+
+    /// The marks to report; `None` when no mark was ever seen, so that the shorter frame type is enough.
+    #[must_use]
+    pub fn ecn(&self) -> Option<EcnCounts> {
+        (self.ecn != EcnCounts::default()).then_some(self.ecn)
+    }
+
+    /// How long the largest number has waited: what the ACK Delay field says.
+    //= rfc9000#13.2.5-3
+    #[must_use]
+    pub const fn delay(&self, now: Instant) -> Duration {
+        now.since(self.largest_time)
+    }
+
+    /// An ACK frame with this largest number was sent.
+    pub fn on_sent(&mut self, largest: PacketNumber) {
+        self.largest_acked = self.largest_acked.max(Some(largest));
+        self.waiting = 0;
+        self.due_at = None;
+    }
+
+    /// The peer acknowledged a packet with an ACK frame whose largest number was this: older numbers need no report.
+    //= rfc9000#13.2.3-2
+    pub fn on_ack_of_ack(&mut self, largest: PacketNumber) {
+        self.history.forget_below(largest.saturating_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const DELAY: Duration = Duration::from_millis(25);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn data() -> AckSchedule {
+        AckSchedule::new(Space::Data, DELAY)
+    }
+
+    /// Feeds an unmarked ack-eliciting packet; tells whether an ACK is due, and sends it.
+    fn feed(s: &mut AckSchedule, ms: u64, pn: u64) -> bool {
+        s.on_packet(at(ms), pn, true, Ecn::NotEct);
+        let due = s.due(at(ms));
+        if due {
+            s.on_sent(s.history().largest().unwrap());
+        }
+        due
+    }
+
+    #[test]
+    fn handshake_packets_are_acknowledged_at_once() {
+        //= rfc9000#13.2.1-2 type=test
+        for space in [Space::Initial, Space::Handshake] {
+            let mut s = AckSchedule::new(space, DELAY);
+            assert!(feed(&mut s, 1, 0));
+            assert!(feed(&mut s, 1, 1));
+        }
+    }
+
+    #[test]
+    fn a_single_packet_is_acknowledged_within_max_ack_delay() {
+        //= rfc9000#13.2.1-1 type=test
+        let mut s = data();
+        assert!(!feed(&mut s, 10, 0));
+        assert_eq!(s.deadline(), Some(at(35)));
+        assert!(s.wanted_if_sending() && !s.due(at(34)) && s.due(at(35)));
+        assert_eq!(s.delay(at(35)), DELAY);
+        s.on_sent(0);
+        assert!(!s.wanted_if_sending() && s.deadline().is_none());
+    }
+
+    #[test]
+    fn every_second_packet_is_acknowledged() {
+        //= rfc9000#13.2.2-1 type=test
+        let mut s = data();
+        let acks = (0..100).filter(|&pn| feed(&mut s, pn, pn)).count();
+        assert_eq!(acks, 50);
+    }
+
+    #[test]
+    fn a_batch_gives_one_ack() {
+        let mut s = data();
+        for pn in 0..44 {
+            s.on_packet(at(5), pn, true, Ecn::NotEct);
+        }
+        assert!(s.due(at(5)));
+        s.on_sent(43);
+        assert!(!s.due(at(1000)));
+    }
+
+    #[test]
+    fn packets_that_do_not_ask_get_no_ack() {
+        //= rfc9000#13.2.1-4 type=test
+        let mut s = data();
+        for pn in [0, 1, 5, 3] {
+            s.on_packet(at(1), pn, false, Ecn::Ce);
+        }
+        assert!(!s.wanted_if_sending() && s.deadline().is_none());
+        // They are reported along with the next one that asks, which also reveals the gaps before it.
+        assert!(feed(&mut s, 2, 6));
+        assert_eq!(s.history().ranges().len(), 3);
+    }
+
+    #[test]
+    fn gaps_and_reordering_are_reported_at_once() {
+        //= rfc9000#13.2.1-7 type=test
+        let mut s = data();
+        assert!(!feed(&mut s, 0, 0));
+        assert!(feed(&mut s, 1, 2), "a gap");
+        assert!(!feed(&mut s, 2, 3), "the gap is known");
+        assert!(feed(&mut s, 3, 1), "reordered");
+        assert!(!feed(&mut s, 4, 4));
+    }
+
+    #[test]
+    fn congestion_marks_are_reported_at_once() {
+        //= rfc9000#13.2.1-8 type=test
+        let mut s = data();
+        for pn in 0..3 {
+            s.on_packet(at(pn), pn, true, Ecn::Ce);
+            assert!(s.due(at(pn)));
+            s.on_sent(pn);
+        }
+        assert_eq!(s.ecn(), Some(EcnCounts { ect0: 0, ect1: 0, ce: 3 }));
+    }
+
+    #[test]
+    fn with_a_larger_tolerance_only_the_first_mark_of_a_run_is_urgent() {
+        //= ack-frequency#6.3-1 type=test
+        let mut s = data();
+        s.set_tolerance(10, DELAY, 1);
+        let marks = [Ecn::Ce, Ecn::Ce, Ecn::Ect0, Ecn::Ce];
+        let due: Vec<bool> = marks
+            .into_iter()
+            .zip(0..)
+            .map(|(mark, pn)| {
+                s.on_packet(at(pn), pn, true, mark);
+                let due = s.due(at(pn));
+                if due {
+                    s.on_sent(pn);
+                }
+                due
+            })
+            .collect();
+        assert_eq!(due, [true, false, false, true]);
+    }
+
+    #[test]
+    fn reordering_threshold_follows_the_drafts_tables() {
+        //= ack-frequency#6.2-2 type=test
+        for (threshold, steps) in [
+            (3, vec![(0, false), (1, false), (3, false), (4, false), (5, true), (8, false), (9, true), (10, true)]),
+            (5, vec![(0, false), (1, false), (3, false), (5, false), (6, false), (7, true), (8, false), (9, true)]),
+        ] {
+            let mut s = data();
+            s.set_tolerance(1000, DELAY, threshold);
+            for (pn, expected) in steps {
+                assert_eq!(feed(&mut s, 0, pn), expected, "threshold {threshold}, packet {pn}");
+            }
+        }
+    }
+
+    #[test]
+    fn threshold_zero_reports_reordering_late() {
+        //= ack-frequency#6.2-1 type=test
+        let mut s = data();
+        s.set_tolerance(100, DELAY, 0);
+        for pn in [0, 9, 5, 3] {
+            assert!(!feed(&mut s, 0, pn));
+        }
+        assert!(s.due(at(25)));
+    }
+
+    #[test]
+    fn tolerance_and_delay_are_the_peers_to_choose() {
+        //= ack-frequency#4-2, ack-frequency#4-3 type=test
+        let mut s = data();
+        s.set_tolerance(10, 100 * MS, 1);
+        let acks = (0..100).filter(|&pn| feed(&mut s, 0, pn)).count();
+        assert_eq!(acks, 10);
+        feed(&mut s, 7, 100);
+        assert_eq!(s.deadline(), Some(at(107)));
+        s.demand(at(8));
+        assert!(s.due(at(8)));
+    }
+
+    #[test]
+    fn delay_counts_from_the_largest_number() {
+        let mut s = data();
+        s.on_packet(at(10), 7, true, Ecn::NotEct);
+        s.on_packet(at(20), 3, true, Ecn::NotEct);
+        assert_eq!(s.delay(at(21)), 11 * MS);
+    }
+
+    #[test]
+    fn an_acknowledged_ack_ends_the_report_of_old_ranges() {
+        //= rfc9000#13.2.3-2 type=test
+        let mut s = data();
+        for pn in [0, 2, 4, 6] {
+            s.on_packet(at(0), pn, true, Ecn::NotEct);
+        }
+        s.on_sent(4);
+        s.on_ack_of_ack(4);
+        assert_eq!(s.history().ranges().collect::<Vec<_>>(), [(6, 6)]);
+        assert!(s.is_duplicate(3) && !s.is_duplicate(5));
+    }
+
+    #[test]
+    fn duplicates_change_nothing() {
+        let mut s = data();
+        feed(&mut s, 0, 0);
+        s.on_sent(0);
+        assert_eq!(s.on_packet(at(9), 0, true, Ecn::Ce), Inserted::Duplicate);
+        assert!(s.deadline().is_none() && s.ecn().is_none());
+    }
+
+    #[test]
+    fn sizes() {
+        assert!(size_of::<AckSchedule>() <= 232, "{}", size_of::<AckSchedule>());
+    }
+}

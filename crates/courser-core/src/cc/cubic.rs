@@ -1,0 +1,195 @@
+//! CUBIC (RFC 9438).
+//!
+//! After a reduction the window follows a cubic curve of time that is flat where the last loss happened, or the window that
+//! Reno would have, whichever is larger. Sizes are bytes in floating point: the curve is given in real numbers, and the
+//! error of 53 bits is far below a byte.
+
+use super::hystart::{HyStart, Step};
+use super::{Growth, initial_window, min_window};
+use crate::time::Instant;
+
+/// Datagrams per cubic second (RFC 9438 section 5.1).
+//= rfc9438#5.1-2
+const C: f64 = 0.4;
+/// What is left of the window after congestion.
+//= rfc9438#4.6-2
+const BETA: f64 = 0.7;
+/// Growth per round of the Reno estimate that is as fair as Reno with a factor of one half.
+const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+/// The stretch of congestion avoidance since the last reduction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Epoch {
+    /// When it began; moved forward by the time in which the window was not used.
+    start: Instant,
+    /// Seconds until the curve is back at `w_max`.
+    k: f64,
+    /// The window where the curve is flat.
+    w_max: f64,
+    /// Reno's window.
+    w_est: f64,
+}
+
+/// The part of the state that a false reduction has to bring back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Curve {
+    window: f64,
+    ssthresh: f64,
+    /// The window at the last reduction, or when slow start was left without one.
+    prior: f64,
+    /// The window at the last reduction, less when it had to be reduced again before it was reached. 0: none yet.
+    w_max: f64,
+    /// `None` until congestion avoidance goes on after a reduction.
+    epoch: Option<Epoch>,
+}
+
+/// The controller's state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Cubic {
+    curve: Curve,
+    hystart: HyStart,
+    /// When the window was last updated; the epoch is moved by what lies between when the window was not used.
+    updated: Instant,
+    mtu: u16,
+}
+
+impl Cubic {
+    pub fn new(mtu: u16) -> Self {
+        let curve =
+            Curve { window: initial_window(mtu) as f64, ssthresh: f64::INFINITY, prior: 0.0, w_max: 0.0, epoch: None };
+        Self { curve, hystart: HyStart::default(), updated: Instant::ZERO, mtu }
+    }
+
+    fn mss(&self) -> f64 {
+        f64::from(self.mtu)
+    }
+
+    fn min(&self) -> f64 {
+        min_window(self.mtu) as f64
+    }
+
+    pub fn on_acked(&mut self, g: &Growth) {
+        if !g.may_grow {
+            //= rfc9438#4.2-1
+            self.skip_time(g.now);
+        } else if self.in_slow_start() {
+            self.slow_start(g);
+        } else {
+            self.avoid_congestion(g);
+        }
+        self.updated = g.now;
+    }
+
+    /// The time since the last update does not count for the curve.
+    fn skip_time(&mut self, now: Instant) {
+        let idle = now.since(self.updated);
+        if let Some(epoch) = &mut self.curve.epoch {
+            epoch.start += idle;
+        }
+    }
+
+    //= rfc9438#4.10-1, rfc9438#4.10-2
+    fn slow_start(&mut self, g: &Growth) {
+        let c = &mut self.curve;
+        //= rfc9406#4.3-5
+        let step = if c.ssthresh.is_infinite() { self.hystart.on_acked(g) } else { Step::Grow(g.bytes) };
+        match step {
+            Step::Grow(n) => c.window = (c.window + n as f64).min(c.ssthresh),
+            Step::Leave(n) => {
+                c.window += n as f64;
+                c.ssthresh = c.window;
+                c.prior = c.window;
+                c.w_max = 0.0;
+            }
+        }
+    }
+
+    fn avoid_congestion(&mut self, g: &Growth) {
+        let mss = self.mss();
+        let c = &mut self.curve;
+        let epoch = c.epoch.get_or_insert_with(|| {
+            // A window at or beyond the old maximum, or none known: the curve starts flat here (K = 0).
+            let w_max = c.w_max.max(c.window);
+            let k = ((w_max - c.window) / (C * mss)).cbrt();
+            Epoch { start: g.now, k, w_max, w_est: c.window }
+        });
+        let t = g.now.since(epoch.start).as_secs_f64();
+        let cubic = |t: f64| C * mss * (t - epoch.k).powi(3) + epoch.w_max;
+        let acked = g.bytes as f64;
+        //= rfc9438#4.3-2
+        let alpha = if epoch.w_est >= c.prior { 1.0 } else { ALPHA };
+        epoch.w_est += alpha * mss * acked / c.window;
+        if cubic(t) < epoch.w_est {
+            //= rfc9438#4.3-1
+            c.window = c.window.max(epoch.w_est);
+        } else {
+            //= rfc9438#4.4-1, rfc9438#4.5-1
+            let target = cubic(t + g.rtt.smoothed.as_secs_f64()).clamp(c.window, 1.5 * c.window);
+            c.window += (target - c.window) * (acked / c.window).min(1.0);
+        }
+    }
+
+    //= rfc9438#4.6-1, rfc9438#4.7-1
+    pub fn on_congestion(&mut self, now: Instant) {
+        let min = self.min();
+        let c = &mut self.curve;
+        c.prior = c.window;
+        c.w_max = if c.window < c.w_max { c.window * (1.0 + BETA) / 2.0 } else { c.window };
+        c.ssthresh = (c.window * BETA).max(min);
+        c.window = c.ssthresh;
+        c.epoch = None;
+        self.updated = now;
+    }
+
+    //= rfc9438#4.8-1
+    pub fn on_persistent(&mut self, now: Instant) {
+        self.curve.window = self.min();
+        self.curve.w_max = 0.0;
+        self.curve.epoch = None;
+        self.updated = now;
+    }
+
+    pub fn on_idle_end(&mut self, now: Instant) {
+        self.skip_time(now);
+        self.updated = now;
+    }
+
+    /// Halves the window for each period, down to the initial one, and remembers where it was.
+    pub fn on_long_idle(&mut self, periods: u32) {
+        let floor = (initial_window(self.mtu) as f64).min(self.curve.window);
+        let c = &mut self.curve;
+        c.ssthresh = c.ssthresh.max(c.window * 0.75);
+        c.window = (c.window / 2f64.powi(i32::try_from(periods.min(64)).unwrap_or(64))).max(floor);
+        c.epoch = None;
+    }
+
+    pub const fn curve(&self) -> Curve {
+        self.curve
+    }
+
+    /// Brings the state before the last reduction back, unless the window has outgrown it.
+    //= rfc9438#4.9.2-1
+    pub fn undo(&mut self, saved: &Curve) {
+        if self.curve.window < saved.window {
+            self.curve = *saved;
+        }
+    }
+
+    pub fn set_mtu(&mut self, mtu: u16, untouched: bool) {
+        self.mtu = mtu;
+        let min = self.min();
+        self.curve.window = if untouched { initial_window(mtu) as f64 } else { self.curve.window.max(min) };
+    }
+
+    pub fn window(&self) -> u64 {
+        self.curve.window as u64
+    }
+
+    pub fn ssthresh(&self) -> u64 {
+        if self.curve.ssthresh.is_infinite() { u64::MAX } else { self.curve.ssthresh as u64 }
+    }
+
+    pub fn in_slow_start(&self) -> bool {
+        self.curve.window < self.curve.ssthresh
+    }
+}

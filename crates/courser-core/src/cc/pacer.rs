@@ -1,0 +1,234 @@
+//! Spreads packets over time: a token bucket.
+//!
+//! It fills with 5/4 of a window per round trip (twice a window in slow start) and holds a burst: ten datagrams, or what
+//! two milliseconds bring. Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
+//! gets single packets at even distances and a fast one full trains. Timers are a millisecond coarse; because the bucket
+//! holds two milliseconds, a sender that is woken a millisecond late has lost nothing, and with a round trip below a
+//! millisecond the bucket holds more than the window and pacing has no effect.
+
+use core::time::Duration;
+
+use crate::time::{Instant, micros};
+
+/// Datagrams that may always leave at once (RFC 9002 section 7.7).
+const BURST_DATAGRAMS: u64 = 10;
+/// The bucket holds what this time brings, in microseconds.
+const BURST_US: u64 = 2000;
+/// A quantum is what this time brings, in microseconds; also the shortest wait.
+const QUANTUM_US: u64 = 1000;
+/// Largest quantum: a train.
+const TRAIN: u64 = 64 << 10;
+
+/// Token bucket of one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacer {
+    /// Tokens at `filled_at`, in bytes; below zero when a train was larger than the bucket.
+    tokens: i64,
+    /// When `tokens` was true.
+    filled_at: Instant,
+    /// Bytes per second.
+    rate: u64,
+    /// What the bucket holds.
+    burst: u64,
+    /// What is worth sending.
+    quantum: u64,
+    /// Off: everything may leave at once.
+    enabled: bool,
+}
+
+impl Pacer {
+    /// A full bucket of ten datagrams, with no rate known: [`update`](Self::update) has to follow.
+    #[must_use]
+    pub fn new(enabled: bool, mtu: u16, now: Instant) -> Self {
+        let burst = BURST_DATAGRAMS * u64::from(mtu);
+        Self { tokens: burst as i64, filled_at: now, rate: burst, burst, quantum: u64::from(mtu), enabled }
+    }
+
+    /// Follows the window and the round trip; called when either changed.
+    //= rfc9002#7.7-1
+    pub fn update(&mut self, now: Instant, window: u64, smoothed: Duration, slow_start: bool, mtu: u16) {
+        self.fill(now);
+        let mtu = u64::from(mtu);
+        let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
+        let rate = u128::from(per_round) * 1_000_000 / u128::from(micros(smoothed).max(1));
+        self.rate = u64::try_from(rate).unwrap_or(u64::MAX).max(mtu);
+        //= rfc9002#7.7-2, rfc9002#7.7-3
+        self.burst = self.brings(BURST_US).max(BURST_DATAGRAMS * mtu);
+        self.quantum = self.brings(QUANTUM_US).clamp(mtu, TRAIN.max(mtu));
+        self.tokens = self.tokens.min(i64::try_from(self.burst).unwrap_or(i64::MAX));
+    }
+
+    /// Bytes that `us` microseconds bring.
+    fn brings(&self, us: u64) -> u64 {
+        u64::try_from(u128::from(self.rate) * u128::from(us) / 1_000_000).unwrap_or(u64::MAX)
+    }
+
+    fn tokens_at(&self, now: Instant) -> i64 {
+        let brought = i64::try_from(self.brings(micros(now.since(self.filled_at)))).unwrap_or(i64::MAX);
+        self.tokens.saturating_add(brought).min(i64::try_from(self.burst).unwrap_or(i64::MAX))
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let tokens = self.tokens_at(now);
+        // Time that brought less than a byte is kept for the next call.
+        if tokens != self.tokens {
+            self.tokens = tokens;
+            self.filled_at = self.filled_at.max(now);
+        }
+    }
+
+    /// Bytes that may leave now: nothing, or at least a quantum.
+    #[must_use]
+    pub fn budget(&self, now: Instant) -> usize {
+        if !self.enabled {
+            return usize::MAX;
+        }
+        match u64::try_from(self.tokens_at(now)) {
+            Ok(tokens) if tokens >= self.quantum => usize::try_from(tokens).unwrap_or(usize::MAX),
+            _ => 0,
+        }
+    }
+
+    /// Bytes in flight were sent; packets that carry only ACK frames are not counted.
+    //= rfc9002#7.7-4
+    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
+        if self.enabled {
+            self.fill(now);
+            let floor = -i64::try_from(self.burst).unwrap_or(i64::MAX);
+            self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX)).max(floor);
+        }
+    }
+
+    /// When [`budget`](Self::budget) is worth asking again: `now` when it is not empty, else at least a millisecond later.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Instant {
+        if !self.enabled || self.budget(now) > 0 {
+            return now;
+        }
+        let missing = i128::from(self.quantum) - i128::from(self.tokens_at(now));
+        let us = u128::try_from(missing).unwrap_or(0) * 1_000_000 / u128::from(self.rate) + 1;
+        now + Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX).max(QUANTUM_US))
+    }
+
+    /// Bytes per second.
+    #[must_use]
+    pub const fn rate(&self) -> u64 {
+        self.rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MTU: u16 = 1200;
+
+    fn pacer(window: u64, rtt_us: u64) -> Pacer {
+        let mut p = Pacer::new(true, MTU, Instant::ZERO);
+        p.update(Instant::ZERO, window, Duration::from_micros(rtt_us), false, MTU);
+        p
+    }
+
+    /// Sends whenever the pacer lets it, in packets of one MTU, woken `late` microseconds after the time it asked for.
+    /// Returns the bytes of `us` microseconds and the number of wake-ups.
+    fn run(p: &mut Pacer, us: u64, late: u64) -> (u64, u64) {
+        let (mut now, mut sent, mut wakes) = (Instant::ZERO, 0, 0);
+        while now.as_micros() < us {
+            wakes += 1;
+            let n = p.budget(now) as u64 / u64::from(MTU) * u64::from(MTU);
+            p.on_sent(now, n);
+            sent += n;
+            let next = p.next(now);
+            assert!(next > now, "the bucket is empty now");
+            now = next + Duration::from_micros(late);
+        }
+        (sent, wakes)
+    }
+
+    #[test]
+    fn the_rate_is_five_quarters_of_the_window_per_round_trip() {
+        //= rfc9002#7.7-1 type=test
+        let mut p = pacer(100_000, 50_000);
+        assert_eq!(p.rate(), 2_500_000);
+        let (sent, _) = run(&mut p, 10_000_000, 0);
+        assert!(sent.abs_diff(25_000_000) < 25_000_000 / 20, "{sent}");
+        p.update(Instant::ZERO, 100_000, Duration::from_millis(50), true, MTU);
+        assert_eq!(p.rate(), 4_000_000);
+    }
+
+    #[test]
+    fn a_burst_is_ten_datagrams_on_a_slow_path() {
+        //= rfc9002#7.7-3 type=test
+        let p = pacer(12_000, 100_000);
+        assert_eq!(p.budget(Instant::ZERO), 12_000);
+        assert_eq!(p.budget(Instant::from_micros(60_000_000)), 12_000);
+    }
+
+    #[test]
+    fn late_timers_cost_no_rate() {
+        for (window, rtt) in [(12_000, 30_000), (100_000, 10_000), (1_000_000, 10_000), (10_000_000, 5000)] {
+            let mut p = pacer(window, rtt);
+            let expected = window * 5 / 4 * 1_000_000 / rtt;
+            let (sent, wakes) = run(&mut p, 1_000_000, 500);
+            assert!(sent >= expected / 100 * 95, "{sent} of {expected}");
+            assert!(wakes <= 1000, "{wakes} wake-ups a second");
+        }
+    }
+
+    #[test]
+    fn a_tiny_round_trip_is_never_held_back() {
+        for rtt in [20, 100, 500, 999] {
+            let window = 300_000;
+            let mut p = pacer(window, rtt);
+            // The bucket of a new path fills while the handshake runs.
+            let mut now = Instant::from_micros(BURST_US);
+            for _ in 0..1000 {
+                // A whole window each round trip.
+                assert!(p.budget(now) as u64 >= window, "round trip of {rtt} us");
+                p.on_sent(now, window);
+                now += Duration::from_micros(rtt);
+            }
+        }
+    }
+
+    #[test]
+    fn off_means_off() {
+        let mut p = Pacer::new(false, MTU, Instant::ZERO);
+        p.on_sent(Instant::ZERO, 1 << 40);
+        assert_eq!((p.budget(Instant::ZERO), p.next(Instant::ZERO)), (usize::MAX, Instant::ZERO));
+    }
+
+    #[test]
+    fn a_slow_path_gets_even_distances() {
+        // 20 Mbit/s: two packets per millisecond.
+        let mut p = pacer(100_000, 50_000);
+        p.on_sent(Instant::ZERO, 12_000);
+        let first = p.next(Instant::ZERO);
+        assert_eq!(first.as_micros(), 1001);
+        assert!((2500..2600).contains(&p.budget(first)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_burst_and_rate(
+            window in 2400u64..100_000_000, rtt in 1u64..2_000_000,
+            steps in prop::collection::vec((0u64..20_000, 0u64..200_000), 1..60),
+        ) {
+            let mut p = pacer(window, rtt);
+            let (mut now, mut sent) = (Instant::ZERO, 0u64);
+            for (us, wanted) in steps {
+                now += Duration::from_micros(us);
+                let n = wanted.min(p.budget(now) as u64);
+                p.on_sent(now, n);
+                sent += n;
+                let allowed = p.burst as u128 + u128::from(p.rate) * u128::from(now.as_micros()) / 1_000_000;
+                prop_assert!(u128::from(sent) <= allowed);
+                let next = p.next(now);
+                prop_assert!(p.budget(next) > 0 || next.as_micros() > now.as_micros());
+                prop_assert!(p.budget(next) > 0);
+            }
+        }
+    }
+}
