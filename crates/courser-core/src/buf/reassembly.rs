@@ -181,6 +181,18 @@ impl Reassembly {
         self.free_slots(pool);
     }
 
+    /// Forgets everything, so that another stream can use it from offset zero on.
+    pub fn restart(&mut self, pool: &mut ChunkPool) {
+        self.clear(pool);
+        (self.base, self.ready, self.bulk) = (0, 0, false);
+    }
+
+    /// Bytes buffered, readable or behind a gap.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.readable() + self.beyond.iter().map(|r| r.end - r.start).sum::<u64>()
+    }
+
     fn free_slots(&mut self, pool: &mut ChunkPool) {
         self.slots.drain(..).filter_map(|s| s.chunk).for_each(|c| pool.give(c));
     }

@@ -1,0 +1,165 @@
+//! Who sends next.
+//!
+//! Streams with something to send wait by urgency. Incremental ones of an urgency take turns in a ring, each for a run of
+//! packets; the others go one after the other, lowest ID first. Where an urgency has both, they alternate run by run, so
+//! that neither starves. Streams that only lack credit of the connection wait in a list of their own.
+//!
+//! A stream stays at its turn until the packet is full or the stream has nothing more, so a packet mixes streams only
+//! where one alone does not fill it.
+
+use std::collections::VecDeque;
+
+use super::entry::Priority;
+use super::lists::Lists;
+use crate::config::StreamSchedule;
+use crate::ids::StreamId;
+
+const URGENCIES: usize = 8;
+/// The list of streams that wait for credit of the connection.
+const BLOCKED: usize = URGENCIES;
+
+/// The streams with something to send.
+#[derive(Debug)]
+pub(super) struct Active {
+    rings: Lists<{ URGENCIES + 1 }>,
+    /// Urgency, ID, slot of the streams that go one after the other; sorted.
+    queue: VecDeque<(u8, StreamId, u32)>,
+    schedule: StreamSchedule,
+    /// Packets of the present run.
+    run: u16,
+    /// Whose run it is.
+    holder: Option<u32>,
+    /// Whether the ring comes first where an urgency has both.
+    ring_first: bool,
+    blocked: usize,
+}
+
+impl Active {
+    pub(super) const fn new(schedule: StreamSchedule) -> Self {
+        Self {
+            rings: Lists::new(),
+            queue: VecDeque::new(),
+            schedule,
+            run: 0,
+            holder: None,
+            ring_first: false,
+            blocked: 0,
+        }
+    }
+
+    /// Streams that could send now.
+    pub(super) fn len(&self) -> usize {
+        self.rings.len() - self.blocked + self.queue.len()
+    }
+
+    /// Streams that wait for credit of the connection.
+    pub(super) const fn blocked(&self) -> usize {
+        self.blocked
+    }
+
+    pub(super) const fn set_schedule(&mut self, schedule: StreamSchedule) {
+        self.schedule = schedule;
+    }
+
+    /// Lets a stream take part; nothing changes when it does already.
+    pub(super) fn insert(&mut self, slot: u32, id: StreamId, priority: Priority) {
+        let urgency = priority.urgency.min(7);
+        let list = self.rings.list_of(slot);
+        if list == Some(usize::from(urgency)) {
+            return;
+        }
+        if list == Some(BLOCKED) {
+            self.rings.remove(slot);
+            self.blocked -= 1;
+        }
+        if priority.incremental && self.schedule != StreamSchedule::Sequential {
+            self.rings.push_back(usize::from(urgency), slot);
+        } else if let Err(at) = self.queue.binary_search_by_key(&(urgency, id), |e| (e.0, e.1)) {
+            self.queue.insert(at, (urgency, id, slot));
+        }
+    }
+
+    /// Lets a stream wait for credit of the connection.
+    pub(super) fn block(&mut self, slot: u32, id: StreamId, priority: Priority) {
+        if self.rings.list_of(slot) != Some(BLOCKED) {
+            self.remove(slot, id, priority);
+            self.rings.push_back(BLOCKED, slot);
+            self.blocked += 1;
+        }
+    }
+
+    /// Takes a stream out; `priority` is the one it was put in with.
+    pub(super) fn remove(&mut self, slot: u32, id: StreamId, priority: Priority) {
+        match self.rings.list_of(slot) {
+            Some(list) => {
+                self.rings.remove(slot);
+                self.blocked -= usize::from(list == BLOCKED);
+            }
+            None => {
+                if let Ok(at) = self.queue.binary_search_by_key(&(priority.urgency.min(7), id), |e| (e.0, e.1)) {
+                    self.queue.remove(at);
+                }
+            }
+        }
+        if self.holder == Some(slot) {
+            (self.holder, self.run) = (None, 0);
+        }
+    }
+
+    /// Takes the next stream out that waits for credit of the connection.
+    pub(super) fn pop_blocked(&mut self) -> Option<u32> {
+        let slot = self.rings.front(BLOCKED)?;
+        self.rings.remove(slot);
+        self.blocked -= 1;
+        Some(slot)
+    }
+
+    /// The stream whose turn it is.
+    pub(super) fn pick(&mut self) -> Option<u32> {
+        let ring = (0..URGENCIES).find_map(|u| Some((u, self.rings.front(u)?)));
+        let queued = self.queue.front().map(|&(u, _, slot)| (usize::from(u), slot));
+        let slot = match (ring, queued) {
+            (Some((a, slot)), Some((b, _))) if a < b || (a == b && self.ring_first) => slot,
+            (Some((_, slot)), None) | (_, Some((_, slot))) => slot,
+            (None, None) => return None,
+        };
+        if self.holder != Some(slot) {
+            (self.holder, self.run) = (Some(slot), 0);
+        }
+        Some(slot)
+    }
+
+    /// A packet is full; the stream whose turn it is has more. Ends its run after the scheduled number of packets.
+    pub(super) fn end_packet(&mut self) {
+        let Some(slot) = self.holder else { return };
+        self.run += 1;
+        let over = match self.schedule {
+            StreamSchedule::RoundRobin(n) => self.run >= n.max(1),
+            StreamSchedule::Sequential => false,
+        };
+        if over {
+            if let Some(list) = self.rings.list_of(slot) {
+                self.rings.rotate(list);
+                self.ring_first = false;
+            } else {
+                self.ring_first = true;
+            }
+            (self.holder, self.run) = (None, 0);
+        }
+    }
+
+    /// Takes all streams out that could send, in the order of their turns.
+    pub(super) fn drain_into(&mut self, out: &mut Vec<u32>) {
+        for urgency in 0..URGENCIES {
+            while let Some(slot) = self.rings.front(urgency) {
+                self.rings.remove(slot);
+                out.push(slot);
+            }
+        }
+        out.extend(self.queue.drain(..).map(|e| e.2));
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.rings.shrink();
+    }
+}

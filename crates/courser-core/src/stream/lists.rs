@@ -1,0 +1,135 @@
+//! Circular lists over slot numbers.
+//!
+//! `N` lists share one array of links, so that a slot is in at most one of them and joins, leaves and moves in constant
+//! time without memory of its own. A slot that is in no list costs nothing to anybody.
+
+/// No slot, and no list.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    prev: u32,
+    next: u32,
+    list: u32,
+}
+
+/// `N` lists of slots.
+#[derive(Debug)]
+pub(super) struct Lists<const N: usize> {
+    links: Vec<Link>,
+    heads: [u32; N],
+    len: usize,
+}
+
+impl<const N: usize> Lists<N> {
+    pub(super) const fn new() -> Self {
+        Self { links: Vec::new(), heads: [NONE; N], len: 0 }
+    }
+
+    /// Slots in all lists.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The list that the slot is in.
+    pub(super) fn list_of(&self, slot: u32) -> Option<usize> {
+        self.links.get(slot as usize).filter(|l| l.list != NONE).map(|l| l.list as usize)
+    }
+
+    pub(super) const fn front(&self, list: usize) -> Option<u32> {
+        match self.heads[list] {
+            NONE => None,
+            slot => Some(slot),
+        }
+    }
+
+    /// Puts a slot at the end of a list; it must be in none.
+    pub(super) fn push_back(&mut self, list: usize, slot: u32) {
+        debug_assert!(self.list_of(slot).is_none(), "a slot is in one list at a time");
+        let at = slot as usize;
+        if self.links.len() <= at {
+            self.links.resize(at + 1, Link { prev: NONE, next: NONE, list: NONE });
+        }
+        let head = self.heads[list];
+        let (prev, next) = if head == NONE { (slot, slot) } else { (self.links[head as usize].prev, head) };
+        self.links[at] = Link { prev, next, list: list as u32 };
+        self.links[prev as usize].next = slot;
+        self.links[next as usize].prev = slot;
+        if head == NONE {
+            self.heads[list] = slot;
+        }
+        self.len += 1;
+    }
+
+    /// Takes a slot out of whatever list it is in.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let Some(list) = self.list_of(slot) else { return };
+        let Link { prev, next, .. } = self.links[slot as usize];
+        self.links[prev as usize].next = next;
+        self.links[next as usize].prev = prev;
+        if self.heads[list] == slot {
+            self.heads[list] = if next == slot { NONE } else { next };
+        }
+        self.links[slot as usize].list = NONE;
+        self.len -= 1;
+    }
+
+    /// Makes the second the first and the first the last.
+    pub(super) fn rotate(&mut self, list: usize) {
+        if let Some(head) = self.front(list) {
+            self.heads[list] = self.links[head as usize].next;
+        }
+    }
+
+    /// Forgets the memory of links while every list is empty.
+    pub(super) fn shrink(&mut self) {
+        if self.len == 0 {
+            self.links = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behave_like_queues(ops in prop::collection::vec((0u8..5, 0u32..12, 0usize..3), 1..200)) {
+            let mut lists = Lists::<3>::new();
+            let mut model: [VecDeque<u32>; 3] = Default::default();
+            for (op, slot, list) in ops {
+                match op {
+                    0..=1 if !model.iter().any(|q| q.contains(&slot)) => {
+                        lists.push_back(list, slot);
+                        model[list].push_back(slot);
+                    }
+                    2 => {
+                        lists.remove(slot);
+                        model.iter_mut().for_each(|q| q.retain(|s| *s != slot));
+                    }
+                    3 => {
+                        lists.rotate(list);
+                        if !model[list].is_empty() {
+                            model[list].rotate_left(1);
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(lists.list_of(slot), model.iter().position(|q| q.contains(&slot)));
+                prop_assert_eq!(lists.front(list), model[list].front().copied());
+                prop_assert_eq!(lists.len(), model.iter().map(VecDeque::len).sum::<usize>());
+            }
+            for (list, queue) in model.iter().enumerate() {
+                for slot in queue {
+                    prop_assert_eq!(lists.front(list), Some(*slot));
+                    lists.remove(*slot);
+                }
+            }
+        }
+    }
+}

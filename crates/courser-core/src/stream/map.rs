@@ -1,0 +1,623 @@
+//! All streams of a connection: opening, accepting, closing, credit of the connection and of numbers of streams.
+
+use core::time::Duration;
+
+use super::active::Active;
+use super::entry::{Repeat, Stream, Want};
+use super::events::{Events, StreamEvent};
+use super::flow::{RecvCredit, SendCredit};
+use super::lists::Lists;
+use super::phase::{RecvPhase, SendEvent};
+use super::table::Table;
+use crate::buf::{ChunkPool, RangeSet, Reassembly, SendBuffer};
+use crate::config::{Settings, StreamSchedule, TransportParams};
+use crate::error::{ApiMisuse, PeerViolation, TransportCode};
+use crate::ids::{Dir, Side, StreamId};
+use crate::spans::{Fate, FrameKind};
+use crate::time::Instant;
+
+/// A stream always buffers this much for sending, whatever the settings say.
+const SEND_WINDOW_MIN: u64 = 64 << 10;
+/// A stream never buffers more than this for sending, however fast the path is.
+const SEND_WINDOW_MAX: u64 = 64 << 20;
+/// Round-trip time before the first measurement, for tuning windows.
+const RTT_ASSUMED: Duration = Duration::from_millis(100);
+/// Emptied buffers that are kept for the next stream.
+const SPARES_MAX: usize = 32;
+/// Credit that the peer gives us on streams: opened here two-way, opened there two-way, one-way.
+type StreamLimits = [u64; 3];
+
+/// Streams that the peer opens, of one direction.
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// Index of the first stream that the peer has not opened.
+    pub(super) next: u64,
+    /// Index of the first stream that the application has not accepted.
+    pub(super) accepted: u64,
+    /// How many streams the peer may open over the connection's life, as told.
+    pub(super) limit: u64,
+    /// How many the peer may have open at once.
+    pub(super) concurrent: u64,
+    /// Indexes of closed streams; holds few ranges, because the streams between them are open.
+    pub(super) closed: RangeSet,
+    pub(super) closed_count: u64,
+    /// Whether the newest MAX_STREAMS was lost.
+    pub(super) lost: bool,
+}
+
+impl Remote {
+    const fn new(concurrent: u64) -> Self {
+        Self {
+            next: 0,
+            accepted: 0,
+            limit: concurrent,
+            concurrent,
+            closed: RangeSet::new(),
+            closed_count: 0,
+            lost: false,
+        }
+    }
+
+    /// The limit that a MAX_STREAMS frame would carry.
+    fn next_limit(&self) -> u64 {
+        self.limit.max(self.closed_count + self.concurrent).min(1 << 60)
+    }
+
+    /// Whether the peer should be told: a quarter was closed, or the peer is about to run out.
+    fn is_due(&self) -> bool {
+        let (more, left, quarter) =
+            (self.next_limit() - self.limit, self.limit.saturating_sub(self.next), self.concurrent / 4);
+        self.lost || (more > 0 && (more >= quarter || left <= quarter))
+    }
+}
+
+/// Streams that are opened here, of one direction. The index of the next stream is what is used of the credit.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    pub(super) credit: SendCredit,
+    /// The application was told that no stream can be opened.
+    pub(super) wanted: bool,
+}
+
+/// Figures of a connection's streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Streams with state.
+    pub open: usize,
+    /// Streams that have something to send.
+    pub active: usize,
+    /// Streams that ended.
+    pub closed: u64,
+    /// Times that opening a stream had to wait for the peer.
+    pub delayed: u64,
+    /// Bytes buffered for sending.
+    pub buffered_out: u64,
+    /// Bytes received and not read.
+    pub buffered_in: u64,
+}
+
+/// The streams of one connection.
+#[derive(Debug)]
+pub struct Streams {
+    pub(super) side: Side,
+    pub(super) table: Table,
+    pub(super) local: [Local; 2],
+    pub(super) remote: [Remote; 2],
+    pub(super) active: Active,
+    /// Streams with a frame other than STREAM to send (list 0).
+    pub(super) control: Lists<1>,
+    pub(super) events: Events,
+    /// What the peer grants the connection.
+    pub(super) send_credit: SendCredit,
+    /// What the peer is granted.
+    pub(super) recv_credit: RecvCredit,
+    /// Sum of what all streams received, by highest offset.
+    pub(super) received: u64,
+    pub(super) peer_limits: StreamLimits,
+    /// The newest time that anybody told, for tuning windows.
+    pub(super) now: Instant,
+    pub(super) rtt: Duration,
+    pub(super) window: u64,
+    pub(super) window_max: u64,
+    conn_window_max: u64,
+    send_window: u64,
+    send_target: u64,
+    /// Payload of a usual packet: a corked stream moves when it has that much.
+    pub(super) full_frame: u64,
+    pub(super) buffered_out: u64,
+    pub(super) buffered_in: u64,
+    closed_count: u64,
+    delayed: u64,
+    /// Streams whose last write found the pool at its limit.
+    pub(super) starved: Vec<StreamId>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+    spare_out: Vec<Box<SendBuffer>>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+    spare_in: Vec<Box<Reassembly>>,
+    scratch: Vec<u32>,
+}
+
+impl Streams {
+    /// No stream yet. Nothing can be sent before [`Self::set_peer_params`].
+    #[must_use]
+    pub fn new(side: Side, settings: &Settings) -> Self {
+        Self {
+            side,
+            table: Table::default(),
+            local: Default::default(),
+            remote: [Remote::new(settings.max_streams_bidi), Remote::new(settings.max_streams_uni)],
+            active: Active::new(settings.schedule),
+            control: Lists::new(),
+            events: Events::default(),
+            send_credit: SendCredit::default(),
+            recv_credit: RecvCredit::new(settings.conn_window, Instant::ZERO),
+            received: 0,
+            peer_limits: [0; 3],
+            now: Instant::ZERO,
+            rtt: RTT_ASSUMED,
+            window: settings.stream_window,
+            window_max: settings.stream_window_max,
+            conn_window_max: settings.conn_window_max,
+            send_window: settings.send_window.clamp(SEND_WINDOW_MIN, SEND_WINDOW_MAX),
+            send_target: 0,
+            full_frame: u64::from(crate::config::MIN_DATAGRAM),
+            buffered_out: 0,
+            buffered_in: 0,
+            closed_count: 0,
+            delayed: 0,
+            starved: Vec::new(),
+            spare_out: Vec::new(),
+            spare_in: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The peer's transport parameters, or those remembered for 0-RTT. Limits only grow.
+    pub fn set_peer_params(&mut self, params: &TransportParams) {
+        self.peer_limits =
+            [params.max_stream_data_bidi_remote, params.max_stream_data_bidi_local, params.max_stream_data_uni];
+        self.on_max_data(params.max_data);
+        for slot in self.table.slots() {
+            let limit = self.initial_limit(self.table[slot].id);
+            if self.table[slot].send.credit.raise(limit) {
+                self.update_send(slot);
+            }
+        }
+        for (dir, max) in [(Dir::Bi, params.max_streams_bidi), (Dir::Uni, params.max_streams_uni)] {
+            self.raise_streams(dir, max);
+        }
+    }
+
+    /// 0-RTT was rejected: everything sent so far has to be sent again, within the limits of `params`, even where they are
+    /// smaller than the remembered ones. Streams beyond the new limit on their number wait for it to grow. Fates of 0-RTT
+    /// packets need not be told.
+    pub fn restart(&mut self, params: &TransportParams) {
+        self.peer_limits =
+            [params.max_stream_data_bidi_remote, params.max_stream_data_bidi_local, params.max_stream_data_uni];
+        self.send_credit.restart(params.max_data, 0);
+        for (dir, max) in [(Dir::Bi, params.max_streams_bidi), (Dir::Uni, params.max_streams_uni)] {
+            let opened = self.local[dir as usize].credit.used();
+            self.local[dir as usize].credit.restart(max, opened);
+        }
+        for slot in self.table.slots() {
+            let limit = self.initial_limit(self.table[slot].id);
+            self.table[slot].restart(limit);
+            self.update_send(slot);
+            self.update_control(slot);
+        }
+    }
+
+    /// The time and the smoothed round-trip time, for tuning windows; once per tick is enough.
+    pub const fn on_tick(&mut self, now: Instant, rtt: Duration) {
+        (self.now, self.rtt) = (now, rtt);
+    }
+
+    /// How many bytes a stream should buffer for sending: twice the congestion window.
+    pub fn set_send_target(&mut self, bytes: u64) {
+        self.send_target = bytes;
+    }
+
+    /// Payload bytes of a full packet, which corked streams wait for.
+    pub fn set_full_frame(&mut self, bytes: u64) {
+        self.full_frame = bytes.max(1);
+    }
+
+    /// Changes how streams share packets.
+    pub fn set_schedule(&mut self, schedule: StreamSchedule) {
+        self.resort(|active| active.set_schedule(schedule));
+    }
+
+    /// Opens a stream; `None` at the peer's limit. [`StreamEvent::Available`] follows when the limit grows.
+    pub fn open(&mut self, dir: Dir) -> Option<StreamId> {
+        let local = &mut self.local[dir as usize];
+        if local.credit.room() == 0 {
+            //= rfc9000#4.6-5, rfc9000#19.14-1
+            local.credit.block();
+            self.delayed += u64::from(!local.wanted);
+            local.wanted = true;
+            return None;
+        }
+        let id = StreamId::new(self.side, dir, local.credit.used());
+        local.credit.spend(1);
+        self.create(id);
+        Some(id)
+    }
+
+    /// The next stream that the peer opened, in the order of their numbers.
+    pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
+        let remote = &mut self.remote[dir as usize];
+        if remote.accepted >= remote.next {
+            return None;
+        }
+        let id = StreamId::new(self.side.peer(), dir, remote.accepted);
+        remote.accepted += 1;
+        if let Some(slot) = self.table.find(id) {
+            self.tell_readable(slot);
+        }
+        Some(id)
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<StreamEvent> {
+        while let Some(event) = self.events.pop() {
+            match event {
+                StreamEvent::Readable(id) | StreamEvent::Writable(id) => {
+                    let Some(slot) = self.table.find(id) else { continue };
+                    let stream = &mut self.table[slot];
+                    let (told, still) = match event {
+                        StreamEvent::Readable(_) => (&mut stream.told_readable, true),
+                        _ => (&mut stream.told_writable, stream.send.phase.may_send()),
+                    };
+                    *told = false;
+                    if !still {
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            return Some(event);
+        }
+        None
+    }
+
+    /// Whether [`Self::poll_event`] may have something.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            open: self.table.len(),
+            active: self.active.len(),
+            closed: self.closed_count,
+            delayed: self.delayed,
+            buffered_out: self.buffered_out,
+            buffered_in: self.buffered_in,
+        }
+    }
+
+    /// Whether a frame of this kind is due, and its value. Only for the kinds that belong to the connection:
+    /// MAX_DATA, DATA_BLOCKED, MAX_STREAMS and STREAMS_BLOCKED.
+    #[must_use]
+    pub fn due(&self, kind: FrameKind) -> Option<u64> {
+        let streams = |dir: Dir| {
+            let remote = &self.remote[dir as usize];
+            remote.is_due().then(|| remote.next_limit())
+        };
+        match kind {
+            FrameKind::MaxData => {
+                self.recv_credit.is_due().then(|| self.recv_credit.next_limit(self.now, self.rtt, self.conn_window_max))
+            }
+            FrameKind::DataBlocked => self.send_credit.blocked().due(),
+            FrameKind::MaxStreamsBidi => streams(Dir::Bi),
+            FrameKind::MaxStreamsUni => streams(Dir::Uni),
+            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked().due(),
+            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked().due(),
+            _ => None,
+        }
+    }
+
+    /// Whether any frame of the connection is due; cheaper than asking for each.
+    #[must_use]
+    pub fn any_due(&self) -> bool {
+        self.recv_credit.is_due()
+            || self.send_credit.blocked().due().is_some()
+            || self.remote.iter().any(Remote::is_due)
+            || self.local.iter().any(|l| l.credit.blocked().due().is_some())
+    }
+
+    /// A frame with the value of [`Self::due`] left.
+    pub fn mark_sent(&mut self, kind: FrameKind) {
+        let mut streams = |dir: Dir| {
+            let remote = &mut self.remote[dir as usize];
+            (remote.limit, remote.lost) = (remote.next_limit(), false);
+        };
+        match kind {
+            FrameKind::MaxData => {
+                self.recv_credit.advance(self.now, self.rtt, self.conn_window_max);
+            }
+            FrameKind::DataBlocked => self.send_credit.blocked_mut().on_sent(),
+            FrameKind::MaxStreamsBidi => streams(Dir::Bi),
+            FrameKind::MaxStreamsUni => streams(Dir::Uni),
+            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked_mut().on_sent(),
+            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked_mut().on_sent(),
+            _ => debug_assert!(false, "{kind:?} does not belong to the connection's streams"),
+        }
+    }
+
+    /// What became of a packet with such a frame. A lost one is due again, with the newest value, while it is needed.
+    pub fn on_frame_fate(&mut self, kind: FrameKind, fate: Fate) {
+        if fate == Fate::Acked {
+            return;
+        }
+        match kind {
+            FrameKind::MaxData => self.recv_credit.again(),
+            FrameKind::DataBlocked => self.send_credit.blocked_mut().again(),
+            FrameKind::MaxStreamsBidi => self.remote[Dir::Bi as usize].lost = true,
+            FrameKind::MaxStreamsUni => self.remote[Dir::Uni as usize].lost = true,
+            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked_mut().again(),
+            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked_mut().again(),
+            _ => {}
+        }
+    }
+
+    /// Makes the DATA_BLOCKED and STREAM_DATA_BLOCKED frames due again that are still true; for a connection that is
+    /// blocked while nothing is in flight, so that it is not taken for idle.
+    pub fn repeat_blocked(&mut self) {
+        //= rfc9000#4.1-5
+        self.send_credit.blocked_mut().again();
+        for slot in self.table.slots() {
+            self.table[slot].send.credit.blocked_mut().again();
+            self.update_control(slot);
+        }
+    }
+
+    /// Ends all streams and gives every chunk back; for a connection that is over. No event follows.
+    pub fn clear(&mut self, pool: &mut ChunkPool) {
+        for slot in self.table.slots() {
+            self.drop_out(slot, pool);
+            self.drop_in(slot, pool);
+            self.forget(slot);
+        }
+        (self.spare_out, self.spare_in) = (Vec::new(), Vec::new());
+        self.events = Events::default();
+    }
+
+    /// Bytes that the stream's buffer takes now.
+    pub(super) fn room_of(&self, stream: &Stream) -> u64 {
+        let window = self.send_target.clamp(self.send_window, SEND_WINDOW_MAX);
+        window.saturating_sub(stream.buffered()).min(crate::ids::VARINT_MAX - stream.send.state.end())
+    }
+
+    /// The slot of a stream that the application names.
+    pub(super) fn app_slot(&mut self, id: StreamId) -> Result<u32, ApiMisuse> {
+        if let Some(slot) = self.table.find(id) {
+            return Ok(slot);
+        }
+        let remote = &self.remote[id.dir() as usize];
+        let untouched = id.initiator() != self.side && id.index() < remote.next && !remote.closed.contains(id.index());
+        if untouched { Ok(self.create(id)) } else { Err(ApiMisuse::UnknownStream) }
+    }
+
+    /// The slot of a stream that the peer names; `None` when it is closed. Opens streams up to it.
+    pub(super) fn peer_slot(&mut self, id: StreamId) -> Result<Option<u32>, PeerViolation> {
+        if let Some(slot) = self.table.find(id) {
+            return Ok(Some(slot));
+        }
+        if id.initiator() == self.side {
+            if id.index() < self.local[id.dir() as usize].credit.used() {
+                return Ok(None);
+            }
+            return Err(PeerViolation::new(
+                TransportCode::STREAM_STATE_ERROR,
+                "a frame for a stream that was not opened",
+                "rfc9000#19.8",
+            ));
+        }
+        let remote = &mut self.remote[id.dir() as usize];
+        if id.index() >= remote.limit {
+            //= rfc9000#4.6-3, rfc9000#19.11-4
+            return Err(PeerViolation::new(
+                TransportCode::STREAM_LIMIT_ERROR,
+                "a stream beyond the limit",
+                "rfc9000#4.6",
+            ));
+        }
+        if id.index() >= remote.next {
+            //= rfc9000#3.2-1
+            remote.next = id.index() + 1;
+            self.events.push_opened(id.dir());
+        } else if remote.closed.contains(id.index()) {
+            return Ok(None);
+        }
+        Ok(Some(self.create(id)))
+    }
+
+    /// The peer's limit on streams grew.
+    pub(super) fn raise_streams(&mut self, dir: Dir, max: u64) {
+        let local = &mut self.local[dir as usize];
+        let held = local.credit.used().saturating_sub(local.credit.limit());
+        if !local.credit.raise(max) {
+            return;
+        }
+        if core::mem::take(&mut local.wanted) {
+            self.events.push(StreamEvent::Available { dir });
+        }
+        if held > 0 {
+            // Streams that a rejected 0-RTT left beyond the limit may go now.
+            self.table.slots().for_each(|slot| self.update_send(slot));
+        }
+    }
+
+    /// Frees the stream when both parts are done and the application knows.
+    pub(super) fn free_if_done(&mut self, slot: u32, pool: &mut ChunkPool) {
+        let stream = &self.table[slot];
+        if !stream.send_done(self.side) || !stream.recv_done(self.side) {
+            return;
+        }
+        let id = stream.id;
+        self.drop_out(slot, pool);
+        self.drop_in(slot, pool);
+        self.forget(slot);
+        self.closed_count += 1;
+        if id.initiator() != self.side {
+            //= rfc9000#4.6-6
+            let remote = &mut self.remote[id.dir() as usize];
+            remote.closed.insert(id.index()..id.index() + 1);
+            remote.closed_count += 1;
+        }
+    }
+
+    /// Puts the stream in the list where it belongs now: it can send, waits for credit, or has nothing to say.
+    pub(super) fn update_send(&mut self, slot: u32) {
+        let stream = &self.table[slot];
+        let (id, priority) = (stream.id, stream.priority);
+        let beyond = id.initiator() == self.side && id.index() >= self.local[id.dir() as usize].credit.limit();
+        let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
+        match want {
+            Want::Send => self.active.insert(slot, id, priority),
+            Want::ConnCredit => {
+                //= rfc9000#4.1-4, rfc9000#19.12-1
+                self.send_credit.block();
+                self.active.block(slot, id, priority);
+            }
+            Want::Nothing => self.active.remove(slot, id, priority),
+            Want::StreamCredit => {
+                //= rfc9000#4.1-4, rfc9000#19.13-1
+                self.active.remove(slot, id, priority);
+                self.table[slot].send.credit.block();
+                self.update_control(slot);
+            }
+        }
+    }
+
+    /// Queues the stream when a frame other than STREAM is due.
+    pub(super) fn update_control(&mut self, slot: u32) {
+        match (self.table[slot].control_due(), self.control.list_of(slot).is_some()) {
+            (true, false) => self.control.push_back(0, slot),
+            (false, true) => self.control.remove(slot),
+            _ => {}
+        }
+    }
+
+    /// Takes all streams out of their turns, lets `change` work, and puts them back.
+    pub(super) fn resort(&mut self, change: impl FnOnce(&mut Active)) {
+        let mut slots = core::mem::take(&mut self.scratch);
+        self.active.drain_into(&mut slots);
+        change(&mut self.active);
+        slots.drain(..).for_each(|slot| self.update_send(slot));
+        self.scratch = slots;
+    }
+
+    /// Tells the application that there is something to read, unless it is told already or has not accepted the stream.
+    pub(super) fn tell_readable(&mut self, slot: u32) {
+        let stream = &self.table[slot];
+        let id = stream.id;
+        let phase = stream.recv.state.phase();
+        let something =
+            stream.readable() > 0 || matches!(phase, RecvPhase::ResetRecvd { .. } | RecvPhase::DataRecvd { .. });
+        let known = id.initiator() == self.side || id.index() < self.remote[id.dir() as usize].accepted;
+        if something && known && !stream.told_readable {
+            self.table[slot].told_readable = true;
+            self.events.push(StreamEvent::Readable(id));
+        }
+    }
+
+    /// Tells the application that it can write, when it waits and a quarter of the window is free.
+    pub(super) fn tell_writable(&mut self, slot: u32) {
+        let stream = &self.table[slot];
+        let enough = self.room_of(stream) >= self.send_window / 4;
+        if stream.send.wants_room && enough && !stream.starved && !stream.told_writable {
+            let stream = &mut self.table[slot];
+            (stream.send.wants_room, stream.told_writable) = (false, true);
+            self.events.push(StreamEvent::Writable(stream.id));
+        }
+    }
+
+    /// The pool may have room again: streams whose write it cut short are told.
+    pub fn on_pool_room(&mut self) {
+        while let Some(id) = self.starved.pop() {
+            if let Some(slot) = self.table.find(id) {
+                self.table[slot].starved = false;
+                self.tell_writable(slot);
+            }
+        }
+    }
+
+    /// Ends the sending part early.
+    pub(super) fn reset_slot(&mut self, slot: u32, code: u64, pool: &mut ChunkPool) {
+        let stream = &mut self.table[slot];
+        let final_size = stream.send.state.next();
+        if stream.step_send(SendEvent::Reset { code, final_size }) {
+            stream.send.reset = Repeat::Due;
+            stream.send.credit.blocked_mut().clear();
+            stream.send.wants_room = false;
+            self.drop_out(slot, pool);
+            self.update_send(slot);
+            self.update_control(slot);
+        }
+    }
+
+    /// A buffer for sending from `base` on.
+    pub(super) fn take_out(&mut self, base: u64) -> Box<SendBuffer> {
+        let mut buffer = self.spare_out.pop().unwrap_or_default();
+        buffer.restart(base);
+        buffer
+    }
+
+    /// Gives the sending buffer and all its chunks back.
+    pub(super) fn drop_out(&mut self, slot: u32, pool: &mut ChunkPool) {
+        if let Some(mut buffer) = self.table[slot].send.buffer.take() {
+            self.buffered_out -= buffer.len();
+            buffer.clear(pool);
+            if self.spare_out.len() < SPARES_MAX {
+                self.spare_out.push(buffer);
+            }
+        }
+    }
+
+    /// A buffer for receiving from offset zero on.
+    pub(super) fn take_in(&mut self) -> Box<Reassembly> {
+        self.spare_in.pop().unwrap_or_default()
+    }
+
+    /// Gives the receiving buffer and all its chunks back.
+    pub(super) fn drop_in(&mut self, slot: u32, pool: &mut ChunkPool) {
+        if let Some(mut bytes) = self.table[slot].recv.bytes.take() {
+            self.buffered_in -= bytes.held();
+            bytes.restart(pool);
+            if self.spare_in.len() < SPARES_MAX {
+                self.spare_in.push(bytes);
+            }
+        }
+    }
+
+    /// Takes the stream out of every list and of the table.
+    fn forget(&mut self, slot: u32) {
+        let (id, priority) = (self.table[slot].id, self.table[slot].priority);
+        self.active.remove(slot, id, priority);
+        self.control.remove(slot);
+        self.table.remove(slot);
+        if self.table.is_vacant() {
+            self.active.shrink();
+            self.control.shrink();
+        }
+    }
+
+    fn create(&mut self, id: StreamId) -> u32 {
+        let limit = self.initial_limit(id);
+        self.table.insert(Stream::new(id, limit, RecvCredit::new(self.window, self.now)))
+    }
+
+    /// What the peer granted a new stream in its transport parameters.
+    fn initial_limit(&self, id: StreamId) -> u64 {
+        match (id.dir(), id.initiator() == self.side) {
+            (Dir::Bi, true) => self.peer_limits[0],
+            (Dir::Bi, false) => self.peer_limits[1],
+            (Dir::Uni, _) => self.peer_limits[2],
+        }
+    }
+}
