@@ -23,6 +23,7 @@ use crate::crypto::{CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Se
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 use crate::time::Instant;
+use crate::wire::pn::expand;
 
 use update::AppKeys;
 pub use update::UpdateRefused;
@@ -534,19 +535,6 @@ fn check_reserved_bits(first: u8) -> Result<(), OpenError> {
         )));
     }
     Ok(())
-}
-
-/// The packet number nearest to `expected` whose low `len` bytes are `truncated` (RFC 9000 appendix A.3).
-fn expand(truncated: u32, len: usize, expected: PacketNumber) -> PacketNumber {
-    let window = 1_u64 << (8 * len.clamp(1, 4));
-    let candidate = expected & !(window - 1) | u64::from(truncated) & (window - 1);
-    if candidate + window / 2 <= expected && candidate + window <= crate::ids::VARINT_MAX {
-        candidate + window
-    } else if candidate > expected + window / 2 && candidate >= window {
-        candidate - window
-    } else {
-        candidate
-    }
 }
 
 const _: () = assert!(size_of::<KeySlots>() <= 64, "every idle connection carries one");

@@ -16,11 +16,12 @@
 
 use core::time::Duration;
 
-use super::{OpenError, Opened, SealError, expand};
+use super::{OpenError, Opened, SealError};
 use crate::crypto::{Head, KeyFactory, Opener, Sealer, Secret, Suite};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{PacketNumber, Version};
 use crate::time::Instant;
+use crate::wire::pn::expand;
 
 /// The Key Phase bit in the first byte of a short header.
 const KEY_PHASE: u8 = 0x04;

@@ -405,9 +405,7 @@ impl Server {
         }
         out(TlsOut::PeerParams(params));
         let accepted = hello.early_data && self.config.accept_early_data;
-        if hello.early_data {
-            out(TlsOut::EarlyData(accepted));
-        }
+        out(TlsOut::EarlyData(accepted));
         if accepted {
             let client = self.shared.secret("c e");
             out(TlsOut::Secrets { level: Level::ZeroRtt, suite: Suite::Aes128Gcm, client: &client, server: &[] });

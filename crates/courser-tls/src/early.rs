@@ -1,0 +1,111 @@
+//! Remembers sessions that allow 0-RTT.
+//!
+//! A session can be taken once, which is what keeps an attacker from having early data taken twice (RFC 8446 section 8.1).
+//! The store is shared by all workers, so it is cut into shards by the first byte of the key, which is random. Each shard
+//! holds a bounded number of sessions of bounded size and forgets the oldest.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustls::server::StoresServerSessions;
+
+const SHARDS: usize = 16;
+
+/// Longest session that is kept, in bytes; it holds the client's certificates, if it showed any.
+const SESSION_MAX: usize = 16 * 1024;
+
+#[derive(Default)]
+struct Shard {
+    sessions: HashMap<Vec<u8>, Vec<u8>>,
+    /// Keys in the order in which they came; some of them may be taken already.
+    order: VecDeque<Vec<u8>>,
+}
+
+/// A bounded store of sessions that can be taken once.
+pub(crate) struct EarlyStore {
+    shards: [Mutex<Shard>; SHARDS],
+    per_shard: usize,
+}
+
+impl EarlyStore {
+    /// A store for about `sessions` sessions.
+    pub(crate) fn new(sessions: usize) -> Self {
+        Self { shards: Default::default(), per_shard: sessions.div_ceil(SHARDS) }
+    }
+
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
+        let n = key.first().map_or(0, |b| usize::from(*b)) % SHARDS;
+        self.shards[n].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for EarlyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EarlyStore").field("per_shard", &self.per_shard).finish_non_exhaustive()
+    }
+}
+
+impl StoresServerSessions for EarlyStore {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        if value.len() > SESSION_MAX || self.per_shard == 0 {
+            return false;
+        }
+        let mut shard = self.shard(&key);
+        // Taken keys leave with the oldest ones, so the queue is as bounded as the sessions are.
+        while shard.order.len() >= self.per_shard {
+            if let Some(oldest) = shard.order.pop_front() {
+                shard.sessions.remove(&oldest);
+            }
+        }
+        shard.order.push_back(key.clone());
+        shard.sessions.insert(key, value);
+        true
+    }
+
+    /// Only [`take`](Self::take) gives sessions out.
+    fn get(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.shard(key).sessions.remove(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.per_shard > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_taken_once() {
+        let store = EarlyStore::new(100);
+        assert!(store.put(vec![1, 2], vec![3]));
+        assert_eq!(store.take(&[1, 2]), Some(vec![3]));
+        assert_eq!(store.take(&[1, 2]), None);
+        assert_eq!(store.get(&[1, 2]), None);
+    }
+
+    #[test]
+    fn the_store_is_bounded_and_forgets_the_oldest() {
+        let store = EarlyStore::new(32);
+        for n in 0..10_000_u32 {
+            assert!(store.put(n.to_le_bytes().to_vec(), vec![0; 10]));
+            if n % 3 == 0 {
+                store.take(&n.to_le_bytes());
+            }
+        }
+        for shard in &store.shards {
+            let shard = shard.lock().unwrap();
+            assert!(shard.sessions.len() <= 2 && shard.order.len() <= 2);
+        }
+        assert!(store.take(&9999_u32.to_le_bytes()).is_none(), "9999 is a multiple of three and was taken");
+        assert!(store.take(&9998_u32.to_le_bytes()).is_some());
+        assert!(store.take(&0_u32.to_le_bytes()).is_none());
+        assert!(!store.put(vec![1], vec![0; SESSION_MAX + 1]));
+        assert!(!EarlyStore::new(0).can_cache() && !EarlyStore::new(0).put(vec![1], vec![1]));
+    }
+}
