@@ -363,6 +363,8 @@ mod tests {
         assert_eq!((w.patch_varint2(1, 1), w.patch_varint2(0, 0x4000)), (None, None));
         assert_eq!(w.patch_varint2(0, 0x3fff), Some(()));
         assert_eq!(w.written(), [0x7f, 0xff]);
+        w.truncate(9);
+        assert_eq!(w.len(), 2);
         w.truncate(1);
         assert_eq!((w.len(), w.spare().len(), w.room()), (1, 3, 3));
     }

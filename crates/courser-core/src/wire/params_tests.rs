@@ -112,6 +112,7 @@ fn a_parameter_that_comes_twice_is_refused() {
     // Also behind a crowd of unknown ones.
     let crowd: String = (0..100).map(|i| format!("80{:06x}00", 0x10_0000 + i)).collect();
     assert_eq!(code(&crowd, Side::Client), None);
+    assert_eq!(code(&format!("{crowd}6ab200c0000000ff04de1b0101"), Side::Client), None);
     assert_eq!(code(&format!("{crowd}6ab2006ab200"), Side::Client), ERROR);
     assert_eq!(code(&format!("c0000000ff04de1b0101{crowd}c0000000ff04de1b0101"), Side::Client), ERROR);
 }
@@ -192,6 +193,13 @@ fn a_preferred_address_has_a_connection_id_and_its_server_too() {
     assert_eq!(code(&format!("0f00{}", address("ab")), Side::Server), ERROR);
     let neither = decode(&hex(&address("ab")), Side::Server).unwrap().preferred_address.unwrap();
     assert_eq!((neither.v4, neither.v6), (None, None));
+    // Only all zeros mean that there is no address.
+    for (at, zeros) in [(0, "c0000201"), (8, "0001"), (12, "20010db8"), (44, "0001")] {
+        let mut hexed = address("ab");
+        hexed.replace_range(4 + at..4 + at + zeros.len(), zeros);
+        let some = decode(&hex(&hexed), Side::Server).unwrap().preferred_address.unwrap();
+        assert_eq!((some.v4.is_some(), some.v6.is_some()), (at < 12, at >= 12), "{at}");
+    }
 }
 
 #[test]

@@ -172,6 +172,8 @@ mod tests {
         assert_eq!(select(&[V2, V1], V1, Some(&info(V1, &[V1]))), Ok(V1));
         assert_eq!(select(&[V2, V1], V1, Some(&info(V1, &[V1, OTHER]))), Ok(V1));
         assert_eq!(select(&[V2, V1], V1, None), Ok(V1));
+        // A first flight cannot be understood in a version that is not compatible.
+        assert_eq!(select(&[OTHER, V1], V1, Some(&info(V1, &[OTHER, V1]))), Ok(V1));
     }
 
     #[test]
@@ -220,6 +222,8 @@ mod tests {
         //= rfc9368#4-14, rfc9368#4-15 type=test
         assert!(check(V1, Some(&info(V1, &[V1, V2]))).is_err());
         assert!(check(V1, Some(&info(V1, &[V1, OTHER]))).is_ok());
+        // The version in use counts as available.
+        assert!(check(V1, Some(&info(V1, &[OTHER]))).is_ok());
         //= rfc9368#4-16 type=test
         assert!(check(V1, Some(&info(V1, &[]))).is_err());
         //= rfc9368#4-11, rfc9368#4-13 type=test
