@@ -1,1 +1,33 @@
-//! Courser session.
+//! Sessions between applications and workers.
+//!
+//! Everything that an application holds is a *session* with a 64-bit [`handle::Handle`]: listeners, connections and
+//! streams. Applications speak to workers in [`msg`] submissions, workers answer in completions; opening on a
+//! connection's handle opens a stream, and a connection yields its peer's streams the way a listener yields connections.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`handle`] | handles, and the table that gives them out and never gives one out twice |
+//! | [`msg`] | the vocabulary, typed for use in one process and as 32 bytes for use between processes |
+//! | [`ring`] | bounded single-producer single-consumer rings; `ring::raw` has the only unsafe code |
+//! | [`doorbell`] | waking the other side only when it sleeps |
+//! | [`credit`] | how many bytes may wait per stream and direction |
+//!
+//! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
+//! for another transport could use the same ports. A port between processes will reuse the handle, message, credit and
+//! doorbell modules, and the index arithmetic of the ring over a mapped segment.
+//!
+//! # Tests
+//!
+//! `cargo test -p courser-session` runs all but the interleaving tests, which need
+//! `RUSTFLAGS="--cfg loom" cargo test -p courser-session --release loom`. `examples/port_bench.rs` prints the cost of a
+//! round trip.
+
+#![deny(unsafe_code)]
+
+pub mod credit;
+pub mod doorbell;
+pub mod handle;
+pub mod msg;
+mod num;
+pub mod ring;
+mod sync;

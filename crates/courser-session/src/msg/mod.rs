@@ -1,0 +1,295 @@
+//! What applications and workers say to each other.
+//!
+//! A [`Submission`] goes from the application to the worker, a [`Completion`] comes back. Whatever opens a session
+//! carries a token of the application's choice, and the answer ([`Completion::Opened`] or [`Completion::Failed`])
+//! carries it back; from then on the session's handle names it. Opening works the same on every level: listeners and
+//! connections are opened at an [`Endpoint`], streams on a connection's handle; listeners yield connections, connections
+//! yield streams, and the application accepts or refuses each.
+//!
+//! Bulk bytes are `Bytes`: the message moves their ownership, nothing is copied. Between processes the same messages
+//! travel as 32 bytes beside a chunk, see [`Raw`].
+
+mod raw;
+
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+pub use raw::{BadMessage, Op, Payload, Raw};
+
+use crate::handle::{Handle, HandleError};
+
+/// Where to listen or to connect, and with which settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address to listen on or to connect to.
+    pub address: SocketAddr,
+    /// The name that the server must prove to have; empty for a listener.
+    pub server_name: String,
+    /// A set of settings (certificates, limits, protocols) that was registered with the worker before.
+    pub profile: u32,
+}
+
+/// Figures of a session. Those that make no sense for its kind are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStats {
+    /// Bytes that the application wrote.
+    pub written_bytes: u64,
+    /// Bytes that the application was given.
+    pub read_bytes: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: u64,
+    /// Congestion window in bytes.
+    pub congestion_window_bytes: u64,
+    /// Sessions that live inside this one.
+    pub children: u64,
+}
+
+/// What an application asks of its worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// Open a listener.
+    Listen {
+        /// Comes back with the answer.
+        token: u64,
+        /// Where to listen.
+        at: Box<Endpoint>,
+    },
+    /// Open a connection.
+    Connect {
+        /// Comes back with the answer.
+        token: u64,
+        /// The server.
+        to: Box<Endpoint>,
+    },
+    /// Keep a session that was [`Completion::Accepted`].
+    Accept {
+        /// The accepted session.
+        handle: Handle,
+    },
+    /// Turn an accepted session away.
+    Refuse {
+        /// The accepted session.
+        handle: Handle,
+        /// The application's error code.
+        code: u64,
+    },
+    /// Open a stream that carries data both ways.
+    OpenBi {
+        /// The connection.
+        connection: Handle,
+        /// Comes back with the answer.
+        token: u64,
+    },
+    /// Open a stream that carries data to the peer only.
+    OpenUni {
+        /// The connection.
+        connection: Handle,
+        /// Comes back with the answer.
+        token: u64,
+    },
+    /// Send bytes.
+    Write {
+        /// The stream.
+        stream: Handle,
+        /// At most as many bytes as the credit allows.
+        data: Bytes,
+        /// Whether these are the stream's last bytes.
+        fin: bool,
+    },
+    /// The stream ends after what was written.
+    Finish {
+        /// The stream.
+        stream: Handle,
+    },
+    /// The application is done with bytes that it was given.
+    Consumed {
+        /// The stream.
+        stream: Handle,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// Give up sending.
+    Reset {
+        /// The stream.
+        stream: Handle,
+        /// The application's error code.
+        code: u64,
+    },
+    /// Ask the peer to give up sending.
+    Stop {
+        /// The stream.
+        stream: Handle,
+        /// The application's error code.
+        code: u64,
+    },
+    /// End a session: a listener takes no more connections, a connection closes with this code, a stream is given up
+    /// in both directions unless it is finished.
+    Close {
+        /// The session.
+        handle: Handle,
+        /// The application's error code.
+        code: u64,
+        /// A reason for the peer's log; may be empty.
+        reason: Bytes,
+    },
+    /// Send one unreliable datagram.
+    Datagram {
+        /// The connection.
+        connection: Handle,
+        /// The content.
+        data: Bytes,
+    },
+    /// Ask for figures.
+    Stats {
+        /// The session.
+        handle: Handle,
+        /// Comes back with the answer.
+        token: u64,
+    },
+    /// Nothing; the worker takes a turn.
+    Wake,
+}
+
+/// What a worker tells an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The session that was asked for exists now.
+    Opened {
+        /// From the submission.
+        token: u64,
+        /// Names the session from now on.
+        handle: Handle,
+    },
+    /// The session that was asked for could not be opened.
+    Failed {
+        /// From the submission.
+        token: u64,
+        /// Index in the worker's list of reasons.
+        reason: u32,
+    },
+    /// The connection's handshake is done.
+    Established {
+        /// The connection.
+        connection: Handle,
+    },
+    /// A session came in. The application answers [`Submission::Accept`] or [`Submission::Refuse`].
+    Accepted {
+        /// The new session.
+        handle: Handle,
+        /// The listener or connection that it came in on.
+        parent: Handle,
+    },
+    /// More may be written.
+    CreditGranted {
+        /// The stream.
+        stream: Handle,
+        /// The total number of bytes that may ever have been written.
+        limit: u64,
+    },
+    /// The peer has everything, the end included.
+    AllAcked {
+        /// The stream.
+        stream: Handle,
+    },
+    /// There is something to read. Only for applications that read by themselves.
+    Readable {
+        /// The stream.
+        stream: Handle,
+    },
+    /// Bytes of the stream, in order. They are the application's now; [`Submission::Consumed`] returns the credit.
+    Data {
+        /// The stream.
+        stream: Handle,
+        /// Position of the first byte in the stream.
+        offset: u64,
+        /// The bytes.
+        data: Bytes,
+        /// Whether these are the stream's last bytes.
+        fin: bool,
+    },
+    /// The peer gave up sending.
+    Reset {
+        /// The stream.
+        stream: Handle,
+        /// The peer's error code.
+        code: u64,
+    },
+    /// The peer does not want what is sent.
+    Stopped {
+        /// The stream.
+        stream: Handle,
+        /// The peer's error code.
+        code: u64,
+    },
+    /// The session ended. This is the last message that names the handle.
+    Closed {
+        /// The session.
+        handle: Handle,
+        /// The error code; 0 when none was given.
+        code: u64,
+        /// Index in the worker's list of reasons.
+        reason: u32,
+    },
+    /// One unreliable datagram.
+    Datagram {
+        /// The connection.
+        connection: Handle,
+        /// The content.
+        data: Bytes,
+    },
+    /// Figures of a session.
+    Stats {
+        /// The session.
+        handle: Handle,
+        /// From the submission.
+        token: u64,
+        /// The figures.
+        stats: Box<SessionStats>,
+    },
+    /// A submission made no sense and was dropped, with what it carried. Normal when a session ended while the
+    /// submission was on its way.
+    Rejected {
+        /// The handle that was used.
+        handle: Handle,
+        /// What was asked.
+        op: Op,
+        /// Why not.
+        why: Rejection,
+    },
+    /// Nothing; the application looks around.
+    Wake,
+}
+
+// One message is at most one cache line.
+const _: () = assert!(size_of::<Submission>() <= 64 && size_of::<Completion>() <= 64);
+
+/// Why a submission was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// The handle does not name a session that the application can use so.
+    Handle(HandleError),
+    /// More bytes than the credit allows.
+    Overrun,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handle(error) => error.fmt(f),
+            Self::Overrun => f.write_str("more bytes than the credit allows"),
+        }
+    }
+}
+
+impl core::error::Error for Rejection {}

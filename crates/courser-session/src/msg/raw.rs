@@ -1,0 +1,520 @@
+//! Messages as 32 bytes.
+//!
+//! | Bytes | Field | Meaning |
+//! |--:|---|---|
+//! | 0–7 | handle | the session; 0 when the message names none |
+//! | 8–15 | arg | token, code, offset, limit, parent or number of bytes |
+//! | 16–19 | len | length of the payload |
+//! | 20–23 | chunk | where the payload lies, for whoever moves payloads by place; the reason's index in answers without one |
+//! | 24 | op | what is said |
+//! | 25 | flags | end of stream, or why a submission was rejected |
+//! | 26–31 | – | 0 |
+//!
+//! All numbers are little-endian. [`Submission::split`] and [`Completion::split`] take a message apart into the 32 bytes
+//! and its payload, `join` puts them together again and checks everything: the fields may come from another process.
+//! The one exception is `chunk` of a message with payload, which belongs to whoever stores payloads and is not looked at
+//! here.
+
+use core::fmt;
+
+use bytes::Bytes;
+
+use super::{Completion, Endpoint, Rejection, SessionStats, Submission};
+use crate::{
+    handle::{Handle, HandleError, Kind},
+    num::clamp,
+};
+
+/// What a message says. Submissions are below 64, completions above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each is the submission or completion of the same name")]
+pub enum Op {
+    Listen = 1,
+    Connect = 2,
+    Accept = 3,
+    Refuse = 4,
+    OpenBi = 5,
+    OpenUni = 6,
+    Write = 7,
+    Finish = 8,
+    Consumed = 9,
+    Reset = 10,
+    Stop = 11,
+    Close = 12,
+    Datagram = 13,
+    Stats = 14,
+    Wake = 15,
+    Opened = 64,
+    Failed = 65,
+    Established = 66,
+    Accepted = 67,
+    CreditGranted = 68,
+    AllAcked = 69,
+    Readable = 70,
+    Data = 71,
+    WasReset = 72,
+    Stopped = 73,
+    Closed = 74,
+    DatagramIn = 75,
+    StatsReply = 76,
+    Rejected = 77,
+    WakeUp = 78,
+}
+
+impl Op {
+    /// All ops.
+    pub const ALL: [Self; 30] = [
+        Self::Listen,
+        Self::Connect,
+        Self::Accept,
+        Self::Refuse,
+        Self::OpenBi,
+        Self::OpenUni,
+        Self::Write,
+        Self::Finish,
+        Self::Consumed,
+        Self::Reset,
+        Self::Stop,
+        Self::Close,
+        Self::Datagram,
+        Self::Stats,
+        Self::Wake,
+        Self::Opened,
+        Self::Failed,
+        Self::Established,
+        Self::Accepted,
+        Self::CreditGranted,
+        Self::AllAcked,
+        Self::Readable,
+        Self::Data,
+        Self::WasReset,
+        Self::Stopped,
+        Self::Closed,
+        Self::DatagramIn,
+        Self::StatsReply,
+        Self::Rejected,
+        Self::WakeUp,
+    ];
+
+    /// The byte on the ring.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The op of that byte.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.byte() == byte)
+    }
+}
+
+/// A message as it lies on a ring between processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Raw {
+    /// The session; 0 when the message names none.
+    pub handle: u64,
+    /// Token, code, offset, limit, parent or number of bytes.
+    pub arg: u64,
+    /// Length of the payload.
+    pub len: u32,
+    /// Where the payload lies, or a reason.
+    pub chunk: u32,
+    /// [`Op::byte`].
+    pub op: u8,
+    /// Depends on the op.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Raw>() == Raw::SIZE && align_of::<Raw>() == 8);
+
+const FIN: u8 = 1;
+
+impl Raw {
+    /// Length of a message in bytes.
+    pub const SIZE: usize = 32;
+
+    fn new(op: Op, handle: Option<Handle>, arg: u64) -> Self {
+        Self { handle: handle.map_or(0, Handle::raw), arg, op: op.byte(), ..Self::default() }
+    }
+
+    fn sized(mut self, payload: &Bytes) -> Self {
+        self.len = clamp(payload.len());
+        self
+    }
+
+    fn flagged(mut self, flags: u8) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(&self.handle.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.arg.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.len.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.chunk.to_le_bytes());
+        bytes[24] = self.op;
+        bytes[25] = self.flags;
+        bytes[26..32].copy_from_slice(&self.reserved);
+        bytes
+    }
+
+    /// The message in those 32 bytes. Every content is a `Raw`; `join` says whether it means anything.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        Self {
+            handle: u64::from_le_bytes(field(bytes, 0)),
+            arg: u64::from_le_bytes(field(bytes, 8)),
+            len: u32::from_le_bytes(field(bytes, 16)),
+            chunk: u32::from_le_bytes(field(bytes, 20)),
+            op: bytes[24],
+            flags: bytes[25],
+            reserved: field(bytes, 26),
+        }
+    }
+}
+
+/// `N` bytes from `at`; callers name places inside the 32 bytes.
+fn field<const N: usize>(bytes: &[u8; Raw::SIZE], at: usize) -> [u8; N] {
+    core::array::from_fn(|n| bytes[at + n])
+}
+
+/// What a message carries beside the 32 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Data, a datagram, or the text of a reason.
+    Bytes(Bytes),
+    /// Where to listen or to connect.
+    Endpoint(Box<Endpoint>),
+    /// Figures.
+    Stats(Box<SessionStats>),
+}
+
+/// The fields do not make a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BadMessage {
+    /// No op of this direction has that number.
+    Op,
+    /// The handle is missing, not a handle, or of the wrong kind for the op.
+    Handle,
+    /// The payload is missing, of the wrong type, of another length than announced, or one too many.
+    Payload,
+    /// A field that the op does not use is not 0, or a flag is unknown.
+    Field,
+}
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Op => "unknown op",
+            Self::Handle => "the handle does not fit the op",
+            Self::Payload => "the payload does not fit the op",
+            Self::Field => "a field that must be zero is not",
+        })
+    }
+}
+
+impl core::error::Error for BadMessage {}
+
+impl Submission {
+    /// What is asked.
+    #[must_use]
+    pub const fn op(&self) -> Op {
+        match self {
+            Self::Listen { .. } => Op::Listen,
+            Self::Connect { .. } => Op::Connect,
+            Self::Accept { .. } => Op::Accept,
+            Self::Refuse { .. } => Op::Refuse,
+            Self::OpenBi { .. } => Op::OpenBi,
+            Self::OpenUni { .. } => Op::OpenUni,
+            Self::Write { .. } => Op::Write,
+            Self::Finish { .. } => Op::Finish,
+            Self::Consumed { .. } => Op::Consumed,
+            Self::Reset { .. } => Op::Reset,
+            Self::Stop { .. } => Op::Stop,
+            Self::Close { .. } => Op::Close,
+            Self::Datagram { .. } => Op::Datagram,
+            Self::Stats { .. } => Op::Stats,
+            Self::Wake => Op::Wake,
+        }
+    }
+
+    /// The session that it is about.
+    #[must_use]
+    pub const fn handle(&self) -> Option<Handle> {
+        match *self {
+            Self::Listen { .. } | Self::Connect { .. } | Self::Wake => None,
+            Self::Accept { handle }
+            | Self::Refuse { handle, .. }
+            | Self::Close { handle, .. }
+            | Self::Stats { handle, .. } => Some(handle),
+            Self::OpenBi { connection, .. } | Self::OpenUni { connection, .. } | Self::Datagram { connection, .. } => {
+                Some(connection)
+            }
+            Self::Write { stream, .. }
+            | Self::Finish { stream }
+            | Self::Consumed { stream, .. }
+            | Self::Reset { stream, .. }
+            | Self::Stop { stream, .. } => Some(stream),
+        }
+    }
+
+    /// The 32 bytes and what goes beside them.
+    #[must_use]
+    pub fn split(self) -> (Raw, Option<Payload>) {
+        let (op, handle) = (self.op(), self.handle());
+        let head = |arg| Raw::new(op, handle, arg);
+        match self {
+            Self::Listen { token, at: endpoint } | Self::Connect { token, to: endpoint } => {
+                (head(token), Some(Payload::Endpoint(endpoint)))
+            }
+            Self::Accept { .. } | Self::Finish { .. } | Self::Wake => (head(0), None),
+            Self::OpenBi { token, .. } | Self::OpenUni { token, .. } | Self::Stats { token, .. } => (head(token), None),
+            Self::Refuse { code, .. } | Self::Reset { code, .. } | Self::Stop { code, .. } => (head(code), None),
+            Self::Consumed { bytes, .. } => (head(bytes), None),
+            Self::Write { data, fin, .. } => (head(0).sized(&data).flagged(u8::from(fin)), Some(Payload::Bytes(data))),
+            Self::Close { code, reason, .. } => (head(code).sized(&reason), Some(Payload::Bytes(reason))),
+            Self::Datagram { data, .. } => (head(0).sized(&data), Some(Payload::Bytes(data))),
+        }
+    }
+
+    /// Puts a message together, checking every field.
+    pub fn join(raw: Raw, payload: Option<Payload>) -> Result<Self, BadMessage> {
+        let op = Op::from_byte(raw.op).ok_or(BadMessage::Op)?;
+        let mut parts = Parts::new(raw, payload)?;
+        let submission = match op {
+            Op::Listen => Self::Listen { token: parts.arg(), at: parts.endpoint()? },
+            Op::Connect => Self::Connect { token: parts.arg(), to: parts.endpoint()? },
+            Op::Accept => Self::Accept { handle: parts.handle()? },
+            Op::Refuse => Self::Refuse { handle: parts.handle()?, code: parts.arg() },
+            Op::OpenBi => Self::OpenBi { connection: parts.connection()?, token: parts.arg() },
+            Op::OpenUni => Self::OpenUni { connection: parts.connection()?, token: parts.arg() },
+            Op::Write => Self::Write { stream: parts.stream()?, data: parts.bytes()?, fin: parts.fin()? },
+            Op::Finish => Self::Finish { stream: parts.stream()? },
+            Op::Consumed => Self::Consumed { stream: parts.stream()?, bytes: parts.arg() },
+            Op::Reset => Self::Reset { stream: parts.stream()?, code: parts.arg() },
+            Op::Stop => Self::Stop { stream: parts.stream()?, code: parts.arg() },
+            Op::Close => Self::Close { handle: parts.handle()?, code: parts.arg(), reason: parts.bytes()? },
+            Op::Datagram => Self::Datagram { connection: parts.connection()?, data: parts.bytes()? },
+            Op::Stats => Self::Stats { handle: parts.handle()?, token: parts.arg() },
+            Op::Wake => Self::Wake,
+            _ => return Err(BadMessage::Op),
+        };
+        parts.finish()?;
+        Ok(submission)
+    }
+}
+
+impl Completion {
+    /// What is said.
+    #[must_use]
+    pub const fn op(&self) -> Op {
+        match self {
+            Self::Opened { .. } => Op::Opened,
+            Self::Failed { .. } => Op::Failed,
+            Self::Established { .. } => Op::Established,
+            Self::Accepted { .. } => Op::Accepted,
+            Self::CreditGranted { .. } => Op::CreditGranted,
+            Self::AllAcked { .. } => Op::AllAcked,
+            Self::Readable { .. } => Op::Readable,
+            Self::Data { .. } => Op::Data,
+            Self::Reset { .. } => Op::WasReset,
+            Self::Stopped { .. } => Op::Stopped,
+            Self::Closed { .. } => Op::Closed,
+            Self::Datagram { .. } => Op::DatagramIn,
+            Self::Stats { .. } => Op::StatsReply,
+            Self::Rejected { .. } => Op::Rejected,
+            Self::Wake => Op::WakeUp,
+        }
+    }
+
+    /// The session that it is about.
+    #[must_use]
+    pub const fn handle(&self) -> Option<Handle> {
+        match *self {
+            Self::Failed { .. } | Self::Wake => None,
+            Self::Opened { handle, .. }
+            | Self::Accepted { handle, .. }
+            | Self::Closed { handle, .. }
+            | Self::Stats { handle, .. }
+            | Self::Rejected { handle, .. } => Some(handle),
+            Self::Established { connection } | Self::Datagram { connection, .. } => Some(connection),
+            Self::CreditGranted { stream, .. }
+            | Self::AllAcked { stream }
+            | Self::Readable { stream }
+            | Self::Data { stream, .. }
+            | Self::Reset { stream, .. }
+            | Self::Stopped { stream, .. } => Some(stream),
+        }
+    }
+
+    /// The 32 bytes and what goes beside them.
+    #[must_use]
+    pub fn split(self) -> (Raw, Option<Payload>) {
+        let (op, handle) = (self.op(), self.handle());
+        let head = |arg| Raw::new(op, handle, arg);
+        match self {
+            Self::Opened { token, .. } => (head(token), None),
+            Self::Failed { token, reason } => (Raw { chunk: reason, ..head(token) }, None),
+            Self::Accepted { parent, .. } => (head(parent.raw()), None),
+            Self::CreditGranted { limit, .. } => (head(limit), None),
+            Self::Established { .. } | Self::AllAcked { .. } | Self::Readable { .. } | Self::Wake => (head(0), None),
+            Self::Reset { code, .. } | Self::Stopped { code, .. } => (head(code), None),
+            Self::Closed { code, reason, .. } => (Raw { chunk: reason, ..head(code) }, None),
+            Self::Rejected { op, why, .. } => (head(u64::from(op.byte())).flagged(rejection_byte(why)), None),
+            Self::Data { offset, data, fin, .. } => {
+                (head(offset).sized(&data).flagged(u8::from(fin)), Some(Payload::Bytes(data)))
+            }
+            Self::Datagram { data, .. } => (head(0).sized(&data), Some(Payload::Bytes(data))),
+            Self::Stats { token, stats, .. } => (head(token), Some(Payload::Stats(stats))),
+        }
+    }
+
+    /// Puts a message together, checking every field.
+    pub fn join(raw: Raw, payload: Option<Payload>) -> Result<Self, BadMessage> {
+        let op = Op::from_byte(raw.op).ok_or(BadMessage::Op)?;
+        let mut parts = Parts::new(raw, payload)?;
+        let completion = match op {
+            Op::Opened => Self::Opened { token: parts.arg(), handle: parts.handle()? },
+            Op::Failed => Self::Failed { token: parts.arg(), reason: parts.reason() },
+            Op::Established => Self::Established { connection: parts.connection()? },
+            Op::Accepted => {
+                let parent = Handle::from_raw(parts.arg()).filter(|parent| parent.kind().is_connectable_listener());
+                Self::Accepted { handle: parts.handle()?, parent: parent.ok_or(BadMessage::Handle)? }
+            }
+            Op::CreditGranted => Self::CreditGranted { stream: parts.stream()?, limit: parts.arg() },
+            Op::AllAcked => Self::AllAcked { stream: parts.stream()? },
+            Op::Readable => Self::Readable { stream: parts.stream()? },
+            Op::Data => {
+                Self::Data { stream: parts.stream()?, offset: parts.arg(), data: parts.bytes()?, fin: parts.fin()? }
+            }
+            Op::WasReset => Self::Reset { stream: parts.stream()?, code: parts.arg() },
+            Op::Stopped => Self::Stopped { stream: parts.stream()?, code: parts.arg() },
+            Op::Closed => Self::Closed { handle: parts.handle()?, code: parts.arg(), reason: parts.reason() },
+            Op::DatagramIn => Self::Datagram { connection: parts.connection()?, data: parts.bytes()? },
+            Op::StatsReply => Self::Stats { handle: parts.handle()?, token: parts.arg(), stats: parts.stats()? },
+            Op::Rejected => Self::Rejected { handle: parts.handle()?, op: parts.rejected_op()?, why: parts.why()? },
+            Op::WakeUp => Self::Wake,
+            _ => return Err(BadMessage::Op),
+        };
+        parts.finish()?;
+        Ok(completion)
+    }
+}
+
+const REJECTIONS: [Rejection; 5] = [
+    Rejection::Handle(HandleError::Late),
+    Rejection::Handle(HandleError::Unknown),
+    Rejection::Handle(HandleError::Foreign),
+    Rejection::Handle(HandleError::WrongKind),
+    Rejection::Overrun,
+];
+
+const fn rejection_byte(why: Rejection) -> u8 {
+    match why {
+        Rejection::Handle(HandleError::Late) => 1,
+        Rejection::Handle(HandleError::Unknown) => 2,
+        Rejection::Handle(HandleError::Foreign) => 3,
+        Rejection::Handle(HandleError::WrongKind) => 4,
+        Rejection::Overrun => 5,
+    }
+}
+
+/// Fields and payload of a message while it is put together. Each field is zeroed when it is used, so that what is left
+/// in the end must be zero: no field can say anything that the message does not.
+struct Parts {
+    raw: Raw,
+    payload: Option<Payload>,
+}
+
+impl Parts {
+    fn new(raw: Raw, payload: Option<Payload>) -> Result<Self, BadMessage> {
+        if raw.reserved != [0; 6] {
+            return Err(BadMessage::Field);
+        }
+        // With a payload the chunk number is not the message's.
+        let chunk = if payload.is_some() { 0 } else { raw.chunk };
+        Ok(Self { raw: Raw { op: 0, chunk, ..raw }, payload })
+    }
+
+    fn arg(&mut self) -> u64 {
+        core::mem::take(&mut self.raw.arg)
+    }
+
+    fn reason(&mut self) -> u32 {
+        core::mem::take(&mut self.raw.chunk)
+    }
+
+    fn handle(&mut self) -> Result<Handle, BadMessage> {
+        Handle::from_raw(core::mem::take(&mut self.raw.handle)).ok_or(BadMessage::Handle)
+    }
+
+    fn of_kind(&mut self, kind: Kind) -> Result<Handle, BadMessage> {
+        let handle = self.handle()?;
+        if handle.kind() == kind { Ok(handle) } else { Err(BadMessage::Handle) }
+    }
+
+    fn connection(&mut self) -> Result<Handle, BadMessage> {
+        self.of_kind(Kind::Connection)
+    }
+
+    fn stream(&mut self) -> Result<Handle, BadMessage> {
+        self.of_kind(Kind::Stream)
+    }
+
+    fn fin(&mut self) -> Result<bool, BadMessage> {
+        match core::mem::take(&mut self.raw.flags) {
+            0 => Ok(false),
+            FIN => Ok(true),
+            _ => Err(BadMessage::Field),
+        }
+    }
+
+    fn rejected_op(&mut self) -> Result<Op, BadMessage> {
+        u8::try_from(self.arg()).ok().and_then(Op::from_byte).ok_or(BadMessage::Field)
+    }
+
+    fn why(&mut self) -> Result<Rejection, BadMessage> {
+        let byte = core::mem::take(&mut self.raw.flags);
+        REJECTIONS.into_iter().find(|why| rejection_byte(*why) == byte).ok_or(BadMessage::Field)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, BadMessage> {
+        let announced = core::mem::take(&mut self.raw.len);
+        match self.payload.take() {
+            Some(Payload::Bytes(bytes)) if u32::try_from(bytes.len()) == Ok(announced) => Ok(bytes),
+            _ => Err(BadMessage::Payload),
+        }
+    }
+
+    fn endpoint(&mut self) -> Result<Box<Endpoint>, BadMessage> {
+        match self.payload.take() {
+            Some(Payload::Endpoint(endpoint)) => Ok(endpoint),
+            _ => Err(BadMessage::Payload),
+        }
+    }
+
+    fn stats(&mut self) -> Result<Box<SessionStats>, BadMessage> {
+        match self.payload.take() {
+            Some(Payload::Stats(stats)) => Ok(stats),
+            _ => Err(BadMessage::Payload),
+        }
+    }
+
+    /// Everything was used.
+    fn finish(self) -> Result<(), BadMessage> {
+        match self {
+            Self { payload: Some(_), .. } => Err(BadMessage::Payload),
+            Self { raw, .. } if raw == Raw::default() => Ok(()),
+            Self { raw, .. } if raw.handle != 0 => Err(BadMessage::Handle),
+            Self { .. } => Err(BadMessage::Field),
+        }
+    }
+}
