@@ -13,7 +13,6 @@ use crate::buf::{ChunkPool, RangeSet, Reassembly, SendBuffer};
 use crate::config::{Settings, StreamSchedule, TransportParams};
 use crate::error::{ApiMisuse, PeerViolation, TransportCode};
 use crate::ids::{Dir, Side, StreamId};
-use crate::spans::{Fate, FrameKind};
 use crate::time::Instant;
 
 /// A stream always buffers this much for sending, whatever the settings say.
@@ -59,12 +58,12 @@ impl Remote {
     }
 
     /// The limit that a MAX_STREAMS frame would carry.
-    fn next_limit(&self) -> u64 {
+    pub(super) fn next_limit(&self) -> u64 {
         self.limit.max(self.closed_count + self.concurrent).min(1 << 60)
     }
 
     /// Whether the peer should be told: a quarter was closed, or the peer is about to run out.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         let (more, left, quarter) =
             (self.next_limit() - self.limit, self.limit.saturating_sub(self.next), self.concurrent / 4);
         self.lost || (more > 0 && (more >= quarter || left <= quarter))
@@ -119,7 +118,7 @@ pub struct Streams {
     pub(super) rtt: Duration,
     pub(super) window: u64,
     pub(super) window_max: u64,
-    conn_window_max: u64,
+    pub(super) conn_window_max: u64,
     send_window: u64,
     send_target: u64,
     /// Payload of a usual packet: a corked stream moves when it has that much.
@@ -296,82 +295,6 @@ impl Streams {
             delayed: self.delayed,
             buffered_out: self.buffered_out,
             buffered_in: self.buffered_in,
-        }
-    }
-
-    /// Whether a frame of this kind is due, and its value. Only for the kinds that belong to the connection:
-    /// MAX_DATA, DATA_BLOCKED, MAX_STREAMS and STREAMS_BLOCKED.
-    #[must_use]
-    pub fn due(&self, kind: FrameKind) -> Option<u64> {
-        let streams = |dir: Dir| {
-            let remote = &self.remote[dir as usize];
-            remote.is_due().then(|| remote.next_limit())
-        };
-        match kind {
-            FrameKind::MaxData => {
-                self.recv_credit.is_due().then(|| self.recv_credit.next_limit(self.now, self.rtt, self.conn_window_max))
-            }
-            FrameKind::DataBlocked => self.send_credit.blocked().due(),
-            FrameKind::MaxStreamsBidi => streams(Dir::Bi),
-            FrameKind::MaxStreamsUni => streams(Dir::Uni),
-            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked().due(),
-            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked().due(),
-            _ => None,
-        }
-    }
-
-    /// Whether any frame of the connection is due; cheaper than asking for each.
-    #[must_use]
-    pub fn any_due(&self) -> bool {
-        self.recv_credit.is_due()
-            || self.send_credit.blocked().due().is_some()
-            || self.remote.iter().any(Remote::is_due)
-            || self.local.iter().any(|l| l.credit.blocked().due().is_some())
-    }
-
-    /// A frame with the value of [`Self::due`] left.
-    pub fn mark_sent(&mut self, kind: FrameKind) {
-        let mut streams = |dir: Dir| {
-            let remote = &mut self.remote[dir as usize];
-            (remote.limit, remote.lost) = (remote.next_limit(), false);
-        };
-        match kind {
-            FrameKind::MaxData => {
-                self.recv_credit.advance(self.now, self.rtt, self.conn_window_max);
-            }
-            FrameKind::DataBlocked => self.send_credit.blocked_mut().on_sent(),
-            FrameKind::MaxStreamsBidi => streams(Dir::Bi),
-            FrameKind::MaxStreamsUni => streams(Dir::Uni),
-            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked_mut().on_sent(),
-            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked_mut().on_sent(),
-            _ => debug_assert!(false, "{kind:?} does not belong to the connection's streams"),
-        }
-    }
-
-    /// What became of a packet with such a frame. A lost one is due again, with the newest value, while it is needed.
-    pub fn on_frame_fate(&mut self, kind: FrameKind, fate: Fate) {
-        if fate == Fate::Acked {
-            return;
-        }
-        match kind {
-            FrameKind::MaxData => self.recv_credit.again(),
-            FrameKind::DataBlocked => self.send_credit.blocked_mut().again(),
-            FrameKind::MaxStreamsBidi => self.remote[Dir::Bi as usize].lost = true,
-            FrameKind::MaxStreamsUni => self.remote[Dir::Uni as usize].lost = true,
-            FrameKind::StreamsBlockedBidi => self.local[Dir::Bi as usize].credit.blocked_mut().again(),
-            FrameKind::StreamsBlockedUni => self.local[Dir::Uni as usize].credit.blocked_mut().again(),
-            _ => {}
-        }
-    }
-
-    /// Makes the DATA_BLOCKED and STREAM_DATA_BLOCKED frames due again that are still true; for a connection that is
-    /// blocked while nothing is in flight, so that it is not taken for idle.
-    pub fn repeat_blocked(&mut self) {
-        //= rfc9000#4.1-5
-        self.send_credit.blocked_mut().again();
-        for slot in self.table.slots() {
-            self.table[slot].send.credit.blocked_mut().again();
-            self.update_control(slot);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod send_state;
 
 mod active;
 mod app;
+mod conn_frames;
 mod entry;
 mod events;
 mod fates;
