@@ -419,6 +419,17 @@ fn dormant_keys_come_back_in_the_same_phase() {
 }
 
 #[test]
+fn an_update_of_dormant_keys_wakes_both_directions() {
+    let (mut client, mut server) = pair();
+    open(&mut server, &packet(&mut client, 0), 0).unwrap();
+    client.on_ack(at(0), 0, 0, KEEP).unwrap();
+    assert!(client.sleep());
+    client.initiate_update(KEYS, at(0)).unwrap();
+    open(&mut server, &packet(&mut client, 1), 1).unwrap();
+    open(&mut client, &packet(&mut server, 0), 0).unwrap();
+}
+
+#[test]
 fn both_versions_of_initial_packets_open_after_a_switch() {
     let mut server = KeySlots::new(Side::Server, AeadLimits::OF_THE_SUITE);
     server.install_initial(KEYS, Version::V1, &cid());
@@ -450,4 +461,83 @@ fn secrets_that_are_too_long_are_refused() {
     assert_eq!(too_long, Err(CryptoFailed));
     assert_eq!(slots.install(KEYS, Level::Initial, Suite::Aes128Gcm, &[0; 32], &[0; 32]), Err(CryptoFailed));
     assert!(format!("{slots:?}").contains("V1") || format!("{slots:?}").contains("v1"));
+}
+
+/// One honest end over a network that loses, delays and reorders.
+struct Honest {
+    slots: KeySlots,
+    next_pn: PacketNumber,
+    largest: Option<PacketNumber>,
+    /// What the other end sent and the network still has: number, generation, the acknowledgement it carries, bytes.
+    arriving: Vec<(PacketNumber, u64, Option<PacketNumber>, Vec<u8>)>,
+    /// The highest generation that was opened.
+    generation: u64,
+}
+
+impl Honest {
+    fn new(side: Side) -> Self {
+        Self { slots: end(side), next_pn: 0, largest: None, arriving: Vec::new(), generation: 0 }
+    }
+
+    fn send(&mut self, now: Instant, to: &mut Self) {
+        self.slots.prepare_send(KEYS, now);
+        let pn = self.next_pn;
+        self.next_pn += 1;
+        let sealed = packet(&mut self.slots, pn);
+        to.arriving.push((pn, self.slots.generation(), self.largest, sealed));
+    }
+
+    fn receive(&mut self, now: Instant, at: usize) {
+        let (pn, generation, ack, bytes) = self.arriving.swap_remove(at);
+        match open(&mut self.slots, &bytes, self.largest.map_or(0, |l| l + 1)) {
+            Ok(opened) => {
+                assert_eq!((opened.pn, opened.generation), (pn, generation));
+                assert_eq!(opened.updated, generation > self.generation);
+                self.generation = self.generation.max(generation);
+                if opened.updated {
+                    self.slots.keep_previous_until(now + KEEP);
+                }
+                self.largest = self.largest.max(Some(pn));
+                if let Some(largest) = ack {
+                    self.slots.on_ack(now, largest, opened.generation, KEEP).unwrap();
+                }
+            }
+            Err(OpenError::NotAuthentic) => assert!(generation < self.generation, "only old keys may be gone"),
+            Err(other) => panic!("an honest peer was accused: {other:?}"),
+        }
+        assert!(self.slots.generation() >= self.generation && self.slots.generation() <= self.generation + 1);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn honest_ends_are_never_accused(steps in proptest::collection::vec((0_u8..12, proptest::num::usize::ANY, 0_u64..120), 1..300)) {
+        let (mut client, mut server) = (Honest::new(Side::Client), Honest::new(Side::Server));
+        let mut now = 0;
+        for (action, choice, ms) in steps {
+            now += ms;
+            let now = at(now);
+            let (a, b) = if choice % 2 == 0 { (&mut client, &mut server) } else { (&mut server, &mut client) };
+            match action {
+                0..=3 => a.send(now, b),
+                4..=8 if !a.arriving.is_empty() => {
+                    let which = (choice / 2) % a.arriving.len();
+                    a.receive(now, which);
+                }
+                9 if !a.arriving.is_empty() => {
+                    a.arriving.remove((choice / 2) % a.arriving.len());
+                }
+                10 => {
+                    let _ = a.slots.initiate_update(KEYS, now);
+                }
+                11 => {
+                    a.slots.sleep();
+                }
+                _ => {}
+            }
+            for slots in [&mut client.slots, &mut server.slots] {
+                slots.drop_previous(KEYS, now);
+            }
+        }
+    }
 }

@@ -252,6 +252,8 @@ impl AppKeys {
         if now < self.not_before {
             return Err(UpdateRefused::TooSoon);
         }
+        // Both directions are dormant or neither is.
+        self.wake(keys);
         self.advance_send(keys);
         Ok(())
     }
@@ -312,6 +314,7 @@ impl AppKeys {
     }
 
     pub(super) fn wake(&mut self, keys: &dyn KeyFactory) {
+        debug_assert_eq!(self.send.sealer.is_some(), self.recv.current.is_some());
         if self.send.sealer.is_some() {
             return;
         }
