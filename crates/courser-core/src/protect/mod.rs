@@ -1,7 +1,7 @@
 //! Packet protection: which keys a connection has, sealing, opening, key update.
 //!
 //! [`KeySlots`] holds one slot per encryption level. Keys are made by a [`KeyFactory`] that is passed in where it is
-//! needed, from secrets that the TLS session hands out. 1-RTT keys live in [`update`]'s state, which keeps the secrets,
+//! needed, from secrets that the TLS session hands out. 1-RTT keys live beside the state of key updates, which keeps the secrets,
 //! so that key updates work after the TLS session is gone and the keys of an idle connection can be dropped and made
 //! again (dormancy).
 //!
