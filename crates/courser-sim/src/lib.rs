@@ -2,7 +2,7 @@
 //!
 //! Ten minutes of traffic over a bad link take a second or so, and the same seed gives the same run, byte for byte. It is
 //! made for testing protocols that do no input and output of their own: give them a [`Host`] face, put them into a
-//! [`World`], and run.
+//! [`World`], and run. The same link model also stands between real UDP sockets: see [`relay`].
 //!
 //! | You want | Look at |
 //! |---|---|
@@ -11,17 +11,21 @@
 //! | hosts, routers, address translation | [`World`], [`topology`], [`nat`] |
 //! | drop exactly this datagram; be an adversary | [`script`] |
 //! | forty well-known paths for congestion control | [`paths`] |
+//! | real sockets | [`relay`] |
 //! | the same run again | [`World::trace_hash`] |
 //!
 //! Times are microseconds, rates bits per second, sizes bytes. Nothing here knows any protocol above UDP.
 
+mod agenda;
 pub mod config;
 pub mod datagram;
 pub mod host;
 pub mod link;
 pub mod nat;
 pub mod node;
+pub mod outcome;
 pub mod paths;
+pub mod relay;
 pub mod rng;
 mod route;
 pub mod script;
@@ -35,8 +39,9 @@ pub use datagram::{CE, Datagram, ECT0, ECT1, NOT_ECT, Pool};
 pub use host::{Host, Outbox};
 pub use link::Link;
 pub use nat::{Nat, NatConfig};
+pub use outcome::{Limits, Stop, Stuck};
 pub use rng::Rng;
 pub use stats::{Cause, LinkStats};
 pub use topology::{Dumbbell, addr, home, point_to_point};
 pub use trace::Event;
-pub use world::{HostId, Limits, LinkId, NodeId, Stop, Stuck, World};
+pub use world::{HostId, LinkId, NodeId, World};

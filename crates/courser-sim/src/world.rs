@@ -9,17 +9,17 @@
 //! same calls give the same trace. A host or a loop of links that never lets time go on is reported as [`Stuck`].
 
 use std::any::Any;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 
+use crate::agenda::{Agenda, Who};
 use crate::config::{Duplex, LinkConfig};
 use crate::datagram::{Datagram, Pool};
 use crate::host::{Host, Outbox};
 use crate::link::Link;
 use crate::nat::{Nat, NatConfig};
+use crate::outcome::{Limits, Stop, Stuck};
 use crate::rng::{Rng, mix};
 use crate::route::Routes;
 use crate::trace::{Event, TraceHash, Watcher};
@@ -80,59 +80,6 @@ impl<T> From<HostId<T>> for NodeId {
     }
 }
 
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// What was waited for has come true.
-    Reached,
-    /// The time is over.
-    Time,
-    /// Nothing will ever happen again.
-    Idle,
-}
-
-/// The simulation did not get on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stuck {
-    /// Where the clock stood.
-    pub now_us: u64,
-    /// Steps done in all.
-    pub steps: u64,
-    /// Steps done since the clock last moved.
-    pub steps_at_this_time: u64,
-    /// Nodes of the hosts polled in the last step.
-    pub polled: Vec<u32>,
-}
-
-impl fmt::Display for Stuck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the simulation is stuck at {} us: {} steps, {} of them without any progress of time; last polled nodes {:?}",
-            self.now_us, self.steps, self.steps_at_this_time, self.polled
-        )
-    }
-}
-
-impl std::error::Error for Stuck {}
-
-/// What a run may use before it counts as stuck.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Steps in all.
-    pub steps_max: u64,
-    /// Steps at one and the same time.
-    pub steps_at_one_time_max: u64,
-    /// Datagrams that a host may send in one poll.
-    pub sends_per_poll_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { steps_max: 1_000_000_000, steps_at_one_time_max: 10_000, sends_per_poll_max: 65_536 }
-    }
-}
-
 enum Place {
     Host(Box<dyn Host>),
     Router,
@@ -143,34 +90,13 @@ struct Edge {
     link: Link,
     from: u32,
     to: u32,
-    timer: Timer,
 }
 
 struct Node {
     place: Place,
-    timer: Timer,
     /// The host is to be polled in this step.
     awake: bool,
 }
-
-/// When something is due, and where the agenda looks for it. An entry that has become too early is left alone and corrected
-/// when its time comes, so that a deadline which moves away with every datagram does not fill the agenda.
-#[derive(Clone, Copy)]
-struct Timer {
-    /// `u64::MAX` for never.
-    due_us: u64,
-    /// The earliest entry in the agenda, never later than `due_us`; `u64::MAX` for none. Other entries are void.
-    entry_us: u64,
-}
-
-impl Timer {
-    const NEVER: Self = Self { due_us: u64::MAX, entry_us: u64::MAX };
-}
-
-/// Entries of the agenda: time, then links before nodes, then number.
-type Due = (u64, u8, u32);
-const LINK: u8 = 0;
-const NODE: u8 = 1;
 
 /// A simulated network with its hosts.
 ///
@@ -211,8 +137,7 @@ pub struct World {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
     routes: Routes,
-    /// Times at which something may be due, see [`Timer`].
-    agenda: BinaryHeap<Reverse<Due>>,
+    agenda: Agenda,
     /// Hosts to poll in this step.
     awake: Vec<u32>,
     /// Datagrams that a tap or the test put at a node, to be routed in the next step.
@@ -260,7 +185,7 @@ impl World {
             nodes: Vec::new(),
             edges: Vec::new(),
             routes: Routes::default(),
-            agenda: BinaryHeap::new(),
+            agenda: Agenda::default(),
             awake: Vec::new(),
             injected: Vec::new(),
             outbox: Outbox::new(limits.sends_per_poll_max),
@@ -279,7 +204,7 @@ impl World {
     fn add(&mut self, place: Place) -> NodeId {
         let number = self.routes.add_node();
         debug_assert_eq!(number as usize, self.nodes.len());
-        self.nodes.push(Node { place, timer: Timer::NEVER, awake: false });
+        self.nodes.push(Node { place, awake: false });
         NodeId(number)
     }
 
@@ -323,7 +248,7 @@ impl World {
         let (from, to) = (from.into().0, to.into().0);
         let number = self.edges.len() as u32;
         let link = Link::new(config, mix(self.seed) ^ mix(u64::from(number)));
-        self.edges.push(Edge { link, from, to, timer: Timer::NEVER });
+        self.edges.push(Edge { link, from, to });
         self.routes.add_link(from, to, number);
         LinkId(number)
     }
@@ -502,32 +427,7 @@ impl World {
         if !self.awake.is_empty() || !self.injected.is_empty() {
             return Some(self.now_us);
         }
-        loop {
-            let &Reverse((at_us, kind, number)) = self.agenda.peek()?;
-            let timer = *self.timer(kind, number);
-            if timer.due_us == at_us && timer.entry_us == at_us {
-                return Some(at_us.max(self.now_us));
-            }
-            self.agenda.pop();
-            if timer.entry_us == at_us {
-                self.timer(kind, number).entry_us = u64::MAX;
-                self.schedule(kind, number, timer.due_us);
-            }
-        }
-    }
-
-    fn timer(&mut self, kind: u8, number: u32) -> &mut Timer {
-        let at = number as usize;
-        if kind == LINK { &mut self.edges[at].timer } else { &mut self.nodes[at].timer }
-    }
-
-    fn schedule(&mut self, kind: u8, number: u32, due_us: u64) {
-        let timer = self.timer(kind, number);
-        timer.due_us = due_us;
-        if due_us < timer.entry_us {
-            timer.entry_us = due_us;
-            self.agenda.push(Reverse((due_us, kind, number)));
-        }
+        self.agenda.next_us().map(|at_us| at_us.max(self.now_us))
     }
 
     fn move_clock(&mut self, to_us: u64) {
@@ -565,20 +465,10 @@ impl World {
 
     /// Moves what is due from the agenda to the lists of this step.
     fn collect_due(&mut self) {
-        while let Some(&Reverse((at_us, kind, number))) = self.agenda.peek().filter(|e| e.0.0 <= self.now_us) {
-            self.agenda.pop();
-            let timer = self.timer(kind, number);
-            if timer.entry_us != at_us {
-                continue;
-            }
-            let due_us = timer.due_us;
-            *timer = Timer::NEVER;
-            if due_us > at_us {
-                self.schedule(kind, number, due_us);
-            } else if kind == LINK {
-                self.due_links.push(number);
-            } else {
-                self.wake(number);
+        while let Some(who) = self.agenda.pop(self.now_us) {
+            match who {
+                Who::Link(number) => self.due_links.push(number),
+                Who::Node(number) => self.wake(number),
             }
         }
         self.due_links.sort_unstable();
@@ -647,7 +537,7 @@ impl World {
         let from = edge.from;
         self.injected.extend(edge.link.take_back().into_iter().map(|d| (from, d)));
         let next_us = edge.link.next().unwrap_or(u64::MAX);
-        self.schedule(LINK, number, next_us);
+        self.agenda.schedule(Who::Link(number), next_us);
         if self.watcher.is_some() {
             for r in self.edges[number as usize].link.take_records() {
                 self.tell(&Event::Dropped { link: number, at_us: r.at_us, cause: r.cause, bytes: r.bytes });
@@ -676,7 +566,7 @@ impl World {
         let Place::Host(host) = &mut node.place else { return };
         host.poll(self.now_us, &mut self.outbox);
         let due_us = host.deadline().unwrap_or(u64::MAX).max(self.now_us);
-        self.schedule(NODE, number, due_us);
+        self.agenda.schedule(Who::Node(number), due_us);
         let mut list = std::mem::take(&mut self.outbox.list);
         for d in list.drain(..) {
             self.tell(&Event::Sent { node: number, d: &d });
