@@ -50,8 +50,8 @@ impl Pacer {
         self.fill(now);
         let mtu = u64::from(mtu);
         let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
-        let rate = u128::from(per_round) * 1_000_000 / u128::from(micros(smoothed).max(1));
-        self.rate = u64::try_from(rate).unwrap_or(u64::MAX).max(mtu);
+        let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
+        self.rate = rate.max(mtu);
         //= rfc9002#7.7-2, rfc9002#7.7-3
         self.burst = self.brings(BURST_US).max(BURST_DATAGRAMS * mtu);
         self.quantum = self.brings(QUANTUM_US).clamp(mtu, TRAIN.max(mtu));
@@ -60,7 +60,10 @@ impl Pacer {
 
     /// Bytes that `us` microseconds bring.
     fn brings(&self, us: u64) -> u64 {
-        u64::try_from(u128::from(self.rate) * u128::from(us) / 1_000_000).unwrap_or(u64::MAX)
+        match self.rate.checked_mul(us) {
+            Some(product) => product / 1_000_000,
+            None => u64::try_from(u128::from(self.rate) * u128::from(us) / 1_000_000).unwrap_or(u64::MAX),
+        }
     }
 
     fn tokens_at(&self, now: Instant) -> i64 {

@@ -19,6 +19,8 @@ pub mod timer;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod sent_tests;
+#[cfg(test)]
 mod tests;
 
 use core::time::Duration;
@@ -143,7 +145,9 @@ impl AckOutcome {
         tally.acked_ect += u64::from(p.ect);
         if p.in_flight {
             tally.acked_bytes += bytes;
-            tally.acked_sent = tally.acked_sent.max(Some(p.time));
+            if tally.acked_sent.is_none_or(|newest| newest < p.time) {
+                tally.acked_sent = Some(p.time);
+            }
         }
     }
 
@@ -162,6 +166,12 @@ impl AckOutcome {
             tally.lost_sent = tally.lost_sent.max(Some(p.time));
         }
     }
+}
+
+/// Where what was found out goes to.
+struct Report<'a> {
+    out: &'a mut AckOutcome,
+    settle: &'a mut dyn FnMut(Fate, Settled<'_>),
 }
 
 /// Bytes that left the flight, by path.
@@ -199,6 +209,19 @@ impl SpaceState {
         }
     }
 
+    /// Refuses acknowledgements of numbers that were not sent yet or were left out.
+    //= rfc9000#13.1-2
+    fn check_sent(&self, largest: PacketNumber, ack: &AckRanges) -> Result<(), PeerViolation> {
+        if largest >= self.sent.next_pn() || self.sent.skipped().is_some_and(|skipped| ack.contains(skipped)) {
+            return Err(PeerViolation::new(
+                TransportCode::PROTOCOL_VIOLATION,
+                "acknowledgement of a packet that was never sent",
+                "rfc9000#13.1",
+            ));
+        }
+        Ok(())
+    }
+
     fn has_outstanding_skip(&self) -> bool {
         self.sent.skipped().is_some_and(|skipped| self.largest_acked.is_none_or(|acked| acked < skipped))
     }
@@ -207,7 +230,9 @@ impl SpaceState {
 /// Loss recovery of a connection.
 #[derive(Clone, Debug)]
 pub struct Recovery {
-    spaces: [SpaceState; 3],
+    data: SpaceState,
+    /// Initial and Handshake; gone when both are discarded, because established connections are many.
+    early: Option<Box<[SpaceState; 2]>>,
     /// Probe timeouts in a row without an acknowledgement.
     pto_count: u32,
     /// When the anti-deadlock timer was last set anew.
@@ -230,12 +255,36 @@ impl Recovery {
 
     /// Nothing sent; with these loss thresholds.
     #[must_use]
-    pub const fn with_reordering(reordering: Reordering) -> Self {
+    pub fn with_reordering(reordering: Reordering) -> Self {
         Self {
-            spaces: [SpaceState::new(), SpaceState::new(), SpaceState::new()],
+            data: SpaceState::new(),
+            early: Some(Box::new([SpaceState::new(), SpaceState::new()])),
             pto_count: 0,
             rearmed: Instant::ZERO,
             reordering,
+        }
+    }
+
+    /// The state of a space; `None` when it is gone.
+    fn space(&self, space: Space) -> Option<&SpaceState> {
+        match space {
+            Space::Data => Some(&self.data),
+            early => Some(&self.early.as_ref()?[early.index()]),
+        }
+    }
+
+    fn space_mut(&mut self, space: Space) -> Option<&mut SpaceState> {
+        match space {
+            Space::Data => Some(&mut self.data),
+            early => Some(&mut self.early.as_mut()?[early.index()]),
+        }
+    }
+
+    /// Continues the numbers of packets that were sent before there was a connection: the next packet gets `next`, and
+    /// acknowledgements of smaller numbers are taken without effect. Only before anything was sent in the space.
+    pub fn start_at(&mut self, space: Space, next: PacketNumber) {
+        if let Some(s) = self.space_mut(space) {
+            s.sent.start_at(next);
         }
     }
 
@@ -243,19 +292,19 @@ impl Recovery {
     //= rfc9000#12.3-1, rfc9000#12.3-2
     #[must_use]
     pub fn next_pn(&self, space: Space) -> PacketNumber {
-        self.spaces[space.index()].sent.next_pn()
+        self.space(space).map_or(0, |s| s.sent.next_pn())
     }
 
-    /// The largest number that the peer acknowledged; stays when the space is discarded.
+    /// The largest number that the peer acknowledged.
     #[must_use]
-    pub const fn largest_acked(&self, space: Space) -> Option<PacketNumber> {
-        self.spaces[space.index()].largest_acked
+    pub fn largest_acked(&self, space: Space) -> Option<PacketNumber> {
+        self.space(space)?.largest_acked
     }
 
     /// Ack-eliciting packets in flight.
     #[must_use]
-    pub const fn eliciting_in_flight(&self, space: Space) -> usize {
-        self.spaces[space.index()].sent.eliciting()
+    pub fn eliciting_in_flight(&self, space: Space) -> usize {
+        self.space(space).map_or(0, |s| s.sent.eliciting())
     }
 
     /// Probe timeouts in a row.
@@ -270,17 +319,17 @@ impl Recovery {
         &self.reordering
     }
 
-    /// The sent packets of a space, for statistics and tests.
+    /// The sent packets of the Data space, for statistics.
     #[must_use]
-    pub const fn sent(&self, space: Space) -> &SentHistory {
-        &self.spaces[space.index()].sent
+    pub const fn sent_data(&self) -> &SentHistory {
+        &self.data.sent
     }
 
     /// Whether it is time to call [`reserve_skip`](Self::reserve_skip): asked before a train is built.
     #[must_use]
     pub fn skip_due(&self, space: Space) -> bool {
-        let s = &self.spaces[space.index()];
-        s.skip_at.is_none_or(|at| at <= s.sent.next_pn()) && !s.has_outstanding_skip()
+        self.space(space)
+            .is_some_and(|s| s.skip_at.is_none_or(|at| at <= s.sent.next_pn()) && !s.has_outstanding_skip())
     }
 
     /// Leaves out a packet number when one is due, and draws when the next one will be, within the number of packets in
@@ -290,7 +339,7 @@ impl Recovery {
         if !self.skip_due(space) {
             return false;
         }
-        let s = &mut self.spaces[space.index()];
+        let Some(s) = self.space_mut(space) else { return false };
         let skips = s.skip_at.is_some();
         if skips {
             s.sent.skip();
@@ -302,7 +351,10 @@ impl Recovery {
 
     /// A packet was sealed and handed to the network, with the number [`next_pn`](Self::next_pn).
     pub fn on_packet_sent(&mut self, space: Space, pn: PacketNumber, packet: &SentPacket, records: &[Record]) {
-        let s = &mut self.spaces[space.index()];
+        let Some(s) = self.space_mut(space) else {
+            debug_assert!(false, "nothing is sent in a space without keys");
+            return;
+        };
         s.sent.push(pn, packet, records);
         if packet.ack_eliciting && packet.in_flight {
             //= rfc9002#6.2.1-4
@@ -326,8 +378,14 @@ impl Recovery {
         let mut out = AckOutcome::default();
         let Some(largest) = ack.largest() else { return Ok(out) };
         let space = ack.space();
-        self.check_sent(space, largest, ack)?;
-        let s = &mut self.spaces[space.index()];
+        let s = match space {
+            Space::Data => &mut self.data,
+            early => match &mut self.early {
+                Some(spaces) => &mut spaces[early.index()],
+                None => return Ok(out),
+            },
+        };
+        s.check_sent(largest, ack)?;
         let overtaken_by = s.largest_acked.unwrap_or(largest);
         out.largest_increased = s.largest_acked.is_none_or(|l| l < largest);
         s.largest_acked = s.largest_acked.max(Some(largest));
@@ -336,6 +394,7 @@ impl Recovery {
         let reordering = &mut self.reordering;
         let round_trip = rtt.latest().max(rtt.smoothed());
         let lowest = s.sent.lowest();
+        s.sent.begin_ack();
         for (first, last) in ack.ranges() {
             if last < lowest {
                 break;
@@ -344,7 +403,7 @@ impl Recovery {
                 if found.pn == largest && !found.was_lost {
                     largest_sent = Some((found.packet.time, found.packet.path));
                 }
-                if found.was_lost && !found.packet.mtu_probe {
+                if found.was_lost && !found.packet.mtu_probe && found.packet.path == cx.path {
                     let took = ack.received().since(found.packet.time);
                     reordering.on_spurious(overtaken_by.saturating_sub(found.pn), took, round_trip);
                 }
@@ -369,7 +428,7 @@ impl Recovery {
             out.rtt_sampled = true;
         }
         self.forget_lost(now, space, rtt, cx);
-        self.detect_lost(now, space, rtt, cx, &mut out, settle);
+        self.detect_lost(now, space, rtt, cx, Report { out: &mut out, settle });
         if out.newly_acked > 0 {
             if cx.peer_validated_address {
                 self.pto_count = 0;
@@ -379,43 +438,23 @@ impl Recovery {
         Ok(out)
     }
 
-    /// Refuses acknowledgements of numbers that were not sent yet or were left out.
-    //= rfc9000#13.1-2
-    fn check_sent(&self, space: Space, largest: PacketNumber, ack: &AckRanges) -> Result<(), PeerViolation> {
-        let sent = &self.spaces[space.index()].sent;
-        if largest >= sent.next_pn() || sent.skipped().is_some_and(|skipped| ack.contains(skipped)) {
-            return Err(PeerViolation::new(
-                TransportCode::PROTOCOL_VIOLATION,
-                "acknowledgement of a packet that was never sent",
-                "rfc9000#13.1",
-            ));
-        }
-        Ok(())
-    }
-
     /// Forgets packets that were lost long ago.
     fn forget_lost(&mut self, now: Instant, space: Space, rtt: &Rtt, cx: &Context) {
         let keep = (rtt.pto_base() + cx.max_ack_delay).saturating_mul(REMEMBER_LOST_PTOS);
-        if self.spaces[space.index()].sent.expire(now - keep) > 0 {
+        if self.space_mut(space).is_some_and(|s| s.sent.expire(now - keep) > 0) {
             self.reordering.on_true_loss();
         }
     }
 
     /// Declares packets of a space lost and sets its loss time.
-    fn detect_lost(
-        &mut self,
-        now: Instant,
-        space: Space,
-        rtt: &mut Rtt,
-        cx: &Context,
-        out: &mut AckOutcome,
-        settle: &mut dyn FnMut(Fate, Settled<'_>),
-    ) {
-        let s = &mut self.spaces[space.index()];
+    fn detect_lost(&mut self, now: Instant, space: Space, rtt: &mut Rtt, cx: &Context, to: Report<'_>) {
+        let Report { out, settle } = to;
+        let delay = rtt.loss_delay(self.reordering.eighths());
+        let packet_threshold = self.reordering.packets();
+        let Some(s) = self.space_mut(space) else { return };
         s.loss_time = None;
         let Some(largest_acked) = s.largest_acked else { return };
-        let delay = rtt.loss_delay(self.reordering.eighths());
-        let rule = LossRule { largest_acked, packet_threshold: self.reordering.packets(), sent_before: now - delay };
+        let rule = LossRule { largest_acked, packet_threshold, sent_before: now - delay };
         let persistent = (rtt.pto_base() + cx.max_ack_delay).saturating_mul(PERSISTENT_PTOS);
         let first_sample = rtt.first_sample();
         let lost_run = &mut s.lost_run;
@@ -442,12 +481,16 @@ impl Recovery {
         }
     }
 
-    /// Forgets a space whose keys are gone; every unsettled packet is settled as discarded.
+    /// Forgets a space whose keys are gone; Initial goes before Handshake. Every unsettled packet is settled as discarded.
     //= rfc9002#6.4-1
     pub fn discard(&mut self, now: Instant, space: Space, settle: &mut dyn FnMut(Fate, Settled<'_>)) -> Freed {
         let freed = self.take(space, Fate::Discarded, |_| true, settle);
-        let s = &mut self.spaces[space.index()];
-        s.sent.shrink();
+        if let Some(s) = self.space_mut(space) {
+            s.sent.shrink();
+        }
+        if space == Space::Handshake && self.early.as_ref().is_some_and(|early| early[0].sent.live() == 0) {
+            self.early = None;
+        }
         //= rfc9002#6.2.2-3
         self.pto_count = 0;
         self.rearmed = now;
@@ -470,8 +513,8 @@ impl Recovery {
         which: impl Fn(&SentPacket) -> bool,
         settle: &mut dyn FnMut(Fate, Settled<'_>),
     ) -> Freed {
-        let s = &mut self.spaces[space.index()];
         let mut freed = Freed::default();
+        let Some(s) = self.space_mut(space) else { return freed };
         s.sent.take(which, |Found { pn, packet, records, .. }| {
             if packet.in_flight {
                 freed.bytes[usize::from(packet.path.0)] += u64::from(packet.size);
@@ -489,15 +532,11 @@ impl Recovery {
         self.reordering.reset();
         self.pto_count = 0;
         self.rearmed = now;
-        for s in &mut self.spaces {
-            s.lost_run = None;
-        }
+        self.data.lost_run = None;
     }
 
     /// Gives memory back that an idle connection does not need.
     pub fn shrink(&mut self) {
-        for s in &mut self.spaces {
-            s.sent.shrink();
-        }
+        self.data.sent.shrink();
     }
 }

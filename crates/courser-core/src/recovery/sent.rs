@@ -227,6 +227,8 @@ pub struct SentHistory {
     passed_acked: bool,
     /// `old` holds acknowledged entries that [`finish_ack`](Self::finish_ack) has to drop.
     old_acked: bool,
+    /// Entries of `old` below the last range of the ACK frame in work.
+    old_seen: usize,
 }
 
 impl Default for SentHistory {
@@ -273,7 +275,14 @@ impl SentHistory {
             skipped: None,
             passed_acked: false,
             old_acked: false,
+            old_seen: 0,
         }
+    }
+
+    /// Sets the number of the first packet.
+    pub fn start_at(&mut self, next: PacketNumber) {
+        assert!(self.ring.is_empty() && self.old.is_empty() && next >= self.base, "numbers are never used again");
+        self.base = next;
     }
 
     /// The number of the next packet.
@@ -332,14 +341,17 @@ impl SentHistory {
 
     /// Drops settled entries from the front of the ring.
     fn trim(&mut self) {
-        while let Some(front) = self.ring.front() {
-            match front.state {
-                State::Live => return,
-                State::Acked => self.passed_acked = true,
-                State::Lost | State::Absent => {}
+        let mut settled = 0;
+        for entry in &self.ring {
+            if entry.state == State::Live {
+                break;
             }
-            self.ring.pop_front();
-            self.base += 1;
+            self.passed_acked |= entry.state == State::Acked;
+            settled += 1;
+        }
+        if settled > 0 {
+            self.ring.drain(..settled);
+            self.base += settled as u64;
         }
     }
 
@@ -354,8 +366,13 @@ impl SentHistory {
         self.old.front().map_or(self.base, |o| o.pn)
     }
 
-    /// Settles the packets from `low` to `high` as acknowledged, largest first. [`finish_ack`](Self::finish_ack) has to
-    /// follow when all ranges of the frame are done.
+    /// Begins the processing of an ACK frame.
+    pub fn begin_ack(&mut self) {
+        self.old_seen = self.old.len();
+    }
+
+    /// Settles the packets from `low` to `high` as acknowledged, largest first. Called for each range of a frame, largest
+    /// first, between [`begin_ack`](Self::begin_ack) and [`finish_ack`](Self::finish_ack).
     pub fn ack_range(&mut self, low: PacketNumber, high: PacketNumber, mut visit: impl FnMut(Found<'_>)) {
         let next = self.next_pn();
         if high >= self.base && low < next {
@@ -379,23 +396,24 @@ impl SentHistory {
                 end = end.saturating_sub(n as usize);
                 continue;
             }
-            let was = *entry;
+            Self::settle_counts(&mut self.live, &mut self.eliciting, entry);
+            show(self.base + at as u64, entry, &self.arena, &mut self.gather, visit);
+            release(entry, &mut self.arena);
             entry.state = State::Acked;
             entry.body = Body::Run(1);
-            Self::settle_counts(&mut self.live, &mut self.eliciting, &was);
-            show(self.base + at as u64, &was, &self.arena, &mut self.gather, visit);
-            release(&was, &mut self.arena);
             end = at;
         }
         self.ring[top].body = Body::Run(u32::try_from(top + 1 - end).unwrap_or(u32::MAX));
     }
 
     fn ack_in_old(&mut self, low: PacketNumber, high: PacketNumber, visit: &mut impl FnMut(Found<'_>)) {
-        let from = self.old.partition_point(|o| o.pn < low);
-        for old in self.old.range_mut(from..) {
-            if old.pn > high {
+        self.old_seen = self.old_up_to(high);
+        while let Some(at) = self.old_seen.checked_sub(1) {
+            let old = &mut self.old[at];
+            if old.pn < low {
                 break;
             }
+            self.old_seen = at;
             match old.entry.state {
                 State::Live => Self::settle_counts(&mut self.live, &mut self.eliciting, &old.entry),
                 State::Lost => {}
@@ -407,6 +425,22 @@ impl SentHistory {
             self.old_acked = true;
             self.passed_acked = true;
         }
+    }
+
+    /// How many entries of `old` have numbers up to `high`. Looks downwards from where the range before ended, in growing
+    /// steps, because the gap between two ranges of an ACK frame usually holds few lost packets.
+    fn old_up_to(&self, high: PacketNumber) -> usize {
+        let (mut above, mut below, mut step) = (self.old_seen, self.old_seen, 1);
+        while below > 0 && self.old[below - 1].pn > high {
+            above = below - 1;
+            below = below.saturating_sub(step);
+            step *= 2;
+        }
+        while below < above {
+            let middle = below + (above - below) / 2;
+            if self.old[middle].pn > high { above = middle } else { below = middle + 1 }
+        }
+        above
     }
 
     /// Ends the processing of an ACK frame: forgets what was settled.

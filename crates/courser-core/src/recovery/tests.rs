@@ -139,6 +139,16 @@ fn an_acknowledgement_of_an_unsent_number_is_a_violation() {
 }
 
 #[test]
+fn numbers_continue_where_a_mini_connection_stopped() {
+    let mut rig = Rig::new();
+    rig.r.start_at(Space::Initial, 2);
+    assert_eq!(rig.send_in(Space::Initial, 0), 2);
+    assert_eq!(rig.ack_in(Space::Initial, 1, &[(0, 1)]).unwrap().newly_acked, 0);
+    assert_eq!(rig.ack_in(Space::Initial, 1, &[(0, 2)]).unwrap().newly_acked, 1);
+    assert!(rig.ack_in(Space::Initial, 1, &[(3, 3)]).is_err());
+}
+
+#[test]
 fn an_optimistic_acknowledgement_is_caught_by_a_skipped_number() {
     //= rfc9000#13.1-2 type=test
     let mut rig = Rig::new();
@@ -322,6 +332,13 @@ fn discarding_a_space_frees_its_packets() {
     // Numbers are not used again.
     //= rfc9000#12.3-2 type=test
     assert_eq!(rig.r.next_pn(Space::Initial), 3);
+    // After the second early space both are gone, and late calls find nothing.
+    assert_eq!(rig.r.discard(at(7000), Space::Handshake, &mut |_, _| {}).bytes, [1200, 0, 0, 0]);
+    assert!(rig.r.early.is_none());
+    assert_eq!(rig.ack_in(Space::Handshake, 7001, &[(0, 0)]).unwrap(), AckOutcome::default());
+    assert_eq!(rig.r.discard(at(7002), Space::Initial, &mut |_, _| {}), Freed::default());
+    assert_eq!(rig.deadline(), None);
+    assert!(size_of::<Recovery>() <= 320, "{}", size_of::<Recovery>());
 }
 
 #[test]
@@ -383,7 +400,7 @@ fn a_lost_packet_is_remembered_for_three_probe_timeouts() {
     };
     ack(1240 + keep, 6);
     assert_eq!(ack(1240 + keep, 0), AckOutcome::default());
-    assert_eq!(later.sent(Space::Data).lowest(), 5);
+    assert_eq!(later.sent_data().lowest(), 5);
 }
 
 #[test]
@@ -499,6 +516,7 @@ fn records_come_back_whole_and_in_order() {
         (f.pn, f.records.to_vec())
     };
     let mut acked = Vec::new();
+    h.begin_ack();
     h.ack_range(0, 49, |f| acked.push(visit(f)));
     h.finish_ack();
     acked.sort_by_key(|e| e.0);
@@ -513,6 +531,7 @@ fn one_straggler_does_not_hold_a_hundred_thousand_packets() {
     h.push(0, &packet(at(0)), &[Record::Item(1), Record::Item(2)]);
     for pn in 1..=100_000u64 {
         h.push(pn, &packet(at(pn)), &[]);
+        h.begin_ack();
         h.ack_range(pn, pn, |_| {});
         h.finish_ack();
         assert!(h.entries() <= 4 * h.live() + SPAN_SLACK, "{} entries", h.entries());
@@ -521,6 +540,7 @@ fn one_straggler_does_not_hold_a_hundred_thousand_packets() {
     // It is still known, and can be acknowledged or lost.
     let mut copy = h.clone();
     let mut seen = Vec::new();
+    copy.begin_ack();
     copy.ack_range(0, 0, |f| seen.push((f.pn, f.records.len(), f.was_lost)));
     assert_eq!(seen, [(0, 2, false)]);
     let rule = LossRule { largest_acked: 100_000, packet_threshold: 3, sent_before: Instant::ZERO };
@@ -534,7 +554,7 @@ fn pure_acks_that_nobody_acknowledges_are_forgotten() {
     for pn in 0..50_000 {
         r.on_packet_sent(Space::Data, pn, &pure_ack(at(pn)), &[Record::Ack(pn), Record::Item(0)]);
     }
-    let sent = r.sent(Space::Data);
+    let sent = r.sent_data();
     assert!(sent.entries() <= SPAN_SLACK && sent.records_in_use() <= 2 * SPAN_SLACK);
     assert_eq!(r.eliciting_in_flight(Space::Data), 0);
 }
@@ -546,7 +566,7 @@ fn lost_packets_in_memory_are_bounded() {
         rig.send(1000);
         if i % 10 == 9 {
             rig.ack(1001, &[(i, i)]);
-            let sent = rig.r.sent(Space::Data);
+            let sent = rig.r.sent_data();
             assert!(sent.entries() <= 2 * (4 * sent.live() + SPAN_SLACK), "{}", sent.entries());
         }
     }
@@ -562,6 +582,7 @@ fn reading_an_ack_steps_over_what_is_known() {
     }
     let mut settled = 0;
     for top in 1..100_000u64 {
+        h.begin_ack();
         h.ack_range(1, top, |_| settled += 1);
         h.finish_ack();
     }

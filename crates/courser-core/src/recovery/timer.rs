@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use super::rtt::Rtt;
-use super::{AckOutcome, Context, Recovery, Settled};
+use super::{AckOutcome, Context, Recovery, Report, Settled};
 use crate::ids::Space;
 use crate::spans::Fate;
 use crate::time::Instant;
@@ -39,7 +39,7 @@ impl Recovery {
     }
 
     fn loss_time(&self) -> Option<(Instant, Space)> {
-        Space::ALL.into_iter().filter_map(|space| Some((self.spaces[space.index()].loss_time?, space))).min()
+        Space::ALL.into_iter().filter_map(|space| Some((self.space(space)?.loss_time?, space))).min()
     }
 
     /// The probe timeout and its space; the count of probes is one when it only prevents a deadlock.
@@ -50,7 +50,7 @@ impl Recovery {
         }
         let mut earliest: Option<(Instant, Space, u8)> = None;
         for space in Space::ALL {
-            let s = &self.spaces[space.index()];
+            let Some(s) = self.space(space) else { continue };
             //= rfc9002#6.2.1-3
             if s.sent.eliciting() == 0 || space == Space::Data && !cx.handshake_confirmed {
                 continue;
@@ -93,7 +93,7 @@ impl Recovery {
                 return TimeoutOutcome::NotDue;
             }
             let mut out = AckOutcome::default();
-            self.detect_lost(now, space, rtt, cx, &mut out, settle);
+            self.detect_lost(now, space, rtt, cx, Report { out: &mut out, settle });
             return TimeoutOutcome::Lost(out);
         }
         match self.probe_time(rtt, cx) {
