@@ -102,8 +102,9 @@ impl ClientBuilder {
         Ok(self.roots(Roots::platform()?))
     }
 
-    /// Accepts every certificate, of anybody, for any name. The connection is encrypted, but it is not known to whom; only
-    /// that the peer holds the key of the certificate that it showed is still checked. For tests on one's own machines.
+    /// Accepts every certificate, of anybody, for any name. The connection is encrypted, but it is not known to whom;
+    /// only that the peer holds the key of the certificate that it showed is still checked. For tests on one's own
+    /// machines.
     #[must_use]
     pub fn danger_accept_any_certificate(mut self) -> Self {
         self.trust = Trust::Anybody;

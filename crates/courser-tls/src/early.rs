@@ -1,8 +1,8 @@
 //! Remembers sessions that allow 0-RTT.
 //!
-//! A session can be taken once, which is what keeps an attacker from having early data taken twice (RFC 8446 section 8.1).
-//! The store is shared by all workers, so it is cut into shards by the first byte of the key, which is random. Each shard
-//! holds a bounded number of sessions of bounded size and forgets the oldest.
+//! A session can be taken once, which is what keeps an attacker from having early data taken twice (RFC 8446 section
+//! 8.1). The store is shared by all workers, so it is cut into shards by the first byte of the key, which is random.
+//! Each shard holds a bounded number of sessions of bounded size and forgets the oldest.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! Packet protection on aws-lc-rs (RFC 9001 section 5, RFC 9369 section 3).
 //!
 //! One object protects one direction of one level: the AEAD key, the header protection key and the IV. Sealing encrypts
-//! the packet's prefix in place and the tail from where it lies, so that the largest part of a packet is never copied in
-//! the clear, and masks the header in the same call.
+//! the packet's prefix in place and the tail from where it lies, so that the largest part of a packet is never copied
+//! in the clear, and masks the header in the same call.
 
 use core::ops::Range;
 

@@ -4,8 +4,8 @@
 //! - [`AwsLc`] makes packet protection keys from the secrets that sessions hand out, and exports keying material.
 //! - [`SystemRandom`] gives unpredictable bytes.
 //!
-//! Sessions hand out secrets, never keys: the version whose labels are used, key updates and dormant keys are the core's
-//! business, and go on when the session is gone.
+//! Sessions hand out secrets, never keys: the version whose labels are used, key updates and dormant keys are the
+//! core's business, and go on when the session is gone.
 
 mod alert;
 mod client;

@@ -5,8 +5,8 @@ use courser_core::crypto::Random;
 /// How much is taken from the generator at a time.
 const BUFFER_LEN: usize = 512;
 
-/// The generator of aws-lc-rs behind a small buffer, so that a few bytes per datagram cost a copy. Bytes that were handed
-/// out are erased.
+/// The generator of aws-lc-rs behind a small buffer, so that a few bytes per datagram cost a copy. Bytes that were
+/// handed out are erased.
 pub struct SystemRandom {
     buffer: [u8; BUFFER_LEN],
     used: usize,

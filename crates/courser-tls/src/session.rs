@@ -5,7 +5,8 @@
 //! - client, at the start: ClientHello; with 0-RTT the remembered transport parameters and the 0-RTT secrets;
 //! - server, after the ClientHello: transport parameters, whether 0-RTT is taken (with its secrets), ServerHello,
 //!   Handshake secrets, the rest of the flight, 1-RTT secrets, exporter secret;
-//! - client, after the ServerHello: Handshake secrets; after the server's Finished: transport parameters, whether 0-RTT was
+//! - client, after the ServerHello: Handshake secrets; after the server's Finished: transport parameters, whether 0-RTT
+//!   was
 //!   taken, our Finished, 1-RTT secrets, exporter secret, completion;
 //! - server, after the client's Finished: tickets, completion. Nothing comes after that; the session can be dropped.
 //!

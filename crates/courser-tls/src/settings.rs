@@ -92,7 +92,8 @@ impl Clone for Credentials {
 }
 
 impl Credentials {
-    /// From PEM text: the chain with the leaf first, and the key as PKCS #8, PKCS #1 or SEC 1. Both may be the same text.
+    /// From PEM text: the chain with the leaf first, and the key as PKCS #8, PKCS #1 or SEC 1. Both may be the same
+    /// text.
     ///
     /// # Errors
     /// When there is no certificate or no key in the text, or when one of them cannot be read.

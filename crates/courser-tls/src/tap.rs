@@ -1,10 +1,10 @@
 //! Takes traffic secrets out of rustls.
 //!
-//! rustls tells its key log every secret of the key schedule, on the thread that is calling it, before the call returns.
-//! Every configuration that sessions are started from has a [`SecretTap`] as key log; it hands secrets on to the user's
-//! key log and keeps them for the call in progress. QUIC keys are made from these secrets, so that the version whose
-//! labels are used may be another one than the session was started with, keys can be updated after the session is gone,
-//! and dormant keys can be made again.
+//! rustls tells its key log every secret of the key schedule, on the thread that is calling it, before the call
+//! returns. Every configuration that sessions are started from has a [`SecretTap`] as key log; it hands secrets on to
+//! the user's key log and keeps them for the call in progress. QUIC keys are made from these secrets, so that the
+//! version whose labels are used may be another one than the session was started with, keys can be updated after the
+//! session is gone, and dormant keys can be made again.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //!
 //! A server needs a few things before it creates a TLS session: whether the ClientHello is all there, the transport
 //! parameters (for the versions that the client speaks), the server name and the application protocols. Nothing here
-//! replaces the checks of the TLS session, which reads the same bytes again; what is refused here would be refused there.
+//! replaces the checks of the TLS session, which reads the same bytes again; what is refused here would be refused
+//! there.
 
 use crate::error::{PeerViolation, TransportCode};
 
@@ -336,7 +337,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), fix in any::<bool>()) {
+        fn arbitrary_bytes_never_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            fix in any::<bool>(),
+        ) {
             if fix && bytes.len() > 4 {
                 let n = u32::try_from(bytes.len() - 4).unwrap().to_be_bytes();
                 bytes[..4].copy_from_slice(&[CLIENT_HELLO, n[1], n[2], n[3]]);

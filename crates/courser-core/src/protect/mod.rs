@@ -1,16 +1,16 @@
 //! Packet protection: which keys a connection has, sealing, opening, key update.
 //!
 //! [`KeySlots`] holds one slot per encryption level. Keys are made by a [`KeyFactory`] that is passed in where it is
-//! needed, from secrets that the TLS session hands out. 1-RTT keys live beside the state of key updates, which keeps the secrets,
-//! so that key updates work after the TLS session is gone and the keys of an idle connection can be dropped and made
-//! again (dormancy).
+//! needed, from secrets that the TLS session hands out. The state of the 1-RTT keys keeps the secrets, so that key
+//! updates work after the TLS session is gone and the keys of an idle connection can be dropped and made again
+//! (dormancy).
 //!
-//! A packet is opened in this order: unmask the header, expand the packet number, choose the key by level and key phase,
-//! authenticate, and only then look at bits that a stranger could have changed (reserved bits, key phase).
+//! A packet is opened in this order: unmask the header, expand the packet number, choose the key by level and key
+//! phase, authenticate, and only then look at bits that a stranger could have changed (reserved bits, key phase).
 //!
-//! Invariants: nothing is ever sealed twice with one key and packet number as long as the caller never repeats a number;
-//! no key is used beyond its confidentiality limit; packets that fail to authenticate are counted over the whole life of
-//! the connection; 1-RTT packets are not opened before the handshake is complete.
+//! Invariants: nothing is ever sealed twice with one key and packet number as long as the caller never repeats a
+//! number; no key is used beyond its confidentiality limit; packets that fail to authenticate are counted over the
+//! whole life of the connection; 1-RTT packets are not opened before the handshake is complete.
 
 pub mod client_hello;
 pub mod null;
@@ -90,8 +90,8 @@ enum EarlyData {
 #[derive(Default)]
 struct HandshakeKeys {
     initial: Option<Keys>,
-    /// Opens Initial packets of the version that the client started with, after the other compatible version was chosen:
-    /// both ends still have such packets in flight.
+    /// Opens Initial packets of the version that the client started with, after the other compatible version was
+    /// chosen: both ends still have such packets in flight.
     initial_before: Option<(Version, Box<dyn Opener>)>,
     early: Option<EarlyData>,
     handshake: Option<Keys>,
@@ -175,8 +175,8 @@ impl KeySlots {
         before.initial_before = None;
     }
 
-    /// Changes to another compatible version (RFC 9368 section 2.3): packets are sealed with its Initial keys from now on,
-    /// Initial packets of the first version are still opened. Does nothing when the version is the same.
+    /// Changes to another compatible version (RFC 9368 section 2.3): packets are sealed with its Initial keys from now
+    /// on, Initial packets of the first version are still opened. Does nothing when the version is the same.
     pub fn switch_version(&mut self, keys: &dyn KeyFactory, version: Version, dcid: &Cid) {
         if version == self.version {
             return;
@@ -377,8 +377,8 @@ impl KeySlots {
         app.initiate(keys, now)
     }
 
-    /// Takes note of an ACK frame of the 1-RTT space. `generation` is that of the packet that carried it, `keep` is three
-    /// times the probe timeout.
+    /// Takes note of an ACK frame of the 1-RTT space. `generation` is that of the packet that carried it, `keep` is
+    /// three times the probe timeout.
     ///
     /// # Errors
     /// KEY_UPDATE_ERROR when old keys carry an acknowledgement for a packet that was sent with newer ones.
@@ -416,9 +416,9 @@ impl KeySlots {
         }
     }
 
-    /// To be called before 1-RTT packets are built: makes dormant keys again and starts a key update when the current key
-    /// has protected three quarters of what it may. The key phase does not change between two calls unless a packet is
-    /// opened.
+    /// To be called before 1-RTT packets are built: makes dormant keys again and starts a key update when the current
+    /// key has protected three quarters of what it may. The key phase does not change between two calls unless a packet
+    /// is opened.
     pub fn prepare_send(&mut self, keys: &dyn KeyFactory, now: Instant) {
         let limit = self.confidentiality_limit(Level::OneRtt);
         let Some(app) = self.app.as_deref_mut() else { return };

@@ -511,7 +511,9 @@ impl Honest {
 
 proptest::proptest! {
     #[test]
-    fn honest_ends_are_never_accused(steps in proptest::collection::vec((0_u8..12, proptest::num::usize::ANY, 0_u64..120), 1..300)) {
+    fn honest_ends_are_never_accused(
+        steps in proptest::collection::vec((0_u8..12, proptest::num::usize::ANY, 0_u64..120), 1..300),
+    ) {
         let (mut client, mut server) = (Honest::new(Side::Client), Honest::new(Side::Server));
         let mut now = 0;
         for (action, choice, ms) in steps {

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Receive keys of the current and the next phase are at hand, so that a packet with the other Key Phase bit takes as
-//! long as any other; those of the previous phase stay until a deadline that the caller sets. A packet with the other bit
-//! is told apart by its number: above everything received in the current phase it belongs to the next one, below that to
-//! the previous one.
+//! long as any other; those of the previous phase stay until a deadline that the caller sets. A packet with the other
+//! bit is told apart by its number: above everything received in the current phase it belongs to the next one, below
+//! that to the previous one.
 
 use core::time::Duration;
 
@@ -71,7 +71,8 @@ struct Recv {
     low: PacketNumber,
     /// The highest number received in the current generation; meaningless while `low` is `NO_PN`.
     high: PacketNumber,
-    /// The highest number received in the previous generation; 0 when there is none, which no rule can tell from number 0.
+    /// The highest number received in the previous generation; 0 when there is none, which no rule can tell from number
+    /// 0.
     previous_high: PacketNumber,
 }
 
@@ -345,8 +346,8 @@ impl AppKeys {
 }
 
 impl Recv {
-    /// Which keys a packet with that bit and number asks for. Without previous keys the next ones are tried, so that the
-    /// time taken says nothing about the bit.
+    /// Which keys a packet with that bit and number asks for. Without previous keys the next ones are tried, so that
+    /// the time taken says nothing about the bit.
     fn phase_of(&self, bit: bool, pn: PacketNumber) -> Phase {
         //= rfc9001#6.3-1
         if bit == (self.generation & 1 == 1) {

@@ -2,8 +2,8 @@
 //!
 //! Packets carry their plaintext and a 16-byte checksum in place of the tag; headers are not masked; the secrets of the
 //! handshake follow from bytes that everybody sees. In exchange it is quick, has no dependencies, is the same in every
-//! run, and shows packets in the clear to tests that look at them. Like real keys, null keys of another level, direction,
-//! version, phase or connection do not open a packet, and neither does a changed byte.
+//! run, and shows packets in the clear to tests that look at them. Like real keys, null keys of another level,
+//! direction, version, phase or connection do not open a packet, and neither does a changed byte.
 //!
 //! [`NullTlsClient`] and [`NullTlsServer`] make sessions that exchange a well-formed ClientHello (padded to any size),
 //! a server flight with a certificate of any size, Finished messages that check that both ends saw the same bytes, and
