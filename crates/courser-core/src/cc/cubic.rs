@@ -68,6 +68,7 @@ impl Cubic {
         min_window(self.mtu) as f64
     }
 
+    //= rfc9438#4.6-3, rfc9438#4.6-4
     pub fn on_acked(&mut self, g: &Growth) {
         if !g.may_grow {
             //= rfc9438#4.2-1
@@ -130,6 +131,8 @@ impl Cubic {
     }
 
     //= rfc9438#4.6-1, rfc9438#4.7-1
+    //= rfc9438#4.6-5 type=exception reason="RFC 9002 section 7.2 sets the smallest window of QUIC to two datagrams"
+    //= rfc9438#4.6-6 type=exception reason="the window of QUIC does not fall to one datagram; probe timeouts back off"
     pub fn on_congestion(&mut self, now: Instant) {
         let min = self.min();
         let c = &mut self.curve;

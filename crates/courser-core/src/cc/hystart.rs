@@ -135,6 +135,16 @@ mod tests {
     }
 
     #[test]
+    fn css_grows_at_most_half_as_fast() {
+        //= rfc9406#4.3-3 type=test
+        let mut h = HyStart::default();
+        round(&mut h, 20, 40);
+        round(&mut h, 20, 60);
+        let (grown, _) = round(&mut h, 20, 60);
+        assert!(grown <= 20_000 / 2, "{grown}");
+    }
+
+    #[test]
     fn a_growing_round_trip_leads_through_css_out_of_slow_start() {
         let mut h = HyStart::default();
         round(&mut h, 20, 40);

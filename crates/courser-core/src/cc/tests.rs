@@ -255,7 +255,7 @@ fn what_is_not_false_is_not_undone() {
 
 #[test]
 fn an_unused_window_does_not_grow() {
-    //= rfc9002#7.8-1 type=test
+    //= rfc9002#7.8-1, rfc9438#4.6-3, rfc9438#4.6-4 type=test
     for choice in [Choice::Cubic, Choice::NewReno] {
         let mut p = Path::new(choice, ms(50));
         (0..3).for_each(|_| p.round());
