@@ -11,6 +11,7 @@
 //! | [`ring`] | bounded single-producer single-consumer rings; `ring::raw` has the only unsafe code |
 //! | [`doorbell`] | waking the other side only when it sleeps |
 //! | [`credit`] | how many bytes may wait per stream and direction |
+//! | [`port`] | the meeting place of two threads: two rings, and events that cannot overflow |
 //!
 //! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
 //! for another transport could use the same ports. A port between processes will reuse the handle, message, credit and
@@ -19,8 +20,8 @@
 //! # Tests
 //!
 //! `cargo test -p courser-session` runs all but the interleaving tests, which need
-//! `RUSTFLAGS="--cfg loom" cargo test -p courser-session --release loom`. `examples/port_bench.rs` prints the cost of a
-//! round trip.
+//! `RUSTFLAGS="--cfg loom" cargo test -p courser-session --release loom`.
+
 
 #![deny(unsafe_code)]
 
@@ -29,5 +30,6 @@ pub mod doorbell;
 pub mod handle;
 pub mod msg;
 mod num;
+pub mod port;
 pub mod ring;
 mod sync;

@@ -1,0 +1,61 @@
+//! Ports: where an application and a worker meet.
+//!
+//! A port between threads is a submission ring, a completion ring and a doorbell each way: [`ThreadPort`] is the
+//! application's side, [`WorkerPort`] the worker's. **Each application thread has a port of its own**; a port is `Send`
+//! and all its calls take `&mut self`, so that threads that must share one put it into a mutex. A session belongs to
+//! the port that opened or accepted it. A worker without a thread drives an [`Outbox`] directly, without rings.
+//!
+//! **Events cannot overflow.** A session has one dirty bit per kind of event and stands in its port's queue at most
+//! once; the message is made when there is room for it, from the session's newest values. Bytes and datagrams are
+//! fetched from their [`Source`] at that moment, bytes within the application's delivery credit. Answers that belong to
+//! no dirty bit are bounded by taking no submission while there is no room for its answer. So a port never holds more
+//! than its sessions, its rings and as many answers as its completion ring has slots.
+
+mod outbox;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+mod thread;
+mod worker;
+
+use std::sync::Arc;
+
+pub use outbox::{Event, Origin, Outbox, Read, Session, Source};
+pub use thread::{SubmitError, ThreadPort, Waited};
+pub use worker::WorkerPort;
+
+use crate::{
+    doorbell::{Alarm, Bell, Ringer, doorbell},
+    ring::channel,
+};
+
+/// Sizes of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSetup {
+    /// Slots of the submission ring; rounded up to a power of two.
+    pub submissions: u32,
+    /// Slots of the completion ring, rounded up to a power of two, and bound of the answers that wait for one.
+    pub completions: u32,
+    /// Bytes that wait to be sent, over all streams of the port.
+    pub share_bytes: u64,
+    /// Bytes of a stream that are delivered ahead of what the application consumed.
+    pub delivery_window_bytes: u32,
+}
+
+impl Default for PortSetup {
+    fn default() -> Self {
+        Self { submissions: 256, completions: 1024, share_bytes: 64 << 20, delivery_window_bytes: 256 << 10 }
+    }
+}
+
+/// The two sides of a port. `worker` rings the worker; a worker with several ports gives each a clone of its ringer.
+/// `also` is rung with the application's alarm, for applications that wait for several things at once.
+#[must_use]
+pub fn pair(setup: PortSetup, worker: Ringer, also: Option<Arc<dyn Bell>>) -> (ThreadPort, WorkerPort) {
+    let alarm = Arc::new(also.map_or_else(Alarm::new, Alarm::with));
+    let (application, sleeper) = doorbell(Arc::clone(&alarm) as Arc<dyn Bell>);
+    let (submit, submissions) = channel(setup.submissions);
+    let (complete, completions) = channel(setup.completions);
+    let thread = ThreadPort::new(submit, completions, worker, sleeper, alarm);
+    (thread, WorkerPort::new(submissions, complete, application, Outbox::new(setup)))
+}

@@ -1,0 +1,420 @@
+//! What the worker has to tell one application.
+//!
+//! Invariants: a session is queued exactly while it has an event that can be told now; it stands in the queue at most
+//! once. Bits are told lowest first, `CLOSED` last, and telling it ends the session.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::PortSetup;
+use crate::{
+    credit::{DeliveryCredit, Grantor, Share},
+    handle::{Handle, HandleError, HandleTable, Kind, TableFull},
+    msg::{Completion, Rejection, Submission},
+    num::{clamp, widen},
+};
+
+const OPENED: u16 = 1;
+const ACCEPTED: u16 = 1 << 1;
+const ESTABLISHED: u16 = 1 << 2;
+const CREDIT: u16 = 1 << 3;
+const READABLE: u16 = 1 << 4;
+const RESET: u16 = 1 << 5;
+const STOPPED: u16 = 1 << 6;
+const ALL_ACKED: u16 = 1 << 7;
+const DATAGRAM: u16 = 1 << 8;
+const CLOSED: u16 = 1 << 9;
+
+/// Something that happened to a session. Until it is told, a later one of the same kind replaces it; a close, like a
+/// reset, keeps the first values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is done.
+    Established,
+    /// The [`Source`] has bytes, or the end, of the stream.
+    Readable,
+    /// The peer gave up sending, with this code.
+    Reset(u64),
+    /// The peer does not want more, with this code.
+    Stopped(u64),
+    /// The peer has everything.
+    AllAcked,
+    /// The [`Source`] has a datagram.
+    Datagram,
+    /// The session is over.
+    Closed {
+        /// The error code; 0 when none was given.
+        code: u64,
+        /// Index in the worker's list of reasons.
+        reason: u32,
+    },
+}
+
+/// Where a session comes from, which decides how the application hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The application asked for it, with this token.
+    Token(u64),
+    /// It came in on this listener or connection.
+    Parent(Handle),
+}
+
+/// Values of events that happen at most once, made when the first does.
+#[derive(Default)]
+struct Ends {
+    reset: u64,
+    stopped: u64,
+    closed: (u64, u32),
+}
+
+/// A session in the worker's table: the worker's key and what waits to be told.
+pub struct Session<K> {
+    /// What the worker finds its own state with.
+    pub key: K,
+    /// Token or parent, for the first message.
+    origin: u64,
+    ends: Option<Box<Ends>>,
+    /// Outbound credit; only streams have it.
+    grantor: Option<Grantor>,
+    delivery: DeliveryCredit,
+    /// The port that the session belongs to.
+    port: u32,
+    dirty: u16,
+    queued: bool,
+}
+
+// With the table's 8 bytes a session costs at most 64 bytes beside the key.
+const _: () = assert!(size_of::<Session<u64>>() <= 56 + size_of::<u64>());
+
+impl<K> Session<K> {
+    /// The bits that can be told now: reading waits while the application holds a window of bytes.
+    fn tellable(&self) -> u16 {
+        if self.delivery.room() == 0 { self.dirty & !READABLE } else { self.dirty }
+    }
+
+    /// Bytes of the application that the worker holds.
+    #[must_use]
+    pub fn held_bytes(&self) -> u32 {
+        self.grantor.map_or(0, |grantor| grantor.held())
+    }
+}
+
+/// An answer to "is there more of this stream".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The next bytes in order, at most as many as asked for. Empty only with `fin`.
+    Data {
+        /// Position of the first byte in the stream.
+        offset: u64,
+        /// The bytes.
+        data: Bytes,
+        /// Whether the stream ends behind them.
+        fin: bool,
+    },
+    /// Nothing now; another [`Event::Readable`] follows when there is.
+    Nothing,
+}
+
+/// Where the worker's bytes come from.
+pub trait Source<K> {
+    /// The next bytes of a stream, at most `max`.
+    fn read(&mut self, stream: &K, max: u32) -> Read;
+    /// The next datagram of a connection.
+    fn datagram(&mut self, connection: &K) -> Option<Bytes>;
+}
+
+/// What waits to be told to one application.
+pub struct Outbox {
+    /// Sessions with something to tell, each once.
+    ready: VecDeque<Handle>,
+    /// Answers that belong to no session.
+    replies: VecDeque<Completion>,
+    replies_max: usize,
+    share: Share,
+    delivery_window: u32,
+    port: u32,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new(setup: PortSetup) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            replies: VecDeque::new(),
+            replies_max: widen(setup.completions.max(1)),
+            share: Share::new(setup.share_bytes),
+            delivery_window: setup.delivery_window_bytes.max(1),
+            port: 0,
+        }
+    }
+
+    /// The number that marks this port's sessions; ports of one worker must have different ones.
+    pub fn set_port(&mut self, port: u32) {
+        self.port = port;
+    }
+
+    /// Enters a session, to be told as opened or accepted. The key comes back when the table is full or, for a stream,
+    /// the application's share is used up.
+    pub fn open<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        kind: Kind,
+        key: K,
+        origin: Origin,
+    ) -> Result<Handle, TableFull<K>> {
+        let grantor = match kind {
+            Kind::Stream => match Grantor::new(&mut self.share) {
+                Some(grantor) => Some(grantor),
+                None => return Err(TableFull(key)),
+            },
+            Kind::Listener | Kind::Connection => None,
+        };
+        let (origin, dirty) = match origin {
+            Origin::Token(token) => (token, OPENED),
+            Origin::Parent(parent) => (parent.raw(), ACCEPTED),
+        };
+        let delivery = DeliveryCredit::new(self.delivery_window);
+        let session = Session { key, origin, ends: None, grantor, delivery, port: self.port, dirty, queued: true };
+        match sessions.insert(kind, session) {
+            Ok(handle) => {
+                self.ready.push_back(handle);
+                Ok(handle)
+            }
+            Err(TableFull(session)) => {
+                if let Some(grantor) = session.grantor {
+                    grantor.end(&mut self.share);
+                }
+                Err(TableFull(session.key))
+            }
+        }
+    }
+
+    /// The session, if it is this port's.
+    fn own<'s, K>(
+        &self,
+        sessions: &'s mut HandleTable<Session<K>>,
+        handle: Handle,
+    ) -> Result<&'s mut Session<K>, HandleError> {
+        let session = sessions.get_mut(handle)?;
+        if session.port == self.port { Ok(session) } else { Err(HandleError::Foreign) }
+    }
+
+    /// Notes that something happened to a session.
+    pub fn event<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        handle: Handle,
+        event: Event,
+    ) -> Result<(), HandleError> {
+        let session = self.own(sessions, handle)?;
+        let bit = match event {
+            Event::Established => ESTABLISHED,
+            Event::Readable => READABLE,
+            Event::AllAcked => ALL_ACKED,
+            Event::Datagram => DATAGRAM,
+            Event::Reset(_) => RESET,
+            Event::Stopped(_) => STOPPED,
+            Event::Closed { .. } => CLOSED,
+        };
+        if session.dirty & bit == 0 {
+            session.dirty |= bit;
+            let ends = &mut session.ends;
+            match event {
+                Event::Reset(code) => ends.get_or_insert_default().reset = code,
+                Event::Stopped(code) => ends.get_or_insert_default().stopped = code,
+                Event::Closed { code, reason } => ends.get_or_insert_default().closed = (code, reason),
+                _ => {}
+            }
+        }
+        Self::queue(&mut self.ready, session, handle);
+        Ok(())
+    }
+
+    /// `bytes` of a stream reached the peer; the window may grow towards `target`. Grants credit when it is worth it.
+    pub fn released<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        stream: Handle,
+        bytes: u64,
+        target: u32,
+    ) -> Result<(), HandleError> {
+        let session = self.own(sessions, stream)?;
+        let grantor = session.grantor.as_mut().ok_or(HandleError::WrongKind)?;
+        grantor.released(bytes);
+        grantor.grow(target, &mut self.share);
+        if grantor.is_grant_due() {
+            session.dirty |= CREDIT;
+            Self::queue(&mut self.ready, session, stream);
+        }
+        Ok(())
+    }
+
+    /// Whether a submission may be taken: there is room for its answer.
+    #[must_use]
+    pub fn has_room_for_reply(&self) -> bool {
+        self.replies.len() < self.replies_max
+    }
+
+    /// Answers a submission that was just taken with [`Completion::Failed`] or [`Completion::Stats`]: at most one answer
+    /// each, and before the next is taken.
+    pub fn reply(&mut self, answer: Completion) {
+        self.replies.push_back(answer);
+    }
+
+    /// Checks handle, owner, kind and credit of a submission and books its bytes. What makes no sense is answered with
+    /// [`Completion::Rejected`] and dropped.
+    pub fn admit<K>(&mut self, sessions: &mut HandleTable<Session<K>>, submission: Submission) -> Option<Submission> {
+        let Some(handle) = submission.handle() else { return Some(submission) };
+        match self.book(sessions, handle, &submission) {
+            Ok(()) => Some(submission),
+            Err(why) => {
+                self.replies.push_back(Completion::Rejected { handle, op: submission.op(), why });
+                None
+            }
+        }
+    }
+
+    fn book<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        handle: Handle,
+        submission: &Submission,
+    ) -> Result<(), Rejection> {
+        let session = self.own(sessions, handle).map_err(Rejection::Handle)?;
+        let fits = match submission {
+            Submission::Write { .. }
+            | Submission::Finish { .. }
+            | Submission::Consumed { .. }
+            | Submission::Reset { .. }
+            | Submission::Stop { .. } => handle.kind() == Kind::Stream,
+            Submission::OpenBi { .. } | Submission::OpenUni { .. } | Submission::Datagram { .. } => {
+                handle.kind() == Kind::Connection
+            }
+            _ => true,
+        };
+        if !fits {
+            return Err(Rejection::Handle(HandleError::WrongKind));
+        }
+        match submission {
+            Submission::Write { data, .. } => {
+                let grantor = session.grantor.as_mut().ok_or(Rejection::Handle(HandleError::WrongKind))?;
+                grantor.written(data.len()).map_err(|_| Rejection::Overrun)
+            }
+            Submission::Consumed { bytes, .. } => {
+                session.delivery.consumed(*bytes).map_err(|_| Rejection::Overrun)?;
+                Self::queue(&mut self.ready, session, handle);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues the session when it has something to tell and is not queued yet.
+    fn queue<K>(ready: &mut VecDeque<Handle>, session: &mut Session<K>, handle: Handle) {
+        if !session.queued && session.tellable() != 0 {
+            session.queued = true;
+            ready.push_back(handle);
+        }
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.replies.is_empty()
+    }
+
+    /// How many sessions and answers wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ready.len() + self.replies.len()
+    }
+
+    /// The next message for the application. Sessions take turns, one message each.
+    pub fn next<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        source: &mut dyn Source<K>,
+    ) -> Option<Completion> {
+        if let Some(answer) = self.replies.pop_front() {
+            return Some(answer);
+        }
+        // Ends: each round tells something or takes a session from the queue or clears one of its bits.
+        while let Some(handle) = self.ready.pop_front() {
+            let Ok(session) = sessions.get_mut(handle) else { continue };
+            session.queued = false;
+            let message = Self::tell(session, handle, source);
+            Self::queue(&mut self.ready, session, handle);
+            if matches!(message, Some(Completion::Closed { .. })) {
+                self.forget(sessions, handle);
+            }
+            if message.is_some() {
+                return message;
+            }
+        }
+        None
+    }
+
+    /// Tells the session's first event; `None` when it came to nothing.
+    fn tell<K>(session: &mut Session<K>, handle: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
+        let tellable = session.tellable();
+        let bit = tellable & tellable.wrapping_neg();
+        if bit != READABLE && bit != DATAGRAM {
+            session.dirty &= !bit;
+        }
+        let ends = session.ends.as_deref();
+        match bit {
+            OPENED => Some(Completion::Opened { token: session.origin, handle }),
+            ACCEPTED => Handle::from_raw(session.origin).map(|parent| Completion::Accepted { handle, parent }),
+            ESTABLISHED => Some(Completion::Established { connection: handle }),
+            CREDIT => {
+                let limit = session.grantor.as_mut()?.grant()?;
+                Some(Completion::CreditGranted { stream: handle, limit })
+            }
+            READABLE => Self::deliver(session, handle, source),
+            RESET => ends.map(|ends| Completion::Reset { stream: handle, code: ends.reset }),
+            STOPPED => ends.map(|ends| Completion::Stopped { stream: handle, code: ends.stopped }),
+            ALL_ACKED => Some(Completion::AllAcked { stream: handle }),
+            DATAGRAM => match source.datagram(&session.key) {
+                Some(data) => Some(Completion::Datagram { connection: handle, data }),
+                None => {
+                    session.dirty &= !DATAGRAM;
+                    None
+                }
+            },
+            CLOSED => {
+                session.dirty = 0;
+                ends.map(|ends| Completion::Closed { handle, code: ends.closed.0, reason: ends.closed.1 })
+            }
+            _ => None,
+        }
+    }
+
+    fn deliver<K>(session: &mut Session<K>, stream: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
+        match source.read(&session.key, session.delivery.room()) {
+            Read::Data { offset, data, fin } => {
+                debug_assert!(clamp(data.len()) <= session.delivery.room(), "the source keeps to what was asked for");
+                session.delivery.delivered(data.len());
+                if fin {
+                    session.dirty &= !READABLE;
+                }
+                Some(Completion::Data { stream, offset, data, fin })
+            }
+            Read::Nothing => {
+                session.dirty &= !READABLE;
+                None
+            }
+        }
+    }
+
+    /// Ends a session without a word, for a port that is gone; its key comes back.
+    pub fn forget<K>(&mut self, sessions: &mut HandleTable<Session<K>>, handle: Handle) -> Option<K> {
+        self.own(sessions, handle).ok()?;
+        let session = sessions.remove(handle).ok()?;
+        if let Some(grantor) = session.grantor {
+            grantor.end(&mut self.share);
+        }
+        Some(session.key)
+    }
+}

@@ -1,0 +1,178 @@
+//! The application's side of a port between threads.
+
+use std::{sync::Arc, task::Context, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    credit::WriteCredit,
+    doorbell::{Alarm, Interest, RingCounts, Ringer, Sleeper},
+    handle::Handle,
+    msg::{Completion, Submission},
+    ring::{Consumer, Producer, PushError},
+};
+
+/// Why a submission was not taken; it comes back.
+pub type SubmitError = PushError<Submission>;
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// There is a completion, or room for a submission when that was asked for.
+    Ready,
+    /// Neither came in time.
+    TimedOut,
+    /// The worker is gone and everything it said was read.
+    Closed,
+}
+
+/// The application's side of a port. One thread at a time.
+#[derive(Debug)]
+pub struct ThreadPort {
+    submissions: Producer<Submission>,
+    completions: Consumer<Completion>,
+    worker: Ringer,
+    sleeper: Sleeper,
+    alarm: Arc<Alarm>,
+    /// Completions read since the worker heard of room last.
+    read: usize,
+}
+
+impl ThreadPort {
+    pub(super) fn new(
+        submissions: Producer<Submission>,
+        completions: Consumer<Completion>,
+        worker: Ringer,
+        sleeper: Sleeper,
+        alarm: Arc<Alarm>,
+    ) -> Self {
+        Self { submissions, completions, worker, sleeper, alarm, read: 0 }
+    }
+
+    /// Hands one submission over. Never blocks; `Full` asks to poll and try again.
+    pub fn submit(&mut self, submission: Submission) -> Result<(), SubmitError> {
+        self.submissions.push(submission)?;
+        self.worker.notify(Interest::MESSAGES);
+        Ok(())
+    }
+
+    /// Hands over as many submissions as fit with one look at the doorbell; takes no more from the iterator.
+    pub fn submit_batch(&mut self, batch: &mut impl Iterator<Item = Submission>) -> usize {
+        let count = self.submissions.push_batch(batch);
+        if count > 0 {
+            self.worker.notify(Interest::MESSAGES);
+        }
+        count
+    }
+
+    /// Writes as much of `data` as credit allows, taking it off the front; how many bytes it were. `fin` is sent with
+    /// the last of them; an end without bytes is [`Submission::Finish`]. Zero is normal: poll for credit or room.
+    pub fn write(&mut self, stream: Handle, credit: &mut WriteCredit, data: &mut Bytes, fin: bool) -> usize {
+        let count = credit.spend(data.len());
+        if count == 0 || !self.submissions.has_room() {
+            credit.restore(count);
+            return 0;
+        }
+        let fin = fin && count == data.len();
+        match self.submit(Submission::Write { stream, data: data.slice(..count), fin }) {
+            Ok(()) => {
+                *data = data.slice(count..);
+                count
+            }
+            Err(_) => {
+                credit.restore(count);
+                0
+            }
+        }
+    }
+
+    /// The next completion.
+    pub fn poll(&mut self) -> Option<Completion> {
+        let message = self.completions.pop();
+        self.freed(usize::from(message.is_some()));
+        message
+    }
+
+    /// Moves at most `max` completions to the end of `into`.
+    pub fn poll_into(&mut self, into: &mut Vec<Completion>, max: usize) -> usize {
+        let count = self.completions.pop_into(into, max);
+        self.freed(count);
+        count
+    }
+
+    /// Tells a worker that waits for room: when everything was read, and every half ring. Not each time, since looking
+    /// at the doorbell costs a fence.
+    fn freed(&mut self, count: usize) {
+        self.read += count;
+        if self.read > 0 && (count == 0 || self.read >= self.completions.capacity().div_ceil(2)) {
+            self.read = 0;
+            self.worker.notify(Interest::ROOM);
+        }
+    }
+
+    /// Blocks until there is a completion, or for that long.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
+        self.wait_for(Interest::MESSAGES, timeout)
+    }
+
+    /// Blocks until there is a completion or a submission fits, or for that long.
+    pub fn wait_for_room(&mut self, timeout: Option<Duration>) -> Waited {
+        self.wait_for(Interest::ANY, timeout)
+    }
+
+    fn wait_for(&mut self, interest: Interest, timeout: Option<Duration>) -> Waited {
+        // A ring that is left over from an earlier sleep ends one block too early, hence the loop.
+        loop {
+            self.sleeper.arm(interest);
+            let now = self.look(interest);
+            let rung = now.is_none() && self.alarm.block(timeout);
+            self.sleeper.disarm();
+            match now.or_else(|| self.look(interest)) {
+                Some(waited) => return waited,
+                None if !rung => return Waited::TimedOut,
+                None => {}
+            }
+        }
+    }
+
+    /// The same for a task: `None` means that the task will be woken.
+    pub fn poll_wait(&mut self, interest: Interest, task: &Context<'_>) -> Option<Waited> {
+        // Still armed when the task goes to sleep; the ring or the next call disarms.
+        while self.alarm.poll_rung(task) {}
+        self.sleeper.arm(interest);
+        let now = self.look(interest);
+        if now.is_some() {
+            self.sleeper.disarm();
+        }
+        now
+    }
+
+    fn look(&mut self, interest: Interest) -> Option<Waited> {
+        if !self.completions.is_empty() || (interest == Interest::ANY && self.submissions.has_room()) {
+            return Some(Waited::Ready);
+        }
+        // Before a sleep the worker must know that the ring is empty.
+        self.freed(0);
+        self.completions.is_finished().then_some(Waited::Closed)
+    }
+
+    /// Whether the worker is gone. What it said before can still be polled.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.submissions.is_closed()
+    }
+
+    /// How often the worker had to be woken.
+    #[must_use]
+    pub const fn ring_counts(&self) -> RingCounts {
+        self.worker.counts()
+    }
+}
+
+/// The worker learns of it at once and ends the port's sessions.
+impl Drop for ThreadPort {
+    fn drop(&mut self) {
+        self.submissions.close();
+        self.worker.notify(Interest::ANY);
+    }
+}
