@@ -3,6 +3,9 @@
 //! This module keeps the rules of sequence numbers, limits and retirement. It does not route: the engine holds the map
 //! from connection ID to connection, and is told what to add and to remove.
 
+/// Length of the connection IDs that we issue, in bytes. All have the same, so that short headers can be read.
+pub const OWN_CID_LEN: usize = 8;
+
 mod local;
 mod remote;
 

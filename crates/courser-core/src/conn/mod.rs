@@ -1,1 +1,284 @@
-//! (in work)
+//! One connection: wiring of the subsystems, and what happened to each packet.
+//!
+//! A connection is driven by its engine: [`Connection::receive`] for each datagram, [`Connection::tick`] once per batch,
+//! [`Connection::fill`] for each turn at sending. It opens no socket and reads no clock. The subsystems (streams, control
+//! frames, acknowledgements, recovery, keys, path) own their state and know nothing of each other; this module passes
+//! values between them:
+//!
+//! - `receive` and `frames`: a datagram in, packet by packet, frame by frame;
+//! - `handshake`: TLS, transport parameters, keys;
+//! - `transmit`: a train of datagrams out;
+//! - `dispatch`: the fate of sent packets goes to the owners of their frames;
+//! - `tick`: acknowledgements that were merged, timers, the next deadline;
+//! - `close`: closing and draining;
+//! - `app`: what applications call.
+
+mod app;
+mod close;
+mod dispatch;
+mod frames;
+mod handshake;
+mod history;
+mod receive;
+mod setup;
+mod stats;
+mod tick;
+mod transmit;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::ack::merge::AckRanges;
+use crate::ack::ping::AckPing;
+use crate::ack::schedule::AckSchedule;
+use crate::buf::pool::ChunkPool;
+use crate::cid::{LocalCids, RemoteCids};
+use crate::config::{Settings, TransportParams};
+use crate::control::{ControlQueue, Once};
+use crate::crypto::{Identity, KeyFactory, Random, Secret, Suite, TlsSession};
+use crate::datagram::DatagramQueue;
+use crate::error::CloseReason;
+use crate::ids::{Cid, ConnKey, Level, ResetToken, Side, Version};
+use crate::observe::{Event as Observed, Kind, Observer};
+use crate::path::{Path, TokenKey};
+use crate::protect::KeySlots;
+use crate::recovery::Recovery;
+use crate::spans::Record;
+use crate::stream::crypto::CryptoStream;
+use crate::stream::{StreamEvent, Streams};
+use crate::time::Instant;
+
+pub use history::{Logged, PacketLog};
+pub(crate) use receive::Received;
+pub use setup::Connect;
+pub(crate) use setup::{ServerStart, fresh_cid};
+pub use stats::ConnStats;
+
+/// What all connections of an engine share; lent for the length of one call.
+pub(crate) struct Env {
+    pub(crate) keys: Box<dyn KeyFactory>,
+    pub(crate) random: Box<dyn Random>,
+    pub(crate) pool: ChunkPool,
+    /// ACK frames of the connection `merging`, merged until its next tick.
+    pub(crate) merge: AckRanges,
+    pub(crate) merging: Option<ConnKey>,
+    /// Records of the packets under construction.
+    pub(crate) records: Vec<Record>,
+    /// Stateless reset tokens are derived from this and the connection ID.
+    pub(crate) reset_key: [u8; 32],
+    /// Address tokens.
+    pub(crate) tokens: TokenKey,
+    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) interest: crate::observe::Interest,
+    /// A payload in one piece, for observers that want one.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Env {
+    pub(crate) fn reset_token(&self, cid: &Cid) -> ResetToken {
+        let mac = self.keys.mac(&self.reset_key, &[b"stateless reset", cid.as_slice()]);
+        let mut token = [0; 16];
+        token.copy_from_slice(&mac[..16]);
+        ResetToken(token)
+    }
+
+    pub(crate) fn random_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
+    pub(crate) fn observe(
+        &mut self,
+        now: Instant,
+        key: ConnKey,
+        kind: Kind,
+        event: impl FnOnce() -> Observed<'static>,
+    ) {
+        if self.interest.wants(kind)
+            && let Some(observer) = &mut self.observer
+        {
+            observer.on(now, key, &event());
+        }
+    }
+}
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+enum Life {
+    /// Until TLS is complete at this end.
+    Handshaking,
+    /// TLS is complete.
+    Established,
+    /// CONNECTION_CLOSE has to be sent, or was sent; `packet` is what left, repeated in answer to packets.
+    Closing { until: Option<Instant>, packet: Box<[u8]>, answer_at: u32, received: u32, answer: bool },
+    /// The peer closed: nothing is sent any more.
+    Draining { until: Instant },
+    /// To be freed.
+    Ended,
+}
+
+/// State that exists only until the handshake is confirmed.
+struct Handshake {
+    /// CRYPTO streams of the Initial and Handshake levels.
+    crypto: [CryptoStream; 2],
+    /// Destination connection ID of the client's very first Initial.
+    original_dcid: Cid,
+    /// Source connection ID of the Retry, when there was one.
+    retry_scid: Option<Cid>,
+    /// What the client repeats in every Initial.
+    token: Box<[u8]>,
+    /// The peer's source connection ID is known.
+    peer_cid_known: bool,
+    /// The peer's first source connection ID, to be compared with its transport parameters.
+    peer_first_cid: Cid,
+    /// Packets whose keys are not there yet.
+    stash: Vec<Stashed>,
+    /// The handshake must be complete by then.
+    deadline: Instant,
+    /// When the connection began.
+    started: Instant,
+}
+
+/// A packet that waits for its keys.
+struct Stashed {
+    level: Level,
+    bytes: Box<[u8]>,
+}
+
+/// Something that happened to a connection, for its application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A client's connection was let in; its handshake is under way.
+    Accepted,
+    /// The handshake is complete: streams can be opened.
+    Connected,
+    /// The handshake is confirmed.
+    Confirmed,
+    /// A stream changed.
+    Stream(StreamEvent),
+    /// Datagrams can be read.
+    DatagramReceived,
+    /// The connection is over; nothing follows.
+    Closed(CloseReason),
+}
+
+/// A change in the engine's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteChange {
+    /// A connection ID of ours leads here.
+    Add(Cid),
+    /// It does no longer.
+    Remove(Cid),
+    /// A stateless reset token of the peer.
+    AddToken(ResetToken),
+    /// The token is void.
+    RemoveToken(ResetToken),
+}
+
+/// What an exporter needs after the TLS session is gone.
+struct ExporterSecret {
+    suite: Suite,
+    secret: Secret,
+}
+
+/// A QUIC connection.
+pub(crate) struct Connection {
+    pub(crate) key: ConnKey,
+    side: Side,
+    version: Version,
+    life: Life,
+    /// The first reason why the connection ends; never replaced.
+    reason: Option<CloseReason>,
+    handshake: Option<Box<Handshake>>,
+    /// Dropped after its last use.
+    tls: Option<Box<dyn TlsSession>>,
+    /// CRYPTO data after the handshake (tickets); made when first needed.
+    late_crypto: Option<Box<CryptoStream>>,
+    confirmed: bool,
+    keys: KeySlots,
+    recovery: Recovery,
+    acks: [AckSchedule; 3],
+    path: Path,
+    local_cids: LocalCids,
+    remote_cids: RemoteCids,
+    streams: Streams,
+    control: ControlQueue,
+    datagrams: DatagramQueue,
+    handshake_done: Once,
+    /// The route of the client's own choice of connection ID goes at that time.
+    chosen_route: Option<(Cid, Instant)>,
+    settings: Box<Settings>,
+    peer: Box<TransportParams>,
+    peer_known: bool,
+    identity: Option<Box<Identity>>,
+    exporter: Option<Box<ExporterSecret>>,
+    /// Of both ends' wishes; zero: never.
+    idle_timeout: Duration,
+    last_activity: Instant,
+    /// An ack-eliciting packet was sent since the last one was received: the idle timer was restarted for it.
+    eliciting_since_receive: bool,
+    /// When something was last sent, for keep-alive.
+    last_sent: Instant,
+    /// Ack-eliciting packets that must be sent although the window is full, by space.
+    probes: [u8; 3],
+    /// Somebody (keep-alive, ping) wants an acknowledgement.
+    ping: bool,
+    /// After a run of packets that ask for no acknowledgement, one carries a PING (RFC 9000 section 13.2.4).
+    ack_ping: AckPing,
+    /// Sending was held back by the pacer until then.
+    paced_until: Option<Instant>,
+    events: VecDeque<Event>,
+    pub(crate) routes: Vec<RouteChange>,
+    /// A server has issued a token for a later connection.
+    token_issued: bool,
+    /// A token for a later connection, from the server.
+    new_token: Option<Box<[u8]>>,
+    stats: ConnStats,
+    log: PacketLog,
+}
+
+impl Connection {
+    /// Whether nothing more will happen and it can be freed.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.life, Life::Ended)
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.life, Life::Handshaking | Life::Established)
+    }
+
+    /// All connection IDs of ours that lead here.
+    pub(crate) fn own_cids(&self) -> impl Iterator<Item = Cid> + '_ {
+        let chosen = self.chosen_route.map(|(cid, _)| cid);
+        let first = self.handshake.as_ref().filter(|_| self.side.is_server()).map(|h| h.original_dcid);
+        self.local_cids.iter().map(|i| i.cid).chain(chosen).chain(first)
+    }
+
+    /// Reset tokens that lead here.
+    pub(crate) fn reset_tokens(&self) -> impl Iterator<Item = ResetToken> + '_ {
+        self.remote_cids.tokens()
+    }
+
+    /// Gives all memory back to the pool.
+    pub(crate) fn release(&mut self, env: &mut Env) {
+        self.streams.clear(&mut env.pool);
+        for crypto in self.handshake.iter_mut().flat_map(|h| h.crypto.iter_mut()) {
+            crypto.clear(&mut env.pool);
+        }
+        if let Some(crypto) = &mut self.late_crypto {
+            crypto.clear(&mut env.pool);
+        }
+    }
+
+    /// The next event for the application.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front().or_else(|| self.streams.poll_event().map(Event::Stream))
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty() || self.streams.has_events()
+    }
+}

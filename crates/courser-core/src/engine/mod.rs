@@ -1,1 +1,568 @@
-//! (in work)
+//! Many connections behind one socket (seed: the engine).
+//!
+//! Whoever owns a socket drives an engine in rounds, reading the clock once per batch:
+//!
+//! 1. [`Engine::receive`] for each train of datagrams that the socket gave;
+//! 2. [`Engine::poll_event`] and the calls of the application;
+//! 3. [`Engine::process`]: every connection for which something happened, or whose time has come, is ticked once;
+//! 4. [`Engine::fill`] and a send, with [`Engine::sent`] after it, until nothing is left or the socket is full;
+//! 5. sleep until [`Engine::deadline`] or until the socket is readable.
+//!
+//! All connections of a batch tick before any sends, so that each turn at sending is as full as it can be. A turn is one
+//! [`Train`]: datagrams of one connection that one system call sends. Turns go round, so that connections share the
+//! socket by trains.
+//!
+//! The engine owns its connections; applications name them by [`ConnKey`], which is never valid for another connection.
+
+mod admit;
+mod app;
+mod purgatory;
+mod queues;
+mod replies;
+mod routes;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::ack::merge::AckRanges;
+use crate::buf::pool::{ChunkPool, PoolStats};
+use crate::config::Settings;
+use crate::conn::{Connection, Env, RouteChange};
+use crate::crypto::{Alert, KeyFactory, Random, TlsClientConfig, TlsServerConfig};
+use crate::ids::{Cid, ConnKey, Version};
+use crate::observe::{Interest, Observer};
+use crate::time::Instant;
+
+use self::purgatory::Purgatory;
+use self::queues::{DeadlineHeap, Fifo};
+use self::replies::ReplyQueue;
+use self::routes::{CidHasher, Routes};
+use self::table::Table;
+
+use crate::cid::OWN_CID_LEN;
+use crate::path::TokenKey;
+
+pub use crate::conn::{ConnStats, Connect, Event, Logged, PacketLog};
+pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
+
+/// After this many trains of connections a reply that belongs to none gets its turn.
+const TRAINS_PER_REPLY: u32 = 8;
+
+/// When a server asks a client to prove its address with a Retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// Never.
+    #[default]
+    Never,
+    /// When more than that many handshakes are under way.
+    Above(usize),
+    /// Always.
+    Always,
+}
+
+/// The server's part of an engine.
+pub struct ServerConfig {
+    /// Certificates and application protocols.
+    pub tls: Box<dyn TlsServerConfig>,
+    /// Settings of every connection, unless one is accepted with others.
+    pub settings: Settings,
+    /// Address validation before the handshake.
+    pub retry: RetryPolicy,
+    /// Handshakes under way at once; further Initials are dropped.
+    pub handshakes_max: usize,
+    /// Whether the application decides over each new connection ([`Engine::accept`], [`Engine::refuse`],
+    /// [`Engine::retry`], [`Engine::ignore`]). When not, all are accepted.
+    pub ask: bool,
+}
+
+impl ServerConfig {
+    /// A server that accepts everybody, up to 10,000 handshakes at once.
+    #[must_use]
+    pub fn new(tls: Box<dyn TlsServerConfig>, settings: Settings) -> Self {
+        Self { tls, settings, retry: RetryPolicy::Never, handshakes_max: 10_000, ask: false }
+    }
+}
+
+/// What an engine is made of.
+pub struct EngineConfig {
+    /// Packet protection.
+    pub keys: Box<dyn KeyFactory>,
+    /// Unpredictable bytes.
+    pub random: Box<dyn Random>,
+    /// Set on engines that take connections.
+    pub server: Option<ServerConfig>,
+    /// Bytes that stream and handshake data of all connections may occupy together.
+    pub memory_max: usize,
+    /// Key of address tokens; engines of one service share it. `None`: drawn at random.
+    pub token_key: Option<[u8; 32]>,
+    /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
+    pub reset_key: Option<[u8; 32]>,
+    /// Who watches.
+    pub observer: Option<Box<dyn Observer>>,
+}
+
+impl EngineConfig {
+    /// A client's engine with 1 GiB of buffers at most.
+    #[must_use]
+    pub fn new(keys: Box<dyn KeyFactory>, random: Box<dyn Random>) -> Self {
+        Self { keys, random, server: None, memory_max: 1 << 30, token_key: None, reset_key: None, observer: None }
+    }
+}
+
+/// A connection that waits for the application's decision.
+struct Held {
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    version: Version,
+    dcid: Cid,
+    scid: Cid,
+    retried_from: Option<Cid>,
+    validated: bool,
+    /// The first datagrams; the ClientHello may span two.
+    datagrams: Vec<(Meta, Vec<u8>)>,
+}
+
+enum Kind {
+    Held(Box<Held>),
+    Live(Box<Connection>),
+}
+
+/// An entry of the connection table.
+struct Entry {
+    kind: Kind,
+    /// When the connection wants to be ticked; the heap may hold an earlier time.
+    deadline: Option<Instant>,
+}
+
+/// Counters of an engine. Each admission gate has its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStats {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Connections begun here.
+    pub connected: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections freed.
+    pub ended: u64,
+    /// Ticks of connections.
+    pub ticks: u64,
+    /// Trains built.
+    pub trains: u64,
+    /// Datagrams in them.
+    pub sent_datagrams: u64,
+    /// Datagrams that made no sense.
+    pub malformed: u64,
+    /// Initials that came to an engine that takes no connections.
+    pub gate_not_server: u64,
+    /// Initials that came during cooldown.
+    pub gate_cooldown: u64,
+    /// Initials in datagrams that are too small, or with a connection ID that is too short.
+    pub gate_size: u64,
+    /// Initials beyond the limit of handshakes.
+    pub gate_handshakes: u64,
+    /// Packets to a connection ID that died recently.
+    pub gate_purgatory: u64,
+    /// Packets of a version that we do not speak.
+    pub gate_version: u64,
+    /// Initials that were answered with a Retry.
+    pub gate_retry: u64,
+    /// Initials with a token that is not valid.
+    pub bad_tokens: u64,
+    /// Initials that could not be opened.
+    pub gate_not_authentic: u64,
+    /// Version Negotiation packets sent.
+    pub version_negotiations: u64,
+    /// Retry packets sent.
+    pub retries: u64,
+    /// Stateless resets sent.
+    pub resets: u64,
+    /// Replies that found no room in their queue.
+    pub replies_dropped: u64,
+    /// Trains that the network refused.
+    pub refused: u64,
+    /// Datagrams that were larger than the local interface takes.
+    pub too_big: u64,
+}
+
+/// An engine.
+pub struct Engine {
+    env: Env,
+    table: Table<Entry>,
+    routes: Routes,
+    tickable: Fifo,
+    deadlines: DeadlineHeap,
+    turns: Fifo,
+    eventful: Fifo,
+    /// Events of connections that are gone, and of new ones.
+    events: std::collections::VecDeque<(ConnKey, Event)>,
+    incoming: std::collections::VecDeque<ConnKey>,
+    replies: ReplyQueue,
+    purgatory: Purgatory,
+    server: Option<ServerConfig>,
+    cooldown: bool,
+    /// Connections whose handshake is not complete, and held ones.
+    handshakes: usize,
+    trains_since_reply: u32,
+    stats: EngineStats,
+}
+
+impl Engine {
+    /// An engine without connections.
+    #[must_use]
+    pub fn new(mut config: EngineConfig) -> Self {
+        let mut draw = |given: Option<[u8; 32]>| {
+            given.unwrap_or_else(|| {
+                let mut key = [0; 32];
+                config.random.fill(&mut key);
+                key
+            })
+        };
+        let (token_key, reset_key) = (draw(config.token_key), draw(config.reset_key));
+        let mut hash_key = [0; 16];
+        config.random.fill(&mut hash_key);
+        let hasher = CidHasher::new(hash_key);
+        let interest = config.observer.as_ref().map_or(Interest::NONE, |o| o.interest());
+        Self {
+            env: Env {
+                keys: config.keys,
+                random: config.random,
+                pool: ChunkPool::new(config.memory_max),
+                merge: AckRanges::new(),
+                merging: None,
+                records: Vec::with_capacity(64),
+                reset_key,
+                tokens: TokenKey::new(token_key),
+                observer: config.observer,
+                interest,
+                payload: Vec::new(),
+            },
+            table: Table::default(),
+            routes: Routes::new(hasher),
+            tickable: Fifo::default(),
+            deadlines: DeadlineHeap::default(),
+            turns: Fifo::default(),
+            eventful: Fifo::default(),
+            events: std::collections::VecDeque::new(),
+            incoming: std::collections::VecDeque::new(),
+            replies: ReplyQueue::default(),
+            purgatory: Purgatory::new(hasher),
+            server: config.server,
+            cooldown: false,
+            handshakes: 0,
+            trains_since_reply: 0,
+            stats: EngineStats::default(),
+        }
+    }
+
+    /// Takes a received train: datagrams of `meta.stride` bytes, the last may be shorter. They are decrypted in place.
+    pub fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
+        for datagram in train.chunks_mut(meta.stride.max(1)) {
+            self.stats.datagrams += 1;
+            self.receive_datagram(now, meta, datagram);
+        }
+    }
+
+    fn receive_datagram(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
+        let key = crate::wire::header::destination(datagram, OWN_CID_LEN).and_then(|cid| self.routes.find(cid));
+        let Some(key) = key else { return self.on_unrouted(now, meta, datagram) };
+        if self.env.merging.is_some_and(|other| other != key) {
+            self.flush_merged(now);
+        }
+        let Some(entry) = self.table.get_mut(key) else { return };
+        let conn = match &mut entry.kind {
+            Kind::Live(conn) => conn,
+            Kind::Held(held) => return held.keep(meta, datagram),
+        };
+        if conn.receive(&mut self.env, now, meta, datagram) == crate::conn::Received::Opaque {
+            self.on_opaque(now, key, datagram);
+        }
+        self.apply_routes(now, key);
+        self.tickable.push(key.index);
+    }
+
+    /// A datagram that its connection could not open may be a stateless reset.
+    fn on_opaque(&mut self, now: Instant, _key: ConnKey, datagram: &[u8]) {
+        //= rfc9000#10.3.1-1
+        if let Some(reset) = self.routes.find_reset(datagram)
+            && let Some(conn) = self.conn_mut(reset)
+        {
+            conn.on_stateless_reset(now);
+            self.tickable.push(reset.index);
+        }
+    }
+
+    /// Handles the merged acknowledgements of a connection before another one uses the scratch.
+    fn flush_merged(&mut self, now: Instant) {
+        let Some(key) = self.env.merging else { return };
+        match self.table.get_mut(key).map(|e| &mut e.kind) {
+            Some(Kind::Live(conn)) => conn.flush_or_fail(&mut self.env, now),
+            _ => {
+                self.env.merging = None;
+                self.env.merge.clear();
+            }
+        }
+    }
+
+    /// Ticks each connection for which something happened or whose time has come, once.
+    pub fn process(&mut self, now: Instant) {
+        self.flush_merged(now);
+        while let Some(index) = self.deadlines.pop_due(now) {
+            let Some((_, entry)) = self.table.at(index) else { continue };
+            match entry.deadline {
+                Some(at) if at > now => self.deadlines.set(index, at),
+                _ => self.tickable.push(index),
+            }
+        }
+        for _ in 0..self.tickable.len() {
+            let Some(index) = self.tickable.pop() else { break };
+            self.tick(now, index);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, index: u32) {
+        let Some((key, entry)) = self.table.at(index) else { return };
+        let Kind::Live(conn) = &mut entry.kind else { return };
+        let was_handshaking = conn.is_handshaking();
+        let tick = conn.tick(&mut self.env, now);
+        self.stats.ticks += 1;
+        entry.deadline = tick.deadline;
+        let is_handshaking = conn.is_handshaking();
+        let has_events = conn.has_events();
+        self.note_handshake(key, was_handshaking, is_handshaking);
+        self.apply_routes(now, key);
+        if tick.ended {
+            self.free(now, key);
+            return;
+        }
+        match tick.deadline {
+            Some(at) => self.deadlines.set(index, at),
+            None => self.deadlines.remove(index),
+        }
+        if tick.wants_send {
+            self.turns.push(index);
+        }
+        if has_events {
+            self.eventful.push(index);
+        }
+    }
+
+    /// Builds the next train; `None` when nobody has anything to send now.
+    pub fn fill(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        if self.trains_since_reply >= TRAINS_PER_REPLY || self.turns.len() == 0 {
+            self.trains_since_reply = 0;
+            if let Some(meta) = self.fill_reply(now, train) {
+                return Some(meta);
+            }
+        }
+        for _ in 0..self.turns.len() {
+            let index = self.turns.pop()?;
+            let Some((_, entry)) = self.table.at(index) else { continue };
+            let Kind::Live(conn) = &mut entry.kind else { continue };
+            let meta = conn.fill(&mut self.env, now, train);
+            let again = conn.wants_send(now);
+            let deadline = conn.deadline();
+            entry.deadline = deadline;
+            if conn.has_events() {
+                self.eventful.push(index);
+            }
+            if let Some(at) = deadline {
+                self.deadlines.set(index, at);
+            }
+            let Some(meta) = meta else { continue };
+            if again {
+                self.turns.push(index);
+            }
+            self.trains_since_reply += 1;
+            self.stats.trains += 1;
+            self.stats.sent_datagrams += meta.len.div_ceil(meta.segment.max(1)) as u64;
+            return Some(meta);
+        }
+        self.fill_reply(now, train)
+    }
+
+    /// Tells what became of a train that [`fill`](Self::fill) built. After [`SendOutcome::Full`] the caller keeps the
+    /// train and sends it first when there is room; nothing has to be told then.
+    pub fn sent(&mut self, now: Instant, meta: &TrainMeta, outcome: SendOutcome) {
+        match outcome {
+            SendOutcome::Sent | SendOutcome::Full => {}
+            SendOutcome::Refused => self.stats.refused += 1,
+            SendOutcome::TooBig => {
+                self.stats.too_big += 1;
+                if let Some(conn) = meta.key.and_then(|key| self.conn_mut(key)) {
+                    conn.on_too_big(now, meta.segment);
+                }
+            }
+        }
+    }
+
+    /// When [`process`](Self::process) has to be called although nothing arrives: the origin of time when there is work
+    /// to do at once.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.tickable.len() > 0 || self.turns.len() > 0 || !self.replies.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        self.deadlines.first()
+    }
+
+    /// The next event of any connection.
+    pub fn poll_event(&mut self) -> Option<(ConnKey, Event)> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        while let Some(index) = self.eventful.pop() {
+            let Some((key, entry)) = self.table.at(index) else { continue };
+            let Kind::Live(conn) = &mut entry.kind else { continue };
+            if let Some(event) = conn.poll_event() {
+                if conn.has_events() {
+                    self.eventful.push_front(index);
+                }
+                return Some((key, event));
+            }
+        }
+        None
+    }
+
+    /// Starts a connection to a server. `server_name` is a DNS name or an address, as the certificate has it.
+    ///
+    /// # Errors
+    /// When TLS cannot start, for example with an impossible server name.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &dyn TlsClientConfig,
+        settings: &Settings,
+    ) -> Result<ConnKey, Alert> {
+        self.connect_with(now, &Connect { remote, server_name, tls, settings, token: &[] })
+    }
+
+    /// Like [`connect`](Self::connect), with everything that can be said.
+    ///
+    /// # Errors
+    /// When TLS cannot start, for example with an impossible server name.
+    pub fn connect_with(&mut self, now: Instant, start: &Connect<'_>) -> Result<ConnKey, Alert> {
+        let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
+        let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
+        let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None }).ok_or(full)?;
+        if let Some(conn) = self.conn_mut(key) {
+            conn.key = key;
+        }
+        self.stats.connected += 1;
+        self.handshakes += 1;
+        self.apply_routes(now, key);
+        self.tickable.push(key.index);
+        Ok(key)
+    }
+
+    fn note_handshake(&mut self, _key: ConnKey, was: bool, is: bool) {
+        if was && !is {
+            self.handshakes = self.handshakes.saturating_sub(1);
+        }
+    }
+
+    /// Carries out what a connection wants changed in the routes.
+    fn apply_routes(&mut self, now: Instant, key: ConnKey) {
+        let Some(Kind::Live(conn)) = self.table.get_mut(key).map(|e| &mut e.kind) else { return };
+        if conn.routes.is_empty() {
+            return;
+        }
+        for change in conn.routes.drain(..) {
+            match change {
+                RouteChange::Add(cid) => {
+                    let added = self.routes.add_own(&cid, key);
+                    debug_assert!(added, "64 random bits do not repeat");
+                }
+                RouteChange::Remove(cid) => {
+                    self.routes.remove(&cid, key);
+                    self.purgatory.insert(now, cid);
+                }
+                RouteChange::AddToken(token) => self.routes.add_token(token, key),
+                RouteChange::RemoveToken(token) => self.routes.remove_token(&token, key),
+            }
+        }
+    }
+
+    /// Frees a connection that is over.
+    fn free(&mut self, now: Instant, key: ConnKey) {
+        self.deadlines.remove(key.index);
+        let Some(entry) = self.table.remove(key) else { return };
+        let Kind::Live(mut conn) = entry.kind else { return };
+        while let Some(event) = conn.poll_event() {
+            self.events.push_back((key, event));
+        }
+        for cid in conn.own_cids() {
+            self.routes.remove(&cid, key);
+            self.purgatory.insert(now, cid);
+        }
+        for token in conn.reset_tokens() {
+            self.routes.remove_token(&token, key);
+        }
+        if self.env.merging == Some(key) {
+            self.env.merging = None;
+            self.env.merge.clear();
+        }
+        conn.release(&mut self.env);
+        self.stats.ended += 1;
+    }
+
+    fn conn_mut(&mut self, key: ConnKey) -> Option<&mut Connection> {
+        match &mut self.table.get_mut(key)?.kind {
+            Kind::Live(conn) => Some(conn),
+            Kind::Held(_) => None,
+        }
+    }
+
+    fn conn(&self, key: ConnKey) -> Option<&Connection> {
+        match &self.table.get(key)?.kind {
+            Kind::Live(conn) => Some(conn),
+            Kind::Held(_) => None,
+        }
+    }
+
+    /// From now on no new connection is taken; present ones go on.
+    pub fn set_cooldown(&mut self, cooldown: bool) {
+        self.cooldown = cooldown;
+    }
+
+    /// Connections of all states, held ones included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Routes of all kinds; zero when all connections are gone.
+    #[must_use]
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.stats
+    }
+
+    /// Buffers of all connections.
+    #[must_use]
+    pub fn pool_stats(&self) -> PoolStats {
+        self.env.pool.stats()
+    }
+}
+
+impl Held {
+    /// Keeps a further datagram of the first flight.
+    fn keep(&mut self, meta: &Meta, datagram: &[u8]) {
+        /// A ClientHello with post-quantum key shares takes two; a repetition of both may come.
+        const HELD_MAX: usize = 4;
+        if self.datagrams.len() < HELD_MAX && meta.remote == self.remote {
+            self.datagrams.push((Meta { stride: datagram.len(), ..*meta }, datagram.to_vec()));
+        }
+    }
+}

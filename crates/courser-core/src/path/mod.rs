@@ -3,8 +3,12 @@
 
 mod amplification;
 mod pmtud;
+mod state;
+mod token;
 mod validate;
 
 pub use amplification::Amplification;
 pub use pmtud::{Pmtud, Probe};
+pub use state::Path;
+pub use token::{Proof, TokenKey};
 pub use validate::{Challenges, Responses};

@@ -526,6 +526,12 @@ impl Recovery {
         freed
     }
 
+    /// Shows what the oldest unsettled packet of a space carried, so that a probe can carry it again. The packet stays
+    /// unsettled: nobody knows yet that it is lost.
+    pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(&[Record])) {
+        self.spaces[space.index()].sent.oldest_eliciting(|found| repeat(found.records));
+    }
+
     /// The connection moved to another path: what was learned about reordering and backoff is void. Packets on the old
     /// path stay known and are settled as usual.
     pub fn reset_for_path_change(&mut self, now: Instant) {

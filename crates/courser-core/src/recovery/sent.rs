@@ -549,6 +549,17 @@ impl SentHistory {
         self.trim();
     }
 
+    /// Shows the oldest unsettled packet that asked for an acknowledgement.
+    pub fn oldest_eliciting(&mut self, mut visit: impl FnMut(Found<'_>)) {
+        let wanted = |e: &Entry| e.state == State::Live && e.is_probe_wanting();
+        if let Some(old) = self.old.iter().find(|o| wanted(&o.entry)) {
+            return show(old.pn, &old.entry, &self.arena, &mut self.gather, &mut visit);
+        }
+        if let Some((pn, entry)) = (self.base..).zip(&self.ring).find(|(_, e)| wanted(e)) {
+            show(pn, entry, &self.arena, &mut self.gather, &mut visit);
+        }
+    }
+
     /// Gives memory back that an idle connection does not need.
     pub fn shrink(&mut self) {
         self.ring.shrink_to_fit();

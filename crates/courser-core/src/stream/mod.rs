@@ -7,6 +7,7 @@
 //! What costs what: a stream that has nothing to send is in no list and costs nothing per packet; a stream that nobody
 //! touched since a higher-numbered one opened it implicitly has no state at all; a closed one leaves a bit in a range set.
 
+pub mod crypto;
 pub mod flow;
 pub mod phase;
 pub mod recv_state;

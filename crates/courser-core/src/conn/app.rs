@@ -1,0 +1,168 @@
+//! What applications call, through the engine.
+
+use bytes::Bytes;
+
+use super::{ConnStats, Connection, Env, Life, PacketLog};
+use crate::crypto::Identity;
+use crate::error::{ApiMisuse, CloseReason};
+use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
+use crate::spans::Fate;
+use crate::stream::{Priority, Read, ReadError, WriteError};
+use crate::time::Instant;
+
+impl Connection {
+    fn check_open(&self) -> Result<(), ApiMisuse> {
+        if self.is_open() { Ok(()) } else { Err(ApiMisuse::Closing) }
+    }
+
+    pub(crate) fn open_stream(&mut self, dir: Dir) -> Result<Option<StreamId>, ApiMisuse> {
+        self.check_open()?;
+        if !self.peer_known {
+            return Err(ApiMisuse::HandshakePending);
+        }
+        Ok(self.streams.open(dir))
+    }
+
+    pub(crate) fn accept_stream(&mut self, dir: Dir) -> Option<StreamId> {
+        self.streams.accept(dir)
+    }
+
+    pub(crate) fn write(&mut self, env: &mut Env, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
+        self.check_open()?;
+        self.streams.write(id, data, &mut env.pool)
+    }
+
+    pub(crate) fn write_owned(&mut self, env: &mut Env, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+        self.check_open()?;
+        self.streams.write_owned(id, data, &mut env.pool)
+    }
+
+    pub(crate) fn send_room(&self, id: StreamId) -> Result<usize, WriteError> {
+        Ok(usize::try_from(self.streams.send_room(id)).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn cork(&mut self, id: StreamId, corked: bool) -> Result<(), WriteError> {
+        self.streams.cork(id, corked)
+    }
+
+    pub(crate) fn flush(&mut self, id: StreamId) -> Result<(), WriteError> {
+        self.streams.flush(id)
+    }
+
+    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+        self.check_open()?;
+        self.streams.finish(id)
+    }
+
+    pub(crate) fn reset(&mut self, env: &mut Env, id: StreamId, code: u64) -> Result<(), WriteError> {
+        self.check_open()?;
+        check_code(code)?;
+        Ok(self.streams.reset(id, code, &mut env.pool)?)
+    }
+
+    pub(crate) fn stop_sending(&mut self, env: &mut Env, id: StreamId, code: u64) -> Result<(), ReadError> {
+        self.check_open()?;
+        check_code(code)?;
+        Ok(self.streams.stop_sending(id, code, &mut env.pool)?)
+    }
+
+    pub(crate) fn read(&mut self, env: &mut Env, id: StreamId, out: &mut [u8]) -> Result<Read, ReadError> {
+        self.streams.read(id, out, &mut env.pool)
+    }
+
+    pub(crate) fn peek(&mut self, id: StreamId) -> Result<&[u8], ReadError> {
+        self.streams.peek(id)
+    }
+
+    pub(crate) fn consume(&mut self, env: &mut Env, id: StreamId, n: usize) -> Result<Read, ReadError> {
+        self.streams.consume(id, n, &mut env.pool)
+    }
+
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> Result<(), ApiMisuse> {
+        self.streams.set_priority(id, priority)
+    }
+
+    pub(crate) fn priority(&self, id: StreamId) -> Result<Priority, ApiMisuse> {
+        Ok(self.streams.priority(id))
+    }
+
+    pub(crate) fn send_datagram(&mut self, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
+        self.check_open()?;
+        let room = self.datagram_room();
+        self.datagrams.push(data, room)
+    }
+
+    pub(crate) fn datagram_max(&self) -> Option<usize> {
+        self.datagrams.payload_max(self.datagram_room())
+    }
+
+    pub(crate) fn read_datagram(&mut self) -> Option<Bytes> {
+        self.datagrams.read()
+    }
+
+    pub(crate) fn poll_datagram_fate(&mut self) -> Option<(u64, Fate)> {
+        self.datagrams.poll_fate()
+    }
+
+    /// Closes with the application's code and reason; the peer sees both verbatim.
+    pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &[u8]) -> Result<(), ApiMisuse> {
+        check_code(code)?;
+        self.begin_close(now, CloseReason::LocalApplication { code, reason: reason.to_vec() });
+        Ok(())
+    }
+
+    /// Asks for a packet that elicits an acknowledgement.
+    pub(crate) fn ping(&mut self) -> Result<(), ApiMisuse> {
+        self.check_open()?;
+        self.ping = true;
+        Ok(())
+    }
+
+    /// Starts a key update; an error when the rules do not allow one now.
+    pub(crate) fn update_keys(&mut self, env: &mut Env, now: Instant) -> Result<(), ApiMisuse> {
+        self.check_open()?;
+        self.keys.initiate_update(env.keys.as_ref(), now).map_err(|_| ApiMisuse::HandshakePending)
+    }
+
+    pub(crate) fn stats(&self) -> ConnStats {
+        let path = &self.path;
+        ConnStats {
+            rtt: path.rtt.smoothed(),
+            min_rtt: path.rtt.min(),
+            congestion_window: path.congestion.window(),
+            bytes_in_flight: path.congestion.in_flight(),
+            mtu: path.pmtud.current(),
+            ecn: path.ecn.wants_mark(),
+            ..self.stats
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn remote(&self) -> core::net::SocketAddr {
+        self.path.remote()
+    }
+
+    pub(crate) fn packet_log(&self) -> &PacketLog {
+        &self.log
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self.life, Life::Handshaking)
+    }
+
+    /// Takes a token for a later connection that the server sent.
+    pub(crate) fn take_token(&mut self) -> Option<Box<[u8]>> {
+        self.new_token.take()
+    }
+}
+
+fn check_code(code: u64) -> Result<(), ApiMisuse> {
+    if code <= VARINT_MAX { Ok(()) } else { Err(ApiMisuse::CodeTooLarge) }
+}

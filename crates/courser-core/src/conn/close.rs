@@ -1,0 +1,103 @@
+//! Closing and draining (RFC 9000 section 10).
+//!
+//! The first reason is kept. A connection that closes builds one datagram with CONNECTION_CLOSE at every level whose keys
+//! it has, keeps nothing but that datagram, and repeats it in answer to the first, second, fourth, eighth … packet. A
+//! connection that the peer closed is silent. Both end after three probe timeouts.
+
+use super::{Connection, Event, Life};
+use crate::error::{CloseReason, TransportCode};
+use crate::ids::Level;
+use crate::packetiser::Close;
+use crate::time::Instant;
+
+/// How many probe timeouts closing and draining last.
+const CLOSE_PTOS: u32 = 3;
+
+impl Connection {
+    /// Begins to close; does nothing when it does so already.
+    pub(crate) fn begin_close(&mut self, now: Instant, reason: CloseReason) {
+        if !self.is_open() {
+            return;
+        }
+        self.set_reason(reason);
+        //= rfc9000#10.2-1
+        let until = now + self.pto() * CLOSE_PTOS;
+        self.life =
+            Life::Closing { until: Some(until), packet: Box::default(), answer_at: 1, received: 0, answer: true };
+        self.tls = None;
+    }
+
+    /// The peer closed: nothing is sent any more.
+    pub(super) fn on_peer_close(&mut self, now: Instant, reason: CloseReason) {
+        if !self.is_open() {
+            return;
+        }
+        self.set_reason(reason);
+        //= rfc9000#10.2.2-1
+        self.life = Life::Draining { until: now + self.pto() * CLOSE_PTOS };
+        self.tls = None;
+    }
+
+    /// A stateless reset came.
+    pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
+        //= rfc9000#10.3.1-4
+        self.on_peer_close(now, CloseReason::StatelessReset);
+    }
+
+    /// Ends without a word and without delay.
+    pub(super) fn end_silently(&mut self, reason: CloseReason) {
+        if self.is_open() {
+            self.set_reason(reason);
+        }
+        self.life = Life::Ended;
+        self.tls = None;
+    }
+
+    fn set_reason(&mut self, reason: CloseReason) {
+        if self.reason.is_none() {
+            self.events.push_back(Event::Closed(reason.clone()));
+            self.reason = Some(reason);
+        }
+    }
+
+    /// A datagram came for a connection that is closing: answered at a falling rate.
+    pub(super) fn on_datagram_while_closing(&mut self) {
+        if let Life::Closing { answer_at, received, answer, packet, .. } = &mut self.life {
+            *received = received.saturating_add(1);
+            //= rfc9000#10.2.1-1
+            if *received >= *answer_at && !packet.is_empty() {
+                *answer = true;
+                *answer_at = answer_at.saturating_mul(2);
+                *received = 0;
+            }
+        }
+    }
+
+    /// The CONNECTION_CLOSE frame for a level.
+    pub(super) fn close_frame(reason: &CloseReason, level: Level) -> Close<'_> {
+        let transport =
+            |code: TransportCode, frame_type, reason| Close { code: code.0, frame_type: Some(frame_type), reason };
+        match reason {
+            CloseReason::LocalApplication { code, reason } if level == Level::OneRtt => {
+                Close { code: *code, frame_type: None, reason }
+            }
+            //= rfc9000#10.2.3-5
+            //= rfc9000#10.2.3-6
+            CloseReason::LocalApplication { .. } => transport(TransportCode::APPLICATION_ERROR, 0, &[]),
+            CloseReason::Violation(v) => transport(v.code, v.frame_type, v.reason.as_bytes()),
+            CloseReason::Tls { alert, reason } => {
+                // Our reason may quote local names; the peer gets the alert and a short text.
+                let _ = reason;
+                transport(TransportCode::tls_alert(*alert), 0x06, b"TLS")
+            }
+            CloseReason::Refused => transport(TransportCode::CONNECTION_REFUSED, 0, &[]),
+            CloseReason::Internal(_) => transport(TransportCode::INTERNAL_ERROR, 0, &[]),
+            _ => transport(TransportCode::NO_ERROR, 0, &[]),
+        }
+    }
+
+    /// Why it ended or ends.
+    pub(crate) fn close_reason(&self) -> Option<&CloseReason> {
+        self.reason.as_ref()
+    }
+}

@@ -1,0 +1,302 @@
+//! The fate of sent packets goes to the owners of what they carried (seed: frame-in-flight dispatcher).
+
+use super::{Connection, Env, Handshake};
+use crate::ack::merge::AckRanges;
+use crate::ack::schedule::AckSchedule;
+use crate::buf::pool::ChunkPool;
+use crate::cc::{AckSample, RttSnapshot};
+use crate::control::{ControlQueue, Once};
+use crate::datagram::DatagramQueue;
+use crate::error::PeerViolation;
+use crate::ids::{Level, Space};
+use crate::observe::{Event as Observed, Interest, Kind, Observer};
+use crate::recovery::{AckOutcome, Context, Freed, Settled, timer::TimeoutOutcome};
+use crate::spans::{Fate, FrameKind, Record};
+use crate::stream::Streams;
+use crate::stream::crypto::CryptoStream;
+use crate::time::Instant;
+
+use super::stats::ConnStats;
+
+/// Frames of the connection that streams ask for again with fresh values.
+const CONN_FRAMES: [FrameKind; 6] = [
+    FrameKind::MaxData,
+    FrameKind::MaxStreamsBidi,
+    FrameKind::MaxStreamsUni,
+    FrameKind::DataBlocked,
+    FrameKind::StreamsBlockedBidi,
+    FrameKind::StreamsBlockedUni,
+];
+
+/// Owners of frames, as disjoint fields of the connection, while recovery tells fates.
+struct Owners<'a> {
+    acks: &'a mut [AckSchedule; 3],
+    streams: &'a mut Streams,
+    control: &'a mut ControlQueue,
+    datagrams: &'a mut DatagramQueue,
+    done: &'a mut Once,
+    handshake: Option<&'a mut Handshake>,
+    late_crypto: Option<&'a mut CryptoStream>,
+    stats: &'a mut ConnStats,
+    pool: &'a mut ChunkPool,
+}
+
+impl Owners<'_> {
+    /// One packet's fate, to each owner.
+    fn settle(&mut self, fate: Fate, settled: &Settled<'_>) {
+        for record in settled.records {
+            self.settle_record(fate, settled.space, record);
+        }
+        let frames = settled.packet.frames;
+        if frames.contains(FrameKind::HandshakeDone) {
+            self.done.settle(fate);
+        }
+        for kind in CONN_FRAMES {
+            if frames.contains(kind) {
+                self.streams.on_frame_fate(kind, fate);
+            }
+        }
+        match (fate, settled.spurious) {
+            (Fate::Lost, _) => {
+                self.stats.lost_packets += 1;
+                self.stats.lost_bytes += u64::from(settled.packet.size);
+            }
+            (Fate::Acked, true) => self.stats.spurious_losses += 1,
+            _ => {}
+        }
+    }
+
+    fn settle_record(&mut self, fate: Fate, space: Space, record: &Record) {
+        match *record {
+            Record::Stream(span) => {
+                if fate == Fate::Lost {
+                    self.stats.retransmitted_bytes += u64::from(span.len);
+                }
+                self.streams.on_span(fate, &span, self.pool);
+            }
+            Record::Ack(largest) => {
+                if fate == Fate::Acked {
+                    self.acks[space.index()].on_ack_of_ack(largest);
+                }
+            }
+            Record::Crypto { level, offset, len } => {
+                let crypto = match level {
+                    Level::Initial => self.handshake.as_deref_mut().map(|h| &mut h.crypto[0]),
+                    Level::Handshake => self.handshake.as_deref_mut().map(|h| &mut h.crypto[1]),
+                    _ => self.late_crypto.as_deref_mut(),
+                };
+                if let Some(crypto) = crypto {
+                    crypto.settle(fate, offset, len, self.pool);
+                }
+            }
+            Record::ResetStream(id) => self.streams.on_reset_fate(id, fate, self.pool),
+            Record::StopSending(id) => self.streams.on_stop_fate(id, fate, self.pool),
+            Record::MaxStreamData(id) => self.streams.on_max_stream_data_fate(id, fate),
+            Record::StreamDataBlocked(id) => self.streams.on_blocked_fate(id, fate),
+            Record::Item(id) => match fate {
+                Fate::Lost => self.control.mark_lost(id, None),
+                Fate::Acked | Fate::Discarded => self.control.release(id),
+            },
+            Record::Datagram(number) => self.datagrams.settle(fate, number),
+        }
+    }
+}
+
+/// Tells an observer about fates; costs one test of a bit when nobody wants them.
+struct Watch<'a> {
+    interest: Interest,
+    observer: Option<&'a mut Box<dyn Observer>>,
+    key: crate::ids::ConnKey,
+    now: Instant,
+}
+
+impl Watch<'_> {
+    fn fate(&mut self, fate: Fate, settled: &Settled<'_>) {
+        if self.interest.wants(Kind::PacketFate)
+            && let Some(observer) = self.observer.as_mut()
+        {
+            let event = Observed::PacketFate { level: settled.packet.level, pn: settled.pn, fate };
+            observer.on(self.now, self.key, &event);
+        }
+    }
+}
+
+/// Splits a connection into recovery with its path, and the owners; and an environment into pool and observer.
+macro_rules! split {
+    ($conn:expr, $env:expr, $now:expr => $owners:ident, $watch:ident) => {
+        #[allow(unused_mut)]
+        let mut $owners = Owners {
+            acks: &mut $conn.acks,
+            streams: &mut $conn.streams,
+            control: &mut $conn.control,
+            datagrams: &mut $conn.datagrams,
+            done: &mut $conn.handshake_done,
+            handshake: $conn.handshake.as_deref_mut(),
+            late_crypto: $conn.late_crypto.as_deref_mut(),
+            stats: &mut $conn.stats,
+            pool: &mut $env.pool,
+        };
+        #[allow(unused_mut)]
+        let mut $watch = Watch { interest: $env.interest, observer: $env.observer.as_mut(), key: $conn.key, now: $now };
+    };
+}
+
+impl Connection {
+    /// What recovery has to know of the connection.
+    pub(super) fn recovery_context(&self) -> Context {
+        Context {
+            path: crate::ids::PathId(0),
+            max_ack_delay: core::time::Duration::from_millis(self.peer.max_ack_delay_ms),
+            handshake_confirmed: self.confirmed,
+            has_handshake_keys: self.keys.has_send(Level::Handshake),
+            peer_validated_address: self.side.is_server()
+                || self.confirmed
+                || self.recovery.largest_acked(Space::Handshake).is_some(),
+            amplification_blocked: self.side.is_server() && self.path.amplification.room() == 0,
+        }
+    }
+
+    /// Handles an ACK frame, or several that were merged.
+    pub(super) fn process_acks(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        ranges: &AckRanges,
+    ) -> Result<(), PeerViolation> {
+        let cx = self.recovery_context();
+        let outcome = {
+            split!(self, env, now => owners, watch);
+            self.recovery.on_ack(now, ranges, &mut self.path.rtt, &cx, &mut |fate, settled| {
+                watch.fate(fate, &settled);
+                owners.settle(fate, &settled);
+            })?
+        };
+        let tally = &outcome.paths[0];
+        let ce = self.path.ecn.on_ack(ranges.space(), tally.acked_ect, ranges.ecn(), outcome.largest_increased);
+        if ce > 0
+            && let Some(sent) = tally.acked_sent
+        {
+            self.stats.congestion_events += 1;
+            self.path.congestion.on_ecn_ce(now, sent);
+        }
+        self.on_outcome(env, now, &outcome);
+        Ok(())
+    }
+
+    /// The loss detection timer fired.
+    pub(super) fn on_loss_timer(&mut self, env: &mut Env, now: Instant) {
+        let cx = self.recovery_context();
+        let outcome = {
+            split!(self, env, now => owners, watch);
+            self.recovery.on_timeout(now, &mut self.path.rtt, &cx, &mut |fate, settled| {
+                watch.fate(fate, &settled);
+                owners.settle(fate, &settled);
+            })
+        };
+        match outcome {
+            TimeoutOutcome::NotDue => {}
+            TimeoutOutcome::Lost(outcome) => self.on_outcome(env, now, &outcome),
+            TimeoutOutcome::Probe { space, count } => {
+                self.stats.ptos += 1;
+                self.probes[space.index()] = self.probes[space.index()].max(count);
+                self.prepare_probe(env, space);
+            }
+        }
+    }
+
+    /// Makes sure that a probe has something useful to say: new data goes first, else what was in the oldest packet.
+    fn prepare_probe(&mut self, env: &mut Env, space: Space) {
+        match space {
+            Space::Initial | Space::Handshake => {
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.crypto[space.index()].repeat_unacked();
+                }
+            }
+            Space::Data => {
+                if self.streams.has_data() {
+                    return;
+                }
+                split!(self, env, Instant::ZERO => owners, watch);
+                let _ = &watch;
+                self.recovery.repeat_oldest(space, &mut |records| {
+                    for record in records {
+                        // A datagram is never repeated, and an ACK is made anew.
+                        if !matches!(record, Record::Datagram(_) | Record::Ack(_)) {
+                            owners.settle_record(Fate::Lost, space, record);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Sums of acknowledged and lost bytes go to congestion control.
+    fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome) {
+        let path = &mut self.path;
+        let tally = &outcome.paths[0];
+        if let Some(sent) = tally.spurious_sent {
+            path.congestion.on_spurious(tally.spurious_bytes, sent);
+        }
+        if let Some(sent) = tally.lost_sent {
+            let before = path.congestion.window();
+            path.congestion.on_lost(now, tally.lost_bytes, sent, outcome.persistent_congestion);
+            self.stats.congestion_events += u64::from(path.congestion.window() < before);
+        }
+        if tally.released_bytes > 0 {
+            path.congestion.on_discarded(tally.released_bytes);
+        }
+        if let Some(sent) = tally.acked_sent {
+            let sample = AckSample {
+                bytes: tally.acked_bytes,
+                sent,
+                rtt: RttSnapshot {
+                    latest: path.rtt.latest(),
+                    fresh: outcome.rtt_sampled,
+                    smoothed: path.rtt.smoothed(),
+                    min: path.rtt.min(),
+                },
+            };
+            path.congestion.on_acked(now, &sample);
+        }
+        if tally.lost_ect > 0 {
+            path.ecn.on_lost(tally.lost_ect);
+        }
+        self.path.update_pacer(now);
+        self.on_mtu_outcome(now, outcome);
+        self.streams.set_send_target(2 * self.path.congestion.window());
+        let (window, in_flight) = (self.path.congestion.window(), self.path.congestion.in_flight());
+        let srtt_us = crate::time::micros(self.path.rtt.smoothed());
+        env.observe(now, self.key, Kind::Congestion, || Observed::Congestion { window, in_flight, srtt_us });
+    }
+
+    fn on_mtu_outcome(&mut self, now: Instant, outcome: &AckOutcome) {
+        let mut changed = false;
+        if let Some((_, size)) = outcome.mtu_acked {
+            changed = self.path.pmtud.on_probe_acked(now, size);
+        }
+        if let Some((_, size)) = outcome.mtu_lost {
+            self.path.pmtud.on_probe_lost(now, size, false);
+        }
+        if outcome.newly_acked > 0 {
+            self.path.pmtud.on_acked(self.path.pmtud.current());
+        } else if outcome.lost > 0 && self.recovery.pto_count() > 0 {
+            changed |= self.path.pmtud.on_lost(now, self.path.pmtud.current(), false);
+        }
+        if changed {
+            self.apply_mtu(now);
+        }
+    }
+
+    pub(super) fn apply_mtu(&mut self, now: Instant) {
+        let mtu = self.path.pmtud.current();
+        self.path.congestion.set_mtu(mtu);
+        self.path.update_pacer(now);
+        self.streams.set_full_frame(self.datagram_room() as u64);
+        self.datagrams.drop_oversized(self.datagram_room());
+    }
+
+    /// Packets left the flight without saying anything about the path.
+    pub(super) fn on_freed(&mut self, freed: &Freed) {
+        self.path.congestion.on_discarded(freed.bytes[0]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The last packets each way, for a look back after an error.
+
+use crate::ids::{Level, PacketNumber};
+use crate::time::Instant;
+
+/// Packets that are remembered each way.
+const LOGGED: usize = 16;
+
+/// A packet in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// When it was sent or received.
+    pub time: Instant,
+    /// Its level.
+    pub level: Level,
+    /// Its number.
+    pub pn: PacketNumber,
+    /// Bytes with header and tag.
+    pub size: u16,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Ring {
+    /// Allocated with the first packet.
+    entries: Vec<Logged>,
+    next: usize,
+}
+
+impl Ring {
+    fn push(&mut self, entry: Logged) {
+        if self.entries.len() < LOGGED {
+            if self.entries.is_empty() {
+                self.entries.reserve_exact(LOGGED);
+            }
+            self.entries.push(entry);
+        } else {
+            self.entries[self.next] = entry;
+        }
+        self.next = (self.next + 1) % LOGGED;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Logged> + '_ {
+        let (new, old) = self.entries.split_at(self.next.min(self.entries.len()));
+        old.iter().chain(new).copied()
+    }
+}
+
+/// The last sixteen packets in each direction, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct PacketLog {
+    sent: Ring,
+    received: Ring,
+}
+
+impl PacketLog {
+    pub(super) fn sent(&mut self, time: Instant, level: Level, pn: PacketNumber, size: usize) {
+        self.sent.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
+    }
+
+    pub(super) fn received(&mut self, time: Instant, level: Level, pn: PacketNumber, size: usize) {
+        self.received.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
+    }
+
+    /// The last packets that were sent.
+    pub fn last_sent(&self) -> impl Iterator<Item = Logged> + '_ {
+        self.sent.iter()
+    }
+
+    /// The last packets that were received.
+    pub fn last_received(&self) -> impl Iterator<Item = Logged> + '_ {
+        self.received.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_sixteen_stay_in_order() {
+        let mut log = PacketLog::default();
+        for pn in 0..40 {
+            log.sent(Instant::from_micros(pn), Level::OneRtt, pn, 1200);
+        }
+        log.received(Instant::ZERO, Level::Initial, 7, 100_000);
+        assert!(log.last_sent().map(|l| l.pn).eq(24..40));
+        assert_eq!(log.last_received().map(|l| (l.pn, l.size)).collect::<Vec<_>>(), [(7, u16::MAX)]);
+    }
+}

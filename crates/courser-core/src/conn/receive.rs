@@ -1,0 +1,294 @@
+//! A datagram in: packet by packet.
+
+use core::ops::Range;
+
+use super::frames::Carrier;
+use super::handshake::Retry;
+use super::{Connection, Env, Life, Stashed};
+use crate::cid::OWN_CID_LEN;
+use crate::crypto::TAG_LEN;
+use crate::error::{CloseReason, PeerViolation, TransportCode};
+use crate::ids::{Cid, Ecn, Level};
+use crate::observe::{Event as Observed, Kind};
+use crate::packetiser::Meta;
+use crate::protect::{KEEP_OLD_KEYS_PTOS, OpenError, Opened};
+use crate::spans::FrameSet;
+use crate::time::Instant;
+use crate::wire::Reader;
+use crate::wire::frame::{self, Extensions};
+use crate::wire::header::{self, Header};
+
+/// Packets that wait for keys, at most; what a flight of the peer can have in the air before its keys are here.
+const STASH_MAX: usize = 16;
+
+/// Whether a datagram was of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A packet in it was understood, or kept.
+    Handled,
+    /// Nothing in it could be opened: it may be a stateless reset.
+    Opaque,
+}
+
+/// Where one packet lies in its datagram.
+struct Packet {
+    level: Level,
+    dcid: Cid,
+    pn_at: usize,
+    end: usize,
+}
+
+impl Connection {
+    /// Takes a datagram that was routed here. The bytes are decrypted in place.
+    pub(crate) fn receive(&mut self, env: &mut Env, now: Instant, meta: &Meta, datagram: &mut [u8]) -> Received {
+        self.stats.received.datagrams += 1;
+        self.stats.received.bytes += datagram.len() as u64;
+        match &mut self.life {
+            Life::Handshaking | Life::Established => {}
+            Life::Closing { .. } => {
+                self.on_datagram_while_closing();
+                return Received::Handled;
+            }
+            Life::Draining { .. } | Life::Ended => return Received::Handled,
+        }
+        if meta.remote != self.path.remote() {
+            // A client drops what comes from elsewhere; a server does so as long as paths do not move.
+            //= rfc9000#9-5
+            self.stats.dropped_address += 1;
+            return Received::Handled;
+        }
+        //= rfc9000#8.1-2
+        self.path.amplification.on_received(datagram.len());
+        self.receive_packets(env, now, meta, datagram)
+    }
+
+    fn receive_packets(&mut self, env: &mut Env, now: Instant, meta: &Meta, datagram: &mut [u8]) -> Received {
+        let mut first_dcid = None;
+        let mut outcome = Received::Opaque;
+        let whole = datagram.len();
+        let mut rest = datagram;
+        while !rest.is_empty() && self.is_open() {
+            let Some(packet) = self.next_packet(env, now, rest, whole) else { break };
+            //= rfc9000#12.2-4
+            if first_dcid.is_some_and(|cid| cid != packet.dcid) {
+                self.stats.dropped_packets += 1;
+                break;
+            }
+            first_dcid = Some(packet.dcid);
+            let (bytes, tail) = rest.split_at_mut(packet.end);
+            if self.receive_packet(env, now, meta.ecn, bytes, &packet) {
+                outcome = Received::Handled;
+            }
+            rest = tail;
+        }
+        outcome
+    }
+
+    /// Reads the next header; handles what is no packet with frames. `None` ends the datagram.
+    fn next_packet(&mut self, env: &mut Env, now: Instant, bytes: &[u8], whole: usize) -> Option<Packet> {
+        match header::decode(bytes, OWN_CID_LEN) {
+            Ok(Header::Short { dcid, pn_at }) => Some(Packet { level: Level::OneRtt, dcid, pn_at, end: bytes.len() }),
+            Ok(Header::Initial(long) | Header::ZeroRtt(long) | Header::Handshake(long)) => {
+                //= rfc9000#14.1-3
+                let short_initial = self.side.is_server() && long.level == Level::Initial && whole < 1200;
+                if long.version != self.version || short_initial || !self.check_peer_cid(&long.scid) {
+                    self.stats.dropped_packets += 1;
+                    return None;
+                }
+                Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
+            }
+            Ok(Header::Retry { version, dcid, scid, token, tag, without_tag }) => {
+                if self.side.is_client() && version == self.version && self.local_cids.first().cid == dcid {
+                    self.on_retry(env, now, &Retry { scid, token, tag: &tag, without_tag });
+                }
+                None
+            }
+            Ok(Header::VersionNegotiation { dcid, scid, versions }) => {
+                if self.side.is_client() {
+                    self.on_version_negotiation(dcid, scid, versions);
+                }
+                None
+            }
+            Ok(Header::UnknownVersion { .. }) | Err(_) => {
+                self.stats.dropped_packets += 1;
+                None
+            }
+        }
+    }
+
+    /// Whether a long header's source connection ID is the peer's; the first one is learnt when its packet is authentic.
+    fn check_peer_cid(&self, scid: &Cid) -> bool {
+        //= rfc9000#7.2-3
+        self.handshake.as_ref().is_none_or(|h| !h.peer_cid_known || h.peer_first_cid == *scid)
+    }
+
+    /// Opens a packet and handles its frames. Returns whether it was authentic or kept.
+    fn receive_packet(&mut self, env: &mut Env, now: Instant, ecn: Ecn, bytes: &mut [u8], packet: &Packet) -> bool {
+        let space = packet.level.space();
+        let expected = self.acks[space.index()].history().largest().map_or(0, |largest| largest + 1);
+        match self.keys.open(env.keys.as_ref(), packet.level, bytes, packet.pn_at, expected) {
+            Ok(opened) => {
+                self.on_opened(env, now, ecn, bytes, packet, &opened);
+                true
+            }
+            Err(OpenError::NoKeys) => self.stash(packet.level, bytes),
+            Err(OpenError::TooShort | OpenError::NotAuthentic) => {
+                self.stats.undecryptable += 1;
+                false
+            }
+            Err(OpenError::Violation(violation)) => {
+                self.fail(now, violation);
+                true
+            }
+        }
+    }
+
+    fn on_opened(&mut self, env: &mut Env, now: Instant, ecn: Ecn, bytes: &[u8], packet: &Packet, opened: &Opened) {
+        let space = packet.level.space();
+        //= rfc9000#12.3-4
+        //= rfc9000#12.3-5
+        if self.acks[space.index()].is_duplicate(opened.pn) {
+            self.stats.duplicates += 1;
+            return;
+        }
+        self.stats.received.packets += 1;
+        if opened.updated {
+            let keep = self.pto() * KEEP_OLD_KEYS_PTOS;
+            self.keys.keep_previous_until(now + keep);
+        }
+        self.on_authentic(now, packet.level, bytes);
+        let carrier = Carrier { level: packet.level, dcid: packet.dcid, generation: opened.generation, received: now };
+        match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
+            Ok(frames) => self.on_processed(env, now, ecn, packet, opened, frames),
+            Err(violation) => self.fail(now, violation),
+        }
+        self.log.received(now, packet.level, opened.pn, packet.end);
+    }
+
+    /// What an authentic packet says before its frames are read.
+    fn on_authentic(&mut self, now: Instant, level: Level, bytes: &[u8]) {
+        //= rfc9000#10.1-1
+        self.last_activity = now;
+        self.eliciting_since_receive = false;
+        if level == Level::Handshake && self.side.is_server() {
+            // Only somebody who read our Initial can send a Handshake packet.
+            self.path.amplification.validate();
+        }
+        if let Some(handshake) = self.handshake.as_mut().filter(|h| !h.peer_cid_known)
+            && let Some(scid) = header::decode(bytes, OWN_CID_LEN).ok().and_then(|h| h.long().map(|l| l.scid))
+        {
+            //= rfc9000#7.2-4
+            handshake.peer_cid_known = true;
+            handshake.peer_first_cid = scid;
+            self.remote_cids.replace_first(scid);
+        }
+    }
+
+    fn receive_frames(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        carrier: &Carrier,
+        payload: &[u8],
+    ) -> Result<FrameSet, PeerViolation> {
+        //= rfc9000#12.4-2
+        if payload.is_empty() {
+            return Err(PeerViolation::new(
+                TransportCode::PROTOCOL_VIOLATION,
+                "a packet has no frames",
+                "rfc9000#12.4",
+            ));
+        }
+        let extensions =
+            Extensions { max_datagram_frame: self.settings.max_datagram_frame.into(), min_ack_delay_us: None };
+        let mut frames = FrameSet::EMPTY;
+        let mut reader = Reader::new(payload);
+        while !reader.is_empty() {
+            let frame = frame::parse(&mut reader, extensions)?;
+            //= rfc9000#12.4-3
+            let frame_type = frame.type_id();
+            frame::check_permitted(frame.kind(), carrier.level).map_err(|v| v.in_frame(frame_type))?;
+            frames.insert(frame.kind());
+            self.on_frame(env, now, carrier, frame).map_err(|v| v.in_frame(frame_type))?;
+            if !self.is_open() {
+                break;
+            }
+        }
+        Ok(frames)
+    }
+
+    fn on_processed(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        ecn: Ecn,
+        packet: &Packet,
+        opened: &Opened,
+        frames: FrameSet,
+    ) {
+        let space = packet.level.space();
+        self.acks[space.index()].on_packet(now, opened.pn, frames.is_ack_eliciting(), ecn);
+        let size = packet.end;
+        let (level, pn) = (packet.level, opened.pn);
+        env.observe(now, self.key, Kind::PacketReceived, || Observed::PacketReceived { level, pn, size, frames });
+        if !self.is_open() {
+            return;
+        }
+        if packet.level == Level::Handshake && self.side.is_server() {
+            //= rfc9001#4.9.1-2
+            self.discard(env, now, Level::Initial);
+        }
+        self.after_handshake_packet(env, now);
+    }
+
+    /// Keeps a packet whose keys may come; false when it is of no use.
+    fn stash(&mut self, level: Level, bytes: &[u8]) -> bool {
+        let complete = !matches!(self.life, Life::Handshaking);
+        let Some(handshake) = self.handshake.as_mut() else { return false };
+        let may_come = match level {
+            Level::Handshake => !complete,
+            Level::OneRtt => !complete,
+            Level::Initial | Level::ZeroRtt => false,
+        };
+        if !may_come || handshake.stash.len() >= STASH_MAX || bytes.len() < TAG_LEN {
+            self.stats.dropped_packets += 1;
+            return false;
+        }
+        handshake.stash.push(Stashed { level, bytes: bytes.into() });
+        true
+    }
+
+    /// Handles kept packets of a level whose keys came.
+    pub(super) fn unstash(&mut self, env: &mut Env, now: Instant, level: Level) {
+        let Some(handshake) = self.handshake.as_mut() else { return };
+        let mut ready: Vec<Stashed> = Vec::new();
+        let mut at = 0;
+        while at < handshake.stash.len() {
+            if handshake.stash[at].level == level {
+                ready.push(handshake.stash.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        for mut kept in ready {
+            let Some(packet) = packet_of(&kept) else { continue };
+            self.receive_packet(env, now, Ecn::NotEct, &mut kept.bytes, &packet);
+        }
+    }
+
+    /// The peer broke a rule: the connection closes with its code.
+    pub(super) fn fail(&mut self, now: Instant, violation: PeerViolation) {
+        self.begin_close(now, CloseReason::Violation(violation));
+    }
+}
+
+fn packet_of(kept: &Stashed) -> Option<Packet> {
+    let whole: Range<usize> = 0..kept.bytes.len();
+    match header::decode(&kept.bytes, OWN_CID_LEN).ok()? {
+        Header::Short { dcid, pn_at } => Some(Packet { level: Level::OneRtt, dcid, pn_at, end: whole.end }),
+        Header::Handshake(long) => {
+            Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! Making a connection.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+
+use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
+use crate::ack::ping::AckPing;
+use crate::ack::schedule::AckSchedule;
+use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
+use crate::config::{Settings, TransportParams, VersionInformation};
+use crate::control::{ControlQueue, Once};
+use crate::crypto::{Alert, TlsClientConfig, TlsServerConfig};
+use crate::datagram::DatagramQueue;
+use crate::ids::{Cid, ConnKey, Level, Side, Space, Version};
+use crate::path::Path;
+use crate::protect::{AeadLimits, KeySlots};
+use crate::recovery::Recovery;
+use crate::stream::Streams;
+use crate::time::Instant;
+use crate::wire::params;
+
+/// What a client needs to begin.
+#[derive(Clone, Copy)]
+pub struct Connect<'a> {
+    /// The server's address.
+    pub remote: SocketAddr,
+    /// A DNS name or an address, as the server's certificate has it.
+    pub server_name: &'a str,
+    /// Starts the TLS session.
+    pub tls: &'a dyn TlsClientConfig,
+    /// Settings of the connection.
+    pub settings: &'a Settings,
+    /// From an earlier connection to that server ([`Engine::take_token`](crate::engine::Engine::take_token)); may be
+    /// empty.
+    pub token: &'a [u8],
+}
+
+/// What a server knows from the first Initial that was let in.
+pub(crate) struct ServerStart<'a> {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) tls: &'a dyn TlsServerConfig,
+    pub(crate) settings: &'a Settings,
+    pub(crate) version: Version,
+    /// Destination connection ID of this Initial: the client's choice, or ours when a Retry came before.
+    pub(crate) dcid: Cid,
+    /// The client's connection ID.
+    pub(crate) scid: Cid,
+    /// The client's first choice, when a Retry came before.
+    pub(crate) retried_from: Option<Cid>,
+    /// A token proved the address.
+    pub(crate) validated: bool,
+}
+
+struct Parts {
+    key: ConnKey,
+    side: Side,
+    version: Version,
+    path: Path,
+    local: Cid,
+    remote: Cid,
+    handshake: Handshake,
+}
+
+impl Connection {
+    /// A client's connection; its first flight is ready to be sent.
+    ///
+    /// # Errors
+    /// When TLS cannot start, for example with an impossible server name.
+    pub(crate) fn client(env: &mut Env, now: Instant, key: ConnKey, start: &Connect<'_>) -> Result<Box<Self>, Alert> {
+        let version = start.settings.versions.first().copied().unwrap_or(Version::V1);
+        let local = fresh_cid(env);
+        //= rfc9000#7.2-1
+        let original = fresh_cid(env);
+        let params = TransportParams { initial_scid: Some(local), ..local_params(start.settings, version) };
+        let mut encoded = Vec::with_capacity(256);
+        params::encode(&params, Side::Client, env.random_u64(), &mut encoded);
+        let tls = start.tls.start(version, start.server_name, &encoded)?;
+        let handshake = new_handshake(now, start.settings, original, start.token);
+        let path = Path::new(start.remote, None, true, start.settings, now);
+        let parts = Parts { key, side: Side::Client, version, path, local, remote: original, handshake };
+        let mut conn = Self::assemble(now, parts, start.settings);
+        conn.tls = Some(tls);
+        conn.keys.install_initial(env.keys.as_ref(), version, &original);
+        conn.feed_tls(env, now, Level::Initial);
+        Ok(conn)
+    }
+
+    /// A server's connection for an admitted Initial, which has to be passed to [`receive`](Self::receive) next.
+    ///
+    /// # Errors
+    /// When TLS cannot start.
+    pub(crate) fn server(
+        env: &mut Env,
+        now: Instant,
+        key: ConnKey,
+        start: &ServerStart<'_>,
+    ) -> Result<Box<Self>, Alert> {
+        let local = fresh_cid(env);
+        let token = env.reset_token(&local);
+        let params = TransportParams {
+            initial_scid: Some(local),
+            original_dcid: Some(start.retried_from.unwrap_or(start.dcid)),
+            retry_scid: start.retried_from.map(|_| start.dcid),
+            reset_token: Some(token),
+            ..local_params(start.settings, start.version)
+        };
+        let mut encoded = Vec::with_capacity(256);
+        params::encode(&params, Side::Server, env.random_u64(), &mut encoded);
+        let tls = start.tls.start(start.version, &encoded)?;
+        let mut handshake = new_handshake(now, start.settings, start.dcid, &[]);
+        handshake.peer_cid_known = true;
+        handshake.peer_first_cid = start.scid;
+        let path = Path::new(start.remote, start.local, start.validated, start.settings, now);
+        let (side, version) = (Side::Server, start.version);
+        let parts = Parts { key, side, version, path, local, remote: start.scid, handshake };
+        let mut conn = Self::assemble(now, parts, start.settings);
+        conn.tls = Some(tls);
+        conn.keys.install_initial(env.keys.as_ref(), version, &start.dcid);
+        Ok(conn)
+    }
+
+    fn assemble(now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
+        Box::new(Self {
+            key: parts.key,
+            side: parts.side,
+            version: parts.version,
+            life: Life::Handshaking,
+            reason: None,
+            handshake: Some(Box::new(parts.handshake)),
+            tls: None,
+            late_crypto: None,
+            confirmed: false,
+            keys: KeySlots::new(parts.side, AeadLimits::OF_THE_SUITE),
+            recovery: Recovery::new(),
+            acks: Space::ALL.map(|space| AckSchedule::new(space, settings.max_ack_delay)),
+            path: parts.path,
+            local_cids: LocalCids::new(parts.local, now),
+            remote_cids: RemoteCids::new(parts.remote, settings.active_cid_limit),
+            streams: Streams::new(parts.side, settings),
+            control: ControlQueue::default(),
+            datagrams: DatagramQueue::default(),
+            handshake_done: Once::default(),
+            chosen_route: None,
+            settings: Box::new(settings.clone()),
+            peer: Box::default(),
+            peer_known: false,
+            identity: None,
+            exporter: None,
+            idle_timeout: settings.idle_timeout,
+            last_activity: now,
+            eliciting_since_receive: false,
+            last_sent: now,
+            probes: [0; 3],
+            ping: false,
+            ack_ping: AckPing::default(),
+            token_issued: false,
+            new_token: None,
+            paced_until: None,
+            events: VecDeque::new(),
+            routes: vec![RouteChange::Add(parts.local)],
+            stats: super::ConnStats::default(),
+            log: PacketLog::default(),
+        })
+    }
+}
+
+fn new_handshake(now: Instant, settings: &Settings, original_dcid: Cid, token: &[u8]) -> Handshake {
+    Handshake {
+        crypto: Default::default(),
+        original_dcid,
+        retry_scid: None,
+        token: token.into(),
+        peer_cid_known: false,
+        peer_first_cid: Cid::EMPTY,
+        stash: Vec::new(),
+        deadline: now + settings.handshake_timeout,
+        started: now,
+    }
+}
+
+/// An unpredictable connection ID of ours.
+pub(crate) fn fresh_cid(env: &mut Env) -> Cid {
+    let mut bytes = [0; OWN_CID_LEN];
+    env.random.fill(&mut bytes);
+    //= rfc9000#5.1-1
+    Cid::new(&bytes).unwrap_or(Cid::EMPTY)
+}
+
+fn local_params(settings: &Settings, version: Version) -> TransportParams {
+    TransportParams {
+        max_idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(0),
+        max_data: settings.conn_window,
+        max_stream_data_bidi_local: settings.stream_window,
+        max_stream_data_bidi_remote: settings.stream_window,
+        max_stream_data_uni: settings.stream_window,
+        max_streams_bidi: settings.max_streams_bidi,
+        max_streams_uni: settings.max_streams_uni,
+        max_ack_delay_ms: u64::try_from(settings.max_ack_delay.as_millis()).unwrap_or(25),
+        active_cid_limit: settings.active_cid_limit.into(),
+        max_datagram_frame: settings.max_datagram_frame.into(),
+        grease_quic_bit: settings.grease,
+        version_information: Some(VersionInformation { chosen: version, available: settings.versions.clone() }),
+        ..TransportParams::default()
+    }
+}

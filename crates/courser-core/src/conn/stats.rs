@@ -1,0 +1,125 @@
+//! What a connection counted.
+
+use core::ops::Sub;
+use core::time::Duration;
+
+/// Datagrams, packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// UDP datagrams.
+    pub datagrams: u64,
+    /// QUIC packets that were sent, or opened.
+    pub packets: u64,
+    /// Bytes of UDP payload.
+    pub bytes: u64,
+}
+
+/// Counters and gauges of a connection. Counters only grow; the difference of two snapshots is what happened between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnStats {
+    /// Sent.
+    pub sent: Traffic,
+    /// Received.
+    pub received: Traffic,
+    /// Packets that were declared lost.
+    pub lost_packets: u64,
+    /// Bytes of packets that were declared lost.
+    pub lost_bytes: u64,
+    /// Packets that were declared lost and acknowledged later.
+    pub spurious_losses: u64,
+    /// Bytes of stream data that had to be sent again.
+    pub retransmitted_bytes: u64,
+    /// Probe timeouts.
+    pub ptos: u64,
+    /// Times that the congestion window was reduced.
+    pub congestion_events: u64,
+    /// Packets that were received twice.
+    pub duplicates: u64,
+    /// Packets that could not be opened.
+    pub undecryptable: u64,
+    /// Packets that were dropped before they were opened.
+    pub dropped_packets: u64,
+    /// Datagrams from an address that is not the peer's.
+    pub dropped_address: u64,
+    /// ACK frames received.
+    pub ack_frames: u64,
+    /// Times that (merged) ACK frames were processed.
+    pub ack_runs: u64,
+    /// Retry packets that a client followed.
+    pub retries: u64,
+    /// Times that the connection was ticked.
+    pub ticks: u64,
+    /// From the first packet to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Smallest round-trip time.
+    pub min_rtt: Duration,
+    /// Congestion window in bytes.
+    pub congestion_window: u64,
+    /// Bytes in flight.
+    pub bytes_in_flight: u64,
+    /// Largest datagram that is sent now, in bytes of UDP payload.
+    pub mtu: u16,
+    /// Whether the path carries ECN marks.
+    pub ecn: bool,
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            datagrams: self.datagrams.saturating_sub(earlier.datagrams),
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+}
+
+impl ConnStats {
+    /// What happened since an earlier snapshot: counters are differences, gauges stay.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            sent: self.sent - earlier.sent,
+            received: self.received - earlier.received,
+            lost_packets: self.lost_packets.saturating_sub(earlier.lost_packets),
+            lost_bytes: self.lost_bytes.saturating_sub(earlier.lost_bytes),
+            spurious_losses: self.spurious_losses.saturating_sub(earlier.spurious_losses),
+            retransmitted_bytes: self.retransmitted_bytes.saturating_sub(earlier.retransmitted_bytes),
+            ptos: self.ptos.saturating_sub(earlier.ptos),
+            congestion_events: self.congestion_events.saturating_sub(earlier.congestion_events),
+            duplicates: self.duplicates.saturating_sub(earlier.duplicates),
+            undecryptable: self.undecryptable.saturating_sub(earlier.undecryptable),
+            dropped_packets: self.dropped_packets.saturating_sub(earlier.dropped_packets),
+            dropped_address: self.dropped_address.saturating_sub(earlier.dropped_address),
+            ack_frames: self.ack_frames.saturating_sub(earlier.ack_frames),
+            ack_runs: self.ack_runs.saturating_sub(earlier.ack_runs),
+            retries: self.retries.saturating_sub(earlier.retries),
+            ticks: self.ticks.saturating_sub(earlier.ticks),
+            ..*self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_difference_of_two_snapshots_is_what_happened_between() {
+        let earlier = ConnStats {
+            sent: Traffic { datagrams: 1, packets: 2, bytes: 1200 },
+            ticks: 5,
+            mtu: 1200,
+            ..ConnStats::default()
+        };
+        let mut later = earlier;
+        later.sent = Traffic { datagrams: 4, packets: 7, bytes: 5000 };
+        later.ticks = 9;
+        later.mtu = 1472;
+        let d = later.since(&earlier);
+        assert_eq!((d.sent, d.ticks, d.mtu), (Traffic { datagrams: 3, packets: 5, bytes: 3800 }, 4, 1472));
+    }
+}

@@ -1,0 +1,168 @@
+//! Once per batch: timers, and what the engine has to know.
+
+use core::time::Duration;
+
+use super::setup::fresh_cid;
+use super::{Connection, Env, Life, RouteChange};
+use crate::error::CloseReason;
+use crate::ids::{Level, Space};
+use crate::packetiser::{PRIORITY_CID, PRIORITY_TOKEN};
+use crate::spans::FrameKind;
+use crate::time::Instant;
+use crate::wire::Writer;
+use crate::wire::frame::Frame;
+
+/// What a tick tells the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tick {
+    /// The connection has something to send now.
+    pub(crate) wants_send: bool,
+    /// When it wants to be ticked again whatever happens.
+    pub(crate) deadline: Option<Instant>,
+    /// It is over and can be freed.
+    pub(crate) ended: bool,
+}
+
+impl Connection {
+    /// Handles merged acknowledgements and due timers, and prepares frames.
+    pub(crate) fn tick(&mut self, env: &mut Env, now: Instant) -> Tick {
+        self.stats.ticks += 1;
+        self.streams.on_tick(now, self.path.rtt.smoothed());
+        self.flush_or_fail(env, now);
+        if self.is_open() {
+            self.run_timers(env, now);
+        }
+        if self.is_open() {
+            self.prepare_control(env, now);
+        }
+        self.end_if_over(now);
+        Tick { wants_send: self.wants_send(now), deadline: self.deadline(), ended: self.is_ended() }
+    }
+
+    fn run_timers(&mut self, env: &mut Env, now: Instant) {
+        if self.idle_deadline().is_some_and(|at| at <= now) {
+            self.end_silently(CloseReason::IdleTimeout);
+            return;
+        }
+        if matches!(self.life, Life::Handshaking) && self.handshake.as_ref().is_some_and(|h| h.deadline <= now) {
+            self.end_silently(CloseReason::HandshakeTimeout);
+            return;
+        }
+        let cx = self.recovery_context();
+        if self.recovery.deadline(&self.path.rtt, &cx).is_some_and(|at| at <= now) {
+            self.on_loss_timer(env, now);
+        }
+        self.keys.drop_previous(env.keys.as_ref(), now);
+        if self.keep_alive_deadline().is_some_and(|at| at <= now) {
+            self.ping = true;
+        }
+        if self.path.challenges.on_timeout(now) == Some(true) {
+            let data = env.random_u64().to_be_bytes();
+            self.path.challenges.start(data);
+        }
+        if let Some((cid, at)) = self.chosen_route
+            && at <= now
+        {
+            self.chosen_route = None;
+            self.routes.push(RouteChange::Remove(cid));
+        }
+    }
+
+    /// Frames that only wait for room in the control queue.
+    fn prepare_control(&mut self, env: &mut Env, now: Instant) {
+        if !matches!(self.life, Life::Established) {
+            return;
+        }
+        while self.local_cids.wants_issue(now) {
+            let cid = fresh_cid(env);
+            let token = env.reset_token(&cid);
+            let issued = self.local_cids.issue(now, cid);
+            self.routes.push(RouteChange::Add(cid));
+            let frame = Frame::NewConnectionId { sequence: issued.sequence, retire_prior_to: 0, cid, token };
+            if !self.queue_frame(PRIORITY_CID, FrameKind::NewConnectionId, &frame) {
+                break;
+            }
+        }
+        if self.side.is_server() && self.confirmed && !self.token_issued {
+            let serial = env.random_u64();
+            let token = env.tokens.frame(env.keys.as_ref(), now, self.path.remote().ip(), serial);
+            self.token_issued =
+                self.queue_frame(PRIORITY_TOKEN, FrameKind::NewToken, &Frame::NewToken { token: &token });
+        }
+        while let Some(sequence) = self.remote_cids.take_retired() {
+            if !self.queue_frame(PRIORITY_CID, FrameKind::RetireConnectionId, &Frame::RetireConnectionId { sequence }) {
+                self.remote_cids.put_back(sequence);
+                break;
+            }
+        }
+    }
+
+    fn queue_frame(&mut self, priority: u8, kind: FrameKind, frame: &Frame<'_>) -> bool {
+        let mut bytes = [0; 128];
+        let mut w = Writer::new(&mut bytes);
+        if frame.encode(&mut w).is_none() {
+            return false;
+        }
+        self.control.add(priority, Space::Data, kind, w.written()).is_ok()
+    }
+
+    fn end_if_over(&mut self, now: Instant) {
+        let until = match &self.life {
+            Life::Closing { until, .. } => *until,
+            Life::Draining { until } => Some(*until),
+            _ => None,
+        };
+        if until.is_some_and(|at| at <= now) {
+            self.life = Life::Ended;
+        }
+    }
+
+    /// When something has to happen although nothing arrives.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.life {
+            Life::Closing { until, .. } => return *until,
+            Life::Draining { until } => return Some(*until),
+            Life::Ended => return None,
+            Life::Handshaking | Life::Established => {}
+        }
+        let handshake = match self.life {
+            Life::Handshaking => self.handshake.as_ref().map(|h| h.deadline),
+            _ => None,
+        };
+        let cx = self.recovery_context();
+        [
+            self.recovery.deadline(&self.path.rtt, &cx),
+            self.acks[2].deadline().filter(|_| self.keys.has_send(Level::OneRtt)),
+            self.idle_deadline(),
+            handshake,
+            self.keep_alive_deadline(),
+            self.path.challenges.deadline(),
+            self.paced_until,
+            self.keys.deadline(),
+            self.chosen_route.map(|(_, at)| at),
+            self.local_cids.next_issue().filter(|_| matches!(self.life, Life::Established)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        if self.idle_timeout.is_zero() {
+            return None;
+        }
+        //= rfc9000#10.1-1
+        Some(self.last_activity + self.idle_timeout.max(self.pto() * 3))
+    }
+
+    fn keep_alive_deadline(&self) -> Option<Instant> {
+        let every = self.settings.keep_alive.filter(|_| matches!(self.life, Life::Established))?;
+        let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
+        idle.then(|| self.last_activity.max(self.last_sent) + every)
+    }
+
+    /// The present probe timeout without backoff.
+    pub(super) fn pto(&self) -> Duration {
+        self.path.rtt.pto_base() + Duration::from_millis(self.peer.max_ack_delay_ms)
+    }
+}

@@ -1,0 +1,578 @@
+//! A train of datagrams out: how much may leave, what goes into each datagram, sealing, and remembering.
+
+use core::ops::Range;
+
+use super::{Connection, Env, Life};
+use crate::crypto::{Head, TAG_LEN};
+use crate::error::{CloseReason, PeerViolation, TransportCode};
+use crate::ids::{Ecn, Level, PacketNumber, PathId, Space};
+use crate::observe::{Event as Observed, Kind};
+use crate::packetiser::sizes::Budget;
+use crate::packetiser::{
+    self, AppVoices, Archetype, Close, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices,
+};
+use crate::protect::SealError;
+use crate::spans::{FrameKind, SentPacket};
+use crate::time::Instant;
+use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
+use crate::wire::{Writer, pn};
+
+/// Levels in the order in which their packets are coalesced.
+const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::OneRtt];
+/// The smallest datagram that may carry an Initial.
+const INITIAL_DATAGRAM_MIN: usize = 1200;
+/// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
+const PN_LEN_MIN: usize = 2;
+
+/// What holds for all datagrams of one turn.
+#[derive(Clone, Copy)]
+struct Turn {
+    now: Instant,
+    ect: bool,
+    /// Bytes that pacing lets go.
+    paced: usize,
+}
+
+/// A packet that is built and not sealed.
+struct Built {
+    level: Level,
+    pn: PacketNumber,
+    /// Offset of the packet in the datagram.
+    start: usize,
+    /// From `start`.
+    head: Head,
+    /// Set for long headers.
+    layout: Option<LongLayout>,
+    /// Length of header and what was written, without tail and tag.
+    written: usize,
+    draft: Draft,
+    records: Range<usize>,
+    mtu_probe: bool,
+}
+
+impl Built {
+    fn len(&self) -> usize {
+        self.written + self.draft.tail.map_or(0, |t| t.len as usize) + TAG_LEN
+    }
+}
+
+impl Connection {
+    /// Builds the next train; `None` when there is nothing that may leave now.
+    pub(crate) fn fill(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        train.clear();
+        match self.life {
+            Life::Handshaking | Life::Established => {}
+            Life::Closing { .. } => return self.fill_close(env, now, train),
+            Life::Draining { .. } | Life::Ended => return None,
+        }
+        self.prepare_turn(env, now);
+        let ect = self.path.ecn.wants_mark();
+        self.paced_until = None;
+        let mut turn = Turn { now, ect, paced: self.pacing_budget(now) };
+        let mut segment = usize::from(self.path.pmtud.current());
+        let mut count = 0;
+        if let Some(len) = self.fill_mtu_probe(env, &turn, train) {
+            return Some(self.train_meta(train, len, ect));
+        }
+        while count < TRAIN_DATAGRAMS_MAX {
+            let room = segment.min(self.path.amplification.room());
+            let Some(slot) = train.slot(room) else { break };
+            let Some(len) = self.build_datagram(env, &turn, slot) else { break };
+            train.commit(len);
+            turn.paced = turn.paced.saturating_sub(len);
+            count += 1;
+            let short = len < segment;
+            if count == 1 {
+                segment = len;
+            }
+            if short || !self.is_open() {
+                break;
+            }
+        }
+        self.note_pacing(&turn);
+        (count > 0).then(|| self.train_meta(train, segment, ect))
+    }
+
+    fn train_meta(&self, train: &Train, segment: usize, ect: bool) -> TrainMeta {
+        let ecn = if ect { Ecn::Ect0 } else { Ecn::NotEct };
+        TrainMeta {
+            key: Some(self.key),
+            to: self.path.remote(),
+            from: self.path.local(),
+            ecn,
+            segment: segment.min(train.len()),
+            len: train.len(),
+        }
+    }
+
+    fn prepare_turn(&mut self, env: &mut Env, now: Instant) {
+        self.keys.prepare_send(env.keys.as_ref(), now);
+        if self.keys.is_exhausted() {
+            let reason = "the packet protection key is used up";
+            self.fail(now, PeerViolation::new(TransportCode::AEAD_LIMIT_REACHED, reason, "rfc9001#6.6"));
+        }
+        if self.confirmed && self.recovery.skip_due(Space::Data) {
+            let random = env.random_u64();
+            self.recovery.reserve_skip(Space::Data, random);
+        }
+    }
+
+    fn pacing_budget(&self, now: Instant) -> usize {
+        self.path.pacer.budget(now)
+    }
+
+    /// Remembers when the pacer opens, if it is what holds data back.
+    fn note_pacing(&mut self, turn: &Turn) {
+        let mtu = usize::from(self.path.pmtud.current());
+        if turn.paced < mtu && self.path.congestion.room() >= mtu as u64 && self.has_paced_data() {
+            self.paced_until = Some(self.path.pacer.next(turn.now)).filter(|at| *at > turn.now);
+        }
+    }
+
+    fn has_paced_data(&self) -> bool {
+        self.keys.has_send(Level::OneRtt) && (self.streams.has_data() || self.datagrams.waiting() > 0)
+    }
+
+    /// Whether the engine should give this connection a turn.
+    pub(crate) fn wants_send(&self, now: Instant) -> bool {
+        match &self.life {
+            Life::Closing { answer, .. } => return *answer,
+            Life::Draining { .. } | Life::Ended => return false,
+            Life::Handshaking | Life::Established => {}
+        }
+        if self.path.amplification.room() == 0 {
+            return false;
+        }
+        let allowed = self.window_allows() && self.paced_until.is_none_or(|at| at <= now);
+        if allowed && self.wants_mtu_probe(now) {
+            return true;
+        }
+        LEVELS.into_iter().any(|level| self.has_pending(level, now, self.archetype(level, allowed)))
+    }
+
+    /// Whether the congestion window takes another full datagram.
+    fn window_allows(&self) -> bool {
+        self.path.congestion.room() >= u64::from(self.path.pmtud.current())
+    }
+
+    fn archetype(&self, level: Level, allowed: bool) -> Archetype {
+        if self.probes[level.space().index()] > 0 {
+            Archetype::Probe
+        } else if allowed {
+            Archetype::Normal
+        } else {
+            Archetype::AckOnly
+        }
+    }
+
+    /// Whether somebody has something to say at a level (seed: the pending predicate).
+    fn has_pending(&self, level: Level, now: Instant, archetype: Archetype) -> bool {
+        let space = level.space();
+        if !self.keys.has_send(level) {
+            return false;
+        }
+        if self.acks[space.index()].due(now) {
+            return true;
+        }
+        if !archetype.allows_eliciting() {
+            return false;
+        }
+        let crypto = match level {
+            Level::Initial => self.handshake.as_ref().is_some_and(|h| h.crypto[0].has_data()),
+            Level::Handshake => self.handshake.as_ref().is_some_and(|h| h.crypto[1].has_data()),
+            _ => self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
+        };
+        archetype == Archetype::Probe || crypto || (level == Level::OneRtt && self.has_app_pending())
+    }
+
+    fn has_app_pending(&self) -> bool {
+        self.peer_known
+            && (self.streams.has_data()
+                || self.streams.any_due()
+                || self.ping
+                || self.handshake_done.is_due()
+                || self.datagrams.waiting() > 0
+                || self.control.has_waiting(Space::Data)
+                || self.path.challenges.due().is_some()
+                || self.path.responses.front().is_some())
+    }
+
+    /// Builds and seals one datagram into `slot`; returns its length.
+    fn build_datagram(&mut self, env: &mut Env, turn: &Turn, slot: &mut [u8]) -> Option<usize> {
+        env.records.clear();
+        let allowed = self.window_allows() && turn.paced >= slot.len().min(usize::from(self.path.pmtud.current()));
+        if self.handshake.is_none() {
+            let archetype = self.archetype(Level::OneRtt, allowed);
+            if !self.has_pending(Level::OneRtt, turn.now, archetype) {
+                return None;
+            }
+            let mut budget = Budget::new(slot.len());
+            let built = self.build_packet(env, turn, Level::OneRtt, archetype, &mut budget, slot)?;
+            let mut packets = [Some(built), None, None];
+            pad_datagram(&mut packets, &budget, slot);
+            return self.seal_datagram(env, turn, &mut packets, slot);
+        }
+        let mut packets = [const { None }; 3];
+        let mut budget = Budget::new(slot.len());
+        for (place, level) in packets.iter_mut().zip(LEVELS) {
+            let archetype = self.archetype(level, allowed);
+            if self.has_pending(level, turn.now, archetype) {
+                *place = self.build_packet(env, turn, level, archetype, &mut budget, slot);
+            }
+        }
+        pad_datagram(&mut packets, &budget, slot);
+        self.seal_datagram(env, turn, &mut packets, slot)
+    }
+
+    /// Writes header and frames of one packet behind those that are in the datagram already.
+    fn build_packet(
+        &mut self,
+        env: &mut Env,
+        turn: &Turn,
+        level: Level,
+        archetype: Archetype,
+        budget: &mut Budget,
+        slot: &mut [u8],
+    ) -> Option<Built> {
+        let space = level.space();
+        //= rfc9000#14.1-1
+        //= rfc9000#14.1-2
+        let padded = level == Level::Initial && (self.side.is_client() || archetype.allows_eliciting());
+        if padded && budget.datagram_max < INITIAL_DATAGRAM_MIN {
+            return None;
+        }
+        let path_frames = self.path.challenges.due().is_some() || self.path.responses.front().is_some();
+        let probing = self.probes[space.index()] > 0;
+        let must_elicit = probing
+            || (level == Level::OneRtt && self.ping)
+            || (archetype.allows_eliciting() && self.ack_ping.is_wanted());
+        let plan = Plan {
+            level,
+            archetype,
+            now: turn.now,
+            ack_delay_exponent: 3,
+            must_elicit,
+            last: level == Level::OneRtt && budget.datagram_min == 0 && !path_frames,
+            close: None,
+        };
+        let built = self.write_packet(env, &plan, budget, slot)?;
+        let initial_elicits = built.draft.frames.is_ack_eliciting() || self.side.is_client();
+        if level == Level::Initial && initial_elicits {
+            budget.datagram_min = INITIAL_DATAGRAM_MIN;
+        }
+        //= rfc9000#8.2.1-4
+        //= rfc9000#8.2.2-5
+        if built.draft.frames.contains(FrameKind::PathChallenge) || built.draft.frames.contains(FrameKind::PathResponse)
+        {
+            budget.datagram_min = INITIAL_DATAGRAM_MIN.min(budget.datagram_max);
+        }
+        budget.add(built.len());
+        Some(built)
+    }
+
+    fn write_packet(&mut self, env: &mut Env, plan: &Plan<'_>, budget: &Budget, slot: &mut [u8]) -> Option<Built> {
+        let start = budget.used;
+        let pn = self.recovery.next_pn(plan.level.space());
+        let packet = &mut slot[start..];
+        let (head, layout) = self.write_header(plan.level, pn, packet)?;
+        let room = budget.payload_max(head.payload_at)?;
+        let first_record = env.records.len();
+        let mut w = Writer::new(&mut packet[head.payload_at..head.payload_at + room]);
+        let mut voices = self.voices(plan.level);
+        let mut draft = packetiser::build(&mut voices, plan, &mut w, &mut env.records);
+        if w.is_empty() && draft.tail.is_none() {
+            return None;
+        }
+        // Header protection samples four bytes behind the start of the packet number.
+        let least = (head.pn_at + 4).saturating_sub(head.payload_at);
+        if draft.tail.is_none() && w.len() < least {
+            w.zeros(least - w.len())?;
+            draft.frames.insert(FrameKind::Padding);
+        }
+        let written = head.payload_at + w.len();
+        let records = first_record..env.records.len();
+        Some(Built { level: plan.level, pn, start, head, layout, written, draft, records, mtu_probe: false })
+    }
+
+    fn write_header(&self, level: Level, pn: PacketNumber, packet: &mut [u8]) -> Option<(Head, Option<LongLayout>)> {
+        let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
+        let dcid = self.remote_cids.active();
+        let mut w = Writer::new(packet);
+        if level == Level::OneRtt {
+            let spec = ShortSpec { dcid: &dcid, spin: false, key_phase: self.keys.key_phase(), pn, pn_len };
+            return header::write_short(&mut w, &spec).map(|head| (head, None));
+        }
+        let scid = self.local_cids.first().cid;
+        //= rfc9000#8.1.2-1
+        let token: &[u8] = match (&self.handshake, level) {
+            (Some(h), Level::Initial) => &h.token,
+            _ => &[],
+        };
+        let spec = LongSpec { level, version: self.version, dcid: &dcid, scid: &scid, token, pn, pn_len };
+        header::write_long(&mut w, &spec).map(|layout| (layout.head(), Some(layout)))
+    }
+
+    fn voices(&mut self, level: Level) -> Voices<'_> {
+        let acks = &mut self.acks[level.space().index()];
+        let crypto = match level {
+            Level::Initial => self.handshake.as_mut().map(|h| &mut h.crypto[0]),
+            Level::Handshake => self.handshake.as_mut().map(|h| &mut h.crypto[1]),
+            _ => self.late_crypto.as_deref_mut(),
+        };
+        let app = (level == Level::OneRtt && self.peer_known).then_some(AppVoices {
+            done: &mut self.handshake_done,
+            streams: &mut self.streams,
+            control: &mut self.control,
+            challenges: &mut self.path.challenges,
+            responses: &mut self.path.responses,
+            datagrams: &mut self.datagrams,
+        });
+        Voices { acks, crypto, app }
+    }
+
+    /// Seals the packets of a datagram and remembers them. Returns the datagram's length.
+    fn seal_datagram(
+        &mut self,
+        env: &mut Env,
+        turn: &Turn,
+        packets: &mut [Option<Built>; 3],
+        slot: &mut [u8],
+    ) -> Option<usize> {
+        let mut len = 0;
+        for built in packets.iter().flatten() {
+            let end = built.start + built.len();
+            if let Err(error) = self.seal(env, turn.now, built, &mut slot[built.start..end]) {
+                self.on_seal_error(turn.now, error);
+                return None;
+            }
+            len = end;
+        }
+        if len == 0 {
+            return None;
+        }
+        self.path.amplification.on_sent(len);
+        for built in packets.iter().flatten() {
+            self.commit(env, turn, built);
+        }
+        self.stats.sent.datagrams += 1;
+        self.stats.sent.bytes += len as u64;
+        self.last_sent = turn.now;
+        let handshake_sent = packets.iter().flatten().any(|b| b.level == Level::Handshake);
+        if handshake_sent && self.side.is_client() {
+            //= rfc9001#4.9.1-1
+            self.discard(env, turn.now, Level::Initial);
+        }
+        Some(len)
+    }
+
+    fn seal(&mut self, env: &mut Env, now: Instant, built: &Built, packet: &mut [u8]) -> Result<(), SealError> {
+        if let Some(layout) = built.layout {
+            let len = packet.len();
+            header::patch_length(packet, layout, len).ok_or(SealError::Failed)?;
+        }
+        let tail: &[u8] = match &built.draft.tail {
+            Some(span) => self.streams.slice(span),
+            None => &[],
+        };
+        debug_assert_eq!(tail.len(), built.draft.tail.map_or(0, |t| t.len as usize));
+        if env.interest.wants(Kind::DatagramBuilt)
+            && let Some(observer) = &mut env.observer
+        {
+            env.payload.clear();
+            env.payload.extend_from_slice(&packet[built.head.payload_at..built.written]);
+            env.payload.extend_from_slice(tail);
+            let event = Observed::DatagramBuilt { level: built.level, pn: built.pn, payload: &env.payload };
+            observer.on(now, self.key, &event);
+        }
+        self.keys.seal(built.level, built.pn, packet, built.head, tail)
+    }
+
+    /// A sealed packet is on its way: recovery and congestion control learn of it.
+    fn commit(&mut self, env: &mut Env, turn: &Turn, built: &Built) {
+        let space = built.level.space();
+        let frames = built.draft.frames;
+        let eliciting = frames.is_ack_eliciting();
+        let size = built.len();
+        let packet = SentPacket {
+            time: turn.now,
+            frames,
+            size: u16::try_from(size).unwrap_or(u16::MAX),
+            level: built.level,
+            path: PathId(0),
+            ack_eliciting: eliciting,
+            in_flight: frames.is_in_flight(),
+            mtu_probe: built.mtu_probe,
+            ect: turn.ect,
+        };
+        self.recovery.on_packet_sent(space, built.pn, &packet, &env.records[built.records.clone()]);
+        if packet.in_flight {
+            self.path.congestion.on_sent(turn.now, size as u64);
+            self.path.pacer.on_sent(turn.now, size as u64);
+        }
+        if turn.ect {
+            self.path.ecn.on_sent();
+        }
+        if eliciting {
+            self.probes[space.index()] = self.probes[space.index()].saturating_sub(1);
+            self.ping &= space != Space::Data;
+            //= rfc9000#10.1-1
+            if !core::mem::replace(&mut self.eliciting_since_receive, true) {
+                self.last_activity = turn.now;
+            }
+        }
+        self.ack_ping.on_sent(eliciting, built.pn as u8);
+        self.stats.sent.packets += 1;
+        self.log.sent(turn.now, built.level, built.pn, size);
+        let (level, pn) = (built.level, built.pn);
+        env.observe(turn.now, self.key, Kind::PacketSent, || Observed::PacketSent { level, pn, size, frames });
+    }
+
+    fn on_seal_error(&mut self, now: Instant, error: SealError) {
+        match error {
+            SealError::Exhausted => {
+                let reason = "the packet protection key is used up";
+                self.fail(now, PeerViolation::new(TransportCode::AEAD_LIMIT_REACHED, reason, "rfc9001#6.6"));
+            }
+            SealError::NoKeys | SealError::Failed => {
+                self.begin_close(now, CloseReason::Internal("a packet could not be sealed"));
+            }
+        }
+    }
+
+    fn wants_mtu_probe(&self, now: Instant) -> bool {
+        self.confirmed && self.path.pmtud.clone().poll(now).is_some()
+    }
+
+    /// A datagram of exactly the size that is searched for: PING and PADDING.
+    fn fill_mtu_probe(&mut self, env: &mut Env, turn: &Turn, train: &mut Train) -> Option<usize> {
+        if !self.confirmed || self.probes[2] > 0 {
+            return None;
+        }
+        let size = usize::from(self.path.pmtud.poll(turn.now)?.size);
+        if self.path.congestion.room() < size as u64 || turn.paced < size {
+            return None;
+        }
+        env.records.clear();
+        let slot = train.slot(size)?;
+        let pn = self.recovery.next_pn(Space::Data);
+        let (head, _) = self.write_header(Level::OneRtt, pn, slot)?;
+        let written = size - TAG_LEN;
+        slot[head.payload_at] = 0x01;
+        slot[head.payload_at + 1..written].fill(0);
+        let mut draft = Draft::default();
+        draft.frames.insert(FrameKind::Ping);
+        draft.frames.insert(FrameKind::Padding);
+        let built = Built {
+            level: Level::OneRtt,
+            pn,
+            start: 0,
+            head,
+            layout: None,
+            written,
+            draft,
+            records: 0..0,
+            mtu_probe: true,
+        };
+        let len = self.seal_datagram(env, turn, &mut [Some(built), None, None], slot)?;
+        self.path.pmtud.on_probe_sent(u16::try_from(size).unwrap_or(u16::MAX));
+        train.commit(len);
+        Some(len)
+    }
+
+    /// The datagram with CONNECTION_CLOSE, made once and then repeated.
+    fn fill_close(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        let Life::Closing { packet, answer, .. } = &mut self.life else { return None };
+        if !core::mem::take(answer) {
+            return None;
+        }
+        if !packet.is_empty() {
+            let kept = core::mem::take(packet);
+            let sent = self.repeat_close(&kept, train);
+            if let Life::Closing { packet, .. } = &mut self.life {
+                *packet = kept;
+            }
+            return sent;
+        }
+        let room = usize::from(self.path.pmtud.current()).min(self.path.amplification.room());
+        let slot = train.slot(room)?;
+        let len = self.build_close(env, now, slot)?;
+        if let Life::Closing { packet, .. } = &mut self.life {
+            *packet = slot[..len].into();
+        }
+        train.commit(len);
+        Some(self.train_meta(train, len, false))
+    }
+
+    fn repeat_close(&mut self, kept: &[u8], train: &mut Train) -> Option<TrainMeta> {
+        if self.path.amplification.room() < kept.len() {
+            return None;
+        }
+        train.slot(kept.len())?.copy_from_slice(kept);
+        train.commit(kept.len());
+        self.path.amplification.on_sent(kept.len());
+        Some(self.train_meta(train, kept.len(), false))
+    }
+
+    fn build_close(&mut self, env: &mut Env, now: Instant, slot: &mut [u8]) -> Option<usize> {
+        let reason = self.close_reason()?.clone();
+        env.records.clear();
+        self.keys.prepare_send(env.keys.as_ref(), now);
+        let mut budget = Budget::new(slot.len());
+        let mut packets = [const { None }; 3];
+        for (place, level) in packets.iter_mut().zip(LEVELS) {
+            //= rfc9000#10.2.3-1
+            if !self.keys.has_send(level) || (self.confirmed && level != Level::OneRtt) {
+                continue;
+            }
+            let close: Close<'_> = Self::close_frame(&reason, level);
+            let plan = Plan {
+                level,
+                archetype: Archetype::AckOnly,
+                now,
+                ack_delay_exponent: 3,
+                must_elicit: false,
+                last: false,
+                close: Some(close),
+            };
+            if let Some(built) = self.write_packet(env, &plan, &budget, slot) {
+                if level == Level::Initial && self.side.is_client() {
+                    budget.datagram_min = INITIAL_DATAGRAM_MIN.min(budget.datagram_max);
+                }
+                budget.add(built.len());
+                *place = Some(built);
+            }
+        }
+        pad_datagram(&mut packets, &budget, slot);
+        self.seal_datagram(env, &Turn { now, ect: false, paced: usize::MAX }, &mut packets, slot)
+    }
+
+    /// Largest room for a DATAGRAM frame in a packet of its own.
+    pub(super) fn datagram_room(&self) -> usize {
+        let header = 1 + self.remote_cids.active().len() + 4;
+        usize::from(self.path.pmtud.current()).saturating_sub(header + TAG_LEN)
+    }
+
+    /// The local network refused a datagram of that size.
+    pub(crate) fn on_too_big(&mut self, now: Instant, size: usize) {
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
+        if size > self.path.pmtud.current() {
+            self.path.pmtud.on_probe_lost(now, size, true);
+        } else if self.path.pmtud.on_lost(now, size, true) {
+            self.apply_mtu(now);
+        }
+    }
+}
+
+/// Pads the last packet so that the datagram reaches its minimum.
+fn pad_datagram(packets: &mut [Option<Built>; 3], budget: &Budget, slot: &mut [u8]) {
+    let missing = budget.datagram_min.saturating_sub(budget.used);
+    if missing == 0 {
+        return;
+    }
+    let Some(last) = packets.iter_mut().rev().flatten().next() else { return };
+    debug_assert!(last.draft.tail.is_none(), "nothing may follow a frame without Length");
+    let from = last.start + last.written;
+    slot[from..from + missing].fill(0);
+    last.written += missing;
+    last.draft.frames.insert(FrameKind::Padding);
+}

@@ -1,0 +1,332 @@
+//! What becomes of packets that no connection claims, and of new connections.
+//!
+//! The gates stand in the order of their cost; each has a counter, and nothing is allocated for a packet that is refused.
+
+use super::replies::Reply;
+use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
+use crate::cid::OWN_CID_LEN;
+use crate::config::Settings;
+use crate::conn::{Connection, Event, Received, ServerStart};
+use crate::error::ApiMisuse;
+use crate::ids::{Cid, ConnKey, Version};
+use crate::path::Proof;
+use crate::time::Instant;
+use crate::wire::header::{self, Header, Long};
+
+/// The smallest datagram that may begin a connection.
+const FIRST_DATAGRAM_MIN: usize = 1200;
+/// The shortest connection ID that a client may choose for the server.
+const CHOSEN_CID_MIN: usize = 8;
+
+impl Engine {
+    pub(super) fn on_unrouted(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
+        let whole = datagram.len();
+        match header::decode(datagram, OWN_CID_LEN) {
+            Ok(Header::Initial(long)) => {
+                let (long, token) = (Admission::of(&long), long.token.to_owned_token());
+                self.admit(now, meta, datagram, &long, &token);
+            }
+            Ok(Header::UnknownVersion { version, dcid, scid }) => {
+                self.on_unknown_version(meta, version, dcid, scid, whole)
+            }
+            Ok(Header::Short { dcid, .. }) => self.on_unknown_short(now, meta, dcid, datagram),
+            Ok(
+                Header::Handshake(_) | Header::ZeroRtt(_) | Header::Retry { .. } | Header::VersionNegotiation { .. },
+            ) => {}
+            Err(_) => self.stats.malformed += 1,
+        }
+    }
+
+    fn on_unknown_version(&mut self, meta: &Meta, version: Version, dcid: &[u8], scid: &[u8], whole: usize) {
+        self.stats.gate_version += 1;
+        //= rfc9000#5.2.2-3
+        if self.server.is_none() || whole < FIRST_DATAGRAM_MIN || version == Version::NEGOTIATION {
+            return;
+        }
+        // Connection IDs of other versions may be longer than ours; such a client gets no reply.
+        if let (Some(dcid), Some(scid)) = (Cid::new(dcid), Cid::new(scid)) {
+            self.request(meta, Reply::VersionNegotiation, dcid, scid);
+        }
+    }
+
+    fn on_unknown_short(&mut self, now: Instant, meta: &Meta, dcid: Cid, datagram: &[u8]) {
+        if let Some(reset) = self.routes.find_reset(datagram)
+            && let Some(conn) = self.conn_mut(reset)
+        {
+            conn.on_stateless_reset(now);
+            self.tickable.push(reset.index);
+            return;
+        }
+        if self.purgatory.contains(now, dcid.as_slice()) {
+            self.stats.gate_purgatory += 1;
+            return;
+        }
+        if self.server.is_some() {
+            self.request(meta, Reply::Reset { received: datagram.len() }, dcid, Cid::EMPTY);
+        }
+    }
+
+    fn admit(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8], initial: &Admission, token: &Token) {
+        let Some(server) = &self.server else {
+            self.stats.gate_not_server += 1;
+            return;
+        };
+        if self.cooldown {
+            self.stats.gate_cooldown += 1;
+            return;
+        }
+        //= rfc9000#14.1-3
+        if datagram.len() < FIRST_DATAGRAM_MIN || initial.dcid.len() < CHOSEN_CID_MIN {
+            self.stats.gate_size += 1;
+            return;
+        }
+        if !server.settings.versions.contains(&initial.version) {
+            self.stats.gate_version += 1;
+            self.request(meta, Reply::VersionNegotiation, initial.dcid, initial.scid);
+            return;
+        }
+        if self.purgatory.contains(now, initial.dcid.as_slice()) {
+            self.stats.gate_purgatory += 1;
+            return;
+        }
+        if self.handshakes >= server.handshakes_max {
+            self.stats.gate_handshakes += 1;
+            return;
+        }
+        let proof = token.as_slice().and_then(|t| self.env.tokens.check(self.env.keys.as_ref(), now, meta.remote, t));
+        if !token.is_empty() && proof.is_none() {
+            //= rfc9000#8.1.3-11
+            self.stats.bad_tokens += 1;
+        }
+        let wants_retry = match server.retry {
+            RetryPolicy::Never => false,
+            RetryPolicy::Above(handshakes) => self.handshakes > handshakes,
+            RetryPolicy::Always => true,
+        };
+        if wants_retry && proof.is_none() {
+            self.stats.gate_retry += 1;
+            self.request(meta, Reply::Retry { version: initial.version }, initial.dcid, initial.scid);
+            return;
+        }
+        let held = Held {
+            remote: meta.remote,
+            local: meta.local,
+            version: initial.version,
+            dcid: initial.dcid,
+            scid: initial.scid,
+            retried_from: match proof {
+                Some(Proof::Retry { original_dcid }) => Some(original_dcid),
+                _ => None,
+            },
+            validated: proof.is_some(),
+            datagrams: Vec::new(),
+        };
+        if server.ask {
+            self.hold(held, meta, datagram);
+        } else {
+            self.start(now, held, meta, datagram);
+        }
+    }
+
+    /// Keeps a new connection until the application decides.
+    fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) {
+        held.keep(meta, datagram);
+        let dcid = held.dcid;
+        if let Some(key) = self.table.insert(Entry { kind: Kind::Held(Box::new(held)), deadline: None }) {
+            self.routes.add_chosen(dcid, key);
+            self.handshakes += 1;
+            self.incoming.push_back(key);
+        }
+    }
+
+    /// Accepts a connection without asking.
+    fn start(&mut self, now: Instant, held: Held, meta: &Meta, datagram: &mut [u8]) {
+        let dcid = held.dcid;
+        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: None };
+        let Some(key) = self.table.insert(entry) else { return };
+        self.handshakes += 1;
+        if !self.go_live(now, key, None, &mut [(Meta { stride: datagram.len(), ..*meta }, datagram)]) {
+            self.stats.gate_not_authentic += 1;
+            self.table.remove(key);
+            self.handshakes -= 1;
+            return;
+        }
+        self.routes.add_chosen(dcid, key);
+    }
+
+    /// Makes a connection of a held one and gives it its first datagrams. False when none of them is authentic.
+    fn go_live(
+        &mut self,
+        now: Instant,
+        key: ConnKey,
+        settings: Option<&Settings>,
+        first: &mut [(Meta, &mut [u8])],
+    ) -> bool {
+        let (Some(server), Some(entry)) = (&self.server, self.table.get_mut(key)) else { return false };
+        let Kind::Held(held) = &entry.kind else { return false };
+        let start = ServerStart {
+            remote: held.remote,
+            local: held.local,
+            tls: server.tls.as_ref(),
+            settings: settings.unwrap_or(&server.settings),
+            version: held.version,
+            dcid: held.dcid,
+            scid: held.scid,
+            retried_from: held.retried_from,
+            validated: held.validated,
+        };
+        let Ok(mut conn) = Connection::server(&mut self.env, now, key, &start) else { return false };
+        let mut authentic = false;
+        for (meta, datagram) in first {
+            authentic |= conn.receive(&mut self.env, now, meta, datagram) == Received::Handled;
+        }
+        if !authentic {
+            conn.release(&mut self.env);
+            return false;
+        }
+        entry.kind = Kind::Live(conn);
+        self.stats.accepted += 1;
+        self.events.push_back((key, Event::Accepted));
+        self.apply_routes(now, key);
+        self.tickable.push(key.index);
+        true
+    }
+
+    /// The next connection that waits for a decision; only with [`ServerConfig::ask`](super::ServerConfig::ask).
+    pub fn poll_incoming(&mut self) -> Option<(ConnKey, Incoming)> {
+        loop {
+            let key = self.incoming.pop_front()?;
+            if let Some(Kind::Held(held)) = self.table.get(key).map(|e| &e.kind) {
+                let incoming = Incoming {
+                    remote: held.remote,
+                    local: held.local,
+                    version: held.version,
+                    validated: held.validated,
+                };
+                return Some((key, incoming));
+            }
+        }
+    }
+
+    /// Accepts a waiting connection, with settings of its own if given.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`] when it does not wait, or its first packets turn out to be forged.
+    pub fn accept(&mut self, now: Instant, key: ConnKey, settings: Option<&Settings>) -> Result<(), ApiMisuse> {
+        let Some(Kind::Held(held)) = self.table.get_mut(key).map(|e| &mut e.kind) else {
+            return Err(ApiMisuse::UnknownConnection);
+        };
+        let mut kept = core::mem::take(&mut held.datagrams);
+        let mut first: Vec<_> = kept.iter_mut().map(|(meta, bytes)| (*meta, bytes.as_mut_slice())).collect();
+        if self.go_live(now, key, settings, &mut first) {
+            return Ok(());
+        }
+        self.stats.gate_not_authentic += 1;
+        self.take_held(key);
+        Err(ApiMisuse::UnknownConnection)
+    }
+
+    /// Refuses a waiting connection with CONNECTION_REFUSED.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`] when it does not wait.
+    pub fn refuse(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
+        self.answer_held(key, |held| Some(Reply::Refuse { version: held.version }))
+    }
+
+    /// Asks the client of a waiting connection to prove its address; it may come again then.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`] when it does not wait; [`ApiMisuse::Closing`] when its address is proven already.
+    pub fn retry(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
+        if let Some(Kind::Held(held)) = self.table.get(key).map(|e| &e.kind)
+            && held.retried_from.is_some()
+        {
+            //= rfc9000#17.2.5.1-1
+            return Err(ApiMisuse::Closing);
+        }
+        self.answer_held(key, |held| Some(Reply::Retry { version: held.version }))
+    }
+
+    /// Drops a waiting connection without a word.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`] when it does not wait.
+    pub fn ignore(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
+        self.answer_held(key, |_| None)
+    }
+
+    fn answer_held(&mut self, key: ConnKey, reply: impl FnOnce(&Held) -> Option<Reply>) -> Result<(), ApiMisuse> {
+        let held = self.take_held(key).ok_or(ApiMisuse::UnknownConnection)?;
+        if let (Some(reply), Some((meta, _))) = (reply(&held), held.datagrams.first()) {
+            self.request(meta, reply, held.dcid, held.scid);
+        }
+        Ok(())
+    }
+
+    fn take_held(&mut self, key: ConnKey) -> Option<Box<Held>> {
+        if !matches!(self.table.get(key)?.kind, Kind::Held(_)) {
+            return None;
+        }
+        let Kind::Held(held) = self.table.remove(key)?.kind else { return None };
+        self.routes.remove(&held.dcid, key);
+        self.handshakes = self.handshakes.saturating_sub(1);
+        Some(held)
+    }
+}
+
+/// A connection that waits for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The client's address.
+    pub remote: core::net::SocketAddr,
+    /// The address of ours that it talks to, when known.
+    pub local: Option<core::net::IpAddr>,
+    /// The version that it chose.
+    pub version: Version,
+    /// Whether a token proves its address.
+    pub validated: bool,
+}
+
+/// The fields of an Initial that admission looks at, apart from its bytes.
+struct Admission {
+    version: Version,
+    dcid: Cid,
+    scid: Cid,
+}
+
+impl Admission {
+    fn of(long: &Long<'_>) -> Self {
+        Self { version: long.version, dcid: long.dcid, scid: long.scid }
+    }
+}
+
+/// A token copied out of its packet, so that the packet can be decrypted in place; longer ones are never ours.
+struct Token {
+    len: usize,
+    bytes: [u8; 64],
+}
+
+impl Token {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.len).filter(|t| !t.is_empty())
+    }
+}
+
+trait ToOwnedToken {
+    fn to_owned_token(&self) -> Token;
+}
+
+impl ToOwnedToken for [u8] {
+    fn to_owned_token(&self) -> Token {
+        let mut bytes = [0; 64];
+        if let Some(room) = bytes.get_mut(..self.len()) {
+            room.copy_from_slice(self);
+        }
+        Token { len: self.len(), bytes }
+    }
+}

@@ -1,0 +1,285 @@
+//! What applications call. Every call names a connection by key; after its end the answer is
+//! [`ApiMisuse::UnknownConnection`].
+
+use bytes::Bytes;
+
+use super::{ConnStats, Engine, PacketLog};
+use crate::conn::{Connection, Env};
+use crate::crypto::{Identity, Secret, Suite};
+use crate::error::{ApiMisuse, CloseReason};
+use crate::ids::{ConnKey, Dir, StreamId, Version};
+use crate::spans::Fate;
+use crate::stream::{Priority, Read, ReadError, WriteError};
+use crate::time::Instant;
+
+use super::Kind;
+
+impl Engine {
+    /// A connection, and the environment that its calls need; it will be ticked, since the call may give it work.
+    fn touch<E: From<ApiMisuse>>(&mut self, key: ConnKey) -> Result<(&mut Connection, &mut Env), E> {
+        match self.table.get_mut(key).map(|e| &mut e.kind) {
+            Some(Kind::Live(conn)) => {
+                self.tickable.push(key.index);
+                Ok((conn, &mut self.env))
+            }
+            _ => Err(E::from(ApiMisuse::UnknownConnection)),
+        }
+    }
+
+    fn look(&self, key: ConnKey) -> Result<&Connection, ApiMisuse> {
+        self.conn(key).ok_or(ApiMisuse::UnknownConnection)
+    }
+
+    /// Opens a stream; `None` when the peer's limit is reached, in which case [`Event::Stream`](super::Event::Stream) with
+    /// `Available` tells when to try again.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::HandshakePending`], [`ApiMisuse::Closing`], [`ApiMisuse::UnknownConnection`].
+    pub fn open_stream(&mut self, key: ConnKey, dir: Dir) -> Result<Option<StreamId>, ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.open_stream(dir)
+    }
+
+    /// The next stream that the peer opened.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn accept_stream(&mut self, key: ConnKey, dir: Dir) -> Result<Option<StreamId>, ApiMisuse> {
+        Ok(self.touch::<ApiMisuse>(key)?.0.accept_stream(dir))
+    }
+
+    /// Copies bytes to a stream; returns how many were taken, which may be none: `Writable` tells when to try again.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write(&mut self, key: ConnKey, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.write(env, id, data)
+    }
+
+    /// Hands bytes over to a stream without a copy; what was taken is split off the front of `data`.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write_owned(&mut self, key: ConnKey, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.write_owned(env, id, data)
+    }
+
+    /// Bytes that a write would take now.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn send_room(&self, key: ConnKey, id: StreamId) -> Result<usize, WriteError> {
+        self.look(key)?.send_room(id)
+    }
+
+    /// Holds back (or lets go) data that does not fill a packet.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn cork(&mut self, key: ConnKey, id: StreamId, corked: bool) -> Result<(), WriteError> {
+        self.touch::<WriteError>(key)?.0.cork(id, corked)
+    }
+
+    /// Sends what was written so far although it does not fill a packet.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn flush(&mut self, key: ConnKey, id: StreamId) -> Result<(), WriteError> {
+        self.touch::<WriteError>(key)?.0.flush(id)
+    }
+
+    /// Ends a stream after what was written. `AllAcked` tells when the peer has everything.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn finish(&mut self, key: ConnKey, id: StreamId) -> Result<(), WriteError> {
+        self.touch::<WriteError>(key)?.0.finish(id)
+    }
+
+    /// Abandons the sending half; unsent data is dropped.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn reset(&mut self, key: ConnKey, id: StreamId, code: u64) -> Result<(), WriteError> {
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.reset(env, id, code)
+    }
+
+    /// Asks the peer to stop sending; what was received is dropped.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn stop_sending(&mut self, key: ConnKey, id: StreamId, code: u64) -> Result<(), ReadError> {
+        let (conn, env) = self.touch::<ReadError>(key)?;
+        conn.stop_sending(env, id, code)
+    }
+
+    /// Reads into `out`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, key: ConnKey, id: StreamId, out: &mut [u8]) -> Result<Read, ReadError> {
+        let (conn, env) = self.touch::<ReadError>(key)?;
+        conn.read(env, id, out)
+    }
+
+    /// The next bytes in one piece, without taking them; empty when none are there.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn peek(&mut self, key: ConnKey, id: StreamId) -> Result<&[u8], ReadError> {
+        self.touch::<ReadError>(key)?.0.peek(id)
+    }
+
+    /// Takes bytes that [`peek`](Self::peek) showed.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn consume(&mut self, key: ConnKey, id: StreamId, n: usize) -> Result<Read, ReadError> {
+        let (conn, env) = self.touch::<ReadError>(key)?;
+        conn.consume(env, id, n)
+    }
+
+    /// Sets a stream's priority.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] when there is no such stream.
+    pub fn set_priority(&mut self, key: ConnKey, id: StreamId, priority: Priority) -> Result<(), ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.set_priority(id, priority)
+    }
+
+    /// A stream's priority.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] when there is no such stream.
+    pub fn priority(&self, key: ConnKey, id: StreamId) -> Result<Priority, ApiMisuse> {
+        self.look(key)?.priority(id)
+    }
+
+    /// Queues a datagram; `None` when the queue is full, else the number under which its fate is told.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::NotNegotiated`], [`ApiMisuse::TooLarge`].
+    pub fn send_datagram(&mut self, key: ConnKey, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.send_datagram(data)
+    }
+
+    /// Largest datagram payload now; `None` when the peer takes none.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn datagram_max(&self, key: ConnKey) -> Result<Option<usize>, ApiMisuse> {
+        Ok(self.look(key)?.datagram_max())
+    }
+
+    /// The oldest received datagram.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn read_datagram(&mut self, key: ConnKey) -> Result<Option<Bytes>, ApiMisuse> {
+        Ok(self.touch::<ApiMisuse>(key)?.0.read_datagram())
+    }
+
+    /// The next datagram whose fate became known.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn poll_datagram_fate(&mut self, key: ConnKey) -> Result<Option<(u64, Fate)>, ApiMisuse> {
+        Ok(self.touch::<ApiMisuse>(key)?.0.poll_datagram_fate())
+    }
+
+    /// Closes a connection; the peer sees code and reason verbatim. Data that is not acknowledged is lost.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::CodeTooLarge`], [`ApiMisuse::UnknownConnection`].
+    pub fn close(&mut self, now: Instant, key: ConnKey, code: u64, reason: &[u8]) -> Result<(), ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.close(now, code, reason)
+    }
+
+    /// Sends a PING.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`], [`ApiMisuse::Closing`].
+    pub fn ping(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.ping()
+    }
+
+    /// Starts a key update.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::HandshakePending`] when the rules of RFC 9001 section 6 do not allow one now.
+    pub fn update_keys(&mut self, now: Instant, key: ConnKey) -> Result<(), ApiMisuse> {
+        let (conn, env) = self.touch::<ApiMisuse>(key)?;
+        conn.update_keys(env, now)
+    }
+
+    /// Counters and gauges.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn conn_stats(&self, key: ConnKey) -> Result<ConnStats, ApiMisuse> {
+        Ok(self.look(key)?.stats())
+    }
+
+    /// What TLS found out; `None` before the handshake is complete.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn identity(&self, key: ConnKey) -> Result<Option<&Identity>, ApiMisuse> {
+        Ok(self.look(key)?.identity())
+    }
+
+    /// Suite and exporter secret, for [`Exporter`](crate::crypto::Exporter).
+    ///
+    /// # Errors
+    /// [`ApiMisuse::HandshakePending`], [`ApiMisuse::UnknownConnection`].
+    pub fn exporter_secret(&self, key: ConnKey) -> Result<(Suite, &Secret), ApiMisuse> {
+        self.look(key)?.exporter_secret().ok_or(ApiMisuse::HandshakePending)
+    }
+
+    /// Version in use.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn version(&self, key: ConnKey) -> Result<Version, ApiMisuse> {
+        Ok(self.look(key)?.version())
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn remote(&self, key: ConnKey) -> Result<core::net::SocketAddr, ApiMisuse> {
+        Ok(self.look(key)?.remote())
+    }
+
+    /// The last packets each way.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn packet_log(&self, key: ConnKey) -> Result<&PacketLog, ApiMisuse> {
+        Ok(self.look(key)?.packet_log())
+    }
+
+    /// Why a connection that still answers packets has ended; `None` while it is open.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn close_reason(&self, key: ConnKey) -> Result<Option<&CloseReason>, ApiMisuse> {
+        Ok(self.look(key)?.close_reason())
+    }
+
+    /// Takes the newest token that the server sent for later connections.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn take_token(&mut self, key: ConnKey) -> Result<Option<Box<[u8]>>, ApiMisuse> {
+        Ok(self.touch::<ApiMisuse>(key)?.0.take_token())
+    }
+
+    /// Keys of all connections that are not held.
+    pub fn keys(&self) -> impl Iterator<Item = ConnKey> + '_ {
+        self.table.iter().filter(|(_, e)| matches!(e.kind, Kind::Live(_))).map(|(key, _)| key)
+    }
+}

@@ -1,0 +1,169 @@
+//! Replies that belong to no connection (seed: packet requests): Version Negotiation, Retry, stateless reset.
+//!
+//! A request is remembered in a small record and the packet is built when it is about to be sent, so that a flood costs
+//! little and established connections keep the socket. The queue is bounded; requests that repeat one that waits, or that
+//! find no room, are dropped.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+
+use super::{Engine, Meta, Train, TrainMeta};
+use crate::crypto::TAG_LEN;
+use crate::ids::{Cid, Ecn, Version};
+use crate::time::Instant;
+use crate::wire::{Writer, header};
+
+/// Requests that wait, at most.
+const WAITING_MAX: usize = 256;
+
+/// What to reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Our versions.
+    VersionNegotiation,
+    /// Prove your address.
+    Retry { version: Version },
+    /// There is no such connection here; answer to a datagram of that length.
+    Reset { received: usize },
+    /// Go away.
+    Refuse { version: Version },
+}
+
+/// A reply that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) reply: Reply,
+    pub(super) to: SocketAddr,
+    pub(super) from: Option<IpAddr>,
+    /// Destination connection ID of the packet that asked.
+    pub(super) dcid: Cid,
+    /// Its source connection ID.
+    pub(super) scid: Cid,
+}
+
+/// Replies that wait for their turn.
+#[derive(Default)]
+pub(super) struct ReplyQueue {
+    waiting: VecDeque<Request>,
+}
+
+impl ReplyQueue {
+    /// Queues a reply; false when there is no room. One that repeats a waiting one is merged with it.
+    pub(super) fn push(&mut self, request: Request) -> bool {
+        if self.waiting.contains(&request) {
+            return true;
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        self.waiting.push_back(request);
+        true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+impl Engine {
+    pub(super) fn request(&mut self, meta: &Meta, reply: Reply, dcid: Cid, scid: Cid) {
+        let request = Request { reply, to: meta.remote, from: meta.local, dcid, scid };
+        if !self.replies.push(request) {
+            self.stats.replies_dropped += 1;
+        }
+    }
+
+    /// Builds the reply that waited longest.
+    pub(super) fn fill_reply(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        let request = self.replies.waiting.pop_front()?;
+        train.clear();
+        let slot = train.slot(1200)?;
+        let len = match request.reply {
+            Reply::VersionNegotiation => self.build_version_negotiation(&request, slot),
+            Reply::Retry { version } => self.build_retry(now, &request, version, slot),
+            Reply::Reset { received } => self.build_reset(&request, received, slot),
+            Reply::Refuse { version } => self.build_refusal(&request, version, slot),
+        }?;
+        train.commit(len);
+        self.stats.trains += 1;
+        self.stats.sent_datagrams += 1;
+        Some(TrainMeta { key: None, to: request.to, from: request.from, ecn: Ecn::NotEct, segment: len, len })
+    }
+
+    fn build_version_negotiation(&mut self, request: &Request, slot: &mut [u8]) -> Option<usize> {
+        let versions = self.server.as_ref().map_or(&[][..], |s| &s.settings.versions[..]);
+        let random = self.env.random_u64().to_be_bytes();
+        // A version that nobody will ever speak keeps clients from relying on the list (RFC 9000 section 6.3).
+        let grease =
+            Version(u32::from_be_bytes([random[1], random[2], random[3], random[4]]) & 0xf0f0_f0f0 | 0x0a0a_0a0a);
+        let mut all = [grease; 4];
+        let known = versions.len().min(3);
+        all[1..=known].copy_from_slice(&versions[..known]);
+        let mut w = Writer::new(slot);
+        //= rfc9000#17.2.1-3
+        let (to, from) = (request.scid.as_slice(), request.dcid.as_slice());
+        header::write_version_negotiation(&mut w, to, from, &all[..=known], random[0])?;
+        self.stats.version_negotiations += 1;
+        Some(w.len())
+    }
+
+    fn build_retry(&mut self, now: Instant, request: &Request, version: Version, slot: &mut [u8]) -> Option<usize> {
+        let token = self.env.tokens.retry(self.env.keys.as_ref(), now, request.to, &request.dcid);
+        let scid = crate::conn::fresh_cid(&mut self.env);
+        let random = self.env.random_u64().to_be_bytes()[0];
+        let mut w = Writer::new(slot);
+        header::write_retry(&mut w, version, &request.scid, &scid, &token, random)?;
+        let tag = self.env.keys.retry_tag(version, &request.dcid, w.written());
+        w.bytes(&tag)?;
+        self.stats.retries += 1;
+        Some(w.len())
+    }
+
+    fn build_reset(&mut self, request: &Request, received: usize, slot: &mut [u8]) -> Option<usize> {
+        //= rfc9000#10.3-4
+        //= rfc9000#10.3.3-1
+        let len = received.checked_sub(1)?.min(42);
+        /// Shorter ones cannot be told from noise (RFC 9000 section 10.3).
+        const LEN_MIN: usize = 5 + 16;
+        if len < LEN_MIN {
+            return None;
+        }
+        let out = slot.get_mut(..len)?;
+        //= rfc9000#10.3-2
+        self.env.random.fill(out);
+        //= rfc9000#10.3-7
+        out[0] = out[0] & 0x3f | 0x40;
+        let token = self.env.reset_token(&request.dcid);
+        out[len - 16..].copy_from_slice(&token.0);
+        self.stats.resets += 1;
+        Some(len)
+    }
+
+    /// An Initial with CONNECTION_CLOSE(CONNECTION_REFUSED), without any state.
+    fn build_refusal(&mut self, request: &Request, version: Version, slot: &mut [u8]) -> Option<usize> {
+        let keys = self.env.keys.initial(version, &request.dcid, crate::ids::Side::Server);
+        let scid = crate::conn::fresh_cid(&mut self.env);
+        let spec = header::LongSpec {
+            level: crate::ids::Level::Initial,
+            version,
+            dcid: &request.scid,
+            scid: &scid,
+            token: &[],
+            pn: 0,
+            pn_len: 2,
+        };
+        let mut w = Writer::new(slot);
+        let layout = header::write_long(&mut w, &spec)?;
+        let close = crate::wire::frame::Frame::ConnectionClose {
+            code: crate::error::TransportCode::CONNECTION_REFUSED,
+            frame_type: 0,
+            reason: b"",
+        };
+        close.encode(&mut w)?;
+        let len = w.len() + TAG_LEN;
+        let packet = slot.get_mut(..len)?;
+        header::patch_length(packet, layout, len)?;
+        keys.seal.seal(0, packet, layout.head(), &[]).ok()?;
+        Some(len)
+    }
+}

@@ -1,0 +1,223 @@
+//! From a connection ID, or a stateless reset token, to the connection.
+//!
+//! All maps are keyed with a secret, so that a peer cannot choose names that collide: destination connection IDs of
+//! clients and reset tokens are the peer's choice. The last hit is remembered, so that a train of datagrams costs one
+//! look-up.
+
+use core::hash::{BuildHasher, Hasher};
+use std::collections::HashMap;
+
+use crate::cid::OWN_CID_LEN;
+use crate::ids::{Cid, ConnKey, ResetToken};
+
+/// Keyed hashing of connection IDs and tokens (SipHash-1-3).
+#[derive(Clone, Copy)]
+pub(crate) struct CidHasher {
+    k0: u64,
+    k1: u64,
+}
+
+impl CidHasher {
+    pub(crate) fn new(key: [u8; 16]) -> Self {
+        let word = |at: usize| key[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self { k0: word(0), k1: word(8) }
+    }
+}
+
+impl BuildHasher for CidHasher {
+    type Hasher = siphasher::sip::SipHasher13;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        siphasher::sip::SipHasher13::new_with_keys(self.k0, self.k1)
+    }
+}
+
+/// Cheap hashing for connection IDs that we made: their bytes are random already.
+#[derive(Clone, Copy, Default)]
+struct OwnCid;
+
+/// Takes eight bytes of a connection ID as the hash.
+#[derive(Default)]
+struct OwnCidHasher(u64);
+
+impl BuildHasher for OwnCid {
+    type Hasher = OwnCidHasher;
+
+    fn build_hasher(&self) -> OwnCidHasher {
+        OwnCidHasher::default()
+    }
+}
+
+impl Hasher for OwnCidHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0 << 8 | u64::from(*b);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+
+    fn finish(&self) -> u64 {
+        // The map takes its position from one end and its tag from the other.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The engine's routing table.
+pub(crate) struct Routes {
+    /// Connection IDs that we issued, as numbers.
+    own: HashMap<u64, ConnKey, OwnCid>,
+    /// Destination connection IDs that clients chose for their first packets.
+    chosen: HashMap<Cid, ConnKey, CidHasher>,
+    /// Reset tokens of the peers' connection IDs in use.
+    tokens: HashMap<ResetToken, ConnKey, CidHasher>,
+    last: Option<(u64, ConnKey)>,
+}
+
+fn own_number(cid: &[u8]) -> Option<u64> {
+    <[u8; OWN_CID_LEN]>::try_from(cid).ok().map(u64::from_be_bytes)
+}
+
+impl Routes {
+    pub(crate) fn new(hasher: CidHasher) -> Self {
+        Self {
+            own: HashMap::default(),
+            chosen: HashMap::with_hasher(hasher),
+            tokens: HashMap::with_hasher(hasher),
+            last: None,
+        }
+    }
+
+    /// Adds a connection ID that we issued; false when it is taken already.
+    pub(crate) fn add_own(&mut self, cid: &Cid, key: ConnKey) -> bool {
+        let Some(number) = own_number(cid.as_slice()) else { return false };
+        match self.own.entry(number) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(key);
+                true
+            }
+        }
+    }
+
+    /// Adds a destination connection ID that a client chose.
+    pub(crate) fn add_chosen(&mut self, cid: Cid, key: ConnKey) {
+        self.chosen.insert(cid, key);
+    }
+
+    /// Removes a connection ID of either kind if it leads to that connection.
+    pub(crate) fn remove(&mut self, cid: &Cid, key: ConnKey) {
+        self.last = None;
+        if let Some(number) = own_number(cid.as_slice())
+            && self.own.get(&number) == Some(&key)
+        {
+            self.own.remove(&number);
+            return;
+        }
+        if self.chosen.get(cid) == Some(&key) {
+            self.chosen.remove(cid);
+        }
+    }
+
+    /// Where packets with this destination connection ID go.
+    pub(crate) fn find(&mut self, cid: &[u8]) -> Option<ConnKey> {
+        if let Some(number) = own_number(cid) {
+            if let Some((known, key)) = self.last
+                && known == number
+            {
+                return Some(key);
+            }
+            if let Some(key) = self.own.get(&number) {
+                self.last = Some((number, *key));
+                return Some(*key);
+            }
+        }
+        if self.chosen.is_empty() {
+            return None;
+        }
+        self.chosen.get(&Cid::new(cid)?).copied()
+    }
+
+    /// Adds a reset token of a peer's connection ID.
+    pub(crate) fn add_token(&mut self, token: ResetToken, key: ConnKey) {
+        self.tokens.insert(token, key);
+    }
+
+    /// Removes a reset token.
+    pub(crate) fn remove_token(&mut self, token: &ResetToken, key: ConnKey) {
+        if self.tokens.get(token) == Some(&key) {
+            self.tokens.remove(token);
+        }
+    }
+
+    /// The connection that a datagram which ends in this token resets. The look-up goes through a keyed hash, so its time
+    /// tells nothing about the stored tokens.
+    pub(crate) fn find_reset(&self, datagram: &[u8]) -> Option<ConnKey> {
+        //= rfc9000#10.3.1-3
+        let token = datagram.last_chunk::<16>()?;
+        self.tokens.get(&ResetToken(*token)).copied()
+    }
+
+    /// Number of routes of all kinds.
+    pub(crate) fn len(&self) -> usize {
+        self.own.len() + self.chosen.len() + self.tokens.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnKey = ConnKey { index: 1, generation: 0 };
+    const B: ConnKey = ConnKey { index: 2, generation: 0 };
+
+    fn routes() -> Routes {
+        Routes::new(CidHasher::new([9; 16]))
+    }
+
+    fn cid(bytes: &[u8]) -> Cid {
+        Cid::new(bytes).unwrap()
+    }
+
+    #[test]
+    fn eight_connection_ids_lead_to_one_connection() {
+        let mut r = routes();
+        for n in 0..8u8 {
+            assert!(r.add_own(&cid(&[n; 8]), A));
+        }
+        assert!(!r.add_own(&cid(&[3; 8]), B), "taken");
+        for n in 0..8u8 {
+            assert_eq!(r.find(&[n; 8]), Some(A));
+        }
+        r.remove(&cid(&[3; 8]), B);
+        assert_eq!(r.find(&[3; 8]), Some(A), "only its owner removes it");
+        r.remove(&cid(&[3; 8]), A);
+        assert_eq!(r.find(&[3; 8]), None);
+        assert_eq!(r.len(), 7);
+    }
+
+    #[test]
+    fn chosen_ones_are_found_by_all_their_bytes() {
+        let mut r = routes();
+        r.add_chosen(cid(&[1; 8]), A);
+        r.add_chosen(cid(&[1; 20]), B);
+        assert_eq!((r.find(&[1; 8]), r.find(&[1; 20]), r.find(&[1; 19])), (Some(A), Some(B), None));
+        assert_eq!(r.find(&[1; 40]), None);
+        r.remove(&cid(&[1; 8]), A);
+        assert_eq!(r.find(&[1; 8]), None);
+    }
+
+    #[test]
+    fn a_reset_is_known_by_its_last_sixteen_bytes() {
+        let mut r = routes();
+        r.add_token(ResetToken([7; 16]), A);
+        let mut datagram = vec![0x40; 30];
+        datagram.extend([7; 16]);
+        assert_eq!(r.find_reset(&datagram), Some(A));
+        assert_eq!(r.find_reset(&[7; 15]), None);
+        r.remove_token(&ResetToken([7; 16]), A);
+        assert_eq!((r.find_reset(&datagram), r.len()), (None, 0));
+    }
+}

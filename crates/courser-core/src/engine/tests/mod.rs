@@ -1,0 +1,4 @@
+//! Two engines over a link in memory and virtual time, with the null provider.
+
+mod basics;
+mod pair;

@@ -1,0 +1,118 @@
+//! CRYPTO data of one encryption level: the same send state, send buffer and reassembly as a stream, without flow
+//! control; a fixed limit bounds what a peer can make us hold.
+
+use crate::buf::pool::ChunkPool;
+use crate::buf::reassembly::{Reassembly, range_cap};
+use crate::buf::send::SendBuffer;
+use crate::error::{PeerViolation, TransportCode};
+use crate::ids::Level;
+use crate::spans::{Fate, FrameKind, FrameSet, Record};
+use crate::wire::{Writer, frame};
+
+use super::send_state::{Pending, SendState};
+
+/// Bytes that may be received ahead of what TLS has read. The RFC asks for 4,096 at least; certificate chains of
+/// post-quantum signatures and reordering want more.
+pub const CRYPTO_WINDOW: u64 = 64 << 10;
+
+/// CRYPTO data of one level, both directions.
+#[derive(Default)]
+pub struct CryptoStream {
+    state: SendState,
+    buffer: SendBuffer,
+    received: Reassembly,
+}
+
+impl CryptoStream {
+    /// Queues handshake bytes. Returns how many found room in the pool.
+    pub fn write(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> usize {
+        let taken = self.buffer.push(bytes, pool);
+        self.state.extend(taken as u64);
+        taken
+    }
+
+    /// Whether a packet should carry some.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        self.state.pending(u64::MAX).is_some()
+    }
+
+    /// Writes CRYPTO frames into the rest of the packet.
+    pub fn fill(&mut self, level: Level, w: &mut Writer<'_>, records: &mut Vec<Record>, frames: &mut FrameSet) {
+        while let Some(Pending { range, .. }) = self.state.pending(u64::MAX) {
+            let header = frame::crypto_header_size(range.start, w.room() as u64);
+            let Some(room) = w.room().checked_sub(header).filter(|r| *r > 0) else { return };
+            let len = (range.end - range.start).min(room as u64);
+            if frame::write_crypto_header(w, range.start, len).is_none() {
+                return;
+            }
+            self.copy(range.start, len, w);
+            self.state.on_sent(range.start..range.start + len, false);
+            records.push(Record::Crypto { level, offset: range.start, len: u32::try_from(len).unwrap_or(u32::MAX) });
+            frames.insert(FrameKind::Crypto);
+        }
+    }
+
+    /// What became of a range.
+    pub fn settle(&mut self, fate: Fate, offset: u64, len: u32, pool: &mut ChunkPool) {
+        let range = offset..offset + u64::from(len);
+        match fate {
+            Fate::Acked => {
+                self.state.on_acked(range, false);
+                self.buffer.release_to(self.state.acked_to(), pool);
+            }
+            Fate::Lost => self.state.on_lost(range, false),
+            Fate::Discarded => {}
+        }
+    }
+
+    /// Everything that was sent and is not acknowledged is to be sent again: a probe repeats the flight.
+    pub fn repeat_unacked(&mut self) {
+        self.state.on_lost(self.state.acked_to()..self.state.next(), false);
+    }
+
+    /// CRYPTO data came.
+    ///
+    /// # Errors
+    /// CRYPTO_BUFFER_EXCEEDED when it is too far ahead of what was read.
+    pub fn on_data(&mut self, offset: u64, data: &[u8], pool: &mut ChunkPool) -> Result<(), PeerViolation> {
+        //= rfc9000#7.5-2
+        let exceeded =
+            PeerViolation::new(TransportCode::CRYPTO_BUFFER_EXCEEDED, "handshake data too far ahead", "rfc9000#7.5");
+        let end = offset.saturating_add(data.len() as u64);
+        if end > self.received.base() + CRYPTO_WINDOW {
+            return Err(exceeded);
+        }
+        self.received.insert(offset, data, range_cap(CRYPTO_WINDOW), pool).map(|_| ()).map_err(|_| exceeded)
+    }
+
+    /// Bytes in order that TLS has not read.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        self.received.peek()
+    }
+
+    /// TLS has read them.
+    pub fn consume(&mut self, n: usize, pool: &mut ChunkPool) {
+        self.received.consume(n as u64, pool);
+    }
+
+    /// Gives all memory back.
+    pub fn clear(&mut self, pool: &mut ChunkPool) {
+        self.buffer.clear(pool);
+        self.received.clear(pool);
+    }
+
+    fn copy(&self, mut offset: u64, len: u64, w: &mut Writer<'_>) {
+        let end = offset + len;
+        while offset < end {
+            let piece = self.buffer.slice(offset);
+            let take = piece.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            debug_assert!(take > 0, "pending bytes are in the buffer");
+            if take == 0 || w.bytes(&piece[..take]).is_none() {
+                return;
+            }
+            offset += take as u64;
+        }
+    }
+}
