@@ -171,15 +171,7 @@ impl Connection {
                 owners.settle(fate, &settled);
             })?
         };
-        let tally = &outcome.paths[0];
-        let ce = self.path.ecn.on_ack(ranges.space(), tally.acked_ect, ranges.ecn(), outcome.largest_increased);
-        if ce > 0
-            && let Some(sent) = tally.acked_sent
-        {
-            self.stats.congestion_events += 1;
-            self.path.congestion.on_ecn_ce(now, sent);
-        }
-        self.on_outcome(env, now, &outcome);
+        self.on_outcome(env, now, &outcome, Some(ranges));
         Ok(())
     }
 
@@ -195,7 +187,7 @@ impl Connection {
         };
         match outcome {
             TimeoutOutcome::NotDue => {}
-            TimeoutOutcome::Lost(outcome) => self.on_outcome(env, now, &outcome),
+            TimeoutOutcome::Lost(outcome) => self.on_outcome(env, now, &outcome, None),
             TimeoutOutcome::Probe { space, count } => {
                 self.stats.ptos += 1;
                 self.probes[space.index()] = self.probes[space.index()].max(count);
@@ -230,13 +222,10 @@ impl Connection {
         }
     }
 
-    /// Sums of acknowledged and lost bytes go to congestion control.
-    fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome) {
+    /// Sums of acknowledged and lost bytes go to congestion control, in the order that keeps its episodes right.
+    fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome, ranges: Option<&AckRanges>) {
         let path = &mut self.path;
         let tally = &outcome.paths[0];
-        if let Some(sent) = tally.spurious_sent {
-            path.congestion.on_spurious(tally.spurious_bytes, sent);
-        }
         if let Some(sent) = tally.lost_sent {
             let before = path.congestion.window();
             path.congestion.on_lost(now, tally.lost_bytes, sent, outcome.persistent_congestion);
@@ -257,6 +246,16 @@ impl Connection {
                 },
             };
             path.congestion.on_acked(now, &sample);
+        }
+        if let Some(sent) = tally.spurious_sent {
+            path.congestion.on_spurious(tally.spurious_bytes, sent);
+        }
+        if let Some(ranges) = ranges {
+            let ce = path.ecn.on_ack(ranges.space(), tally.acked_ect, ranges.ecn(), outcome.largest_increased);
+            if let Some(sent) = tally.acked_sent.filter(|_| ce > 0) {
+                self.stats.congestion_events += 1;
+                path.congestion.on_ecn_ce(now, sent);
+            }
         }
         if tally.lost_ect > 0 {
             path.ecn.on_lost(tally.lost_ect);

@@ -61,8 +61,7 @@ impl Connection {
     /// Gives TLS what is in order at a level and acts on what it says. A client's session starts with nothing.
     pub(super) fn feed_tls(&mut self, env: &mut Env, now: Instant, level: Level) {
         let Some(mut tls) = self.tls.take() else { return };
-        loop {
-            let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) else { break };
+        while let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) {
             let bytes = crypto.peek().to_vec();
             crypto.consume(bytes.len(), &mut env.pool);
             let mut problem = None;
@@ -206,7 +205,7 @@ impl Connection {
             self.remote_cids.set_first_token(token);
             self.routes.push(RouteChange::AddToken(token));
         }
-        self.peer = Box::new(params);
+        *self.peer = params;
         self.peer_known = true;
         Ok(())
     }

@@ -529,7 +529,9 @@ impl Recovery {
     /// Shows what the oldest unsettled packet of a space carried, so that a probe can carry it again. The packet stays
     /// unsettled: nobody knows yet that it is lost.
     pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(&[Record])) {
-        self.spaces[space.index()].sent.oldest_eliciting(|found| repeat(found.records));
+        if let Some(s) = self.space_mut(space) {
+            s.sent.oldest_eliciting(|found| repeat(found.records));
+        }
     }
 
     /// The connection moved to another path: what was learned about reordering and backoff is void. Packets on the old
