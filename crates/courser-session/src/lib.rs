@@ -22,7 +22,6 @@
 //! `cargo test -p courser-session` runs all but the interleaving tests, which need
 //! `RUSTFLAGS="--cfg loom" cargo test -p courser-session --release loom`.
 
-
 #![deny(unsafe_code)]
 
 pub mod credit;
