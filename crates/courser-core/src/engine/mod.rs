@@ -385,11 +385,11 @@ impl Engine {
         self.fill_reply(now, train)
     }
 
-    /// Tells what became of a train that [`fill`](Self::fill) built. After [`SendOutcome::Full`] the caller keeps the
-    /// train and sends it first when there is room; nothing has to be told then.
+    /// Tells what became of a train that [`fill`](Self::fill) built. A caller whose socket is full keeps the train and sends
+    /// it first when there is room.
     pub fn sent(&mut self, now: Instant, meta: &TrainMeta, outcome: SendOutcome) {
         match outcome {
-            SendOutcome::Sent | SendOutcome::Full => {}
+            SendOutcome::Sent | SendOutcome::NoOffload => {}
             SendOutcome::Refused => self.stats.refused += 1,
             SendOutcome::TooBig => {
                 self.stats.too_big += 1;

@@ -52,13 +52,13 @@ impl Train {
         self.len = 0;
     }
 
-    /// Room for one more datagram of at most `size` bytes.
-    pub(crate) fn slot(&mut self, size: usize) -> Option<&mut [u8]> {
+    /// Room for one more datagram of at most `size` bytes; `None` when the train is full.
+    pub fn slot(&mut self, size: usize) -> Option<&mut [u8]> {
         self.buffer.get_mut(self.len..self.len + size)
     }
 
     /// The slot's first `len` bytes are a datagram now.
-    pub(crate) fn commit(&mut self, len: usize) {
+    pub fn commit(&mut self, len: usize) {
         self.len += len;
         debug_assert!(self.len <= self.buffer.len());
     }
@@ -81,13 +81,13 @@ pub struct TrainMeta {
     pub len: usize,
 }
 
-/// What the socket did with a train.
+/// What became of a train; told once per train, however long the caller had to keep it for a full socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// Taken.
+    /// It went out.
     Sent,
-    /// No room in the socket: the caller keeps the train and offers it again first.
-    Full,
+    /// It went out in several calls, because the system refuses segmentation offload.
+    NoOffload,
     /// This destination is not reachable now; other destinations are not affected.
     Refused,
     /// A datagram is larger than the local interface takes.

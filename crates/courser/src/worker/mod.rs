@@ -263,11 +263,7 @@ impl<M: Machine> Worker<M> {
                 Some(kept) => kept,
                 None => match self.machine.fill(now, &mut self.train) {
                     Some(meta) => {
-                        debug_assert!(
-                            meta.len > 0 && meta.len <= self.train.buf.len(),
-                            "a train of {} bytes",
-                            meta.len
-                        );
+                        debug_assert!(meta.len > 0 && meta.len == self.train.len(), "a train of {} bytes", meta.len);
                         self.stats.handed += 1;
                         Kept { meta, cursor: 0, not_before: None }
                     }
@@ -300,7 +296,7 @@ impl<M: Machine> Worker<M> {
             from: meta.from,
             ecn: meta.ecn,
             segment: Some(meta.segment),
-            bytes: self.train.buf.get(..meta.len).unwrap_or_default(),
+            bytes: self.train.bytes(),
         };
         let before = train.cursor;
         let outcome = self.socket.send(&out, &mut train.cursor);

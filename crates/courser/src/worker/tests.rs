@@ -51,8 +51,9 @@ impl Machine for Echo {
 
     fn fill(&mut self, _: Instant, out: &mut Train) -> Option<TrainMeta> {
         let (to, segment, bytes) = self.out.pop_front()?;
-        out.buf[..bytes.len()].copy_from_slice(&bytes);
-        out.len = bytes.len();
+        out.clear();
+        out.slot(bytes.len()).unwrap().copy_from_slice(&bytes);
+        out.commit(bytes.len());
         Some(TrainMeta { key: None, to, from: None, ecn: Ecn::Ect0, segment, len: bytes.len() })
     }
 
