@@ -1,2 +1,7 @@
 //! The `courser` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(courser_cli::main_with(std::env::args_os()))
+}

@@ -1,0 +1,239 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use courser_core::config::Congestion;
+
+use super::units;
+use crate::tuning::{Cipher, Tuning};
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// Tell more on standard error; twice for packets.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
+    pub verbose: u8,
+    /// Tell errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+    /// Print one JSON object on standard output, and nothing else there.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// When to use colours; NO_COLOR turns them off as well.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub color: When,
+    /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter like `courser=debug`.
+    #[arg(long, global = true, value_name = "FILTER", env = "COURSER_LOG", help_heading = "Output")]
+    pub log: Option<String>,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On terminals.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How an application talks to the transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// Calls into the engine, in the thread that drives it.
+    #[default]
+    Direct,
+    /// Messages to a worker thread.
+    Session,
+    /// Futures on a Tokio runtime.
+    Tokio,
+}
+
+/// Congestion controllers by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Cc {
+    /// CUBIC (RFC 9438).
+    #[default]
+    Cubic,
+    /// NewReno (RFC 9002).
+    Newreno,
+    /// BBR; for now CUBIC in its place.
+    Bbr,
+}
+
+impl Cc {
+    /// What runs, and what is to be said about it.
+    #[must_use]
+    pub fn controller(self) -> (Congestion, Option<&'static str>) {
+        match self {
+            Self::Cubic => (Congestion::Cubic, None),
+            Self::Newreno => (Congestion::NewReno, None),
+            Self::Bbr => (Congestion::Cubic, Some("there is no BBR yet: CUBIC runs in its place")),
+        }
+    }
+}
+
+/// Flags of the transport.
+#[derive(Args, Clone, Debug)]
+pub struct TransportArgs {
+    /// Congestion controller.
+    #[arg(long, value_name = "NAME", default_value = "cubic", help_heading = "Transport")]
+    pub cc: Cc,
+    /// Cipher to offer first.
+    #[arg(long, value_name = "NAME", default_value = "aes128", help_heading = "Transport")]
+    pub cipher: Cipher,
+    /// Largest UDP payload, in bytes.
+    #[arg(long, value_name = "N", default_value_t = 1472, help_heading = "Transport",
+          value_parser = clap::value_parser!(u16).range(1200..=65527))]
+    pub max_udp_payload: u16,
+    /// UDP payload until a larger one is known to pass, in bytes.
+    #[arg(long, value_name = "N", default_value_t = 1200, help_heading = "Transport",
+          value_parser = clap::value_parser!(u16).range(1200..=65527))]
+    pub initial_udp_payload: u16,
+    /// Do not search for a larger datagram size.
+    #[arg(long, help_heading = "Transport")]
+    pub no_mtu_discovery: bool,
+    /// Send one datagram a call.
+    #[arg(long, help_heading = "Transport")]
+    pub no_gso: bool,
+    /// Most bytes that the peer may send ahead on a stream.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = units::size, help_heading = "Transport")]
+    pub stream_window: u64,
+    /// Most bytes that the peer may send ahead on a connection.
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = units::size, help_heading = "Transport")]
+    pub conn_window: u64,
+    /// Socket buffers; the system may give less.
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = units::size, help_heading = "Transport")]
+    pub socket_buffer: u64,
+    /// Streams that the peer may have open at once.
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Transport",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_streams: u64,
+    /// End a connection that is silent for so long.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, help_heading = "Transport")]
+    pub idle_timeout: Duration,
+}
+
+impl TransportArgs {
+    /// As the transport wants it, and a warning where something else runs than what was asked for.
+    #[must_use]
+    pub fn tuning(&self) -> (Tuning, Option<&'static str>) {
+        let (congestion, warning) = self.cc.controller();
+        let mut t = Tuning::default();
+        t.settings.congestion = congestion;
+        t.settings.initial_udp_payload = self.initial_udp_payload;
+        t.settings.max_udp_payload = self.max_udp_payload.max(self.initial_udp_payload);
+        t.settings.mtu_discovery = !self.no_mtu_discovery;
+        t.settings.idle_timeout = self.idle_timeout;
+        t.windows(self.stream_window, self.conn_window);
+        t.streams(self.max_streams);
+        t.offload = !self.no_gso;
+        t.socket_buffer = usize::try_from(self.socket_buffer).unwrap_or(usize::MAX);
+        t.cipher = self.cipher;
+        (t, warning)
+    }
+}
+
+/// Flags of a server's identity.
+#[derive(Args, Clone, Debug, Default)]
+pub struct IdentityArgs {
+    /// Certificate chain in PEM, leaf first; without it a throw-away certificate is made.
+    #[arg(long, value_name = "PEM", requires = "key", help_heading = "Identity")]
+    pub cert: Option<PathBuf>,
+    /// Private key in PEM.
+    #[arg(long, value_name = "PEM", requires = "cert", help_heading = "Identity")]
+    pub key: Option<PathBuf>,
+}
+
+/// Flags of a client's trust.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrustArgs {
+    /// Trust the certificates in this PEM file instead of the system's.
+    #[arg(long, value_name = "PEM", conflicts_with = "insecure", help_heading = "Trust")]
+    pub ca: Option<PathBuf>,
+    /// Take any certificate. Whoever is on the path can read and change everything.
+    #[arg(long, help_heading = "Trust")]
+    pub insecure: bool,
+    /// The name that the certificate must have, when it is not the host's.
+    #[arg(long, value_name = "NAME", help_heading = "Trust")]
+    pub server_name: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        transport: TransportArgs,
+        #[command(flatten)]
+        identity: IdentityArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["x"].iter().chain(args))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_peers_and_valid() {
+        let (t, warning) = parse(&[]).unwrap().transport.tuning();
+        assert_eq!(warning, None);
+        let s = &t.settings;
+        assert_eq!(s.validate(), Ok(()));
+        assert_eq!((s.max_udp_payload, s.initial_udp_payload, s.mtu_discovery), (1472, 1200, true));
+        assert_eq!((s.stream_window_max, s.conn_window_max), (16 << 20, 32 << 20));
+        assert_eq!((s.max_streams_bidi, s.max_streams_uni), (128, 128));
+        assert_eq!((t.offload, t.socket_buffer, t.cipher), (true, 8 << 20, Cipher::Aes128));
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let (t, _) = parse(&[
+            "--cc=newreno", "--cipher=chacha20", "--max-udp-payload=1300", "--initial-udp-payload=1252", "--no-gso",
+            "--no-mtu-discovery", "--stream-window=1M", "--conn-window=2M", "--socket-buffer=64K", "--max-streams=7",
+            "--idle-timeout=5s",
+        ])
+        .unwrap()
+        .transport
+        .tuning();
+        let s = &t.settings;
+        assert_eq!(s.validate(), Ok(()));
+        assert_eq!((s.congestion, t.cipher), (Congestion::NewReno, Cipher::Chacha20));
+        assert_eq!((s.max_udp_payload, s.initial_udp_payload, s.mtu_discovery), (1300, 1252, false));
+        assert_eq!((s.stream_window_max, s.conn_window_max, t.socket_buffer), (1 << 20, 2 << 20, 65_536));
+        assert_eq!((s.max_streams_bidi, s.idle_timeout, t.offload), (7, Duration::from_secs(5), false));
+    }
+
+    #[test]
+    fn tiny_windows_stay_valid() {
+        let (t, _) = parse(&["--stream-window=0", "--conn-window=1"]).unwrap().transport.tuning();
+        assert_eq!(t.settings.validate(), Ok(()));
+    }
+
+    #[test]
+    fn bbr_runs_cubic_and_says_so() {
+        let (t, warning) = parse(&["--cc=bbr"]).unwrap().transport.tuning();
+        assert_eq!(t.settings.congestion, Congestion::Cubic);
+        assert!(warning.is_some_and(|w| w.contains("CUBIC")));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for bad in [
+            &["--cc=vegas"][..], &["--max-udp-payload=1199"], &["--max-streams=0"], &["--cert=x"], &["--key=x"],
+            &["--ca=x", "--insecure"], &["--stream-window=x"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse(&["--cert=x", "--key=y", "--ca=z", "--server-name=n"]).is_ok());
+    }
+}
