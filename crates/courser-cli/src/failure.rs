@@ -92,6 +92,18 @@ pub enum Failure {
         /// How long.
         waited: Duration,
     },
+    /// The machine answered that no program has the port.
+    NothingListens {
+        /// Who was asked.
+        peer: String,
+    },
+    /// There is no way to the address.
+    Unreachable {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        why: String,
+    },
     /// The peer answered first and then no more.
     Silent {
         /// Who.
@@ -211,8 +223,11 @@ impl Failure {
             | Self::TimeOut { .. }
             | Self::Incomplete { .. } => 1,
             Self::Usage(_) => 2,
-            Self::BadAddress { .. } | Self::NameNotFound { .. } | Self::AddressNotHere { .. } => 3,
-            Self::NoAnswer { .. } | Self::Silent { .. } => 4,
+            Self::BadAddress { .. }
+            | Self::NameNotFound { .. }
+            | Self::AddressNotHere { .. }
+            | Self::Unreachable { .. } => 3,
+            Self::NoAnswer { .. } | Self::NothingListens { .. } | Self::Silent { .. } => 4,
             Self::CertificateExpired { .. }
             | Self::CertificateUntrusted { .. }
             | Self::CertificateName { .. }
@@ -249,15 +264,21 @@ impl Failure {
             Self::NoAnswer { .. } => {
                 "check that the server runs, that the port is right, and that no firewall drops UDP on the way"
             }
+            Self::NothingListens { .. } => "start the server, or check the port",
+            Self::Unreachable { .. } => "check the routes, and whether this machine has that kind of address",
             Self::Silent { .. } => "the server may have stopped, or the network changed; try again",
             Self::CertificateExpired { .. } => "renew the certificate, and check the clocks of both machines",
-            Self::CertificateUntrusted { .. } => "name the issuer's certificate with --ca, or, for a test, use --insecure",
-            Self::CertificateName { .. } => {
-                "connect by a name in the certificate, or give the name with --server-name"
+            Self::CertificateUntrusted { .. } => {
+                "name the issuer's certificate with --ca, or, for a test, use --insecure"
             }
-            Self::NoProtocol { .. } => "start the same command at both ends: `courser echo` answers `courser echo` only",
+            Self::CertificateName { .. } => "connect by a name in the certificate, or give the name with --server-name",
+            Self::NoProtocol { .. } => {
+                "start the same command at both ends: `courser echo` answers `courser echo` only"
+            }
             Self::Tls { .. } => "`courser ping` shows the step that fails; COURSER_LOG=debug shows more",
-            Self::Unusable { .. } => "give PEM files: the chain with the leaf first, and its private key in PKCS #8 or SEC1",
+            Self::Unusable { .. } => {
+                "give PEM files: the chain with the leaf first, and its private key in PKCS #8 or SEC1"
+            }
             Self::PeerClosed { .. } | Self::PeerReset { .. } => "the other end's log knows why",
             Self::PeerBroke { .. } => "report it to the maker of the other end; COURSER_LOG=debug shows the packets",
             Self::PeerForgot => "the server was restarted; connect again",
@@ -373,6 +394,8 @@ impl fmt::Display for Failure {
             }
             Self::AddressNotHere { addr } => write!(f, "no interface of this machine has the address {}", addr.ip()),
             Self::NoAnswer { peer, waited } => write!(f, "nobody answered at {peer} within {}", text::time(*waited)),
+            Self::NothingListens { peer } => write!(f, "nothing listens at {peer}"),
+            Self::Unreachable { addr, why } => write!(f, "there is no way to {} ({why})", addr.ip()),
             Self::Silent { peer } => write!(f, "{peer} stopped answering"),
             Self::CertificateExpired { peer } => write!(f, "the certificate of {peer} has expired or is not valid yet"),
             Self::CertificateUntrusted { peer } => {
@@ -479,10 +502,17 @@ mod tests {
         assert_told(&f, 3, &["no.such\\u{a}", "spelling"]);
         let f = Failure::BadAddress { text: "quic://".into(), why: "the host is missing".into() };
         assert_told(&f, 3, &["the host is missing", "quic://host:4433"]);
+        let f = Failure::Unreachable { addr: "[::1]:4".parse().unwrap(), why: "no route".into() };
+        assert_told(&f, 3, &["no way to ::1 (no route)", "routes"]);
     }
 
     #[test]
     fn silence_is_code_4() {
+        assert_told(
+            &Failure::NothingListens { peer: "a:1".into() },
+            4,
+            &["nothing listens at a:1", "start the server"],
+        );
         assert_told(&of(CloseReason::HandshakeTimeout), 4, &["nobody answered at example.org:443", "firewall"]);
         assert_told(&of(CloseReason::IdleTimeout), 4, &["stopped answering"]);
     }

@@ -2,7 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::args::uri;
+use courser::net::target::Target;
+
+use crate::args::address;
 use crate::failure::{Failure, Outcome};
 
 /// Application protocol name.
@@ -57,10 +59,8 @@ fn plain(path: &str) -> Option<PathBuf> {
 /// Something to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// Name or address of the server, without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// The server.
+    pub server: Target,
     /// What is asked for; starts with a slash.
     pub path: String,
     /// The last part of the path: the name that the file gets here.
@@ -76,10 +76,10 @@ pub fn parse_url(text: &str) -> Outcome<Url> {
     let rest = text.strip_prefix("https://").ok_or_else(|| bad("it does not start with https://"))?;
     let slash = rest.find('/').ok_or_else(|| bad("the path is missing"))?;
     let (authority, path) = rest.split_at(slash);
-    let (host, port) = uri::host_and_port(authority).map_err(bad)?;
+    let server = address::target_or_port(authority, 443)?;
     let name = plain(path).ok_or_else(|| bad("the path is not made of plain names"))?;
     let name = name.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("the path has no name"))?.to_owned();
-    Ok(Url { host, port: port.unwrap_or(443), path: path.to_owned(), name })
+    Ok(Url { server, path: path.to_owned(), name })
 }
 
 #[cfg(test)]
@@ -92,7 +92,9 @@ mod tests {
         for ok in [&b"GET /x\r\n"[..], b"GET /x\n", b"GET /x", b"GET /x \r\n"] {
             assert_eq!(parse_request(ok), Some("/x"));
         }
-        for bad in [&b""[..], b"GET", b"GET \r\n", b"get /x\r\n", b"POST /x\r\n", b"GET x", b"GET /\xff", b"GET /a\r\n\r\n"] {
+        for bad in
+            [&b""[..], b"GET", b"GET \r\n", b"get /x\r\n", b"POST /x\r\n", b"GET x", b"GET /\xff", b"GET /a\r\n\r\n"]
+        {
             assert_eq!(parse_request(bad), None, "{}", bad.escape_ascii());
         }
         assert_eq!(parse_request(b"GET /a\0b"), None);
@@ -110,8 +112,23 @@ mod tests {
         assert!(file_inside(&root, "/a").is_some());
         assert!(file_inside(&root, "/sub/b").is_some());
         for bad in [
-            "", "/", "a", "/..", "/../secret", "/sub/../../secret", "/./a", "//a", "/sub//b", "/sub", "/sub/", "/..\\secret",
-            "/a\0", "/C:a", "/missing", "/sub/b/c", "//etc/passwd",
+            "",
+            "/",
+            "a",
+            "/..",
+            "/../secret",
+            "/sub/../../secret",
+            "/./a",
+            "//a",
+            "/sub//b",
+            "/sub",
+            "/sub/",
+            "/..\\secret",
+            "/a\0",
+            "/C:a",
+            "/missing",
+            "/sub/b/c",
+            "//etc/passwd",
         ] {
             assert_eq!(file_inside(&root, bad), None, "{bad}");
         }
@@ -136,10 +153,13 @@ mod tests {
     #[test]
     fn urls_name_server_path_and_file() {
         let u = parse_url("https://server4:443/dir/name.txt").unwrap();
-        assert_eq!((u.host.as_str(), u.port, u.path.as_str(), u.name.as_str()), ("server4", 443, "/dir/name.txt", "name.txt"));
-        let u = parse_url("https://[fd00::1]/x").unwrap();
-        assert_eq!((u.host.as_str(), u.port), ("fd00::1", 443));
-        for bad in ["", "http://a/x", "https://a", "https://a/", "https://:1/x", "https://a/../x", "https://a:99999/x"] {
+        assert_eq!(
+            (u.server.to_string().as_str(), u.path.as_str(), u.name.as_str()),
+            ("server4:443", "/dir/name.txt", "name.txt")
+        );
+        assert_eq!(parse_url("https://[fd00::1]/x").unwrap().server.to_string(), "[fd00::1]:443");
+        for bad in ["", "http://a/x", "https://a", "https://a/", "https://:1/x", "https://a/../x", "https://a:99999/x"]
+        {
             assert_eq!(parse_url(bad).unwrap_err().code(), 3, "{bad}");
         }
     }

@@ -21,6 +21,7 @@ pub mod output;
 pub mod pattern;
 pub mod peer;
 pub mod perf_proto;
+pub mod probe;
 pub mod progress;
 pub mod report;
 pub mod text;

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -90,6 +91,8 @@ pub struct Ui {
     /// Colours of standard error.
     pub err: Palette,
     warnings: Mutex<Gate>,
+    /// Whether the one object is out.
+    told: AtomicBool,
 }
 
 impl Ui {
@@ -105,6 +108,7 @@ impl Ui {
             out: Palette::choose(global.color, io::stdout().is_terminal(), no_color),
             err: Palette::choose(global.color, io::stderr().is_terminal(), no_color),
             warnings: Mutex::new(Gate::default()),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -127,9 +131,9 @@ impl Ui {
         }
     }
 
-    /// The result for programs; nothing without `--json`.
+    /// The result for programs; nothing without `--json`. Only the first of a run is printed.
     pub fn object(&self, value: &impl Serialize) {
-        if self.json {
+        if self.json && !self.told.swap(true, Ordering::Relaxed) {
             match serde_json::to_string(value) {
                 Ok(line) => put(&mut io::stdout().lock(), line),
                 Err(e) => self.warn(format_args!("no JSON: {e}")),
@@ -169,7 +173,7 @@ impl Ui {
         }
     }
 
-    /// Why it failed: on standard error, and as an object where one is wanted.
+    /// Why it failed: on standard error, and as an object where one is wanted and none was printed.
     pub fn fail(&self, failure: &Failure) {
         let label = self.err.paint(Ink::Bad, "error:");
         put(&mut io::stderr().lock(), format_args!("{label} {failure}"));

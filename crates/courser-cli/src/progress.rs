@@ -22,7 +22,8 @@ impl Progress {
     /// A bar for each name and its bytes.
     #[must_use]
     pub fn new(ui: &Ui, parts: &[(&str, u64)]) -> Self {
-        let target = if ui.shows_progress() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let target =
+            if ui.shows_progress() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
         Self::on(target, parts)
     }
 

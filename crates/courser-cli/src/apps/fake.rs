@@ -62,14 +62,7 @@ fn at(side: Side) -> usize {
 impl Joint {
     pub(crate) fn new(rules: Rules) -> Self {
         let start = || VecDeque::from([Event::Connected]);
-        Self {
-            rules,
-            streams: BTreeMap::new(),
-            opened: [[0; 2]; 2],
-            events: [start(), start()],
-            closed: None,
-            dice: 1,
-        }
+        Self { rules, streams: BTreeMap::new(), opened: [[0; 2]; 2], events: [start(), start()], closed: None, dice: 1 }
     }
 
     pub(crate) fn end(&mut self, side: Side) -> End<'_> {
@@ -198,13 +191,13 @@ impl Streams for End<'_> {
         let peer = self.side.peer();
         let portion = self.joint.roll(2000);
         let Some(h) = self.half(id, peer) else { return Peek::Gone };
-        let ended = h.fin && h.queue.is_empty();
-        if h.reset.is_some() || ended {
+        let (ended, code) = (h.fin && h.queue.is_empty(), h.reset);
+        if code.is_some() || ended {
             h.over = true;
-            let code = h.reset;
             self.joint.sweep(id);
             return code.map_or(Peek::End, Peek::Reset);
         }
+        let Some(h) = self.half(id, peer) else { return Peek::Gone };
         if h.queue.is_empty() {
             return Peek::Blocked;
         }

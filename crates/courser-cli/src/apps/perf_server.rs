@@ -80,7 +80,7 @@ impl PerfServer {
     }
 
     fn readable<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
-        let Some(r) = self.requests.get_mut(&id) else { return Ok(()) };
+        let Some(r) = self.requests.get_mut(&id).filter(|r| r.answer.is_none()) else { return Ok(()) };
         loop {
             let n = match link.peek(id) {
                 Peek::Data(data) => {
@@ -107,9 +107,6 @@ impl PerfServer {
     /// The client's end was read: answers.
     fn asked<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
         let Some(r) = self.requests.get_mut(&id) else { return Ok(()) };
-        if r.answer.is_some() {
-            return Ok(());
-        }
         let count = r.head.count().unwrap_or(0);
         if id.dir() == Dir::Bi {
             r.answer = Some(Feed::new(&self.content.body(id, Way::Down), 0, count)?);

@@ -30,7 +30,8 @@ fn perf(plan: Plan, rules: Rules) -> (Joint, PerfClient, Counter, Counter, Outco
 #[test]
 fn perf_moves_everything_both_ways_in_every_content() {
     for content in [Content::Fill, Content::Pattern] {
-        for (count, at_once, up, down) in [(1, 1, 100_000, 0), (4, 4, 30_001, 70_003), (20, 2, 56, 1024), (5, 9, 0, 0)] {
+        for (count, at_once, up, down) in [(1, 1, 100_000, 0), (4, 4, 30_001, 70_003), (20, 2, 56, 1024), (5, 9, 0, 0)]
+        {
             let plan = Plan { timed: true, ..Plan::uniform(count, at_once, up, down, content.clone()) };
             let (joint, mut client, got_down, got_up, c, s) = perf(plan, Rules::default());
             assert_eq!((c, s), (Ok(()), Ok(())));
@@ -279,8 +280,11 @@ fn hq_fetches_every_file() {
     let (www, downloads) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let names: Vec<String> = (0..40).map(|i| format!("file{i}")).collect();
     for (i, n) in names.iter().enumerate() {
-        std::fs::write(www.path().join(n), crate::pattern::Pattern::of(i as u64, crate::pattern::Way::Up).bytes(0, i * 997))
-            .unwrap();
+        std::fs::write(
+            www.path().join(n),
+            crate::pattern::Pattern::of(i as u64, crate::pattern::Way::Up).bytes(0, i * 997),
+        )
+        .unwrap();
     }
     let mut server = HqServer::new(Arc::new(www.path().to_owned()));
     let mut client = HqClient::new(urls(&names), downloads.path().to_owned());
@@ -310,7 +314,9 @@ fn hq_refuses_requests_that_are_none_or_too_long() {
     let www = tempfile::tempdir().unwrap();
     std::fs::write(www.path().join("a"), "hello").unwrap();
     let long = format!("GET /{}\r\n", "x".repeat(hq::REQUEST_MAX));
-    for (say, got, resets) in [("GET /a\r\n", "hello", 0), ("nonsense", "", 1), (long.as_str(), "", 1), ("GET /../a", "", 1)] {
+    for (say, got, resets) in
+        [("GET /a\r\n", "hello", 0), ("nonsense", "", 1), (long.as_str(), "", 1), ("GET /../a", "", 1)]
+    {
         let mut raw = Raw::new(Dir::Bi, say.as_bytes());
         let mut server = HqServer::new(Arc::new(www.path().to_owned()));
         let mut joint = Joint::new(Rules { window: 8000, ..Rules::default() });

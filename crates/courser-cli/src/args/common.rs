@@ -25,7 +25,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
     pub color: When,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter like `courser=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "COURSER_LOG", help_heading = "Output")]
+    #[arg(long, global = true, value_name = "FILTER", env = "COURSER_LOG", hide_env_values = true, help_heading = "Output")]
     pub log: Option<String>,
 }
 
@@ -198,8 +198,16 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let (t, _) = parse(&[
-            "--cc=newreno", "--cipher=chacha20", "--max-udp-payload=1300", "--initial-udp-payload=1252", "--no-gso",
-            "--no-mtu-discovery", "--stream-window=1M", "--conn-window=2M", "--socket-buffer=64K", "--max-streams=7",
+            "--cc=newreno",
+            "--cipher=chacha20",
+            "--max-udp-payload=1300",
+            "--initial-udp-payload=1252",
+            "--no-gso",
+            "--no-mtu-discovery",
+            "--stream-window=1M",
+            "--conn-window=2M",
+            "--socket-buffer=64K",
+            "--max-streams=7",
             "--idle-timeout=5s",
         ])
         .unwrap()
@@ -229,8 +237,13 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         for bad in [
-            &["--cc=vegas"][..], &["--max-udp-payload=1199"], &["--max-streams=0"], &["--cert=x"], &["--key=x"],
-            &["--ca=x", "--insecure"], &["--stream-window=x"],
+            &["--cc=vegas"][..],
+            &["--max-udp-payload=1199"],
+            &["--max-streams=0"],
+            &["--cert=x"],
+            &["--key=x"],
+            &["--ca=x", "--insecure"],
+            &["--stream-window=x"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

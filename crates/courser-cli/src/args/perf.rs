@@ -138,8 +138,21 @@ mod tests {
     #[test]
     fn flags_become_a_job() {
         let PerfEnd::Client(c) = parse(&[
-            "client", "h:1", "--mode=idle", "--bytes=2M", "--streams=3", "--conns=5", "-n", "7", "-c", "2", "--verify",
-            "--response-bytes=9", "--api=tokio", "--timeout=3", "--hold=1s",
+            "client",
+            "h:1",
+            "--mode=idle",
+            "--bytes=2M",
+            "--streams=3",
+            "--conns=5",
+            "-n",
+            "7",
+            "-c",
+            "2",
+            "--verify",
+            "--response-bytes=9",
+            "--api=tokio",
+            "--timeout=3",
+            "--hold=1s",
         ])
         .unwrap() else {
             panic!()
@@ -177,7 +190,9 @@ mod tests {
     #[test]
     fn a_server_has_defaults() {
         match parse(&["server"]).unwrap() {
-            PerfEnd::Server(s) => assert_eq!((s.listen.as_str(), s.verify, s.api), ("127.0.0.1:4433", false, Api::Direct)),
+            PerfEnd::Server(s) => {
+                assert_eq!((s.listen.as_str(), s.verify, s.api), ("127.0.0.1:4433", false, Api::Direct))
+            }
             PerfEnd::Client(c) => panic!("{c:?}"),
         }
     }

@@ -34,8 +34,8 @@ fn write(dir: &Path) -> Outcome<usize> {
 fn page(command: &clap::Command, name: &str, dir: &Path, written: &mut usize) -> Outcome {
     let mut text = Vec::new();
     let file = dir.join(format!("{name}.1"));
-    let titled = command.clone().name(name.to_owned()).display_name(name.to_owned());
-    clap_mangen::Man::new(titled).render(&mut text).map_err(|e| Failure::writing(&file, &e))?;
+    // Commands carry their full name (`courser-perf-client`) since the tree was built.
+    clap_mangen::Man::new(command.clone()).render(&mut text).map_err(|e| Failure::writing(&file, &e))?;
     std::fs::write(&file, text).map_err(|e| Failure::writing(&file, &e))?;
     *written += 1;
     for below in command.get_subcommands().filter(|c| c.get_name() != "help") {

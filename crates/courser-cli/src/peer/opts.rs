@@ -178,11 +178,8 @@ impl Draft {
         self.tuning.windows(self.windows.0, self.windows.1);
         self.tuning.streams(self.streams.min(1 << 60));
         self.tuning.settings.validate().map_err(|e| e.to_string())?;
-        let end = if self.server {
-            End::Server { cert: self.cert, key: self.key }
-        } else {
-            End::Client(Box::new(self.job))
-        };
+        let end =
+            if self.server { End::Server { cert: self.cert, key: self.key } } else { End::Client(Box::new(self.job)) };
         Ok(Opts { end, addr: self.addr, tuning: self.tuning, warning, api: self.api })
     }
 }
@@ -250,8 +247,19 @@ mod tests {
         let o = opts(&["server", "--listen", "127.0.0.1:46001", "--cert", "c.pem", "--key", "k.pem"]).unwrap();
         assert_eq!(o.end, End::Server { cert: "c.pem".into(), key: "k.pem".into() });
         let j = job(&[
-            "client", "--connect", "127.0.0.1:46001", "--timeout", "55", "--mode", "idle-connections",
-            "--concurrency", "8", "--count", "2000", "--server-pid", "77",
+            "client",
+            "--connect",
+            "127.0.0.1:46001",
+            "--timeout",
+            "55",
+            "--mode",
+            "idle-connections",
+            "--concurrency",
+            "8",
+            "--count",
+            "2000",
+            "--server-pid",
+            "77",
         ]);
         assert_eq!((j.mode, j.concurrency, j.count, j.server_pid), (Mode::Idle, 8, 2000, Some(77)));
         assert_eq!(job(&["client", "--mode", "idle"]).mode, Mode::Idle);
@@ -261,7 +269,8 @@ mod tests {
 
     #[test]
     fn numbers_are_cut_to_what_can_be() {
-        let o = opts(&["client", "--max-udp-payload", "100000", "--initial-udp-payload", "5", "--max-streams", "0"]).unwrap();
+        let o = opts(&["client", "--max-udp-payload", "100000", "--initial-udp-payload", "5", "--max-streams", "0"])
+            .unwrap();
         let s = &o.tuning.settings;
         assert_eq!((s.max_udp_payload, s.initial_udp_payload, s.max_streams_bidi), (65_527, 1200, 1));
         let o = opts(&["client", "--initial-udp-payload", "1472", "--max-udp-payload", "1300"]).unwrap();
@@ -295,7 +304,12 @@ mod tests {
     #[test]
     fn nonsense_gets_the_usage() {
         for bad in [
-            &[][..], &["both"], &["server"], &["server", "--cert", "c"], &["client", "--count"], &["client", "--connect", "x"],
+            &[][..],
+            &["both"],
+            &["server"],
+            &["server", "--cert", "c"],
+            &["client", "--count"],
+            &["client", "--connect", "x"],
             &["client", "--mode", "sideways"],
         ] {
             assert!(opts(bad).unwrap_err().contains("usage:"), "{bad:?}");

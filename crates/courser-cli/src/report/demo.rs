@@ -59,7 +59,8 @@ impl DemoReport {
     pub fn summary(&self, p: Palette) -> String {
         let mut s = String::new();
         let under = if self.cipher.is_empty() { String::new() } else { format!(", {}", self.cipher) };
-        let what = format!("QUIC {} over UDP on this machine{under}, {}", self.version, text::count(self.streams, "stream"));
+        let what =
+            format!("QUIC {} over UDP on this machine{under}, {}", self.version, text::count(self.streams, "stream"));
         let _ = writeln!(s, "{}", p.paint(Ink::Dim, what));
         let _ = writeln!(s);
         for (name, leg) in [("client → server", &self.up), ("server → client", &self.down)] {
@@ -71,7 +72,11 @@ impl DemoReport {
         let handshake = text::time(Duration::from_secs_f64(self.handshake_ms.max(0.0) / 1e3));
         let rtt = text::time(Duration::from_secs_f64(self.rtt_us.max(0.0) / 1e6));
         let memory = text::size(self.peak_rss_kb << 10);
-        let _ = writeln!(s, "  handshake {handshake} · round trip {rtt} · lost {} · sent again {}", self.lost, self.retransmitted);
+        let _ = writeln!(
+            s,
+            "  handshake {handshake} · round trip {rtt} · lost {} · sent again {}",
+            self.lost, self.retransmitted
+        );
         let _ = writeln!(s, "  processor {:.2} s per GB, both ends · memory {memory}", self.cpu_s_per_gb);
         let _ = writeln!(s);
         let verdict = if self.verified {
@@ -89,7 +94,7 @@ fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output::{Ink, Palette};
 use crate::text;
 
@@ -81,10 +81,10 @@ impl PingReport {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     #[test]
     fn the_step_that_fails_is_shown_with_its_remedy() {
