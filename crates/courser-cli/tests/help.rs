@@ -32,11 +32,12 @@ fn shown(path: &[&str]) -> String {
 }
 
 fn check(name: &str, path: &[&str]) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let file = dir.join(format!("{name}.txt"));
     let now = shown(path);
     if std::env::var_os("COURSER_UPDATE_HELP").is_some() {
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, &now).unwrap();
+        std::fs::create_dir_all(&dir).expect("the folder of the snapshots");
+        std::fs::write(&file, &now).expect("a snapshot");
     }
     let then = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(now, then, "the help of {name} changed");

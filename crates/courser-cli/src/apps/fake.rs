@@ -150,15 +150,14 @@ impl Streams for End<'_> {
             return Wrote::Gone;
         }
         // Mostly whole, sometimes an odd part of it.
-        let portion = if portion % 3 == 0 { portion } else { data.len() };
+        let portion = if portion.is_multiple_of(3) { portion } else { data.len() };
         let n = portion.min(window.saturating_sub(h.queue.len()));
         let start = h.passed + h.queue.len() as u64;
         h.queue.extend_from_slice(&data[..n]);
-        if let Some((who, which, offset)) = flip {
-            if who == side && which == id && (start..start + n as u64).contains(&offset) {
-                let i = (offset - h.passed) as usize;
-                h.queue[i] ^= 0x40;
-            }
+        let flip =
+            flip.filter(|(who, which, at)| (*who, *which) == (side, id) && (start..start + n as u64).contains(at));
+        if let Some((_, _, at)) = flip {
+            h.queue[(at - h.passed) as usize] ^= 0x40;
         }
         h.writer_waits = n < data.len();
         let room = h.queue.len() < window;

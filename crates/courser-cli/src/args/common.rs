@@ -25,7 +25,14 @@ pub struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
     pub color: When,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter like `courser=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "COURSER_LOG", hide_env_values = true, help_heading = "Output")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "COURSER_LOG",
+        hide_env_values = true,
+        help_heading = "Output"
+    )]
     pub log: Option<String>,
 }
 
