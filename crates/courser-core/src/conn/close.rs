@@ -22,8 +22,14 @@ impl Connection {
         self.set_reason(reason);
         //= rfc9000#10.2-1
         let until = now + self.pto() * CLOSE_PTOS;
-        self.life =
-            Life::Closing { until: Some(until), packet: Box::default(), answer_at: 1, received: 0, answer: true };
+        self.life = Life::Closing {
+            until: Some(until),
+            packet: Box::default(),
+            answer_at: 1,
+            received: 0,
+            credit: 0,
+            answer: true,
+        };
         self.tls = None;
     }
 
@@ -61,11 +67,19 @@ impl Connection {
     }
 
     /// A datagram came for a connection that is closing: answered at a falling rate.
-    pub(super) fn on_datagram_while_closing(&mut self) {
-        if let Life::Closing { answer_at, received, answer, packet, .. } = &mut self.life {
+    pub(super) fn on_datagram_while_closing(&mut self, len: usize) {
+        if let Life::Closing { answer_at, received, credit, answer, packet, .. } = &mut self.life {
+            if packet.is_empty() {
+                // The limits of an unvalidated path held it back; now there may be room.
+                *answer = true;
+                return;
+            }
             *received = received.saturating_add(1);
+            //= rfc9000#10.2.1-2
+            *credit = credit.saturating_add(3 * len);
             //= rfc9000#10.2.1-1
-            if *received >= *answer_at && !packet.is_empty() {
+            if *received >= *answer_at && *credit >= packet.len() {
+                *credit -= packet.len();
                 *answer = true;
                 *answer_at = answer_at.saturating_mul(2);
                 *received = 0;

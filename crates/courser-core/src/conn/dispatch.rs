@@ -152,7 +152,8 @@ impl Connection {
             peer_validated_address: self.side.is_server()
                 || self.confirmed
                 || self.recovery.largest_acked(Space::Handshake).is_some(),
-            amplification_blocked: self.side.is_server() && self.path.amplification.room() == 0,
+            // A probe of the handshake is a full datagram; less room than that is none.
+            amplification_blocked: self.side.is_server() && self.path.amplification.room() < 1200,
         }
     }
 

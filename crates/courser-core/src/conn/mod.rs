@@ -110,8 +110,9 @@ enum Life {
     Handshaking,
     /// TLS is complete.
     Established,
-    /// CONNECTION_CLOSE has to be sent, or was sent; `packet` is what left, repeated in answer to packets.
-    Closing { until: Option<Instant>, packet: Box<[u8]>, answer_at: u32, received: u32, answer: bool },
+    /// CONNECTION_CLOSE has to be sent, or was sent; `packet` is what left, repeated in answer to packets while `credit`,
+    /// three times the bytes received since, lasts.
+    Closing { until: Option<Instant>, packet: Box<[u8]>, answer_at: u32, received: u32, credit: usize, answer: bool },
     /// The peer closed: nothing is sent any more.
     Draining { until: Instant },
     /// To be freed.

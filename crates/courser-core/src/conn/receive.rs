@@ -46,7 +46,10 @@ impl Connection {
         match &mut self.life {
             Life::Handshaking | Life::Established => {}
             Life::Closing { .. } => {
-                self.on_datagram_while_closing();
+                if meta.remote == self.path.remote() {
+                    self.path.amplification.on_received(datagram.len());
+                }
+                self.on_datagram_while_closing(datagram.len());
                 return Received::Handled;
             }
             Life::Draining { .. } | Life::Ended => return Received::Handled,

@@ -124,13 +124,9 @@ impl Connection {
     /// Remembers when the pacer opens, if it is what holds data back.
     fn note_pacing(&mut self, turn: &Turn) {
         let mtu = usize::from(self.path.pmtud.current());
-        if turn.paced < mtu && self.path.congestion.room() >= mtu as u64 && self.has_paced_data() {
+        if turn.paced < mtu && self.window_allows() && self.wants_send(turn.now) {
             self.paced_until = Some(self.path.pacer.next(turn.now)).filter(|at| *at > turn.now);
         }
-    }
-
-    fn has_paced_data(&self) -> bool {
-        self.keys.has_send(Level::OneRtt) && (self.streams.has_data() || self.datagrams.waiting() > 0)
     }
 
     /// Whether the engine should give this connection a turn.

@@ -132,7 +132,9 @@ impl Engine {
     fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) {
         held.keep(meta, datagram);
         let dcid = held.dcid;
-        if let Some(key) = self.table.insert(Entry { kind: Kind::Held(Box::new(held)), deadline: None }) {
+        if let Some(key) =
+            self.table.insert(Entry { kind: Kind::Held(Box::new(held)), deadline: None, handshaking: true })
+        {
             self.routes.add_chosen(dcid, key);
             self.handshakes += 1;
             self.incoming.push_back(key);
@@ -142,7 +144,7 @@ impl Engine {
     /// Accepts a connection without asking.
     fn start(&mut self, now: Instant, held: Held, meta: &Meta, datagram: &mut [u8]) {
         let dcid = held.dcid;
-        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: None };
+        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: None, handshaking: true };
         let Some(key) = self.table.insert(entry) else { return };
         self.handshakes += 1;
         if !self.go_live(now, key, None, &mut [(Meta { stride: datagram.len(), ..*meta }, datagram)]) {

@@ -135,6 +135,8 @@ struct Entry {
     kind: Kind,
     /// When the connection wants to be ticked; the heap may hold an earlier time.
     deadline: Option<Instant>,
+    /// Whether it counts among the handshakes under way.
+    handshaking: bool,
 }
 
 /// Counters of an engine. Each admission gate has its own.
@@ -327,13 +329,14 @@ impl Engine {
     fn tick(&mut self, now: Instant, index: u32) {
         let Some((key, entry)) = self.table.at(index) else { return };
         let Kind::Live(conn) = &mut entry.kind else { return };
-        let was_handshaking = conn.is_handshaking();
         let tick = conn.tick(&mut self.env, now);
         self.stats.ticks += 1;
         entry.deadline = tick.deadline;
-        let is_handshaking = conn.is_handshaking();
         let has_events = conn.has_events();
-        self.note_handshake(key, was_handshaking, is_handshaking);
+        if entry.handshaking && !conn.is_handshaking() {
+            entry.handshaking = false;
+            self.handshakes -= 1;
+        }
         self.apply_routes(now, key);
         if tick.ended {
             self.free(now, key);
@@ -450,7 +453,7 @@ impl Engine {
     pub fn connect_with(&mut self, now: Instant, start: &Connect<'_>) -> Result<ConnKey, Alert> {
         let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
-        let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None }).ok_or(full)?;
+        let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true }).ok_or(full)?;
         if let Some(conn) = self.conn_mut(key) {
             conn.key = key;
         }
@@ -459,12 +462,6 @@ impl Engine {
         self.apply_routes(now, key);
         self.tickable.push(key.index);
         Ok(key)
-    }
-
-    fn note_handshake(&mut self, _key: ConnKey, was: bool, is: bool) {
-        if was && !is {
-            self.handshakes = self.handshakes.saturating_sub(1);
-        }
     }
 
     /// Carries out what a connection wants changed in the routes.
@@ -493,6 +490,7 @@ impl Engine {
     fn free(&mut self, now: Instant, key: ConnKey) {
         self.deadlines.remove(key.index);
         let Some(entry) = self.table.remove(key) else { return };
+        self.handshakes -= usize::from(entry.handshaking);
         let Kind::Live(mut conn) = entry.kind else { return };
         while let Some(event) = conn.poll_event() {
             self.events.push_back((key, event));
@@ -541,6 +539,12 @@ impl Engine {
     #[must_use]
     pub fn route_count(&self) -> usize {
         self.routes.len()
+    }
+
+    /// Handshakes under way, held connections included.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        self.handshakes
     }
 
     /// Counters.
