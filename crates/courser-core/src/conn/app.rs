@@ -3,11 +3,12 @@
 use bytes::Bytes;
 
 use super::{ConnStats, Connection, Env, Life, PacketLog};
+use crate::config::StreamSchedule;
 use crate::crypto::Identity;
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
 use crate::spans::Fate;
-use crate::stream::{Priority, Read, ReadError, WriteError};
+use crate::stream::{Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 impl Connection {
@@ -35,6 +36,11 @@ impl Connection {
     pub(crate) fn write_owned(&mut self, env: &mut Env, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
         self.check_open()?;
         self.streams.write_owned(id, data, &mut env.pool)
+    }
+
+    pub(crate) fn write_vectored(&mut self, env: &mut Env, id: StreamId, data: &[&[u8]]) -> Result<usize, WriteError> {
+        self.check_open()?;
+        self.streams.write_vectored(id, data, &mut env.pool)
     }
 
     pub(crate) fn send_room(&self, id: StreamId) -> Result<usize, WriteError> {
@@ -76,6 +82,31 @@ impl Connection {
 
     pub(crate) fn consume(&mut self, env: &mut Env, id: StreamId, n: usize) -> Result<Read, ReadError> {
         self.streams.consume(id, n, &mut env.pool)
+    }
+
+    pub(crate) fn read_with(
+        &mut self,
+        env: &mut Env,
+        id: StreamId,
+        f: impl FnMut(&[u8]) -> usize,
+    ) -> Result<Read, ReadError> {
+        self.streams.read_with(id, &mut env.pool, f)
+    }
+
+    pub(crate) fn is_at_end(&self, id: StreamId) -> bool {
+        self.streams.is_at_end(id)
+    }
+
+    pub(crate) fn is_finished_acked(&self, id: StreamId) -> bool {
+        self.streams.is_finished_acked(id)
+    }
+
+    pub(crate) fn stream_stats(&self) -> StreamStats {
+        self.streams.stats()
+    }
+
+    pub(crate) fn set_schedule(&mut self, schedule: StreamSchedule) {
+        self.streams.set_schedule(schedule);
     }
 
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> Result<(), ApiMisuse> {

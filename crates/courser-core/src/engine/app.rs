@@ -4,12 +4,13 @@
 use bytes::Bytes;
 
 use super::{ConnStats, Engine, PacketLog};
+use crate::config::StreamSchedule;
 use crate::conn::{Connection, Env};
 use crate::crypto::{Identity, Secret, Suite};
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{ConnKey, Dir, StreamId, Version};
 use crate::spans::Fate;
-use crate::stream::{Priority, Read, ReadError, WriteError};
+use crate::stream::{Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 use super::Kind;
@@ -63,6 +64,15 @@ impl Engine {
     pub fn write_owned(&mut self, key: ConnKey, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
         let (conn, env) = self.touch::<WriteError>(key)?;
         conn.write_owned(env, id, data)
+    }
+
+    /// Copies bytes of several slices to a stream as if they were one.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write_vectored(&mut self, key: ConnKey, id: StreamId, data: &[&[u8]]) -> Result<usize, WriteError> {
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.write_vectored(env, id, data)
     }
 
     /// Bytes that a write would take now.
@@ -139,6 +149,48 @@ impl Engine {
     pub fn consume(&mut self, key: ConnKey, id: StreamId, n: usize) -> Result<Read, ReadError> {
         let (conn, env) = self.touch::<ReadError>(key)?;
         conn.consume(env, id, n)
+    }
+
+    /// Shows `f` the received bytes piece by piece, until it takes fewer than it was shown.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_with(&mut self, key: ConnKey, id: StreamId, f: impl FnMut(&[u8]) -> usize) -> Result<Read, ReadError> {
+        let (conn, env) = self.touch::<ReadError>(key)?;
+        conn.read_with(env, id, f)
+    }
+
+    /// Whether everything was read and the stream has ended, so that the next read says `Finished`.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn is_at_end(&self, key: ConnKey, id: StreamId) -> Result<bool, ApiMisuse> {
+        Ok(self.look(key)?.is_at_end(id))
+    }
+
+    /// Whether the peer acknowledged everything that was written, the end of the stream included.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn is_finished_acked(&self, key: ConnKey, id: StreamId) -> Result<bool, ApiMisuse> {
+        Ok(self.look(key)?.is_finished_acked(id))
+    }
+
+    /// Counts of streams and of buffered bytes.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn stream_stats(&self, key: ConnKey) -> Result<StreamStats, ApiMisuse> {
+        Ok(self.look(key)?.stream_stats())
+    }
+
+    /// Changes how streams share packets.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn set_schedule(&mut self, key: ConnKey, schedule: StreamSchedule) -> Result<(), ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.set_schedule(schedule);
+        Ok(())
     }
 
     /// Sets a stream's priority.

@@ -46,17 +46,31 @@ pub struct TurnLimits {
     pub receive_bytes: usize,
     /// A turn stops reading after this many calls, however small the datagrams are.
     pub receive_calls: usize,
-    /// A turn stops sending after this many trains, so that acknowledgements are read in between.
-    pub trains: usize,
+    /// Most datagrams of a turn, so that acknowledgements are read in between. A turn starts with [`BATCH_FIRST`]; each
+    /// one that the socket took whole doubles the next, one that it took in part makes the next as large as what went.
+    pub datagrams: usize,
     /// A turn stops sending after this time.
     pub budget: Duration,
 }
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { slots: 4, receive_bytes: 256 << 10, receive_calls: 16, trains: 16, budget: Duration::from_millis(2) }
+        Self {
+            slots: 4,
+            receive_bytes: 256 << 10,
+            receive_calls: 16,
+            datagrams: BATCH_MAX,
+            budget: Duration::from_millis(2),
+        }
     }
 }
+
+/// Datagrams of the first turn.
+pub const BATCH_FIRST: usize = 32;
+/// Datagrams of the smallest turn.
+pub const BATCH_MIN: usize = 4;
+/// Datagrams of the largest turn.
+pub const BATCH_MAX: usize = 1024;
 
 /// What a turn did and when the next one is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +130,8 @@ pub struct Worker<M> {
     train: Train,
     kept: Option<Kept>,
     waker: Waker,
+    /// Datagrams of the next turn.
+    batch: usize,
     stats: WorkerStats,
 }
 
@@ -134,6 +150,7 @@ impl<M: Machine> Worker<M> {
             limits,
             train: Train::default(),
             kept: None,
+            batch: BATCH_FIRST.min(limits.datagrams.max(BATCH_MIN)),
             stats: WorkerStats::default(),
         })
     }
@@ -159,6 +176,12 @@ impl<M: Machine> Worker<M> {
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// Datagrams that the next turn sends at most.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Counters.
@@ -258,7 +281,8 @@ impl<M: Machine> Worker<M> {
     fn write(&mut self, began: Instant) -> (bool, bool) {
         let mut any = false;
         let mut now = began;
-        for _ in 0..self.limits.trains.max(1) {
+        let mut sent = 0;
+        while sent < self.batch {
             let next = match self.kept.take() {
                 Some(kept) => kept,
                 None => match self.machine.fill(now, &mut self.train) {
@@ -275,16 +299,21 @@ impl<M: Machine> Worker<M> {
                 return (any, false);
             }
             let before = next.cursor;
+            let meta = next.meta;
             let left = self.send(now, next);
-            any |= left.is_none_or(|cursor| cursor > before);
+            let went = left.unwrap_or(meta.len).saturating_sub(before);
+            any |= left.is_none() || went > 0;
+            sent += went.div_ceil(meta.segment.max(1));
             if left.is_some() {
+                self.batch = sent.max(BATCH_MIN);
                 return (any, false);
             }
             now = self.clock.now();
             if now.since(began) >= self.limits.budget {
-                break;
+                return (any, true);
             }
         }
+        self.batch = (2 * self.batch).min(self.limits.datagrams.max(BATCH_MIN));
         (any, true)
     }
 

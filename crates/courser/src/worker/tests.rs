@@ -233,7 +233,7 @@ fn a_full_queue_below_the_socket_is_tried_again_after_a_pause() {
 
 #[test]
 fn a_turn_is_bounded_both_ways() {
-    let limits = TurnLimits { trains: 3, receive_calls: 2, slots: 2, ..TurnLimits::default() };
+    let limits = TurnLimits { datagrams: 4, receive_calls: 2, slots: 2, ..TurnLimits::default() };
     let mut w = worker(limits);
     let mut peer = worker(limits);
     let to = peer.socket().local_addr();
@@ -242,13 +242,62 @@ fn a_turn_is_bounded_both_ways() {
         w.machine().out.push_back((to, 2000, vec![i; 100 + usize::from(i)]));
     }
     let turn = w.turn().unwrap();
-    assert_eq!(w.machine().outcomes.len(), 3);
+    assert_eq!(w.machine().outcomes.len(), 4);
     assert!(turn.deadline.is_some_and(|d| d <= w.clock().now()), "the rest waits for no event");
     while w.machine().outcomes.len() < 10 {
         w.turn().unwrap();
     }
     until_came(&mut peer, 10);
     assert!(peer.machine().batch_max <= 4, "{} trains between two ticks", peer.machine().batch_max);
+}
+
+/// Takes ten datagrams, then has no room once.
+struct TenAtOnce(Box<dyn Adapter>, usize);
+
+impl Adapter for TenAtOnce {
+    fn send(&mut self, udp: &UdpSocket, out: &Outgoing<'_>) -> io::Result<()> {
+        self.1 += 1;
+        if self.1.is_multiple_of(11) { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.send(udp, out) }
+    }
+    fn receive(&mut self, udp: &UdpSocket, slots: &mut [u8], arrivals: &mut [Arrival]) -> io::Result<usize> {
+        self.0.receive(udp, slots, arrivals)
+    }
+    fn offload(&self) -> Offload {
+        Offload { send_segments: 1, receive_segments: 1 }
+    }
+    fn forgive(&mut self, _: &UdpSocket) {}
+}
+
+/// Sends single datagrams for some turns; returns the batch after each.
+fn batches(w: &mut Worker<Echo>, turns: usize) -> Vec<usize> {
+    let to = worker(TurnLimits::default()).socket().local_addr();
+    let mut sizes = Vec::new();
+    for _ in 0..turns {
+        while w.machine().out.len() < 2048 {
+            w.machine().out.push_back((to, 20, vec![0; 20]));
+        }
+        w.turn().unwrap();
+        sizes.push(w.batch());
+    }
+    sizes
+}
+
+#[test]
+fn batches_double_while_the_socket_takes_everything() {
+    let limits = TurnLimits { budget: Duration::from_secs(10), ..TurnLimits::default() };
+    let mut w = worker(limits);
+    assert_eq!(w.batch(), BATCH_FIRST);
+    assert_eq!(batches(&mut w, 7), [64, 128, 256, 512, 1024, 1024, 1024]);
+}
+
+#[test]
+fn batches_shrink_to_what_the_socket_takes() {
+    let limits = TurnLimits { budget: Duration::from_secs(10), ..TurnLimits::default() };
+    let socket =
+        Socket::with_adapter(&SocketConfig::new(LOCAL), |udp| Ok(Box::new(TenAtOnce(system_adapter(udp)?, 0))));
+    let mut w = Worker::new(Echo::default(), socket.unwrap(), Clock::start(), limits).unwrap();
+    let sizes = batches(&mut w, 20);
+    assert!(sizes[5..].iter().all(|s| (BATCH_MIN..=22).contains(s)), "{sizes:?}");
 }
 
 #[test]
