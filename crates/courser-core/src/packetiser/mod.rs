@@ -25,6 +25,9 @@ pub mod sizes;
 mod archetype;
 mod train;
 
+#[cfg(test)]
+mod tests;
+
 pub use archetype::Archetype;
 pub use train::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 

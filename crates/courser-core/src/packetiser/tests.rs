@@ -1,0 +1,344 @@
+//! The packetiser alone: real owners of frames, a plain buffer, a clock that is a number; no key, no socket.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::buf::pool::ChunkPool;
+use crate::config::{Settings, TransportParams};
+use crate::ids::{Cid, Ecn, ResetToken, Side, Space, StreamId};
+use crate::path::{Challenges, Responses};
+use crate::spans::Fate;
+use crate::wire::frame::{Extensions, frames};
+use crate::wire::legality;
+
+const NOW: Instant = Instant::from_micros(1_000_000);
+
+/// Everybody who may have something to say.
+struct House {
+    acks: AckSchedule,
+    crypto: CryptoStream,
+    done: Once,
+    streams: Streams,
+    control: ControlQueue,
+    challenges: Challenges,
+    responses: Responses,
+    datagrams: DatagramQueue,
+    pool: ChunkPool,
+    records: Vec<Record>,
+}
+
+fn plenty() -> TransportParams {
+    TransportParams {
+        max_data: 1 << 30,
+        max_stream_data_bidi_local: 1 << 24,
+        max_stream_data_bidi_remote: 1 << 24,
+        max_stream_data_uni: 1 << 24,
+        max_streams_bidi: 1000,
+        max_streams_uni: 1000,
+        ..TransportParams::default()
+    }
+}
+
+impl House {
+    fn new() -> Self {
+        let settings = Settings::default();
+        let mut streams = Streams::new(Side::Client, &settings);
+        streams.set_peer_params(&plenty());
+        let mut datagrams = DatagramQueue::default();
+        datagrams.set_peer_max(65_535);
+        Self {
+            acks: AckSchedule::new(Space::Data, Duration::from_millis(25)),
+            crypto: CryptoStream::default(),
+            done: Once::default(),
+            streams,
+            control: ControlQueue::default(),
+            challenges: Challenges::default(),
+            responses: Responses::default(),
+            datagrams,
+            pool: ChunkPool::new(64 << 20),
+            records: Vec::new(),
+        }
+    }
+
+    fn stream(&mut self, len: usize) -> StreamId {
+        let id = self.streams.open(Dir::Uni).unwrap();
+        if len > 0 {
+            assert_eq!(self.streams.write(id, &vec![id.0 as u8; len], &mut self.pool).unwrap(), len);
+        }
+        id
+    }
+
+    fn plan() -> Plan<'static> {
+        Plan {
+            level: Level::OneRtt,
+            archetype: Archetype::Normal,
+            now: NOW,
+            ack_delay_exponent: 3,
+            must_elicit: false,
+            last: true,
+            close: None,
+        }
+    }
+
+    /// Builds one packet with that much room for frames; returns the whole payload and the draft.
+    fn build(&mut self, plan: &Plan<'_>, room: usize) -> (Vec<u8>, Draft) {
+        let mut buffer = vec![0xee; room];
+        let mut w = Writer::new(&mut buffer);
+        self.records.clear();
+        let app = (plan.level == Level::OneRtt).then_some(AppVoices {
+            done: &mut self.done,
+            streams: &mut self.streams,
+            control: &mut self.control,
+            challenges: &mut self.challenges,
+            responses: &mut self.responses,
+            datagrams: &mut self.datagrams,
+        });
+        let mut voices = Voices { acks: &mut self.acks, crypto: Some(&mut self.crypto), app };
+        let draft = build(&mut voices, plan, &mut w, &mut self.records);
+        let mut payload = w.written().to_vec();
+        if let Some(span) = &draft.tail {
+            payload.extend_from_slice(self.streams.slice(span));
+        }
+        assert!(payload.len() <= room, "{} bytes in a room of {room}", payload.len());
+        if !payload.is_empty() {
+            assert_eq!(legality::check_packet(plan.level, &payload), Ok(draft.frames), "{payload:02x?}");
+        }
+        (payload, draft)
+    }
+
+    fn kinds(&mut self, plan: &Plan<'_>, room: usize) -> Vec<FrameKind> {
+        let (payload, _) = self.build(plan, room);
+        kinds_of(plan.level, &payload)
+    }
+}
+
+fn kinds_of(level: Level, payload: &[u8]) -> Vec<FrameKind> {
+    frames(payload, level, Extensions::ALL).map(|f| f.unwrap().kind()).collect()
+}
+
+#[test]
+fn frames_stand_in_the_order_of_their_groups() {
+    // OSSL-PRI-01 to OSSL-PRI-11: everybody speaks at once.
+    let mut h = House::new();
+    let reset = h.stream(10);
+    h.stream(100_000);
+    h.build(&House::plan(), 1200);
+    h.streams.reset(reset, 1, &mut h.pool).unwrap();
+    h.done.request();
+    let cid = Cid::new(&[7; 8]).unwrap();
+    let mut frame = [0; 64];
+    let mut w = Writer::new(&mut frame);
+    Frame::NewConnectionId { sequence: 1, retire_prior_to: 0, cid, token: ResetToken([1; 16]) }.encode(&mut w).unwrap();
+    let token = [[0x07, 40].as_slice(), &[9; 40]].concat();
+    h.control.add(PRIORITY_TOKEN, Space::Data, FrameKind::NewToken, &token).unwrap();
+    h.control.add(PRIORITY_CID, Space::Data, FrameKind::NewConnectionId, w.written()).unwrap();
+    h.challenges.start([1; 8]);
+    h.responses.push([2; 8]);
+    h.acks.on_packet(NOW, 5, true, Ecn::NotEct);
+    h.crypto.write(&[3; 50], &mut h.pool);
+    h.datagrams.push(Bytes::from_static(b"datagram"), 1200).unwrap();
+    let kinds = h.kinds(&House::plan(), 1200);
+    assert_eq!(
+        kinds,
+        [
+            FrameKind::HandshakeDone,
+            FrameKind::NewConnectionId,
+            FrameKind::PathChallenge,
+            FrameKind::PathResponse,
+            FrameKind::Ack,
+            FrameKind::NewToken,
+            FrameKind::Crypto,
+            FrameKind::ResetStream,
+            FrameKind::Stream,
+            FrameKind::Datagram,
+        ]
+    );
+}
+
+#[test]
+fn window_updates_leave_before_stream_data() {
+    let mut h = House::new();
+    // The peer fills more than half of the connection's window and the application reads it.
+    let peer = StreamId::new(Side::Server, Dir::Uni, 0);
+    let half = usize::try_from(Settings::default().stream_window).unwrap() - 100;
+    let data = vec![1; half];
+    for (at, part) in data.chunks(1000).enumerate() {
+        h.streams.on_stream(NOW, peer, 1000 * at as u64, part, false, &mut h.pool).unwrap();
+    }
+    assert_eq!(h.streams.accept(Dir::Uni), Some(peer));
+    h.streams.read_with(peer, &mut h.pool, |b| b.len()).unwrap();
+    h.stream(5000);
+    let kinds = h.kinds(&House::plan(), 1200);
+    assert_eq!(kinds, [FrameKind::MaxStreamData, FrameKind::Stream]);
+}
+
+#[test]
+fn an_ack_only_packet_has_nothing_else() {
+    // OSSL-PKT-07
+    let mut h = House::new();
+    h.stream(5000);
+    h.done.request();
+    h.acks.on_packet(NOW, 0, true, Ecn::NotEct);
+    let plan = Plan { archetype: Archetype::AckOnly, ..House::plan() };
+    assert_eq!(h.kinds(&plan, 1200), [FrameKind::Ack]);
+    // And without anything to acknowledge there is no packet (OSSL-PKT-10, OSSL-FIFD-09).
+    assert_eq!(h.build(&plan, 1200).0, []);
+}
+
+#[test]
+fn a_long_history_leaves_room_for_data() {
+    // OSSL-PRI-06: thousands of ranges, and still most of the packet is data.
+    let mut h = House::new();
+    for pn in 0..5000 {
+        h.acks.on_packet(NOW, 2 * pn, true, Ecn::NotEct);
+    }
+    h.stream(5000);
+    let (payload, draft) = h.build(&House::plan(), 1200);
+    assert_eq!(payload.len(), 1200);
+    assert!(draft.tail.is_some_and(|t| t.len >= 1200 - ACK_ROOM_MAX as u32 - 16), "{:?}", draft.tail);
+    let first = frames(&payload, Level::OneRtt, Extensions::NONE).next().unwrap().unwrap();
+    assert!(matches!(first, Frame::Ack(ack) if ack.largest == 9998 && ack.ranges.count() > 100));
+}
+
+#[test]
+fn packets_are_filled_to_the_last_byte() {
+    // OSSL-TXP-12, OSSL-TXP-23, LS-STRM-45: bulk data leaves no byte unused, and its last frame has no Length.
+    for room in 20..1500 {
+        let mut h = House::new();
+        h.stream(10_000);
+        let (payload, draft) = h.build(&House::plan(), room);
+        assert_eq!(payload.len(), room);
+        assert!(draft.tail.is_some());
+        assert_eq!(payload[0] & 0x02, 0, "no Length field");
+    }
+}
+
+#[test]
+fn the_byte_of_a_ping_stays_free_until_something_else_elicits() {
+    // OSSL-PRI-11, OSSL-PRI-12
+    let probe = Plan { must_elicit: true, archetype: Archetype::Probe, ..House::plan() };
+    let mut idle = House::new();
+    assert_eq!(idle.kinds(&probe, 1200), [FrameKind::Ping]);
+    let mut with_ack = House::new();
+    with_ack.acks.on_packet(NOW, 0, true, Ecn::NotEct);
+    assert_eq!(with_ack.kinds(&probe, 1200), [FrameKind::Ack, FrameKind::Ping]);
+    let mut with_data = House::new();
+    with_data.stream(10_000);
+    let (payload, _) = with_data.build(&probe, 100);
+    assert_eq!((payload.len(), kinds_of(Level::OneRtt, &payload)), (100, vec![FrameKind::Stream]));
+    // One byte of room is enough for the PING, and for nothing else.
+    let mut tight = House::new();
+    tight.stream(10_000);
+    assert_eq!(tight.kinds(&probe, 1), [FrameKind::Ping]);
+}
+
+#[test]
+fn a_queued_datagram_leaves_beside_bulk_data() {
+    let mut h = House::new();
+    h.stream(100_000);
+    h.build(&House::plan(), 1200);
+    h.datagrams.push(Bytes::from(vec![5; 300]), 1200).unwrap();
+    let (payload, _) = h.build(&House::plan(), 1200);
+    let kinds = kinds_of(Level::OneRtt, &payload);
+    assert_eq!(kinds, [FrameKind::Stream, FrameKind::Datagram]);
+    assert!(payload.len() > 1195, "{} bytes", payload.len());
+    assert_eq!(h.datagrams.waiting(), 0);
+}
+
+#[test]
+fn several_datagrams_share_a_packet() {
+    let mut h = House::new();
+    for n in 0..10 {
+        h.datagrams.push(Bytes::from(vec![n; 100]), 1200).unwrap();
+    }
+    assert_eq!(h.kinds(&House::plan(), 520), [FrameKind::Datagram; 5]);
+    assert_eq!(h.datagrams.waiting(), 5);
+}
+
+#[test]
+fn crypto_data_is_split_to_the_room_and_repeated_in_other_pieces() {
+    // OSSL-FIFM-10, LS-STRM-38
+    let mut h = House::new();
+    let plan = Plan { level: Level::Handshake, last: false, ..House::plan() };
+    h.crypto.write(&(0..250u8).collect::<Vec<_>>(), &mut h.pool);
+    let (first, _) = h.build(&plan, 120);
+    let (second, _) = h.build(&plan, 200);
+    assert_eq!(kinds_of(Level::Handshake, &first), [FrameKind::Crypto]);
+    assert_eq!(kinds_of(Level::Handshake, &second), [FrameKind::Crypto]);
+    assert_eq!(h.build(&plan, 200).0, []);
+    h.crypto.settle(Fate::Lost, 0, 110, &mut h.pool);
+    let (again, _) = h.build(&plan, 60);
+    let Some(Ok(Frame::Crypto { offset: 0, data })) = frames(&again, Level::Handshake, Extensions::NONE).next() else {
+        panic!("{again:02x?}")
+    };
+    assert!(data.iter().copied().eq(0..data.len() as u8) && data.len() < 110);
+}
+
+#[test]
+fn a_reason_is_cut_to_the_room() {
+    // OSSL-PRI-07
+    let mut h = House::new();
+    let reason = [b'x'; 5000];
+    for room in [30, 60, 100, 1200] {
+        let close = Close { code: 7, frame_type: None, reason: &reason };
+        let plan = Plan { close: Some(close), archetype: Archetype::AckOnly, last: false, ..House::plan() };
+        let (payload, _) = h.build(&plan, room);
+        let Some(Ok(Frame::ApplicationClose { code: 7, reason })) =
+            frames(&payload, Level::OneRtt, Extensions::NONE).next()
+        else {
+            panic!("{payload:02x?}")
+        };
+        assert!(reason.len() + 6 >= room, "{} of {room}", reason.len());
+    }
+}
+
+#[test]
+fn a_close_stands_behind_an_ack_and_beside_nothing_else() {
+    let mut h = House::new();
+    h.stream(5000);
+    h.acks.on_packet(NOW, 0, true, Ecn::NotEct);
+    let close = Close { code: 0x0a, frame_type: Some(6), reason: b"why" };
+    let plan = Plan { close: Some(close), archetype: Archetype::AckOnly, last: false, ..House::plan() };
+    assert_eq!(h.kinds(&plan, 1200), [FrameKind::Ack, FrameKind::ConnectionClose]);
+}
+
+#[test]
+fn handshake_packets_carry_no_application_frames() {
+    // OSSL-PKT-11: what belongs to 1-RTT never leaves in another level.
+    let mut h = House::new();
+    h.stream(5000);
+    h.done.request();
+    for level in [Level::Initial, Level::Handshake] {
+        h.crypto.write(b"hello", &mut h.pool);
+        let plan = Plan { level, last: false, ..House::plan() };
+        let kinds = h.kinds(&plan, 1000);
+        assert_eq!(kinds, [FrameKind::Crypto]);
+    }
+}
+
+#[test]
+fn control_items_that_are_lost_leave_again_byte_for_byte() {
+    // OSSL-FIFM-02
+    let mut h = House::new();
+    let frame = [0x19, 5];
+    h.control.add(PRIORITY_CID, Space::Data, FrameKind::RetireConnectionId, &frame).unwrap();
+    for _ in 0..3 {
+        let (payload, _) = h.build(&House::plan(), 100);
+        assert_eq!(payload, frame);
+        let [Record::Item(id)] = h.records[..] else { panic!("{:?}", h.records) };
+        assert_eq!(h.build(&House::plan(), 100).0, []);
+        h.control.mark_lost(id, None);
+    }
+}
+
+#[test]
+fn ack_delays_are_told_in_the_units_of_the_exponent() {
+    let mut h = House::new();
+    h.acks.on_packet(NOW, 0, true, Ecn::NotEct);
+    let plan = Plan { now: NOW + Duration::from_micros(8000), ..House::plan() };
+    let (payload, _) = h.build(&plan, 100);
+    let ack = frames(&payload, Level::OneRtt, Extensions::NONE).next();
+    assert!(matches!(ack, Some(Ok(Frame::Ack(a))) if a.delay == 1000));
+}
