@@ -11,7 +11,7 @@
 //! | [`ring`] | bounded single-producer single-consumer rings; `ring::raw` has the only unsafe code |
 //! | [`doorbell`] | waking the other side only when it sleeps |
 //! | [`credit`] | how many bytes may wait per stream and direction |
-//! | [`port`] | the meeting place of two threads: two rings, and events that cannot overflow |
+//! | [`port`] | the meeting place: two rings between threads or none on one thread, and events that cannot overflow |
 //!
 //! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
 //! for another transport could use the same ports. A port between processes will reuse the handle, message, credit and

@@ -3,7 +3,10 @@
 //! A port between threads is a submission ring, a completion ring and a doorbell each way: [`ThreadPort`] is the
 //! application's side, [`WorkerPort`] the worker's. **Each application thread has a port of its own**; a port is `Send`
 //! and all its calls take `&mut self`, so that threads that must share one put it into a mutex. A session belongs to
-//! the port that opened or accepted it. A worker without a thread drives an [`Outbox`] directly, without rings.
+//! the port that opened or accepted it.
+//!
+//! A worker that the calling thread drives is joined by an [`InlinePort`], without rings and doorbells. [`Port`] is what
+//! the two kinds have in common on the application's side, [`Serve`] on the worker's.
 //!
 //! **Events cannot overflow.** A session has one dirty bit per kind of event and stands in its port's queue at most
 //! once; the message is made when there is room for it, from the session's newest values. Bytes and datagrams are
@@ -11,6 +14,10 @@
 //! no dirty bit are bounded by taking no submission while there is no room for its answer. So a port never holds more
 //! than its sessions, its rings and as many answers as its completion ring has slots.
 
+mod inline;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod inline_tests;
 mod outbox;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -20,12 +27,18 @@ mod worker;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+pub use inline::{Inline, InlinePort};
 pub use outbox::{Event, Origin, Outbox, Read, Session, Source};
 pub use thread::{SubmitError, ThreadPort, Waited};
 pub use worker::WorkerPort;
 
 use crate::{
+    credit::WriteCredit,
     doorbell::{Alarm, Bell, Ringer, doorbell},
+    handle::{Handle, HandleTable},
+    msg::{Completion, Submission},
     ring::channel,
 };
 
@@ -46,6 +59,54 @@ impl Default for PortSetup {
     fn default() -> Self {
         Self { submissions: 256, completions: 1024, share_bytes: 64 << 20, delivery_window_bytes: 256 << 10 }
     }
+}
+
+/// What an application does with a port, wherever the worker runs.
+pub trait Port {
+    /// Hands one submission over. Never blocks; `Full` asks to poll and try again.
+    fn submit(&mut self, submission: Submission) -> Result<(), SubmitError>;
+
+    /// Hands over as many submissions as there is room for and takes no more from the iterator; how many.
+    fn submit_batch(&mut self, batch: &mut dyn Iterator<Item = Submission>) -> usize;
+
+    /// Whether a submission could be handed over now.
+    fn has_room(&mut self) -> bool;
+
+    /// The next completion.
+    fn poll(&mut self) -> Option<Completion>;
+
+    /// Moves at most `max` completions to the end of `into`; how many.
+    fn poll_into(&mut self, into: &mut Vec<Completion>, max: usize) -> usize;
+
+    /// Writes as much of `data` as credit allows, taking it off the front; how many bytes it were. `fin` is sent with
+    /// the last of them; an end without bytes is [`Submission::Finish`]. Zero is normal: poll for credit or room.
+    fn write(&mut self, stream: Handle, credit: &mut WriteCredit, data: &mut Bytes, fin: bool) -> usize {
+        let count = credit.spend(data.len());
+        if count == 0 || !self.has_room() {
+            credit.restore(count);
+            return 0;
+        }
+        let fin = fin && count == data.len();
+        match self.submit(Submission::Write { stream, data: data.slice(..count), fin }) {
+            Ok(()) => {
+                *data = data.slice(count..);
+                count
+            }
+            Err(_) => {
+                credit.restore(count);
+                0
+            }
+        }
+    }
+}
+
+/// What a worker does for its applications, wherever it runs.
+pub trait Serve: Source<Self::Key> {
+    /// What the worker finds its own state of a session with.
+    type Key;
+
+    /// Carries out one submission whose handle, owner, kind and credit were checked.
+    fn serve(&mut self, outbox: &mut Outbox, sessions: &mut HandleTable<Session<Self::Key>>, submission: Submission);
 }
 
 /// The two sides of a port. `worker` rings the worker; a worker with several ports gives each a clone of its ringer.

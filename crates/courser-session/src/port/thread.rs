@@ -4,6 +4,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 
 use bytes::Bytes;
 
+use super::Port;
 use crate::{
     credit::WriteCredit,
     doorbell::{Alarm, Interest, RingCounts, Ringer, Sleeper},
@@ -68,22 +69,7 @@ impl ThreadPort {
     /// Writes as much of `data` as credit allows, taking it off the front; how many bytes it were. `fin` is sent with
     /// the last of them; an end without bytes is [`Submission::Finish`]. Zero is normal: poll for credit or room.
     pub fn write(&mut self, stream: Handle, credit: &mut WriteCredit, data: &mut Bytes, fin: bool) -> usize {
-        let count = credit.spend(data.len());
-        if count == 0 || !self.submissions.has_room() {
-            credit.restore(count);
-            return 0;
-        }
-        let fin = fin && count == data.len();
-        match self.submit(Submission::Write { stream, data: data.slice(..count), fin }) {
-            Ok(()) => {
-                *data = data.slice(count..);
-                count
-            }
-            Err(_) => {
-                credit.restore(count);
-                0
-            }
-        }
+        Port::write(self, stream, credit, data, fin)
     }
 
     /// The next completion.
@@ -166,6 +152,28 @@ impl ThreadPort {
     #[must_use]
     pub const fn ring_counts(&self) -> RingCounts {
         self.worker.counts()
+    }
+}
+
+impl Port for ThreadPort {
+    fn submit(&mut self, submission: Submission) -> Result<(), SubmitError> {
+        Self::submit(self, submission)
+    }
+
+    fn submit_batch(&mut self, mut batch: &mut dyn Iterator<Item = Submission>) -> usize {
+        Self::submit_batch(self, &mut batch)
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.submissions.has_room()
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        Self::poll(self)
+    }
+
+    fn poll_into(&mut self, into: &mut Vec<Completion>, max: usize) -> usize {
+        Self::poll_into(self, into, max)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Outbox, Session, Source};
+use super::{Outbox, Serve, Session, Source};
 use crate::{
     doorbell::{Interest, RingCounts, Ringer},
     handle::HandleTable,
@@ -49,6 +49,21 @@ impl WorkerPort {
         }
         self.tell_of_room();
         None
+    }
+
+    /// Takes at most `max` submissions and has the worker carry them out; how many it were. The answers wait for
+    /// [`Self::flush`].
+    pub fn serve<W: Serve>(
+        &mut self,
+        sessions: &mut HandleTable<Session<W::Key>>,
+        worker: &mut W,
+        max: usize,
+    ) -> usize {
+        for count in 0..max {
+            let Some(submission) = self.take(sessions) else { return count };
+            worker.serve(&mut self.outbox, sessions, submission);
+        }
+        max
     }
 
     fn tell_of_room(&mut self) {
