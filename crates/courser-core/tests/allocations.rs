@@ -1,0 +1,179 @@
+//! No allocation per datagram: after a warm-up, both ends together ask the allocator for nothing while thousands of
+//! datagrams pass. Everything runs over the null provider; the twin of this test with real keys is with the provider.
+
+use courser_core::config::Settings;
+use courser_core::engine::Event;
+use courser_core::ids::{ConnKey, Dir, StreamId};
+use courser_core::stream::Read;
+use courser_testing::alloc::{Counting, Counts, count};
+use courser_testing::duo::Duo;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WARM_UP: usize = 600;
+const MEASURED: usize = 400;
+
+/// A transfer under way, with buffers that are reused.
+struct Bench {
+    duo: Duo,
+    client: ConnKey,
+    server: ConnKey,
+    out: Vec<u8>,
+    into: Vec<u8>,
+    moved: u64,
+}
+
+impl Bench {
+    fn new(settings: &Settings) -> Self {
+        let mut duo = Duo::null(settings);
+        let (client, server) = duo.connect(settings);
+        Self { duo, client, server, out: vec![0x42; 64 << 10], into: vec![0; 64 << 10], moved: 0 }
+    }
+
+    fn open(&mut self, dir: Dir) -> StreamId {
+        self.duo.client.open_stream(self.client, dir).unwrap().expect("within the limit")
+    }
+
+    /// Takes events like an application that looks at all of them.
+    fn drop_events(&mut self) {
+        while let Some((_, event)) = self.duo.client.poll_event() {
+            assert!(!matches!(event, Event::Closed(_)), "{event:?}");
+        }
+        while let Some((_, event)) = self.duo.server.poll_event() {
+            assert!(!matches!(event, Event::Closed(_)), "{event:?}");
+        }
+    }
+
+    fn read_at_server(&mut self, id: StreamId) {
+        while let Ok(Read::Bytes(n)) = self.duo.server.read(self.server, id, &mut self.into) {
+            self.moved += n as u64;
+        }
+    }
+
+    /// Warms up, then counts. Returns the counts, and the datagrams and bytes that passed meanwhile.
+    fn measure(&mut self, mut round: impl FnMut(&mut Self, usize)) -> (Counts, u64, u64) {
+        for n in 0..WARM_UP {
+            round(self, n);
+            self.duo.round();
+            self.drop_events();
+        }
+        let (datagrams, bytes) = (self.duo.datagrams, self.moved);
+        let ((), counts) = count(|| {
+            courser_testing::alloc::trap(3);
+            for n in WARM_UP..WARM_UP + MEASURED {
+                round(self, n);
+                self.duo.round();
+                self.drop_events();
+            }
+        });
+        (counts, self.duo.datagrams - datagrams, self.moved - bytes)
+    }
+}
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.max_streams_bidi = 2000;
+    settings.max_streams_uni = 2000;
+    settings
+}
+
+fn bulk(extra: impl Fn(usize)) -> (Counts, u64, u64) {
+    let mut bench = Bench::new(&settings());
+    let id = bench.open(Dir::Uni);
+    bench.measure(|b, n| {
+        extra(n);
+        b.duo.client.write(b.client, id, &b.out).unwrap();
+        b.read_at_server(id);
+    })
+}
+
+#[test]
+fn bulk_data_takes_no_memory_once_it_flows() {
+    let (counts, datagrams, bytes) = bulk(|_| {});
+    assert!(datagrams > 4000 && bytes > 4 << 20, "{datagrams} datagrams, {bytes} bytes");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn one_allocation_in_each_round_is_noticed() {
+    let (counts, ..) = bulk(|n| drop(std::hint::black_box(Box::new(n))));
+    assert_eq!(counts.calls, MEASURED as u64);
+}
+
+#[test]
+fn owned_bytes_take_no_memory_once_they_flow() {
+    let mut bench = Bench::new(&settings());
+    let id = bench.open(Dir::Uni);
+    static BODY: [u8; 64 << 10] = [7; 64 << 10];
+    let (counts, datagrams, bytes) = bench.measure(|b, _| {
+        let mut body = bytes::Bytes::from_static(&BODY);
+        b.duo.client.write_owned(b.client, id, &mut body).unwrap();
+        b.read_at_server(id);
+    });
+    assert!(datagrams > 4000 && bytes > 4 << 20, "{datagrams} datagrams, {bytes} bytes");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn both_directions_at_once_take_no_memory() {
+    let mut bench = Bench::new(&settings());
+    let id = bench.open(Dir::Bi);
+    let (counts, datagrams, bytes) = bench.measure(|b, _| {
+        b.duo.client.write(b.client, id, &b.out).unwrap();
+        b.read_at_server(id);
+        // The stream is known to the server once its first bytes came.
+        if b.moved > 0 {
+            b.duo.server.write(b.server, id, &b.out).unwrap();
+        }
+        while let Ok(Read::Bytes(n)) = b.duo.client.read(b.client, id, &mut b.into) {
+            b.moved += n as u64;
+        }
+    });
+    assert!(datagrams > 8000 && bytes > 8 << 20, "{datagrams} datagrams, {bytes} bytes");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn acknowledgements_alone_take_no_memory() {
+    let mut bench = Bench::new(&settings());
+    let (counts, datagrams, _) = bench.measure(|b, _| {
+        for _ in 0..4 {
+            b.duo.client.ping(b.client).unwrap();
+            b.duo.round();
+        }
+    });
+    assert!(datagrams >= 2 * MEASURED as u64, "{datagrams} datagrams");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn a_mix_of_a_thousand_streams_takes_no_memory() {
+    let mut bench = Bench::new(&settings());
+    let ids: Vec<_> = (0..1000).map(|n| bench.open(if n % 2 == 0 { Dir::Uni } else { Dir::Bi })).collect();
+    let (counts, datagrams, bytes) = bench.measure(|b, n| {
+        for id in ids.iter().skip(n % 7).step_by(7) {
+            let len = 20 + (id.index() as usize * 131 + n * 17) % 1500;
+            b.duo.client.write(b.client, *id, &b.out[..len]).unwrap();
+        }
+        for id in &ids {
+            b.read_at_server(*id);
+        }
+    });
+    assert!(datagrams > 8000 && bytes > 8 << 20, "{datagrams} datagrams, {bytes} bytes");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn acknowledged_losses_and_reordering_take_no_memory() {
+    // A link that loses a datagram now and then: retransmission, gaps in histories, spurious losses.
+    let mut bench = Bench::new(&settings());
+    let id = bench.open(Dir::Uni);
+    let (counts, datagrams, bytes) = bench.measure(|b, n| {
+        b.duo.client.write(b.client, id, &b.out).unwrap();
+        b.duo.drop_next = n % 5 == 0;
+        b.read_at_server(id);
+    });
+    assert!(datagrams > 500 && bytes > 1 << 19, "{datagrams} datagrams, {bytes} bytes");
+    assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
