@@ -447,15 +447,8 @@ impl Rig {
             let spec = ShortSpec { dcid: &self.to, spin: false, key_phase: false, pn, pn_len: 4 };
             (header::write_short(&mut w, &spec).expect("there is room"), None)
         } else {
-            let spec = LongSpec {
-                level,
-                version: Version::V1,
-                dcid: &self.to,
-                scid: &self.from,
-                token: &[],
-                pn,
-                pn_len: 4,
-            };
+            let spec =
+                LongSpec { level, version: Version::V1, dcid: &self.to, scid: &self.from, token: &[], pn, pn_len: 4 };
             let layout = header::write_long(&mut w, &spec).expect("there is room");
             (layout.head(), Some(layout))
         };
@@ -635,12 +628,7 @@ fn close_in(level: Level, payload: &[u8]) -> Option<SeenClose> {
     while !reader.is_empty() {
         match frame::parse(&mut reader, extensions).ok()? {
             Frame::ConnectionClose { code, frame_type, reason } => {
-                return Some(SeenClose {
-                    level,
-                    code: code.0,
-                    frame_type: Some(frame_type),
-                    reason: reason.to_vec(),
-                });
+                return Some(SeenClose { level, code: code.0, frame_type: Some(frame_type), reason: reason.to_vec() });
             }
             Frame::ApplicationClose { code, reason } => {
                 return Some(SeenClose { level, code, frame_type: None, reason: reason.to_vec() });

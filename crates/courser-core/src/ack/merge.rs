@@ -67,12 +67,23 @@ impl AckRanges {
         Self { ranges: Vec::new(), scratch: Vec::new(), info, frames: 0 }
     }
 
+    /// An empty set that never allocates again.
+    #[must_use]
+    pub fn with_room() -> Self {
+        Self { ranges: Vec::with_capacity(MERGED_MAX), scratch: Vec::with_capacity(MERGED_MAX), ..Self::new() }
+    }
+
     /// A set with the ranges of one frame.
     #[must_use]
     pub fn from_frame(info: AckInfo, ranges: impl Iterator<Item = (PacketNumber, PacketNumber)>) -> Self {
         let mut set = Self::new();
-        set.start(info, ranges);
+        set.restart(info, ranges);
         set
+    }
+
+    /// Forgets everything and takes the ranges of one frame.
+    pub fn restart(&mut self, info: AckInfo, ranges: impl Iterator<Item = (PacketNumber, PacketNumber)>) {
+        self.start(info, ranges);
     }
 
     /// Adds a frame. Its ranges are (first, last), both inclusive, and come largest first, as in the frame.

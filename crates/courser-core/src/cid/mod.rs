@@ -10,4 +10,4 @@ mod local;
 mod remote;
 
 pub use local::{Issued, LocalCids};
-pub use remote::RemoteCids;
+pub use remote::{RemoteCids, STORED_MAX};

@@ -7,7 +7,7 @@ use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Cid, ResetToken};
 
 /// Most connection IDs that are stored; the largest limit that settings can advertise.
-const STORED_MAX: usize = 8;
+pub const STORED_MAX: usize = 8;
 /// Retirements that wait for a frame, at most. The RFC asks for twice the limit at least.
 const RETIRED_MAX: usize = 32;
 

@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use super::{Connection, Env, Event, RouteChange};
-use crate::ack::merge::{AckInfo, AckRanges, Merge};
+use crate::ack::merge::{AckInfo, Merge};
+use crate::cid::STORED_MAX;
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, Space};
 use crate::time::Instant;
@@ -114,9 +115,12 @@ impl Connection {
         cid: Cid,
         token: crate::ids::ResetToken,
     ) -> Result<(), PeerViolation> {
-        let before: Vec<_> = self.remote_cids.tokens().collect();
+        let mut before = [None; STORED_MAX];
+        for (place, token) in before.iter_mut().zip(self.remote_cids.tokens()) {
+            *place = Some(token);
+        }
         if self.remote_cids.on_new(sequence, retire_prior_to, cid, token)? {
-            self.routes.extend(before.into_iter().map(RouteChange::RemoveToken));
+            self.routes.extend(before.into_iter().flatten().map(RouteChange::RemoveToken));
             self.routes.extend(self.remote_cids.tokens().map(RouteChange::AddToken));
         }
         Ok(())
@@ -129,8 +133,11 @@ impl Connection {
         let delay = if space == Space::Data { ack.delay.checked_shl(exponent).unwrap_or(u64::MAX) } else { 0 };
         let info = AckInfo { space, delay: Duration::from_micros(delay), ecn: ack.ecn, received: carrier.received };
         if space != Space::Data {
-            let ranges = AckRanges::from_frame(info, ack.ranges);
-            return self.process_acks(env, carrier.received, &ranges);
+            let mut ranges = core::mem::take(&mut env.early_acks);
+            ranges.restart(info, ack.ranges);
+            let result = self.process_acks(env, carrier.received, &ranges);
+            env.early_acks = ranges;
+            return result;
         }
         self.stats.ack_frames += 1;
         let keep = self.pto() * crate::protect::KEEP_OLD_KEYS_PTOS;

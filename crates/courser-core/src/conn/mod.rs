@@ -62,6 +62,8 @@ pub(crate) struct Env {
     /// ACK frames of the connection `merging`, merged until its next tick.
     pub(crate) merge: AckRanges,
     pub(crate) merging: Option<ConnKey>,
+    /// Where an ACK frame of an early space is read; lists of their own, because the merged ones wait for a tick.
+    pub(crate) early_acks: AckRanges,
     /// Records of the packets under construction.
     pub(crate) records: Vec<Record>,
     /// Stateless reset tokens are derived from this and the connection ID.

@@ -21,8 +21,9 @@ const SEND_WINDOW_MIN: u64 = 64 << 10;
 const SEND_WINDOW_MAX: u64 = 64 << 20;
 /// Round-trip time before the first measurement, for tuning windows.
 const RTT_ASSUMED: Duration = Duration::from_millis(100);
-/// Emptied buffers that are kept for the next stream.
-const SPARES_MAX: usize = 32;
+/// Emptied buffers that are kept for the next stream, however few streams are open. With more open streams there may be
+/// one for each, so that streams which fall idle and become busy again allocate nothing.
+const SPARES_MIN: usize = 32;
 /// Credit that the peer gives us on streams: opened here two-way, opened there two-way, one-way.
 type StreamLimits = [u64; 3];
 
@@ -496,7 +497,7 @@ impl Streams {
         if let Some(mut buffer) = self.table[slot].send.buffer.take() {
             self.buffered_out -= buffer.len();
             buffer.clear(pool);
-            if self.spare_out.len() < SPARES_MAX {
+            if self.spare_out.len() < self.spares_max() {
                 self.spare_out.push(buffer);
             }
         }
@@ -512,7 +513,7 @@ impl Streams {
         if let Some(mut bytes) = self.table[slot].recv.bytes.take() {
             self.buffered_in -= bytes.held();
             bytes.restart(pool);
-            if self.spare_in.len() < SPARES_MAX {
+            if self.spare_in.len() < self.spares_max() {
                 self.spare_in.push(bytes);
             }
         }
@@ -524,10 +525,17 @@ impl Streams {
         self.active.remove(slot, id, priority);
         self.control.remove(slot);
         self.table.remove(slot);
+        let spares = self.spares_max();
+        self.spare_out.truncate(spares);
+        self.spare_in.truncate(spares);
         if self.table.is_vacant() {
             self.active.shrink();
             self.control.shrink();
         }
+    }
+
+    fn spares_max(&self) -> usize {
+        self.table.len().max(SPARES_MIN)
     }
 
     fn create(&mut self, id: StreamId) -> u32 {
