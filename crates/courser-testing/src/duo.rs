@@ -101,7 +101,7 @@ impl Duo {
 
     /// One round: time moves, both ends send what they have.
     pub fn round(&mut self) {
-        self.now = self.now + self.step;
+        self.now += self.step;
         let lose = core::mem::take(&mut self.drop_next);
         let Self { client, server, now, train, buffer, .. } = self;
         let mut carrier = Carrier { now: *now, train, buffer };

@@ -250,8 +250,8 @@ impl Rig {
                 for _ in 0..40 {
                     let flight = self.collect_forger();
                     self.deliver_all(flight);
-                    self.to_forger();
-                    self.now = self.now + Duration::from_millis(1);
+                    self.answer_forger();
+                    self.now += Duration::from_millis(1);
                 }
                 assert!(self.events.contains(&Event::Confirmed), "confirmed: {:?}", self.events);
             }
@@ -266,7 +266,7 @@ impl Rig {
             self.deliver_all(hello);
             let _ = self.collect_victim(true);
         } else {
-            self.to_forger();
+            self.answer_forger();
             let _ = self.collect_forger();
         }
     }
@@ -277,10 +277,10 @@ impl Rig {
             let hello = self.collect_forger();
             self.deliver_all(hello);
             // The forger has everything; its Finished never leaves.
-            self.to_forger();
+            self.answer_forger();
             let _ = self.collect_forger();
         } else {
-            self.to_forger();
+            self.answer_forger();
             let mut flight = self.collect_forger();
             assert!(flight.len() > 1, "the server's flight takes several datagrams");
             flight.truncate(1);
@@ -321,7 +321,7 @@ impl Rig {
         datagrams
     }
 
-    fn to_forger(&mut self) {
+    fn answer_forger(&mut self) {
         let seen = self.collect_victim(true);
         for mut datagram in seen.datagrams {
             let meta = Meta { local: None, remote: VICTIM, ecn: Ecn::NotEct, stride: datagram.len() };
@@ -340,7 +340,7 @@ impl Rig {
         while let Some(meta) = self.victim.fill(self.now, &mut self.train) {
             self.victim.sent(self.now, &meta, SendOutcome::Sent);
             if meta.to == FRIEND {
-                self.to_friend(meta.segment);
+                self.answer_friend(meta.segment);
                 continue;
             }
             seen.datagrams.extend(self.train.bytes().chunks(meta.segment).map(<[u8]>::to_vec));
@@ -510,7 +510,7 @@ impl Rig {
         let key = key.expect("TLS starts");
         self.friend = Some(Friend { engine, key, there: self.key });
         for _ in 0..40 {
-            self.from_friend();
+            self.hear_friend();
             self.victim.process(self.now);
             while let Some((key, event)) = self.victim.poll_event() {
                 if let (Event::Accepted, Some(friend)) = (event, &mut self.friend) {
@@ -518,11 +518,11 @@ impl Rig {
                 }
             }
             let _ = self.collect();
-            self.now = self.now + Duration::from_millis(1);
+            self.now += Duration::from_millis(1);
         }
     }
 
-    fn from_friend(&mut self) {
+    fn hear_friend(&mut self) {
         let Some(friend) = &mut self.friend else { return };
         friend.engine.process(self.now);
         let mut datagrams = Vec::new();
@@ -535,7 +535,7 @@ impl Rig {
         }
     }
 
-    fn to_friend(&mut self, segment: usize) {
+    fn answer_friend(&mut self, segment: usize) {
         let Some(friend) = &mut self.friend else { return };
         let mut bytes = self.train.bytes().to_vec();
         let meta = Meta { local: None, remote: VICTIM, ecn: Ecn::NotEct, stride: segment };
@@ -560,12 +560,12 @@ impl Rig {
                     return false;
                 }
             }
-            self.from_friend();
+            self.hear_friend();
             let _ = self.collect();
             if self.drain_friend(there, id, &mut read) {
                 return read == len;
             }
-            self.now = self.now + Duration::from_millis(1);
+            self.now += Duration::from_millis(1);
         }
         false
     }
