@@ -92,6 +92,14 @@ pub struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CryptoFailed;
 
+impl core::fmt::Display for CryptoFailed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the cryptographic library refused")
+    }
+}
+
+impl core::error::Error for CryptoFailed {}
+
 /// Protects packets of one level in one direction.
 pub trait Sealer: Send {
     /// Encrypts the plaintext prefix in place and `tail` from where it lies, writes the tag, and applies header
@@ -183,6 +191,14 @@ pub struct Alert {
     /// What was wrong, for the local log.
     pub reason: String,
 }
+
+impl core::fmt::Display for Alert {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "TLS alert {}: {}", self.code, self.reason)
+    }
+}
+
+impl core::error::Error for Alert {}
 
 /// What a TLS session hands out.
 #[derive(Debug)]
