@@ -28,6 +28,9 @@ impl Connection {
     pub(crate) fn tick(&mut self, env: &mut Env, now: Instant) -> Tick {
         self.stats.ticks += 1;
         self.streams.on_tick(now, self.path.rtt.smoothed());
+        if env.pool.room_bytes() > 0 {
+            self.streams.on_pool_room();
+        }
         self.flush_or_fail(env, now);
         if self.is_open() {
             self.run_timers(env, now);

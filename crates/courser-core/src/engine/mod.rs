@@ -210,6 +210,10 @@ pub struct Engine {
     /// Connections whose handshake is not complete, and held ones.
     handshakes: usize,
     trains_since_reply: u32,
+    /// What the pool had refused when it was last looked at.
+    refused_seen: u64,
+    /// Somebody was refused memory and has not been told that there is some again.
+    short_of_memory: bool,
     stats: EngineStats,
 }
 
@@ -258,6 +262,8 @@ impl Engine {
             cooldown: false,
             handshakes: 0,
             trains_since_reply: 0,
+            refused_seen: 0,
+            short_of_memory: false,
             stats: EngineStats::default(),
         }
     }
@@ -321,9 +327,24 @@ impl Engine {
                 _ => self.tickable.push(index),
             }
         }
+        self.note_memory();
         for _ in 0..self.tickable.len() {
             let Some(index) = self.tickable.pop() else { break };
             self.tick(now, index);
+        }
+    }
+
+    /// When the pool was short of memory and has some again, every connection looks whether it waits for it.
+    fn note_memory(&mut self) {
+        /// Room that is worth telling about.
+        const ROOM: usize = 64 << 10;
+        let refused = self.env.pool.stats().refused;
+        self.short_of_memory |= core::mem::replace(&mut self.refused_seen, refused) != refused;
+        if self.short_of_memory && self.env.pool.room_bytes() >= ROOM {
+            self.short_of_memory = false;
+            for (key, _) in self.table.iter() {
+                self.tickable.push(key.index);
+            }
         }
     }
 

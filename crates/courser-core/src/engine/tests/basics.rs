@@ -2,10 +2,13 @@
 
 use core::time::Duration;
 
-use super::pair::{Pair, Way};
+use super::pair::{Pair, Watcher, Way, config};
 use crate::config::Settings;
-use crate::engine::Event;
+use crate::engine::{Engine, Event};
 use crate::error::CloseReason;
+use crate::ids::Dir;
+use crate::protect::null::NullTlsServer;
+use crate::stream::StreamEvent;
 
 fn data(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
@@ -28,4 +31,35 @@ fn a_handshake_a_transfer_and_a_close() {
         assert_eq!((engine.connections(), engine.route_count()), (0, 0));
         assert_eq!(engine.pool_stats().in_use, 0);
     }
+}
+
+#[test]
+fn a_writer_that_was_refused_memory_is_told_when_another_connection_gives_some_back() {
+    let settings = Settings::default();
+    let mut pair = Pair::with(NullTlsServer::default(), &settings, |_| {});
+    let mut small = config(1, &Watcher::default());
+    small.memory_max = 256 << 10;
+    pair.client = Engine::new(small);
+    let first = pair.connect(&settings);
+    let second = pair.connect(&settings);
+    let both = pair
+        .run_until(Duration::from_secs(5), |p| p.events[0].iter().filter(|(_, e)| *e == Event::Confirmed).count() == 2);
+    assert!(both);
+    let accepted = pair.events[1].iter().filter(|(_, e)| *e == Event::Accepted);
+    let servers: Vec<_> = accepted.map(|(key, _)| *key).collect();
+    let hog = pair.client.open_stream(first, Dir::Uni).unwrap().unwrap();
+    let starved = pair.client.open_stream(second, Dir::Uni).unwrap().unwrap();
+    let block = vec![7; 64 << 10];
+    while pair.client.write(first, hog, &block).unwrap() > 0 {}
+    assert_eq!(pair.client.write(second, starved, &block).unwrap(), 0, "no memory is left");
+    pair.events = [Vec::new(), Vec::new()];
+    let mut sink = Vec::new();
+    let told = pair.run_until(Duration::from_secs(5), |p| {
+        for server in &servers {
+            p.read_all(*server, hog, &mut sink);
+        }
+        p.events[0].contains(&(second, Event::Stream(StreamEvent::Writable(starved))))
+    });
+    assert!(told, "{:?}", pair.events[0]);
+    assert!(pair.client.write(second, starved, &block).unwrap() > 0);
 }

@@ -219,7 +219,7 @@ impl Pair {
         got
     }
 
-    fn read_all(&mut self, key: ConnKey, id: StreamId, got: &mut Vec<u8>) -> bool {
+    pub(super) fn read_all(&mut self, key: ConnKey, id: StreamId, got: &mut Vec<u8>) -> bool {
         let mut buffer = [0; 4096];
         loop {
             match self.server.read(key, id, &mut buffer) {
