@@ -1,6 +1,6 @@
 //! Certificates and keys from PEM files, or made on the spot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use courser::certs::{Fingerprint, Throwaway};
 use rustls_pki_types::pem::{self, PemObject};
@@ -16,8 +16,8 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
-    /// Whether it was made on the spot and nobody can know it.
-    pub throwaway: bool,
+    /// The files of both; `None` when they were made on the spot and nobody can know them.
+    pub files: Option<(PathBuf, PathBuf)>,
 }
 
 impl Identity {
@@ -39,8 +39,9 @@ impl Identity {
     pub fn from_files(cert: &Path, key: &Path) -> Outcome<Self> {
         let chain = certificates(cert)?;
         let text = std::fs::read(key).map_err(|e| Failure::reading(key, &e))?;
+        let files = Some((cert.to_owned(), key.to_owned()));
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| unusable(key, &e, "private key"))?;
-        Ok(Self { chain, key, throwaway: false })
+        Ok(Self { chain, key, files })
     }
 
     /// Made on the spot, for `localhost` and the loopback addresses.
@@ -53,8 +54,14 @@ impl Identity {
         Ok(Self {
             chain: vec![CertificateDer::from(made.certificate_der().to_vec())],
             key: PrivatePkcs8KeyDer::from(made.key_der().to_vec()).into(),
-            throwaway: true,
+            files: None,
         })
+    }
+
+    /// Whether it was made on the spot.
+    #[must_use]
+    pub fn is_throwaway(&self) -> bool {
+        self.files.is_none()
     }
 
     /// The leaf's fingerprint.
@@ -96,7 +103,7 @@ mod tests {
         std::fs::write(&key, made.key_pem()).unwrap();
         let id = Identity::from_files(&cert, &key).unwrap();
         assert_eq!(id.fingerprint(), Some(made.fingerprint()));
-        assert!(!id.throwaway);
+        assert!(!id.is_throwaway());
 
         let gone = dir.path().join("gone.pem");
         let e = Identity::from_files(&cert, &gone).unwrap_err();
@@ -114,6 +121,6 @@ mod tests {
     #[test]
     fn without_files_one_is_made() {
         let id = Identity::from_args(&IdentityArgs::default()).unwrap();
-        assert!(id.throwaway && id.fingerprint().is_some());
+        assert!(id.is_throwaway() && id.fingerprint().is_some());
     }
 }

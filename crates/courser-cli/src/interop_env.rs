@@ -20,9 +20,14 @@ pub enum Case {
     Chacha20,
     /// A connection for each file.
     Multiconnect,
+    /// The server makes every client prove its address.
+    Retry,
 }
 
 impl Case {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Handshake, Self::Transfer, Self::Chacha20, Self::Multiconnect, Self::Retry];
+
     /// By name; `None` for one that is not supported in that role.
     #[must_use]
     pub fn find(name: &str, _role: Role) -> Option<Self> {
@@ -31,6 +36,7 @@ impl Case {
             "transfer" => Self::Transfer,
             "chacha20" => Self::Chacha20,
             "multiconnect" => Self::Multiconnect,
+            "retry" => Self::Retry,
             _ => return None,
         })
     }
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn unknown_test_cases_are_unsupported_in_both_roles_whatever_else_is_set() {
         for role in [Role::Client, Role::Server] {
-            for case in ["compliance", "http3", "retry", "TRANSFER", "transfer "] {
+            for case in ["compliance", "http3", "RETRY", "TRANSFER", "transfer "] {
                 let asked = read(Some(role), &[("TESTCASE", case)]).unwrap();
                 assert_eq!(asked, Asked::Unsupported { case: case.into() });
             }

@@ -15,6 +15,7 @@ pub mod hq;
 pub mod identity;
 pub mod interop_env;
 pub mod job;
+pub mod link;
 pub mod logging;
 pub mod measure;
 pub mod output;

@@ -46,11 +46,15 @@ pub fn resolve_all(target: &Target) -> Outcome<Vec<SocketAddr>> {
     })
 }
 
-/// Where a server listens.
+/// Where a server listens. Unlike a client's target, the port may be 0: the system chooses one.
 ///
 /// # Errors
 /// Text that is no address, or a name without one.
 pub fn listen(text: &str) -> Outcome<SocketAddr> {
+    let literal = text.strip_prefix("quic://").unwrap_or(text).trim_end_matches('/');
+    if let Ok(addr) = literal.parse() {
+        return Ok(addr);
+    }
     let found = resolve_all(&target(text)?)?;
     found.first().copied().ok_or_else(|| Failure::NameNotFound { host: text.to_owned(), why: "no address".into() })
 }
@@ -83,6 +87,8 @@ mod tests {
     #[test]
     fn names_that_have_no_address_are_told() {
         assert_eq!(listen("127.0.0.1:4433").unwrap().port(), 4433);
+        assert_eq!(listen("quic://[::1]/4433").unwrap().port(), 4433);
+        assert_eq!(listen("quic://[::1]:0").unwrap().port(), 0);
         // RFC 6761: `.invalid` never resolves.
         let e = listen("nobody.invalid:1").unwrap_err();
         assert_eq!(e.code(), 3);

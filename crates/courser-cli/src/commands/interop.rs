@@ -1,9 +1,38 @@
 //! `courser interop`: an endpoint of the QUIC interop runner.
 
-use crate::args::interop::InteropArgs;
-use crate::failure::Outcome;
-use crate::interop_env::{Asked, Environment, UNSUPPORTED};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use courser::worker::Worker;
+use courser_core::engine::{Engine, RetryPolicy};
+use courser_core::ids::{ConnKey, Version};
+
+use crate::apps::hq_client::HqClient;
+use crate::apps::hq_server::{self, HqServer};
+use crate::args::address;
+use crate::args::interop::{InteropArgs, Role};
+use crate::failure::{Failure, Outcome};
+use crate::hq::{self, Url};
+use crate::identity::Identity;
+use crate::interop_env::{Asked, Case, Environment, UNSUPPORTED};
+use crate::link::drive::{self, DONE, Dial};
+use crate::link::serve::{self, Stop};
+use crate::link::setup::{self, Service, TlsChoice, Trust};
+use crate::link::{Link, Peer, tell};
 use crate::output::Ui;
+use crate::transport::{App, Event};
+use crate::tuning::{Cipher, Tuning};
+
+/// The port of the contract.
+const PORT: u16 = 443;
+/// A handshake over a bad path takes its time: the cases lose or damage every third packet.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Streams that a peer may have open at once; the runner allows a server 1,000 at most.
+const STREAMS: u64 = 500;
+/// Credit at the start of a case about flow control, in bytes: of a stream and of the connection.
+const SMALL_WINDOWS: (u64, u64) = (32 << 10, 64 << 10);
 
 /// Does what the environment asks. The value is the exit code.
 ///
@@ -15,6 +44,115 @@ pub fn run(args: &InteropArgs, ui: &Ui) -> Outcome<u8> {
             ui.note(format_args!("test case {} is not supported", crate::text::harmless(case.as_bytes())));
             Ok(UNSUPPORTED)
         }
-        Asked::Job(_) => Err(super::no_transport()),
+        Asked::Job(env) => match env.role {
+            Role::Client => client(&env, ui),
+            Role::Server => server(&env, ui),
+        }
+        .map(|()| 0),
+    }
+}
+
+/// The transport that a case wants.
+fn tuning(case: Case) -> Tuning {
+    let mut t = Tuning::default();
+    let s = &mut t.settings;
+    s.handshake_timeout = PATIENCE;
+    // The runner's cases are about version 1 unless they say otherwise.
+    s.versions = vec![Version::V1];
+    if case == Case::Transfer {
+        (s.stream_window, s.conn_window) = SMALL_WINDOWS;
+    }
+    if case == Case::Chacha20 {
+        (t.cipher, t.cipher_only) = (Cipher::Chacha20, true);
+    }
+    t.streams(STREAMS);
+    t
+}
+
+fn tls(env: &Environment) -> Outcome<TlsChoice> {
+    let key_log = env.key_log.as_deref().map(setup::key_log).transpose()?;
+    Ok(TlsChoice { alpn: vec![hq::ALPN.to_vec()], x25519_only: false, key_log })
+}
+
+fn server(env: &Environment, ui: &Ui) -> Outcome {
+    hq_server::check_root(&env.www)?;
+    let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
+    let tuning = tuning(env.case);
+    let tls = setup::tls_server(&identity, &tls(env)?, &tuning)?;
+    let retry = if env.case == Case::Retry { RetryPolicy::Always } else { RetryPolicy::Never };
+    let listen = |listen| setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry }, 1);
+    // Where there is no IPv6, IPv4 is all there can be.
+    let workers = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))).or_else(|first| match first {
+        Failure::PortBusy { .. } | Failure::PortForbidden { .. } => Err(first),
+        _ => listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))),
+    })?;
+    let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
+    let root = Arc::new(env.www.clone());
+    serve::serve_all(workers, &stop, move || HqServer::new(root.clone()), &|f| ui.warn(f))
+}
+
+fn client(env: &Environment, ui: &Ui) -> Outcome {
+    let tuning = tuning(env.case);
+    // The runner's certificates are made for each run; some chains are longer than anybody would verify.
+    let tls = setup::tls_client(&Trust::Anybody, &tls(env)?, &tuning)?;
+    let groups = env.connections();
+    let of = groups.len() as u64;
+    let mut failed = 0;
+    for urls in groups {
+        let Some(first) = urls.first() else { continue };
+        let target = first.server.clone();
+        let addrs = address::resolve_all(&target)?;
+        let (name, peer) = (target.host.server_name(), Peer { name: target.to_string(), patience: PATIENCE });
+        let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+        let mut worker = setup::client(&addrs, &tuning)?;
+        if let Err(e) = fetch(&mut worker, &dial, env, urls) {
+            ui.warn(format_args!("{target}: {e}"));
+            failed += 1;
+        }
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::Incomplete { failed, of }) }
+}
+
+/// Fetches some files over one connection.
+fn fetch(worker: &mut Worker<Engine>, dial: &Dial<'_>, env: &Environment, urls: Vec<Url>) -> Outcome {
+    let (key, _) = drive::reach(worker, dial)?;
+    let outcome = converse(worker, dial.peer, key, HqClient::new(urls, env.downloads.clone()));
+    let now = worker.clock().now();
+    // One that the server closed is closed already.
+    let _ = worker.machine().close(now, key, 0, b"");
+    drive::flush(worker);
+    outcome
+}
+
+/// Runs one program on one connection that is up.
+fn converse(worker: &mut Worker<Engine>, peer: &Peer, key: ConnKey, mut app: impl App) -> Outcome {
+    let mut begun = false;
+    drive::drive(worker, &mut |engine, now| {
+        if !std::mem::replace(&mut begun, true) {
+            app.on(&mut Link { engine, key, now }, Event::Connected)?;
+        }
+        while let Some((of, event)) = engine.poll_event() {
+            if of == key {
+                tell(&mut Link { engine, key, now }, event, &mut app, peer)?;
+            }
+        }
+        Ok(if app.done() { DONE } else { ControlFlow::Continue(None) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_has_valid_settings_that_show_what_it_is_about() {
+        for case in Case::ALL {
+            let t = tuning(case);
+            assert_eq!(t.settings.validate(), Ok(()), "{case:?}");
+            assert!(t.settings.max_streams_bidi <= 1000);
+            assert_eq!(t.cipher_only, case == Case::Chacha20);
+        }
+        assert_eq!(tuning(Case::Transfer).settings.stream_window, 32 << 10);
+        assert!(tuning(Case::Handshake).settings.stream_window > 32 << 10);
     }
 }

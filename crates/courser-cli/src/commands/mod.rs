@@ -9,9 +9,15 @@ pub mod man;
 pub mod perf;
 pub mod ping;
 
+use courser::worker::Worker;
+use courser_core::engine::Engine;
+
 use crate::args::Command;
+use crate::args::common::TransportArgs;
 use crate::failure::Outcome;
+use crate::identity::Identity;
 use crate::output::Ui;
+use crate::tuning::Tuning;
 
 /// Runs a command. The value is the exit code of a run without failure.
 ///
@@ -43,4 +49,23 @@ fn handshake_steps(
     report: &mut crate::report::ping::PingReport,
 ) -> Outcome {
     report.step("handshake", || Err::<(), _>(no_transport()), |()| String::new())
+}
+
+/// The transport as the flags want it; a choice that cannot be followed is told.
+fn tuning(args: &TransportArgs, ui: &Ui) -> Tuning {
+    let (tuning, warning) = args.tuning();
+    if let Some(warning) = warning {
+        ui.warn(warning);
+    }
+    tuning
+}
+
+/// What a server says once clients can come.
+fn announce(ui: &Ui, workers: &[Worker<Engine>], identity: &Identity) {
+    if let Some(worker) = workers.first() {
+        ui.note(format_args!("listening on {}", worker.socket().local_addr()));
+    }
+    if let Some(print) = identity.fingerprint().filter(|_| identity.is_throwaway()) {
+        ui.note(format_args!("throw-away certificate, SHA-256 {print}; clients need --insecure"));
+    }
 }

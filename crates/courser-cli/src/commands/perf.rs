@@ -1,13 +1,66 @@
 //! `courser perf`.
 
-use crate::args::perf::PerfArgs;
+use courser::worker::Worker;
+use courser_core::engine::RetryPolicy;
+
+use crate::apps::body::Counter;
+use crate::apps::perf_server::{Content, PerfServer};
+use crate::args::address;
+use crate::args::common::Api;
+use crate::args::perf::{PerfArgs, PerfClientArgs, PerfEnd, PerfServerArgs};
 use crate::failure::Outcome;
+use crate::identity::Identity;
+use crate::link::drive::Dial;
+use crate::link::serve::{self, Stop};
+use crate::link::setup::{self, Service, TlsChoice, Trust};
+use crate::link::{Peer, perf};
 use crate::output::Ui;
+use crate::perf_proto;
 
 /// Runs it.
 ///
 /// # Errors
 /// Why it was not done.
-pub fn run(_args: &PerfArgs, _ui: &Ui) -> Outcome {
-    Err(super::no_transport())
+pub fn run(args: &PerfArgs, ui: &Ui) -> Outcome {
+    match &args.end {
+        PerfEnd::Server(args) => server(args, ui),
+        PerfEnd::Client(args) => client(args, ui),
+    }
+}
+
+fn content(verify: bool) -> Content {
+    if verify { Content::Pattern } else { Content::Fill }
+}
+
+fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
+    if args.api != Api::Direct {
+        return Err(args.api.missing());
+    }
+    let tuning = super::tuning(&args.transport, ui);
+    let identity = Identity::from_args(&args.identity)?;
+    let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
+    let listen = address::listen(&args.listen)?;
+    let workers = setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never }, 1)?;
+    let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
+    super::announce(ui, &workers, &identity);
+    let content = content(args.verify);
+    serve::serve_all(workers, &stop, move || PerfServer::new(content.clone(), Counter::default()), &|f| ui.warn(f))
+}
+
+fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
+    if args.api != Api::Direct {
+        return Err(args.api.missing());
+    }
+    let tuning = super::tuning(&args.transport, ui);
+    let target = address::target(&args.server)?;
+    let addrs = address::resolve_all(&target)?;
+    let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
+    let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
+    let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
+    let mut worker = setup::client(&addrs, &tuning)?;
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let result = perf::run(&mut worker, &dial, &args.job(), &content(args.verify))?;
+    ui.say(result.summary(ui.out));
+    ui.object(&result.object());
+    Ok(())
 }

@@ -4,7 +4,30 @@
 
 pub mod opts;
 
+use std::io::Write;
+use std::path::Path;
+
+use courser_core::engine::RetryPolicy;
+
+use crate::apps::body::Counter;
+use crate::apps::perf_server::{Content, PerfServer};
+use crate::args::common::Api;
+use crate::failure::{Failure, Outcome};
+use crate::identity::Identity;
+use crate::job::Job;
+use crate::link::drive::Dial;
+use crate::link::serve::{self, Stop};
+use crate::link::setup::{self, Service, TlsChoice, Trust};
+use crate::link::{Peer, perf};
+use crate::measure::Meter;
+use crate::perf_proto;
+use crate::report::perf::PerfResult;
 use opts::{End, Opts};
+
+/// What the programs of the comparison call the server, wherever it is.
+const SERVER_NAME: &str = "localhost";
+/// How each of them is called in its lines.
+const NAME: &str = "courser";
 
 /// The program: arguments in, exit code out.
 pub fn main_with(args: impl IntoIterator<Item = String>) -> u8 {
@@ -23,10 +46,49 @@ fn run(opts: &Opts) -> u8 {
     if let Some(warning) = opts.warning {
         eprintln!("warning: {warning}");
     }
-    let why = "this build has no engine yet";
-    match opts.end {
-        End::Client(_) => println!("{}", opts::error_line(opts.mode(), why)),
-        End::Server { .. } => eprintln!("error: {why}"),
+    let outcome = match (&opts.end, opts.api) {
+        (_, Api::Session | Api::Tokio) => Err(opts.api.missing()),
+        (End::Server { cert, key }, Api::Direct) => server(opts, cert, key),
+        (End::Client(job), Api::Direct) => client(opts, job).map(|r| say(&r.peer_line(NAME))),
+    };
+    let Err(failure) = outcome else { return 0 };
+    eprintln!("error: {failure}");
+    if let End::Client(_) = opts.end {
+        say(&opts::error_line(opts.mode(), &failure.to_string()));
     }
-    1
+    failure.code()
+}
+
+/// A line on standard output, at once. A reader that went away is no reason to complain.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn tls() -> Outcome<TlsChoice> {
+    Ok(TlsChoice { x25519_only: true, ..TlsChoice::of(perf_proto::ALPN)? })
+}
+
+fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
+    let identity = Identity::from_files(cert, key)?;
+    let tls = setup::tls_server(&identity, &tls()?, &opts.tuning)?;
+    let service = Service { listen: opts.addr, tls: &tls, tuning: &opts.tuning, retry: RetryPolicy::Never };
+    let workers = setup::servers(&service, 1)?;
+    let stop = Stop::on_signals(workers.iter().map(courser::worker::Worker::waker).collect())?;
+    let meter = Meter::start();
+    say("ready");
+    let make = || PerfServer::new(Content::Fill, Counter::default());
+    let outcome = serve::serve_all(workers, &stop, make, &|f: &Failure| eprintln!("warning: {f}"));
+    say(&opts::server_line(&meter.stop().1));
+    outcome
+}
+
+fn client(opts: &Opts, job: &Job) -> Outcome<PerfResult> {
+    let tls = setup::tls_client(&Trust::Anybody, &tls()?, &opts.tuning)?;
+    let peer = Peer { name: opts.addr.to_string(), patience: opts.tuning.settings.handshake_timeout };
+    let addrs = [opts.addr];
+    let mut worker = setup::client(&addrs, &opts.tuning)?;
+    let settings = &opts.tuning.settings;
+    let dial = Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, peer: &peer };
+    perf::run(&mut worker, &dial, job, &Content::Fill)
 }

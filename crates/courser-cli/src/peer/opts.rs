@@ -176,6 +176,9 @@ impl Draft {
         settings.congestion = congestion;
         settings.max_udp_payload = settings.max_udp_payload.max(settings.initial_udp_payload);
         self.tuning.windows(self.windows.0, self.windows.1);
+        // The comparison's windows are what is granted from the start.
+        let settings = &mut self.tuning.settings;
+        (settings.stream_window, settings.conn_window) = (settings.stream_window_max, settings.conn_window_max);
         self.tuning.streams(self.streams.min(1 << 60));
         self.tuning.settings.validate().map_err(|e| e.to_string())?;
         let end =

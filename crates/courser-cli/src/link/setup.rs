@@ -1,0 +1,272 @@
+//! Engines, sockets and workers as the flags want them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use courser::clock::Clock;
+use courser::net::socket::{Socket, SocketConfig};
+use courser::worker::{TurnLimits, Worker};
+use courser_core::crypto::{Random, Suite};
+use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
+use courser_tls::{
+    ALL_GROUPS, ALL_SUITES, AwsLc, ClientConfig as TlsClient, ConfigError, Credentials, Group, KeyLogFile, Roots,
+    ServerConfig as TlsServer, SystemRandom,
+};
+
+use crate::args::common::TrustArgs;
+use crate::failure::{Failure, Outcome};
+use crate::identity::{self, Identity};
+use crate::tuning::{Cipher, Tuning};
+
+/// How much TLS offers.
+#[derive(Clone, Debug, Default)]
+pub struct TlsChoice {
+    /// Application protocols, most wanted first.
+    pub alpn: Vec<Vec<u8>>,
+    /// Only X25519 for the key exchange, as the comparison's programs have it.
+    pub x25519_only: bool,
+    /// Where secrets are logged.
+    pub key_log: Option<Arc<KeyLogFile>>,
+}
+
+impl TlsChoice {
+    /// One protocol; secrets go where `SSLKEYLOGFILE` says.
+    ///
+    /// # Errors
+    /// The log cannot be opened.
+    pub fn of(alpn: &[u8]) -> Outcome<Self> {
+        let path = std::env::var_os("SSLKEYLOGFILE").filter(|p| !p.is_empty());
+        let key_log = path.as_deref().map(|p| key_log(Path::new(p))).transpose()?;
+        Ok(Self { alpn: vec![alpn.to_vec()], x25519_only: false, key_log })
+    }
+
+    fn groups(&self) -> &'static [Group] {
+        if self.x25519_only { &[Group::X25519] } else { &ALL_GROUPS }
+    }
+}
+
+/// Opens a log of secrets.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn key_log(path: &Path) -> Outcome<Arc<KeyLogFile>> {
+    KeyLogFile::open(path).map(Arc::new).map_err(|e| Failure::writing(path, &e))
+}
+
+/// The chosen cipher suite first, then the others unless only it may be.
+fn suites(tuning: &Tuning) -> Vec<Suite> {
+    let first = match tuning.cipher {
+        Cipher::Aes128 => Suite::Aes128Gcm,
+        Cipher::Aes256 => Suite::Aes256Gcm,
+        Cipher::Chacha20 => Suite::ChaCha20Poly1305,
+    };
+    let others = ALL_SUITES.into_iter().filter(|s| *s != first && !tuning.cipher_only);
+    std::iter::once(first).chain(others).collect()
+}
+
+/// Whom a client believes.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Everybody.
+    Anybody,
+    /// Whom these certificates vouch for.
+    Roots(Roots),
+}
+
+impl Trust {
+    /// As the flags have it.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used, or a system without roots.
+    pub fn from_args(args: &TrustArgs) -> Outcome<Self> {
+        if args.insecure {
+            return Ok(Self::Anybody);
+        }
+        let Some(path) = &args.ca else {
+            return Roots::platform().map(Self::Roots).map_err(|e| local("looking for the system's roots", &e));
+        };
+        let unusable = |e: ConfigError| Failure::Unusable { path: path.clone(), why: e.to_string() };
+        let add = |roots: Roots, der: &[u8]| roots.add_der(der).map_err(unusable);
+        let found = identity::certificates(path)?;
+        found.iter().try_fold(Roots::empty(), |roots, c| add(roots, c)).map(Self::Roots)
+    }
+
+    /// Exactly this certificate.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn only(der: &[u8]) -> Outcome<Self> {
+        Roots::empty().add_der(der).map(Self::Roots).map_err(|e| local("reading a certificate", &e))
+    }
+}
+
+fn local(what: &str, e: &ConfigError) -> Failure {
+    Failure::Local { what: what.into(), why: e.to_string() }
+}
+
+/// TLS of clients. Every handshake is a full one.
+///
+/// # Errors
+/// What cannot be together.
+pub fn tls_client(trust: &Trust, choice: &TlsChoice, tuning: &Tuning) -> Outcome<TlsClient> {
+    let mut b =
+        TlsClient::builder().alpn(&choice.alpn).suites(&suites(tuning)).groups(choice.groups()).remembered_servers(0);
+    b = match trust {
+        Trust::Anybody => b.danger_accept_any_certificate(),
+        Trust::Roots(roots) => b.roots(roots.clone()),
+    };
+    if let Some(log) = &choice.key_log {
+        b = b.key_log(log.clone());
+    }
+    b.build().map_err(|e| local("setting up TLS", &e))
+}
+
+/// TLS of servers.
+///
+/// # Errors
+/// A certificate and key that do not fit together.
+pub fn tls_server(identity: &Identity, choice: &TlsChoice, tuning: &Tuning) -> Outcome<TlsServer> {
+    let chain = identity.chain.iter().map(|c| c.to_vec()).collect();
+    let key = identity.key.secret_der().to_vec();
+    let credentials = Credentials::from_der(chain, key).map_err(|e| local("using the certificate", &e))?;
+    let suites = if tuning.cipher_only { suites(tuning) } else { ALL_SUITES.to_vec() };
+    let mut b =
+        TlsServer::builder().certificate(credentials).alpn(&choice.alpn).suites(&suites).groups(choice.groups());
+    if let Some(log) = &choice.key_log {
+        b = b.key_log(log.clone());
+    }
+    b.build().map_err(|e| match (e, &identity.files) {
+        // What was read file by file turns out not to belong together only here.
+        (e, Some((_, key))) => Failure::Unusable { path: key.clone(), why: e.to_string() },
+        (e, None) => local("setting up TLS", &e),
+    })
+}
+
+fn engine_config() -> EngineConfig {
+    EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()))
+}
+
+fn worker(engine: Engine, socket: Socket, clock: Clock) -> Outcome<Worker<Engine>> {
+    Worker::new(engine, socket, clock, TurnLimits::default())
+        .map_err(|e| Failure::local("making a wake-up descriptor", &e))
+}
+
+fn socket(local: SocketAddr, tuning: &Tuning, shared: bool) -> io::Result<Socket> {
+    let mut config = SocketConfig::new(local);
+    config.receive_buffer = tuning.socket_buffer;
+    config.send_buffer = tuning.socket_buffer;
+    config.offload = tuning.offload;
+    config.reuse_port = shared;
+    Socket::bind(&config)
+}
+
+/// A worker for clients that may talk to all of `towards`: over both families when there are both and the system has
+/// both.
+///
+/// # Errors
+/// There is no socket to be had.
+pub fn client(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Worker<Engine>> {
+    let v4 = towards.iter().find(|a| a.is_ipv4());
+    let v6 = towards.iter().find(|a| a.is_ipv6());
+    let any = |a: &SocketAddr| SocketConfig::towards(*a).local;
+    let mut last = None;
+    for at in v6.into_iter().chain(v4).map(any) {
+        match socket(at, tuning, false) {
+            Ok(s) => return worker(Engine::new(engine_config()), s, Clock::start()),
+            Err(e) => last = Some(Failure::from_bind(at, &e)),
+        }
+    }
+    Err(last.unwrap_or_else(|| Failure::Local { what: "opening a UDP socket".into(), why: "no address".into() }))
+}
+
+/// Which connections a server takes, and how.
+#[derive(Clone, Debug)]
+pub struct Service<'a> {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// TLS.
+    pub tls: &'a TlsServer,
+    /// Transport.
+    pub tuning: &'a Tuning,
+    /// Address validation.
+    pub retry: RetryPolicy,
+}
+
+/// So many workers that share a port. The system hands each of them a part of the connections.
+///
+/// # Errors
+/// The port cannot be had.
+pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine>>> {
+    let (mut token_key, mut reset_key) = ([0; 32], [0; 32]);
+    let mut random = SystemRandom::new();
+    random.fill(&mut token_key);
+    random.fill(&mut reset_key);
+    // Tokens of one worker are read by another, so that all have to mean the same time.
+    let clock = Clock::start();
+    let mut listen = service.listen;
+    let mut made = Vec::new();
+    for _ in 0..threads.max(1) {
+        let mut config = engine_config();
+        let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
+        server.retry = service.retry;
+        config.server = Some(server);
+        (config.token_key, config.reset_key) = (Some(token_key), Some(reset_key));
+        let socket = socket(listen, service.tuning, threads > 1).map_err(|e| Failure::from_bind(listen, &e))?;
+        listen = socket.local_addr();
+        made.push(worker(Engine::new(config), socket, clock)?);
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chosen_cipher_is_offered_first_or_alone() {
+        let mut t = Tuning { cipher: Cipher::Chacha20, ..Tuning::default() };
+        assert_eq!(suites(&t), [Suite::ChaCha20Poly1305, Suite::Aes128Gcm, Suite::Aes256Gcm]);
+        t.cipher_only = true;
+        assert_eq!(suites(&t), [Suite::ChaCha20Poly1305]);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told_with_its_file() {
+        let (one, other) = (courser::certs::Throwaway::local().unwrap(), courser::certs::Throwaway::local().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        std::fs::write(&cert, one.certificate_pem()).unwrap();
+        std::fs::write(&key, other.key_pem()).unwrap();
+        let id = Identity::from_files(&cert, &key).unwrap();
+        let choice = TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() };
+        let e = tls_server(&id, &choice, &Tuning::default()).unwrap_err();
+        assert_eq!(e.code(), 5);
+        assert!(e.to_string().contains("key.pem"), "{e}");
+    }
+
+    #[test]
+    fn a_busy_port_is_told() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let id = Identity::throwaway().unwrap();
+        let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
+        let tls = tls_server(&id, &choice, &tuning).unwrap();
+        let listen = taken.local_addr().unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+        let e = servers(&service, 1).err().unwrap();
+        assert_eq!(e, Failure::PortBusy { addr: listen });
+    }
+
+    #[test]
+    fn several_workers_share_one_port() {
+        let id = Identity::throwaway().unwrap();
+        let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
+        let tls = tls_server(&id, &choice, &tuning).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+        let made = servers(&service, 3).unwrap();
+        let ports: std::collections::HashSet<_> = made.iter().map(|w| w.socket().local_addr()).collect();
+        assert_eq!((made.len(), ports.len()), (3, 1));
+    }
+}
