@@ -15,7 +15,7 @@ use core::fmt;
 use std::{
     sync::Arc as StdArc,
     task::{Context, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::sync::{Arc, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, fence};
@@ -43,6 +43,28 @@ impl Interest {
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+}
+
+/// Looks until `is_done` or for that long; whether it was done. At least one look is taken.
+///
+/// A side that expects news soon looks around before it arms its bell: a ring and the wake-up that follows cost both
+/// sides far more than a message. It keeps its processor busy meanwhile, hence the time should be a few wake-ups' worth.
+pub fn look_around(time: Duration, mut is_done: impl FnMut() -> bool) -> bool {
+    /// The clock is read once per so many looks, since reading it takes longer than a look.
+    const LOOKS: u32 = 64;
+    if is_done() {
+        return true;
+    }
+    let start = (!time.is_zero()).then(Instant::now);
+    while start.is_some_and(|start| start.elapsed() < time) {
+        for _ in 0..LOOKS {
+            if is_done() {
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+    }
+    false
 }
 
 /// What the two sides share.
@@ -249,6 +271,28 @@ impl Default for Alarm {
 impl fmt::Debug for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Alarm").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod look_tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_taken_even_without_time_and_ends_as_soon_as_it_finds_something() {
+        let mut looks = 0;
+        assert!(look_around(Duration::ZERO, || true));
+        assert!(!look_around(Duration::ZERO, || {
+            looks += 1;
+            false
+        }));
+        assert_eq!(looks, 1);
+        assert!(look_around(Duration::from_secs(600), || {
+            looks += 1;
+            looks == 1000
+        }));
+        assert_eq!(looks, 1000);
+        assert!(!look_around(Duration::from_millis(1), || false));
     }
 }
 

@@ -242,6 +242,43 @@ fn each_side_learns_that_the_other_is_gone() {
 }
 
 #[test]
+fn an_application_that_looks_before_it_sleeps_costs_the_worker_no_ring() {
+    let (mut app, mut worker, _sleeper, _bell) = port(tiny());
+    let (mut table, mut source) = (Table::new(0, 4), Queues::default());
+    let long = Duration::from_secs(20);
+    let working = thread::spawn(move || {
+        open(&mut worker, &mut table, Kind::Connection, 0);
+        worker.flush(&mut table, &mut source);
+        worker
+    });
+    assert_eq!(app.look_then_wait(long, None), Waited::Ready);
+    let worker = working.join().unwrap();
+    assert_eq!((worker.ring_counts().given, worker.ring_counts().saved), (0, 1));
+    assert_eq!(app.look_then_wait(Duration::ZERO, None), Waited::Ready, "it is still there");
+    assert!(app.poll().is_some());
+    let short = Duration::from_millis(1);
+    assert_eq!(app.look_then_wait(long, Some(short)), Waited::TimedOut, "the look counts towards the timeout");
+    assert_eq!(app.look_then_wait(short, Some(Duration::from_millis(2))), Waited::TimedOut);
+    let dropping = thread::spawn(move || drop(worker));
+    assert_eq!(app.look_then_wait(long, None), Waited::Closed, "the look ends with the worker");
+    dropping.join().unwrap();
+}
+
+#[test]
+fn a_worker_that_sleeps_for_room_is_woken_by_an_application_that_looks() {
+    let (mut app, mut worker, mut sleeper, bell) = port(PortSetup { completions: 4, ..tiny() });
+    let (mut table, mut source) = (Table::new(0, 8), Queues::default());
+    open(&mut worker, &mut table, Kind::Connection, 0);
+    assert_eq!(worker.flush(&mut table, &mut source), 1);
+    sleeper.arm(Interest::ROOM);
+    assert!(app.poll().is_some());
+    assert_eq!(app.ring_counts().given, 0, "less than half a ring is not worth a ring of the bell");
+    assert_eq!(app.look_then_wait(Duration::ZERO, Some(Duration::ZERO)), Waited::TimedOut);
+    assert_eq!(app.ring_counts().given, 1);
+    assert!(bell.block(Some(Duration::ZERO)));
+}
+
+#[test]
 fn a_megabyte_echoes_between_sleeping_threads_through_tiny_rings() {
     const TOTAL: usize = 1 << 20;
     let setup = PortSetup { submissions: 4, completions: 2, delivery_window_bytes: 5000, share_bytes: 1 << 20 };
