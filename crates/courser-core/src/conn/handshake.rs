@@ -128,7 +128,7 @@ impl Connection {
         self.events.push_back(Event::Connected);
         env.observe(now, self.key, Kind::Life, || Observed::Life(Step::HandshakeComplete));
         if self.side.is_server() {
-            //= rfc9001#4.1.2-2
+            //= rfc9001#4.1.2-1
             self.handshake_done.request();
             self.confirm(env, now);
         }

@@ -1,0 +1,85 @@
+//! Links of the documents lead to files of the project, and decisions are listed.
+
+use tidy::{read, root, texts};
+
+use crate::assert_none;
+
+/// Targets of `[text](target)` in Markdown, outside code.
+fn targets(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        if fenced {
+            continue;
+        }
+        for (at, _) in line.match_indices("](") {
+            let rest = &line[at + 2..];
+            if let Some(end) = rest.find(')') {
+                found.push(rest[..end].to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn links_lead_to_files() {
+    let mut complaints = Vec::new();
+    for path in texts(&["md"]) {
+        let folder = root().join(&path).parent().unwrap().to_path_buf();
+        for target in targets(&read(&path)) {
+            let file = target.split('#').next().unwrap();
+            let outside = target.contains("://") || target.starts_with("mailto:") || file.is_empty();
+            if !outside && !folder.join(file).exists() {
+                complaints.push(format!("{path}: {target}"));
+            }
+        }
+    }
+    assert_none("links that lead nowhere", &complaints);
+}
+
+/// Links of ARCHITECTURE.md that name a function do so as [`name`](path): the name has to be in that file.
+#[test]
+fn functions_that_the_architecture_names_exist() {
+    let mut complaints = Vec::new();
+    let text = read("ARCHITECTURE.md");
+    for (at, _) in text.match_indices("`](crates/") {
+        let name = text[..at].rsplit('`').next().unwrap();
+        let path = text[at + 3..].split(')').next().unwrap();
+        let Some(function) = name.strip_suffix("()") else { continue };
+        let function = function.rsplit("::").next().unwrap();
+        let code = tidy::mask(&read(path.split('#').next().unwrap()));
+        if !code.contains(&format!("fn {function}(")) && !code.contains(&format!("fn {function}<")) {
+            complaints.push(format!("{name} is not in {path}"));
+        }
+    }
+    assert!(text.matches("()`](crates/").count() >= 20, "the ways in and out name their functions");
+    assert_none("functions that ARCHITECTURE.md names", &complaints);
+}
+
+#[test]
+fn every_decision_is_listed_and_complete() {
+    let index = read("docs/decisions/README.md");
+    let decisions: Vec<_> =
+        texts(&["md"]).into_iter().filter(|p| p.starts_with("docs/decisions/") && !p.ends_with("README.md")).collect();
+    let mut complaints = Vec::new();
+    for path in &decisions {
+        let name = path.rsplit('/').next().unwrap();
+        if !index.contains(&format!("({name})")) {
+            complaints.push(format!("{name} is not in the list"));
+        }
+        let text = read(path);
+        for part in ["## Question", "## Options", "## Evidence", "## Choice", "## What would change our mind"] {
+            if !text.contains(part) {
+                complaints.push(format!("{name} has no part {part}"));
+            }
+        }
+    }
+    for point in 1..=21 {
+        if !decisions.iter().any(|d| d.contains(&format!("/D{point:02}-"))) {
+            complaints.push(format!("D{point} has no decision"));
+        }
+    }
+    assert_none("decisions", &complaints);
+}

@@ -1,0 +1,81 @@
+//! Words that must not appear.
+
+use tidy::{lines_of, read, sources, texts};
+
+use crate::assert_none;
+
+/// The only file with unsafe code today; edges to other languages will join it.
+const UNSAFE_FILES: [&str; 1] = ["crates/courser-session/src/ring/raw.rs"];
+
+/// Whether `word` stands in `code` as a word of its own. A word may contain `::` and end in `!`.
+fn contains_word(code: &str, word: &str) -> bool {
+    let part_of_name = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    code.match_indices(word).any(|(at, _)| {
+        let behind = code[at + word.len()..].chars().next();
+        !part_of_name(code[..at].chars().next_back()) && (word.ends_with('!') || !part_of_name(behind))
+    })
+}
+
+/// Lines `word <tab> reason`.
+fn banned(list: &str) -> Vec<(String, String)> {
+    let lines = lines_of(list);
+    assert!(lines.len() > 3, "{list} is not empty");
+    let pair = |l: &String| l.split_once('\t').map(|(w, r)| (w.to_owned(), r.to_owned()));
+    lines.iter().map(|l| pair(l).unwrap_or_else(|| panic!("{list}: no reason: {l}"))).collect()
+}
+
+#[test]
+fn the_core_asks_the_world_nothing_and_shares_nothing() {
+    let words = banned("crates/tidy/lists/banned-in-core.tsv");
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|s| s.path.starts_with("crates/courser-core/src/")) {
+        for (word, reason) in &words {
+            if contains_word(source.product_code(), word) {
+                complaints.push(format!("{}: {word}: {reason}", source.path));
+            }
+        }
+    }
+    assert_none("words banned in the core", &complaints);
+}
+
+#[test]
+fn unsafe_code_lives_in_one_file() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let has = contains_word(&source.masked, "unsafe");
+        let may = UNSAFE_FILES.contains(&source.path.as_str());
+        if has && !may && source.path != "crates/tidy/src/outline.rs" {
+            complaints.push(source.path);
+        } else if may && !has {
+            complaints.push(format!("{} has no unsafe code any more; take it out of the list", source.path));
+        }
+    }
+    assert_none("unsafe code", &complaints);
+}
+
+#[test]
+fn nothing_is_left_to_do_in_secret_and_no_machine_is_named() {
+    let words = banned("crates/tidy/lists/banned-everywhere.tsv");
+    let mut complaints = Vec::new();
+    for path in texts(&["rs", "md", "toml", "sh", "py", "yml"]) {
+        let text = read(&path);
+        for (word, reason) in &words {
+            for (number, line) in text.lines().enumerate() {
+                if line.contains(word.as_str()) {
+                    complaints.push(format!("{path}:{}: {word}: {reason}", number + 1));
+                }
+            }
+        }
+    }
+    assert_none("words banned everywhere", &complaints);
+}
+
+#[test]
+fn words_are_whole_words() {
+    assert!(contains_word("let a: Arc<u8> = x;", "Arc"));
+    assert!(!contains_word("let Arcade = MyArc;", "Arc"));
+    assert!(contains_word("std::thread::spawn(f)", "std::thread"));
+    assert!(contains_word("println!(x)", "println!"));
+    assert!(!contains_word("eprintln!(x)", "println!"));
+    assert!(!contains_word("#![forbid(unsafe_code)]", "unsafe"));
+}
