@@ -8,6 +8,9 @@ use crate::mask::mask;
 /// Folders that hold nothing of ours.
 const FOREIGN: [&str; 4] = ["target", ".git", ".venv", "__pycache__"];
 
+/// Crates that exist for tests only.
+const TEST_CRATES: [&str; 3] = ["courser-testing", "interop-smoke", "tidy"];
+
 /// A Rust source file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -76,7 +79,8 @@ fn source(path: String) -> Source {
     let text = read(&path);
     let masked = mask(&text);
     let name = path.rsplit('/').next().unwrap_or("");
-    let is_test = path.split('/').any(|part| part == "tests" || part == "benches" || part == "fuzz")
+    let is_test = TEST_CRATES.iter().any(|c| path.starts_with(&format!("crates/{c}/")))
+        || path.split('/').any(|part| part == "tests" || part == "benches" || part == "fuzz")
         || name == "tests.rs"
         || name == "testing.rs"
         || name.ends_with("_tests.rs");

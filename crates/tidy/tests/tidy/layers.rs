@@ -17,10 +17,11 @@ const ROWS: [(usize, &[&str]); 7] = [
 ];
 
 /// Which of our crates a crate may depend on. Programs and tests of the tree are at the top.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("courser-core", &[]),
     ("courser-session", &[]),
-    ("courser-sim", &[]),
+    ("courser-sim", &["courser-core"]),
+    ("courser-testing", &["courser-core", "courser-sim", "courser-tls"]),
     ("courser-tls", &["courser-core"]),
     ("courser", &["courser-core", "courser-session", "courser-tls"]),
     ("courser-cli", &["courser", "courser-core", "courser-session", "courser-tls"]),

@@ -83,3 +83,24 @@ fn every_decision_is_listed_and_complete() {
     }
     assert_none("decisions", &complaints);
 }
+
+/// Names of tests and functions in documents: words in backquotes with at least three underscores.
+#[test]
+fn tests_that_the_documents_name_exist() {
+    let code: String = tidy::sources().into_iter().map(|s| s.masked).collect();
+    let (mut complaints, mut checked) = (Vec::new(), 0);
+    for path in texts(&["md"]) {
+        for quoted in read(&path).split('`').skip(1).step_by(2) {
+            let name = quoted.rsplit("::").next().unwrap();
+            let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_name && name.matches('_').count() >= 3 {
+                checked += 1;
+                if !code.contains(&format!("fn {name}(")) {
+                    complaints.push(format!("{path}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(checked > 50, "the documents name {checked} tests");
+    assert_none("tests that the documents name", &complaints);
+}
