@@ -6,7 +6,7 @@ use crate::assert_none;
 
 #[test]
 fn every_module_has_a_head_comment() {
-    let has_head = |text: &str| text.lines().next().is_some_and(|l| l.starts_with("//! ") && l.len() > 12);
+    let has_head = |text: &str| text.lines().next().is_some_and(|l| l.starts_with("//! ") && l.len() > 8);
     let complaints: Vec<_> = sources().into_iter().filter(|s| !has_head(&s.text)).map(|s| s.path).collect();
     assert_none("modules that do not begin with //! and a sentence", &complaints);
 }
