@@ -5,25 +5,36 @@
 //! packet numbers. From then on the test makes packets of its own at every level, and the engine under test cannot tell
 //! them from those of a peer that breaks rules.
 
+mod seen;
+mod tap;
+
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use courser_core::config::Settings;
-use courser_core::crypto::{Head, KeyFactory, Keys, Opener, Sealer, Secret, Suite, TAG_LEN};
+use courser_core::crypto::{Head, KeyFactory, Sealer, Suite, TAG_LEN, TlsClientConfig};
 use courser_core::engine::{Engine, Event, Meta, SendOutcome, ServerConfig, Train};
 use courser_core::ids::{Cid, ConnKey, Dir, Ecn, Level, Side, StreamId, Version};
 use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
 use courser_core::stream::Read;
 use courser_core::time::Instant;
-use courser_core::wire::frame::{self, Extensions, Frame};
+use courser_core::wire::Writer;
+use courser_core::wire::frame::{self, Frame};
 use courser_core::wire::header::{self, Header, LongSpec, ShortSpec};
-use courser_core::wire::{Reader, Writer};
 
 use crate::duo::{null_client, null_server};
 
+use self::seen::close_in;
+use self::tap::{Tap, Twisted};
+
+pub use self::seen::{Seen, SeenClose, encode, packets};
+pub use self::tap::Twist;
+
 /// Length of the connection IDs that engines issue.
 const CID_LEN: usize = 8;
+
+/// Ranges of sent packets that are remembered.
+const SENT_MAX: usize = 32;
 
 /// Address of the engine under test.
 pub const VICTIM: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 2)), 443);
@@ -31,55 +42,6 @@ pub const VICTIM: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::
 pub const FORGER: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9)), 999);
 /// Address of an honest peer.
 pub const FRIEND: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1)), 1000);
-
-/// Null keys that remember the secrets of the sending direction, in the order in which they were installed.
-#[derive(Clone, Default)]
-struct Tap(Arc<Mutex<Vec<Secret>>>);
-
-impl Tap {
-    fn secret(&self, at: usize) -> Option<Secret> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
-    }
-}
-
-impl KeyFactory for Tap {
-    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
-        NullKeys.initial(version, dcid, side)
-    }
-
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
-        NullKeys.sealer(version, suite, secret)
-    }
-
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
-        NullKeys.opener(version, suite, secret)
-    }
-
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
-        NullKeys.sealer_updated(version, suite, secret, first)
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
-        NullKeys.opener_updated(version, suite, secret, first)
-    }
-
-    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
-        NullKeys.next_secret(version, suite, secret)
-    }
-
-    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
-        NullKeys.retry_tag(version, original_dcid, retry)
-    }
-
-    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
-        NullKeys.mac(key, data)
-    }
-
-    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
-        a == b
-    }
-}
 
 /// How far the handshake has come when the forger takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,42 +52,6 @@ pub enum Stage {
     Handshake,
     /// The handshake is confirmed at both ends.
     Confirmed,
-}
-
-/// A CONNECTION_CLOSE frame that was seen on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenClose {
-    /// Level of its packet.
-    pub level: Level,
-    /// Error code.
-    pub code: u64,
-    /// The blamed frame type; `None` in an application's close.
-    pub frame_type: Option<u64>,
-    /// The reason phrase.
-    pub reason: Vec<u8>,
-}
-
-/// What the engine under test sent.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Datagrams to the forger.
-    pub datagrams: Vec<Vec<u8>>,
-    /// The first close in them.
-    pub close: Option<SeenClose>,
-}
-
-impl Seen {
-    /// Error code of the first close.
-    #[must_use]
-    pub fn code(&self) -> Option<u64> {
-        self.close.as_ref().map(|c| c.code)
-    }
-
-    /// Bytes of all datagrams.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.datagrams.iter().map(Vec::len).sum()
-    }
 }
 
 /// An honest connection to the engine under test.
@@ -150,6 +76,9 @@ pub struct Plan {
     pub server: fn(&mut ServerConfig),
     /// Whether an honest peer is connected as well; only when the engine under test is a server.
     pub friend: bool,
+    /// Changes to the transport parameters that the forger sends. The handshake goes as far as it goes then, whatever the
+    /// stage says, and [`Rig::first`] has what the engine under test said.
+    pub twist: Option<Twist>,
 }
 
 impl Plan {
@@ -157,7 +86,7 @@ impl Plan {
     #[must_use]
     pub fn new(victim: Side, stage: Stage) -> Self {
         let tls = NullTlsServer { certificate_len: 3000, ..NullTlsServer::default() };
-        Self { victim, stage, settings: Settings::default(), tls, server: |_| {}, friend: false }
+        Self { victim, stage, settings: Settings::default(), tls, server: |_| {}, friend: false, twist: None }
     }
 }
 
@@ -173,6 +102,10 @@ pub struct Rig {
     pub side: Side,
     /// Events of the attacked connection.
     pub events: Vec<Event>,
+    /// What the engine under test said before the forger took over.
+    pub first: Seen,
+    /// The client's first datagram.
+    pub hello: Vec<u8>,
     forger: Engine,
     tap: Tap,
     /// Destination connection ID of the client's first Initial.
@@ -183,6 +116,8 @@ pub struct Rig {
     pub from: Cid,
     /// Next packet number by space.
     pub next_pn: [u64; 3],
+    /// Numbers of the 1-RTT packets that the engine under test sent, as inclusive ranges; the newest few.
+    pub sent: Vec<(u64, u64)>,
     friend: Option<Friend>,
     train: Train,
 }
@@ -194,13 +129,16 @@ impl Rig {
     /// When the honest part of the handshake fails.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let tap = Tap::default();
+        let (tap, tls) = (Tap::default(), plan.tls);
         let (mut victim, mut forger) = match plan.victim {
-            Side::Server => (null_server(7, plan.tls, &plan.settings), null_client(8)),
-            Side::Client => (null_client(7), null_server(8, plan.tls, &Settings::default())),
+            Side::Server => (null_server(7, tls.clone(), &plan.settings), null_client(8)),
+            Side::Client => (null_client(7), null_server(8, tls.clone(), &Settings::default())),
         };
         if let Some(part) = &mut victim.server {
             (plan.server)(part);
+        }
+        if let (Some(part), Some(twist)) = (&mut forger.server, plan.twist) {
+            part.tls = Box::new(Twisted(tls.clone(), twist));
         }
         forger.keys = Box::new(tap.clone());
         let mut rig = Self {
@@ -209,19 +147,22 @@ impl Rig {
             now: Instant::from_micros(1_000_000),
             side: plan.victim,
             events: Vec::new(),
+            first: Seen::default(),
+            hello: Vec::new(),
             forger: Engine::new(forger),
             tap,
             original: Cid::EMPTY,
             to: Cid::EMPTY,
             from: Cid::EMPTY,
             next_pn: [0; 3],
+            sent: Vec::with_capacity(SENT_MAX + 1),
             friend: None,
             train: Train::new(),
         };
         if plan.friend {
             rig.befriend();
         }
-        rig.shake_hands(plan.stage, &plan.settings);
+        rig.shake_hands(plan.stage, &plan.settings, plan.twist);
         rig
     }
 
@@ -231,32 +172,46 @@ impl Rig {
         Self::new(Plan::new(victim, stage))
     }
 
-    fn shake_hands(&mut self, stage: Stage, settings: &Settings) {
-        let tls = NullTlsClient::default();
+    fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>) {
+        let tls: Box<dyn TlsClientConfig> = match twist {
+            Some(twist) if self.side.is_server() => Box::new(Twisted(NullTlsClient::default(), twist)),
+            _ => Box::new(NullTlsClient::default()),
+        };
         let server = if self.side.is_client() { FORGER } else { VICTIM };
         let client = match self.side {
             Side::Server => &mut self.forger,
             Side::Client => &mut self.victim,
         };
         let settings = if self.side.is_client() { settings.clone() } else { Settings::default() };
-        let key = client.connect(self.now, server, "localhost", &tls, &settings).expect("TLS starts");
+        let key = client.connect(self.now, server, "localhost", &*tls, &settings).expect("TLS starts");
         if self.side.is_client() {
             self.key = key;
         }
         match stage {
+            _ if twist.is_some() => self.talk(),
             Stage::Initial => self.open_only(),
             Stage::Handshake => self.half(),
             Stage::Confirmed => {
-                for _ in 0..40 {
-                    let flight = self.collect_forger();
-                    self.deliver_all(flight);
-                    self.answer_forger();
-                    self.now += Duration::from_millis(1);
-                }
-                assert!(self.events.contains(&Event::Confirmed), "confirmed: {:?}", self.events);
+                self.talk();
+                assert!(
+                    self.events.contains(&Event::Confirmed),
+                    "confirmed: {:?} {:?}",
+                    self.events,
+                    self.victim.stats()
+                );
             }
         }
-        assert!(self.key.index != u32::MAX, "the connection exists");
+        assert!(self.key.index != u32::MAX, "the connection exists: {:?}", self.victim.stats());
+    }
+
+    /// Both ends talk until they have nothing more to say.
+    fn talk(&mut self) {
+        for _ in 0..40 {
+            let flight = self.collect_forger();
+            self.deliver_all(flight);
+            self.answer_forger();
+            self.now += Duration::from_millis(1);
+        }
     }
 
     /// Only the ClientHello arrives.
@@ -264,7 +219,8 @@ impl Rig {
         if self.side.is_server() {
             let hello = self.collect_forger();
             self.deliver_all(hello);
-            let _ = self.collect_victim(true);
+            let seen = self.collect_victim(true);
+            self.remember(seen);
         } else {
             self.answer_forger();
             let _ = self.collect_forger();
@@ -323,10 +279,16 @@ impl Rig {
 
     fn answer_forger(&mut self) {
         let seen = self.collect_victim(true);
-        for mut datagram in seen.datagrams {
+        for mut datagram in seen.datagrams.clone() {
             let meta = Meta { local: None, remote: VICTIM, ecn: Ecn::NotEct, stride: datagram.len() };
             self.forger.receive(self.now, &meta, &mut datagram);
         }
+        self.remember(seen);
+    }
+
+    fn remember(&mut self, seen: Seen) {
+        self.first.close = self.first.close.take().or(seen.close);
+        self.first.datagrams.extend(seen.datagrams);
     }
 
     /// Ticks the engine under test and takes what it sends to the forger.
@@ -350,6 +312,7 @@ impl Rig {
             if watch {
                 self.watch(datagram, false);
             }
+            self.note_sent(datagram);
             for (level, payload) in packets(datagram) {
                 seen.close = seen.close.take().or_else(|| close_in(level, &payload));
             }
@@ -387,6 +350,7 @@ impl Rig {
             let first_of_client = level == Level::Initial && self.original.is_empty();
             if first_of_client {
                 self.original = dcid;
+                self.hello = datagram.to_vec();
             }
             if ours {
                 if self.to.is_empty() || self.to == self.original {
@@ -401,6 +365,41 @@ impl Rig {
                 self.to = scid;
             }
             rest = &rest[end..];
+        }
+    }
+
+    fn note_sent(&mut self, datagram: &[u8]) {
+        let Some((first, rest)) = datagram.split_first() else { return };
+        if header::is_long(*first) || rest.len() < CID_LEN + 4 {
+            return;
+        }
+        let pn = rest[CID_LEN..CID_LEN + header::pn_len(*first)].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        // Numbers are cut to what their receiver needs.
+        let bits = 8 * header::pn_len(*first);
+        let last = self.sent.last().map_or(0, |r| r.1);
+        let mut full = last >> bits << bits | pn;
+        if full < last {
+            full += 1 << bits;
+        }
+        match self.sent.last_mut() {
+            Some(range) if range.1 + 1 == full => range.1 = full,
+            _ => self.sent.push((full, full)),
+        }
+        if self.sent.len() > SENT_MAX {
+            self.sent.remove(0);
+        }
+    }
+
+    /// Acknowledges what the engine under test sent, like an honest peer.
+    ///
+    /// # Panics
+    /// When the frame does not fit a packet.
+    pub fn acknowledge(&mut self) {
+        let mut bytes = [0; 1100];
+        let mut w = Writer::new(&mut bytes);
+        if frame::write_ack(&mut w, self.sent.iter().rev().copied(), 0, None, 1100).is_some() {
+            let len = w.len();
+            self.give(Level::OneRtt, &bytes[..len]);
         }
     }
 
@@ -441,14 +440,28 @@ impl Rig {
     /// When the level has no keys yet.
     #[must_use]
     pub fn forge_numbered(&self, level: Level, pn: u64, payload: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-        let mut packet = vec![0; 128 + payload.len()];
+        self.make(level, pn, &[], payload, change)
+    }
+
+    /// Makes an Initial with a token.
+    ///
+    /// # Panics
+    /// When the level has no keys yet.
+    #[must_use]
+    pub fn forge_token(&mut self, token: &[u8], payload: &[u8]) -> Vec<u8> {
+        let pn = self.next_pn[0];
+        self.next_pn[0] += 1;
+        self.make(Level::Initial, pn, token, payload, |_| {})
+    }
+
+    fn make(&self, level: Level, pn: u64, token: &[u8], payload: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut packet = vec![0; 128 + token.len() + payload.len()];
         let mut w = Writer::new(&mut packet);
         let (head, layout) = if level == Level::OneRtt {
             let spec = ShortSpec { dcid: &self.to, spin: false, key_phase: false, pn, pn_len: 4 };
             (header::write_short(&mut w, &spec).expect("there is room"), None)
         } else {
-            let spec =
-                LongSpec { level, version: Version::V1, dcid: &self.to, scid: &self.from, token: &[], pn, pn_len: 4 };
+            let spec = LongSpec { level, version: Version::V1, dcid: &self.to, scid: &self.from, token, pn, pn_len: 4 };
             let layout = header::write_long(&mut w, &spec).expect("there is room");
             (layout.head(), Some(layout))
         };
@@ -580,61 +593,4 @@ impl Rig {
             }
         }
     }
-}
-
-/// Bytes of frames.
-///
-/// # Panics
-/// When they do not fit a datagram.
-#[must_use]
-pub fn encode(frames: &[Frame<'_>]) -> Vec<u8> {
-    let mut bytes = vec![0; 65_536];
-    let mut w = Writer::new(&mut bytes);
-    for frame in frames {
-        frame.encode(&mut w).expect("there is room");
-    }
-    let len = w.len();
-    bytes.truncate(len);
-    bytes
-}
-
-/// The packets of a datagram that null keys sealed, with their payloads.
-#[must_use]
-pub fn packets(datagram: &[u8]) -> Vec<(Level, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut rest = datagram;
-    while !rest.is_empty() {
-        let (level, pn_at, end) = match header::decode(rest, CID_LEN) {
-            Ok(Header::Short { pn_at, .. }) => (Level::OneRtt, pn_at, rest.len()),
-            Ok(other) => match other.long() {
-                Some(l) => (l.level, l.pn_at, l.end),
-                None => break,
-            },
-            Err(_) => break,
-        };
-        let from = pn_at + header::pn_len(rest[0]);
-        if let Some(payload) = end.checked_sub(TAG_LEN).and_then(|to| rest.get(from..to)) {
-            found.push((level, payload.to_vec()));
-        }
-        rest = &rest[end..];
-    }
-    found
-}
-
-/// The first close in a payload.
-fn close_in(level: Level, payload: &[u8]) -> Option<SeenClose> {
-    let mut reader = Reader::new(payload);
-    let extensions = Extensions { max_datagram_frame: u64::MAX, min_ack_delay_us: None };
-    while !reader.is_empty() {
-        match frame::parse(&mut reader, extensions).ok()? {
-            Frame::ConnectionClose { code, frame_type, reason } => {
-                return Some(SeenClose { level, code: code.0, frame_type: Some(frame_type), reason: reason.to_vec() });
-            }
-            Frame::ApplicationClose { code, reason } => {
-                return Some(SeenClose { level, code, frame_type: None, reason: reason.to_vec() });
-            }
-            _ => {}
-        }
-    }
-    None
 }

@@ -163,8 +163,9 @@ impl RemoteCids {
         //= rfc9000#5.1.2-3
         let floor = self.retire_prior_to;
         while let Some(at) = self.stored.iter().position(|r| r.sequence < floor) {
-            let old = self.stored.remove(at);
-            self.retire_number(old.sequence)?;
+            // Kept when it cannot be retired: the connection closes then, and needs somewhere to send that to.
+            self.retire_number(self.stored[at].sequence)?;
+            self.stored.remove(at);
         }
         if self.active >= floor {
             return Ok(false);
@@ -209,6 +210,14 @@ mod tests {
         }
         //= rfc9000#5.1.1-5 type=test
         assert_eq!(r.on_new(4, 0, cid(4), token(4)).unwrap_err().code, TransportCode::CONNECTION_ID_LIMIT_ERROR);
+    }
+
+    #[test]
+    fn too_many_retirements_leave_a_connection_id_for_the_close() {
+        let mut r = remote();
+        let error = (1..100).find_map(|n| r.on_new(n, n, cid(n as u8), token(n as u8)).err());
+        assert_eq!(error.map(|e| e.code), Some(TransportCode::CONNECTION_ID_LIMIT_ERROR));
+        assert_eq!(r.active().len(), 8);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::wire::header::{self, Header};
 
 /// Packets that wait for keys, at most; what a flight of the peer can have in the air before its keys are here.
 const STASH_MAX: usize = 16;
+/// Their bytes, at most: nobody has proven anything yet, and each connection may hold so much.
+const STASH_BYTES_MAX: usize = 32 << 10;
 
 /// Whether a datagram was of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +96,9 @@ impl Connection {
             Ok(Header::Initial(long) | Header::ZeroRtt(long) | Header::Handshake(long)) => {
                 //= rfc9000#14.1-3
                 let short_initial = self.side.is_server() && long.level == Level::Initial && whole < 1200;
-                if long.version != self.version || short_initial || !self.check_peer_cid(&long.scid) {
+                //= rfc9000#17.2.2-1
+                let tokened = self.side.is_client() && !long.token.is_empty();
+                if long.version != self.version || short_initial || tokened || !self.check_peer_cid(&long.scid) {
                     self.stats.dropped_packets += 1;
                     return None;
                 }
@@ -253,7 +257,9 @@ impl Connection {
             Level::OneRtt => !complete,
             Level::Initial | Level::ZeroRtt => false,
         };
-        if !may_come || handshake.stash.len() >= STASH_MAX || bytes.len() < TAG_LEN {
+        let held: usize = handshake.stash.iter().map(|s| s.bytes.len()).sum();
+        let full = handshake.stash.len() >= STASH_MAX || held + bytes.len() > STASH_BYTES_MAX;
+        if !may_come || full || bytes.len() < TAG_LEN {
             self.stats.dropped_packets += 1;
             return false;
         }

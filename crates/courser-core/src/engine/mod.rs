@@ -256,7 +256,7 @@ impl Engine {
             eventful: Fifo::default(),
             events: std::collections::VecDeque::new(),
             incoming: std::collections::VecDeque::new(),
-            replies: ReplyQueue::default(),
+            replies: ReplyQueue::new(config.server.is_some()),
             purgatory: Purgatory::new(hasher),
             server: config.server,
             cooldown: false,
@@ -587,7 +587,11 @@ impl Held {
     fn keep(&mut self, meta: &Meta, datagram: &[u8]) {
         /// A ClientHello with post-quantum key shares takes two; a repetition of both may come.
         const HELD_MAX: usize = 4;
-        if self.datagrams.len() < HELD_MAX && meta.remote == self.remote {
+        /// A client does not know yet that larger datagrams pass.
+        const HELD_BYTES_MAX: usize = 12 << 10;
+        let held: usize = self.datagrams.iter().map(|(_, bytes)| bytes.len()).sum();
+        let full = self.datagrams.len() >= HELD_MAX || held + datagram.len() > HELD_BYTES_MAX;
+        if !full && meta.remote == self.remote {
             self.datagrams.push((Meta { stride: datagram.len(), ..*meta }, datagram.to_vec()));
         }
     }

@@ -42,12 +42,17 @@ pub(super) struct Request {
 }
 
 /// Replies that wait for their turn.
-#[derive(Default)]
 pub(super) struct ReplyQueue {
     waiting: VecDeque<Request>,
 }
 
 impl ReplyQueue {
+    /// An empty queue. A server's has its room from the start, so that no packet of a stranger makes us allocate; an engine
+    /// that takes no connections never replies.
+    pub(super) fn new(replies: bool) -> Self {
+        Self { waiting: VecDeque::with_capacity(if replies { WAITING_MAX } else { 0 }) }
+    }
+
     /// Queues a reply; false when there is no room. One that repeats a waiting one is merged with it.
     pub(super) fn push(&mut self, request: Request) -> bool {
         if self.waiting.contains(&request) {

@@ -133,24 +133,29 @@ impl Exporter for NullKeys {
     }
 }
 
-/// A predictable sequence of bytes from a seed, for tests and simulation.
+/// A predictable sequence of bytes from a seed, for tests and simulation. Sequences of different seeds share nothing, or
+/// two engines would draw the same connection IDs.
 #[derive(Clone, Debug)]
-pub struct NullRandom(u64);
+pub struct NullRandom {
+    seed: u64,
+    drawn: u64,
+}
 
 impl NullRandom {
     /// The sequence of that seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { seed, drawn: 0 }
     }
 }
 
 impl Random for NullRandom {
     fn fill(&mut self, out: &mut [u8]) {
         for chunk in out.chunks_mut(16) {
-            self.0 = self.0.wrapping_add(1);
-            let mut sum = Checksum::new(self.0);
-            sum.word(0);
+            self.drawn = self.drawn.wrapping_add(1);
+            let mut sum = Checksum::new(0);
+            sum.word(self.seed);
+            sum.word(self.drawn);
             chunk.copy_from_slice(&sum.finish()[..chunk.len()]);
         }
     }

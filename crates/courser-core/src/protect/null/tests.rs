@@ -214,3 +214,17 @@ fn random_bytes_follow_from_the_seed() {
     assert_ne!(take(1), take(2));
     assert_ne!(take(1)[..16], take(1)[16..32]);
 }
+
+#[test]
+fn sequences_of_neighbouring_seeds_share_nothing() {
+    let draws = |seed| {
+        let mut random = NullRandom::new(seed);
+        (0..200).map(move |_| {
+            let mut bytes = [0; 8];
+            random.fill(&mut bytes);
+            bytes
+        })
+    };
+    let all: std::collections::HashSet<_> = (1..10).flat_map(draws).collect();
+    assert_eq!(all.len(), 9 * 200);
+}

@@ -1,0 +1,95 @@
+//! What is changed about the honest engine that the forger begins with: its secrets are copied, and its transport
+//! parameters can be others than it wants.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use courser_core::crypto::{
+    Alert, KeyFactory, Keys, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig, TlsSession,
+};
+use courser_core::ids::{Cid, Side, Version};
+use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
+use courser_core::wire::{Reader, Writer};
+
+/// Null keys that remember the secrets of the sending direction, in the order in which they were installed.
+#[derive(Clone, Default)]
+pub(super) struct Tap(Arc<Mutex<Vec<Secret>>>);
+
+impl Tap {
+    pub(super) fn secret(&self, at: usize) -> Option<Secret> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
+    }
+}
+
+impl KeyFactory for Tap {
+    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
+        NullKeys.initial(version, dcid, side)
+    }
+
+    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        NullKeys.sealer(version, suite, secret)
+    }
+
+    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
+        NullKeys.opener(version, suite, secret)
+    }
+
+    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
+        NullKeys.sealer_updated(version, suite, secret, first)
+    }
+
+    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
+        NullKeys.opener_updated(version, suite, secret, first)
+    }
+
+    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
+        NullKeys.next_secret(version, suite, secret)
+    }
+
+    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
+        NullKeys.retry_tag(version, original_dcid, retry)
+    }
+
+    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
+        NullKeys.mac(key, data)
+    }
+
+    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
+        a == b
+    }
+}
+
+/// A change to encoded transport parameters.
+pub type Twist = fn(&mut Vec<(u64, Vec<u8>)>);
+
+/// TLS of the forger, which says other transport parameters than its engine wants.
+pub(super) struct Twisted<T>(pub(super) T, pub(super) Twist);
+
+fn twisted(params: &[u8], twist: Twist) -> Vec<u8> {
+    let mut r = Reader::new(params);
+    let mut list = Vec::new();
+    while let (Some(id), Some(value)) = (r.varint(), r.prefixed()) {
+        list.push((id, value.to_vec()));
+    }
+    twist(&mut list);
+    let mut out = vec![0; 4096];
+    let mut w = Writer::new(&mut out);
+    for (id, value) in list {
+        w.varint(id).and_then(|()| w.prefixed(&value)).expect("there is room");
+    }
+    let len = w.len();
+    out.truncate(len);
+    out
+}
+
+impl TlsClientConfig for Twisted<NullTlsClient> {
+    fn start(&self, version: Version, name: &str, params: &[u8]) -> Result<Box<dyn TlsSession>, Alert> {
+        self.0.start(version, name, &twisted(params, self.1))
+    }
+}
+
+impl TlsServerConfig for Twisted<NullTlsServer> {
+    fn start(&self, version: Version, params: &[u8]) -> Result<Box<dyn TlsSession>, Alert> {
+        self.0.start(version, &twisted(params, self.1))
+    }
+}
