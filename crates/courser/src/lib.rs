@@ -3,20 +3,41 @@
 //! `courser-core` is QUIC without an operating system; this crate adds the operating system.
 //!
 //! ```text
-//! driving    worker: machine (engine) + socket, one turn at a time
+//! faces      blocking (also re-exported here), aio (feature "tokio")
+//! sessions   hub: slots that handles and worker share, one turn at a time
+//! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
 //! beside     certs (throw-away certificates), doctor (what this machine offers)
 //! ```
+//!
+//! Begin with [`blocking`], which explains what dropping and closing mean; `aio` (feature `tokio`) is the same for Tokio.
 //!
 //! A *worker* owns one engine and one socket and shares nothing with other workers. Its
 //! [`turn`](worker::Worker::turn) is a plain function: it reads what came, lets the engine work, sends what is to be
 //! sent and says when it wants to run again. Who calls it (the application's own thread, a thread of its own, a Tokio
 //! task) is the only difference between the drivers.
 
+pub mod blocking;
 pub mod certs;
 pub mod clock;
 pub mod doctor;
+mod error;
+mod face;
+pub mod hub;
 pub mod net;
+mod options;
+mod wait;
 pub mod worker;
 
+pub use blocking::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 pub use courser_core as core;
+pub use courser_core::config::Settings;
+pub use courser_core::engine::{ConnStats, EngineStats, RetryPolicy};
+pub use courser_core::error::CloseReason;
+pub use courser_core::ids::StreamId;
+pub use courser_core::stream::Priority;
+pub use courser_session::handle::Handle;
+pub use courser_tls as tls;
+pub use error::{ConnectError, ConnectionError, DatagramError, EndpointError, ExportError, ReadError, WriteError};
+pub use face::Request;
+pub use options::{ClientOptions, ServerOptions};

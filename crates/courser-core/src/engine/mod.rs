@@ -45,6 +45,7 @@ use self::table::Table;
 use crate::cid::OWN_CID_LEN;
 use crate::path::TokenKey;
 
+pub use self::admit::Incoming;
 pub use crate::conn::{ConnStats, Connect, Event, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 

@@ -1,0 +1,241 @@
+//! Endpoints: a socket and its worker.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use courser_core::config::Settings;
+use courser_core::engine::EngineStats;
+
+use super::Connection;
+use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::face::{self, ConnRef, Made, Request, Waiting};
+use crate::hub::shared::{Decision, Shared};
+use crate::options::{ClientOptions, ServerOptions};
+use crate::wait::{block, lock};
+use std::ops::ControlFlow;
+
+/// A socket with a worker in a thread of its own. Clones share both; when the last is dropped all connections are closed.
+pub struct Endpoint {
+    inner: Arc<Inner>,
+    timeout: Option<Duration>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// How connections are made.
+    client: Option<ClientOptions>,
+    /// Joined when the last handle goes, so that the socket is free then.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Endpoint {
+    /// An endpoint that makes connections.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub fn client(options: ClientOptions) -> Result<Self, EndpointError> {
+        Self::start(face::client(&options)?, Some(options))
+    }
+
+    /// An endpoint that takes connections at `local`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub fn server(local: SocketAddr, options: ServerOptions) -> Result<Self, EndpointError> {
+        Self::start(face::server(local, &options)?, options.client)
+    }
+
+    fn start(made: Made, client: Option<ClientOptions>) -> Result<Self, EndpointError> {
+        let Made { mut worker, shared } = made;
+        let thread = thread::Builder::new()
+            .name("courser-worker".into())
+            .spawn(move || {
+                // When the socket fails the hub goes with the worker, and tells everybody who waits.
+                let _ = worker.run(&mut |hub, _| {
+                    if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+            })
+            .map_err(EndpointError::Worker)?;
+        let inner = Inner { shared, client, thread: Mutex::new(Some(thread)) };
+        Ok(Self { inner: Arc::new(inner), timeout: None })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.shared.local
+    }
+
+    /// How long each call of this handle waits at most.
+    pub const fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of
+    /// a name are raced.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect(&self, target: &str) -> Result<Connection, ConnectError> {
+        self.connect_with(Request::parse(target)?)
+    }
+
+    /// Connects to an address; the certificate must be for `server_name`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect_to(&self, addr: SocketAddr, server_name: &str) -> Result<Connection, ConnectError> {
+        self.connect_with(Request::from(addr).server_name(server_name))
+    }
+
+    /// Connects with options of its own.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect_with(&self, request: Request) -> Result<Connection, ConnectError> {
+        let options = self.inner.client.as_ref().ok_or(ConnectError::NoClient)?;
+        let addrs = request.resolve(options.resolve_timeout)?;
+        establish(request.dial(&self.inner.shared, options, addrs)?, self.timeout)
+    }
+
+    /// The next connection that somebody wants to make here, to be decided over.
+    ///
+    /// # Errors
+    /// [`ConnectionError::EndpointGone`], [`ConnectionError::TimedOut`].
+    pub fn accept(&self) -> Result<Incoming, ConnectionError> {
+        let (key, info) =
+            block(self.timeout, |cx| self.inner.shared.poll_incoming(cx)).unwrap_or(Err(ConnectionError::TimedOut))?;
+        Ok(Incoming { waiting: Waiting::new(&self.inner.shared, key, info), timeout: self.timeout })
+    }
+
+    /// The next connection; every client is let in. Connections whose handshake fails are left out.
+    ///
+    /// The handshake of one client is waited for before the next client is looked at: servers call [`accept`](Self::accept)
+    /// and go on in a thread per connection.
+    ///
+    /// # Errors
+    /// [`ConnectionError::EndpointGone`], [`ConnectionError::TimedOut`].
+    pub fn accept_connection(&self) -> Result<Connection, ConnectionError> {
+        loop {
+            match self.accept()?.accept() {
+                Ok(connection) => return Ok(connection),
+                Err(ConnectError::Failed(e @ (ConnectionError::EndpointGone | ConnectionError::TimedOut))) => {
+                    return Err(e);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Waits until no connection is left.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TimedOut`].
+    pub fn wait_idle(&self) -> Result<(), ConnectionError> {
+        block(self.timeout, |cx| self.inner.shared.poll_idle(cx)).ok_or(ConnectionError::TimedOut)
+    }
+
+    /// Counters of the engine, as of its last turn.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.inner.shared.engine_stats()
+    }
+}
+
+impl Clone for Endpoint {
+    fn clone(&self) -> Self {
+        self.inner.shared.add_endpoint();
+        Self { inner: Arc::clone(&self.inner), timeout: self.timeout }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.inner.shared.drop_endpoint()
+            && let Some(thread) = lock(&self.inner.thread).take()
+        {
+            // A worker that panicked has told its own story.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+/// Waits for a handshake.
+fn establish(conn: ConnRef, timeout: Option<Duration>) -> Result<Connection, ConnectError> {
+    block(timeout, |cx| conn.0.poll_established(cx)).unwrap_or(Err(ConnectError::Failed(ConnectionError::TimedOut)))?;
+    Ok(Connection::new(conn))
+}
+
+/// A connection that a client wants to make. Dropped, it is refused.
+pub struct Incoming {
+    waiting: Waiting,
+    timeout: Option<Duration>,
+}
+
+impl Incoming {
+    /// The client's address.
+    #[must_use]
+    pub const fn remote_address(&self) -> SocketAddr {
+        self.waiting.info.remote
+    }
+
+    /// The address of ours that it talks to, when the system tells.
+    #[must_use]
+    pub const fn local_ip(&self) -> Option<IpAddr> {
+        self.waiting.info.local
+    }
+
+    /// Whether the client proved that it receives at its address; otherwise [`retry`](Self::retry) asks it to.
+    #[must_use]
+    pub const fn is_validated(&self) -> bool {
+        self.waiting.info.validated
+    }
+
+    /// Lets the client in and waits for its handshake.
+    ///
+    /// # Errors
+    /// When the handshake fails; [`ConnectError::Failed`] with [`ConnectionError::TimedOut`] when the time is over.
+    pub fn accept(self) -> Result<Connection, ConnectError> {
+        let timeout = self.timeout;
+        establish(self.waiting.accept(None)?, timeout)
+    }
+
+    /// The same with settings of its own.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept), and for settings that cannot be.
+    pub fn accept_with(self, settings: Settings) -> Result<Connection, ConnectError> {
+        let timeout = self.timeout;
+        establish(self.waiting.accept(Some(settings))?, timeout)
+    }
+
+    /// Tells the client that it is not wanted.
+    pub fn refuse(self) {
+        self.waiting.decide(Decision::Refuse);
+    }
+
+    /// Asks the client to prove its address; it comes again then. A client that has proven it is refused.
+    pub fn retry(self) {
+        self.waiting.decide(Decision::Retry);
+    }
+
+    /// Says nothing at all.
+    pub fn ignore(self) {
+        self.waiting.decide(Decision::Ignore);
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("remote", &self.remote_address()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,267 @@
+//! What both faces have in common: making endpoints, the handles' bookkeeping, requests for connections.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use courser_core::config::Settings;
+use courser_core::engine::{Engine, EngineConfig, ServerConfig};
+use courser_core::ids::{ConnKey, VARINT_MAX, Version};
+use courser_session::handle::Handle;
+use courser_tls::{self as tls, AwsLc, SystemRandom};
+
+use crate::clock::Clock;
+use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::hub::Hub;
+use crate::hub::conn::{ConnSlot, Facts};
+use crate::hub::shared::{Command, Decision, Dial, IncomingInfo, Shared};
+use crate::net::resolve;
+use crate::net::socket::{Socket, SocketConfig};
+use crate::net::target::Target;
+use crate::options::{ClientOptions, ServerOptions};
+use crate::worker::{TurnLimits, Worker};
+
+/// A worker that nobody drives yet, and what its handles share with it.
+pub(crate) struct Made {
+    pub(crate) worker: Worker<Hub>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Binds a client's socket and makes its worker.
+pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
+    options.settings.validate().map_err(EndpointError::Settings)?;
+    let mut last = None;
+    for local in options.bind_candidates() {
+        match Socket::bind(&SocketConfig::new(local)) {
+            Ok(socket) => return make(engine(None), socket, options.linger),
+            Err(e) => last = Some((local, e)),
+        }
+    }
+    let (local, e) = last.unwrap_or_else(|| {
+        ((std::net::Ipv4Addr::UNSPECIFIED, 0).into(), std::io::Error::other("there is no address to bind"))
+    });
+    Err(EndpointError::Bind(local, e))
+}
+
+/// Binds a server's socket and makes its worker.
+pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
+    options.settings.validate().map_err(EndpointError::Settings)?;
+    let socket = Socket::bind(&SocketConfig::new(local)).map_err(|e| EndpointError::Bind(local, e))?;
+    let mut server = ServerConfig::new(Box::new(options.tls.clone()), options.settings.clone());
+    server.retry = options.retry;
+    server.handshakes_max = options.handshakes_max;
+    server.ask = true;
+    make(engine(Some(server)), socket, options.linger)
+}
+
+fn engine(server: Option<ServerConfig>) -> Engine {
+    let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
+    config.server = server;
+    Engine::new(config)
+}
+
+fn make(engine: Engine, socket: Socket, linger: Duration) -> Result<Made, EndpointError> {
+    let shared = Arc::new(Shared::new(socket.local_addr(), linger));
+    let hub = Hub::new(engine, Arc::clone(&shared));
+    let worker = Worker::new(hub, socket, Clock::start(), TurnLimits::default()).map_err(EndpointError::Worker)?;
+    shared.set_waker(worker.waker());
+    Ok(Made { worker, shared })
+}
+
+/// A connection to be made: whom to, under which name, with what differs from the endpoint's options.
+#[derive(Clone, Debug)]
+pub struct Request {
+    target: Target,
+    addrs: Option<Vec<SocketAddr>>,
+    server_name: Option<String>,
+    tls: Option<tls::ClientConfig>,
+    settings: Option<Settings>,
+}
+
+impl Request {
+    /// To this host, which also is the name that its certificate must have.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, addrs: None, server_name: None, tls: None, settings: None }
+    }
+
+    /// To the host of an address in text form: `HOST:PORT` or `quic://HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Target`].
+    pub fn parse(target: &str) -> Result<Self, ConnectError> {
+        Ok(Self::new(target.parse()?))
+    }
+
+    /// The name that the certificate must have.
+    #[must_use]
+    pub fn server_name(mut self, name: &str) -> Self {
+        self.server_name = Some(name.to_owned());
+        self
+    }
+
+    /// Another TLS configuration than the endpoint's.
+    #[must_use]
+    pub fn tls(mut self, tls: tls::ClientConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Other settings than the endpoint's.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// These addresses instead of the resolver's answer, in the order in which to try them.
+    #[must_use]
+    pub fn addresses(mut self, addrs: &[SocketAddr]) -> Self {
+        self.addrs = Some(resolve::race_order(addrs));
+        self
+    }
+
+    /// The addresses; may block on the resolver.
+    pub(crate) fn resolve(&self, patience: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+        match &self.addrs {
+            Some(addrs) => Ok(addrs.clone()),
+            None => resolve::resolve(&self.target, patience)
+                .map_err(|e| ConnectError::Resolve(e.kind(), format!("{}: {e}", self.target))),
+        }
+    }
+
+    /// Whether [`resolve`](Self::resolve) may block.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn needs_resolver(&self) -> bool {
+        self.addrs.is_none() && self.target.address().is_none()
+    }
+
+    /// Begins the race.
+    pub(crate) fn dial(
+        self,
+        shared: &Arc<Shared>,
+        options: &ClientOptions,
+        addrs: Vec<SocketAddr>,
+    ) -> Result<ConnRef, ConnectError> {
+        let settings = self.settings.unwrap_or_else(|| options.settings.clone());
+        settings.validate().map_err(ConnectError::Settings)?;
+        if shared.is_gone() {
+            return Err(ConnectionError::EndpointGone.into());
+        }
+        let conn = ConnRef(ConnSlot::new(shared));
+        let dial = Dial {
+            slot: Arc::clone(&conn.0),
+            addrs: VecDeque::from(addrs),
+            server_name: self.server_name.unwrap_or_else(|| self.target.host.server_name()),
+            tls: self.tls.unwrap_or_else(|| options.tls.clone()),
+            settings,
+            attempt_delay: options.attempt_delay,
+        };
+        if !shared.command(Command::Dial(Box::new(dial))) {
+            return Err(ConnectError::TooMany);
+        }
+        Ok(conn)
+    }
+}
+
+impl From<SocketAddr> for Request {
+    fn from(addr: SocketAddr) -> Self {
+        Self::new(addr.into())
+    }
+}
+
+/// A counted handle of a connection.
+pub(crate) struct ConnRef(pub(crate) Arc<ConnSlot>);
+
+impl ConnRef {
+    /// What is known since the handshake; handles are given out only behind it.
+    pub(crate) fn facts(&self) -> Option<&Facts> {
+        self.0.facts()
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.facts().map_or(Version::V1, |f| f.version)
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.facts().map_or((std::net::Ipv4Addr::UNSPECIFIED, 0).into(), |f| f.remote)
+    }
+
+    pub(crate) fn certificates(&self) -> &[Vec<u8>] {
+        self.facts().map_or(&[], |f| &f.identity.certificates)
+    }
+
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        self.facts().and_then(|f| f.identity.alpn.as_deref())
+    }
+
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.facts().and_then(|f| f.identity.server_name.as_deref())
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.0.handle()
+    }
+
+    pub(crate) fn close(&self, code: u64, reason: &[u8]) {
+        self.0.close(code.min(VARINT_MAX), reason);
+    }
+}
+
+impl Clone for ConnRef {
+    fn clone(&self) -> Self {
+        self.0.add_handle();
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for ConnRef {
+    fn drop(&mut self) {
+        self.0.drop_handle();
+    }
+}
+
+/// A connection that waits for a decision; refused when dropped.
+pub(crate) struct Waiting {
+    shared: Arc<Shared>,
+    key: Option<ConnKey>,
+    pub(crate) info: IncomingInfo,
+}
+
+impl Waiting {
+    pub(crate) fn new(shared: &Arc<Shared>, key: ConnKey, info: IncomingInfo) -> Self {
+        Self { shared: Arc::clone(shared), key: Some(key), info }
+    }
+
+    pub(crate) fn accept(mut self, settings: Option<Settings>) -> Result<ConnRef, ConnectError> {
+        if let Some(settings) = &settings {
+            settings.validate().map_err(ConnectError::Settings)?;
+        }
+        if self.shared.is_gone() {
+            return Err(ConnectionError::EndpointGone.into());
+        }
+        let conn = ConnRef(ConnSlot::new(&self.shared));
+        if let Some(key) = self.key.take() {
+            let (slot, settings) = (Arc::clone(&conn.0), settings.map(Box::new));
+            self.shared.command(Command::Accept { key, slot, settings });
+        }
+        Ok(conn)
+    }
+
+    pub(crate) fn decide(mut self, decision: Decision) {
+        self.send(decision);
+    }
+
+    fn send(&mut self, decision: Decision) {
+        if let Some(key) = self.key.take() {
+            self.shared.command(Command::Decide { key, decision });
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.send(Decision::Refuse);
+    }
+}

@@ -1,0 +1,537 @@
+//! The meeting place of a stream's handles and the worker.
+//!
+//! Each half has a queue of owned bytes under a lock of its own, held only to move queue entries, never while bytes are
+//! copied into packets or out of them. A half whose worker has something to do is *queued*: the slot stands in the hub's
+//! inbox at most once, whatever its handles did since.
+//!
+//! Back-pressure is byte credit: a stream always has [`WINDOW_MIN`] bytes each way between handle and worker, and
+//! [`WINDOW_MAX`] while its connection holds less than [`CONN_BUDGET`]. What does not fit stays with the caller (sending)
+//! or in the engine, where it holds back the peer by flow control (receiving).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use courser_core::engine::Engine;
+use courser_core::ids::{ConnKey, Side, StreamId};
+use courser_core::stream::{self as core_stream, Priority, Read};
+use courser_session::handle::Handle;
+
+use super::conn::ConnSlot;
+use crate::error::{ReadError, WriteError};
+use crate::wait::lock;
+
+/// Bytes that every stream may have waiting, each way.
+const WINDOW_MIN: usize = 64 << 10;
+/// Bytes that a stream may have waiting while its connection is within its budget, each way.
+const WINDOW_MAX: usize = 512 << 10;
+/// Bytes of all streams of a connection that may wait, each way, before streams are held to the minimum.
+pub(super) const CONN_BUDGET: usize = 8 << 20;
+/// Smallest allocation that small writes gather in.
+const GATHER_MIN: usize = 4 << 10;
+/// A corked stream is handed over when so much has gathered: more than any packet holds.
+const CORK_BYTES: usize = 16 << 10;
+
+/// One stream, between its handles and the worker.
+pub(crate) struct StreamSlot {
+    pub(crate) conn: Arc<ConnSlot>,
+    pub(crate) id: StreamId,
+    pub(crate) handle: Handle,
+    /// Whether it stands in the inbox.
+    queued: AtomicBool,
+    send: Mutex<SendHalf>,
+    recv: Mutex<RecvHalf>,
+}
+
+/// How sending ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SendEnd {
+    /// The peer has everything.
+    Acked,
+    /// The peer wanted no more.
+    Stopped(u64),
+    /// It was reset here.
+    Reset,
+    /// The connection ended before.
+    Lost,
+}
+
+#[derive(Default)]
+struct SendHalf {
+    /// Bytes that the worker has not taken, oldest first.
+    out: VecDeque<Bytes>,
+    /// Small writes gather here; younger than `out`.
+    tail: BytesMut,
+    /// Bytes in both.
+    held: usize,
+    /// The worker is not called for small writes.
+    corked: bool,
+    /// The application said that nothing follows.
+    finish: bool,
+    /// The engine was told so.
+    finish_told: bool,
+    /// The application gave up, with this code.
+    reset: Option<u64>,
+    /// To be told to the engine.
+    priority: Option<Priority>,
+    end: Option<SendEnd>,
+    waker: Option<Waker>,
+}
+
+/// How receiving ended, behind the bytes that are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecvEnd {
+    Fin,
+    Reset(u64),
+    /// The connection ended before.
+    Lost,
+}
+
+#[derive(Default)]
+struct RecvHalf {
+    ready: VecDeque<Bytes>,
+    /// Bytes in `ready`.
+    held: usize,
+    /// The engine has bytes that found no room.
+    more: bool,
+    end: Option<RecvEnd>,
+    /// The application wants no more, with this code.
+    stop: Option<u64>,
+    /// The engine was told so.
+    stop_told: bool,
+    waker: Option<Waker>,
+}
+
+/// What a reader gets.
+pub(crate) enum Taken {
+    /// Everything that was ready.
+    Chunks,
+    /// The end of the stream.
+    Fin,
+}
+
+impl StreamSlot {
+    pub(super) fn new(conn: Arc<ConnSlot>, id: StreamId, handle: Handle) -> Arc<Self> {
+        let queued = AtomicBool::new(false);
+        Arc::new(Self { conn, id, handle, queued, send: Mutex::default(), recv: Mutex::default() })
+    }
+
+    /// Asks the worker to look at this stream.
+    fn kick(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.conn.shared.queue_stream(Arc::clone(self));
+        }
+    }
+
+    /// The worker takes it from the inbox.
+    pub(super) fn unqueue(&self) {
+        self.queued.swap(false, Ordering::AcqRel);
+    }
+
+    // ---- what the sending handle calls ----
+
+    /// Copies bytes in; pending while there is no room.
+    pub(crate) fn poll_write(self: &Arc<Self>, cx: &Context<'_>, data: &[u8]) -> Poll<Result<usize, WriteError>> {
+        let mut send = lock(&self.send);
+        if let Err(e) = self.check_writable(&send) {
+            return Poll::Ready(Err(e));
+        }
+        let n = data.len().min(self.send_window().saturating_sub(send.held));
+        if n == 0 && !data.is_empty() {
+            send.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if send.tail.capacity() - send.tail.len() < n {
+            let full = std::mem::replace(&mut send.tail, BytesMut::with_capacity(n.max(GATHER_MIN)));
+            if !full.is_empty() {
+                send.out.push_back(full.freeze());
+            }
+        }
+        send.tail.extend_from_slice(&data[..n]);
+        self.wrote(send, n);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Takes bytes off the front of `data` without copying them; pending while there is no room.
+    pub(crate) fn poll_write_owned(
+        self: &Arc<Self>,
+        cx: &Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<usize, WriteError>> {
+        let mut send = lock(&self.send);
+        if let Err(e) = self.check_writable(&send) {
+            return Poll::Ready(Err(e));
+        }
+        let n = data.len().min(self.send_window().saturating_sub(send.held));
+        if n == 0 && !data.is_empty() {
+            send.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if !send.tail.is_empty() {
+            let gathered = send.tail.split().freeze();
+            send.out.push_back(gathered);
+        }
+        if n > 0 {
+            send.out.push_back(data.split_to(n));
+        }
+        self.wrote(send, n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn wrote(self: &Arc<Self>, mut send: std::sync::MutexGuard<'_, SendHalf>, n: usize) {
+        send.held += n;
+        self.conn.unsent.fetch_add(n, Ordering::Relaxed);
+        let hold_back = send.corked && send.held < CORK_BYTES;
+        drop(send);
+        if n > 0 && !hold_back {
+            self.kick();
+        }
+    }
+
+    fn check_writable(&self, send: &SendHalf) -> Result<(), WriteError> {
+        match send.end {
+            Some(SendEnd::Stopped(code)) => Err(WriteError::Stopped(code)),
+            Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
+            _ if send.finish || send.reset.is_some() => Err(WriteError::Finished),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_window(&self) -> usize {
+        if self.conn.unsent.load(Ordering::Relaxed) < CONN_BUDGET { WINDOW_MAX } else { WINDOW_MIN }
+    }
+
+    /// Nothing follows.
+    pub(crate) fn finish(self: &Arc<Self>) -> Result<(), WriteError> {
+        let mut send = lock(&self.send);
+        self.check_writable(&send)?;
+        send.finish = true;
+        drop(send);
+        self.kick();
+        Ok(())
+    }
+
+    /// Gives up sending; without effect after the end.
+    pub(crate) fn reset(self: &Arc<Self>, code: u64) {
+        let mut send = lock(&self.send);
+        if send.end.is_none() && send.reset.is_none() {
+            send.reset = Some(code);
+            drop(send);
+            self.kick();
+        }
+    }
+
+    /// The sending handle is gone: what was not finished is given up.
+    pub(crate) fn drop_send(self: &Arc<Self>) {
+        let finished = lock(&self.send).finish;
+        if !finished {
+            self.reset(0);
+        }
+    }
+
+    /// Whether small writes wait for more.
+    pub(crate) fn set_corked(self: &Arc<Self>, corked: bool) {
+        lock(&self.send).corked = corked;
+        if !corked {
+            self.kick();
+        }
+    }
+
+    /// Hands everything written over, corked or not.
+    pub(crate) fn flush(self: &Arc<Self>) -> Result<(), WriteError> {
+        let send = lock(&self.send);
+        match send.end {
+            Some(SendEnd::Stopped(code)) => return Err(WriteError::Stopped(code)),
+            Some(SendEnd::Lost) => return Err(WriteError::Closed(self.conn.reason())),
+            _ => {}
+        }
+        let any = send.held > 0;
+        drop(send);
+        if any {
+            self.kick();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_priority(self: &Arc<Self>, priority: Priority) {
+        lock(&self.send).priority = Some(priority);
+        self.kick();
+    }
+
+    /// Ready when the peer has everything, the end included, or never will.
+    pub(crate) fn poll_acked(&self, cx: &Context<'_>) -> Poll<Result<(), WriteError>> {
+        let mut send = lock(&self.send);
+        Poll::Ready(match send.end {
+            Some(SendEnd::Acked) => Ok(()),
+            Some(SendEnd::Stopped(code)) => Err(WriteError::Stopped(code)),
+            Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
+            _ if send.reset.is_some() => Err(WriteError::Finished),
+            _ if !send.finish => Err(WriteError::NotFinished),
+            _ => {
+                send.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        })
+    }
+
+    /// Ready when the peer stopped the stream (its code), or it ended otherwise (none).
+    pub(crate) fn poll_stopped(&self, cx: &Context<'_>) -> Poll<Result<Option<u64>, WriteError>> {
+        let mut send = lock(&self.send);
+        Poll::Ready(match send.end {
+            Some(SendEnd::Stopped(code)) => Ok(Some(code)),
+            Some(SendEnd::Acked | SendEnd::Reset) => Ok(None),
+            Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
+            None => {
+                send.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        })
+    }
+
+    // ---- what the receiving handle calls ----
+
+    /// Moves everything that is ready into `into`, which has to be empty.
+    pub(crate) fn poll_take(
+        self: &Arc<Self>,
+        cx: &Context<'_>,
+        into: &mut VecDeque<Bytes>,
+    ) -> Poll<Result<Taken, ReadError>> {
+        debug_assert!(into.is_empty(), "what was taken before is read first");
+        let mut recv = lock(&self.recv);
+        if recv.stop.is_some() {
+            return Poll::Ready(Err(ReadError::Stopped));
+        }
+        if !recv.ready.is_empty() {
+            std::mem::swap(&mut recv.ready, into);
+            self.conn.unread.fetch_sub(recv.held, Ordering::Relaxed);
+            recv.held = 0;
+            let more = recv.more;
+            drop(recv);
+            if more {
+                self.kick();
+            }
+            return Poll::Ready(Ok(Taken::Chunks));
+        }
+        match recv.end {
+            Some(RecvEnd::Fin) => Poll::Ready(Ok(Taken::Fin)),
+            Some(RecvEnd::Reset(code)) => Poll::Ready(Err(ReadError::Reset(code))),
+            Some(RecvEnd::Lost) => Poll::Ready(Err(ReadError::Closed(self.conn.reason()))),
+            None => {
+                recv.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Asks the peer to send no more; what came is dropped.
+    pub(crate) fn stop(self: &Arc<Self>, code: u64) {
+        let mut recv = lock(&self.recv);
+        if recv.stop.is_some() {
+            return;
+        }
+        recv.stop = Some(code);
+        let ended = recv.end.is_some();
+        self.drop_ready(&mut recv);
+        drop(recv);
+        if !ended {
+            self.kick();
+        }
+    }
+
+    fn drop_ready(&self, recv: &mut RecvHalf) {
+        recv.ready = VecDeque::new();
+        self.conn.unread.fetch_sub(std::mem::take(&mut recv.held), Ordering::Relaxed);
+    }
+
+    // ---- what the worker calls ----
+
+    /// Moves written bytes, the end, a reset or a priority into the engine.
+    pub(super) fn pump_send(&self, engine: &mut Engine, key: ConnKey) {
+        let mut send = lock(&self.send);
+        if let Some(priority) = send.priority.take() {
+            // The stream may be gone; then nobody is interested.
+            let _ = engine.set_priority(key, self.id, priority);
+        }
+        if send.end.is_some() {
+            return self.drop_unsent(&mut send);
+        }
+        if let Some(code) = send.reset {
+            send.end = Some(SendEnd::Reset);
+            self.drop_unsent(&mut send);
+            let waker = send.waker.take();
+            drop(send);
+            let _ = engine.reset(key, self.id, code);
+            waker.into_iter().for_each(Waker::wake);
+            return;
+        }
+        let mut out = std::mem::take(&mut send.out);
+        if !send.tail.is_empty() {
+            let gathered = send.tail.split().freeze();
+            out.push_back(gathered);
+        }
+        let finish = send.finish && !send.finish_told;
+        drop(send);
+        let (taken, failed) = hand_over(engine, key, self.id, &mut out);
+        let all = out.is_empty() && !failed;
+        let told = finish && all && engine.finish(key, self.id).is_ok();
+        self.conn.unsent.fetch_sub(taken, Ordering::Relaxed);
+        let mut send = lock(&self.send);
+        send.held -= taken;
+        send.finish_told |= told;
+        if failed {
+            // The event that tells why is on its way.
+            let lost: usize = out.iter().map(Bytes::len).sum();
+            send.held -= lost;
+            self.conn.unsent.fetch_sub(lost, Ordering::Relaxed);
+        } else if !out.is_empty() {
+            // What was written meanwhile comes behind what is left.
+            let younger = std::mem::replace(&mut send.out, out);
+            send.out.extend(younger);
+        }
+        if send.held <= self.send_window() / 2
+            && !send.finish
+            && let Some(waker) = send.waker.take()
+        {
+            drop(send);
+            waker.wake();
+        }
+    }
+
+    fn drop_unsent(&self, send: &mut SendHalf) {
+        (send.out, send.tail) = (VecDeque::new(), BytesMut::new());
+        self.conn.unsent.fetch_sub(std::mem::take(&mut send.held), Ordering::Relaxed);
+    }
+
+    /// Moves received bytes out of the engine, as many as there is room for; all of them with `all`.
+    pub(super) fn pump_recv(&self, engine: &mut Engine, key: ConnKey, all: bool) {
+        let (stop, held) = {
+            let recv = lock(&self.recv);
+            if recv.end.is_some() || recv.stop_told {
+                return;
+            }
+            (recv.stop, recv.held)
+        };
+        if let Some(code) = stop {
+            let _ = engine.stop_sending(key, self.id, code);
+            lock(&self.recv).stop_told = true;
+            return;
+        }
+        let window = if self.conn.unread.load(Ordering::Relaxed) < CONN_BUDGET { WINDOW_MAX } else { WINDOW_MIN };
+        let room = if all { usize::MAX } else { window.saturating_sub(held) };
+        let mut got = VecDeque::new();
+        let (bytes, end, more) = fetch(engine, key, self.id, room, &mut got);
+        let mut recv = lock(&self.recv);
+        (recv.more, recv.end) = (more, end);
+        if recv.stop.is_none() {
+            recv.held += bytes;
+            self.conn.unread.fetch_add(bytes, Ordering::Relaxed);
+            recv.ready.append(&mut got);
+        }
+        if (bytes > 0 || end.is_some())
+            && let Some(waker) = recv.waker.take()
+        {
+            drop(recv);
+            waker.wake();
+        }
+    }
+
+    /// The peer has everything.
+    pub(super) fn on_acked(&self) {
+        self.end_send(SendEnd::Acked);
+    }
+
+    /// The peer wants no more.
+    pub(super) fn on_stopped(&self, code: u64) {
+        self.end_send(SendEnd::Stopped(code));
+    }
+
+    fn end_send(&self, end: SendEnd) {
+        let mut send = lock(&self.send);
+        if send.end.is_none() {
+            send.end = Some(end);
+        }
+        self.drop_unsent(&mut send);
+        let waker = send.waker.take();
+        drop(send);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The connection ended; bytes that are ready can still be read.
+    pub(super) fn on_lost(&self) {
+        self.end_send(SendEnd::Lost);
+        let mut recv = lock(&self.recv);
+        recv.end.get_or_insert(RecvEnd::Lost);
+        recv.more = false;
+        let waker = recv.waker.take();
+        drop(recv);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether nothing more will happen between handles and engine.
+    pub(super) fn is_over(&self, side: Side) -> bool {
+        let sent = !self.id.sends(side) || lock(&self.send).end.is_some();
+        let received = !self.id.receives(side) || {
+            let recv = lock(&self.recv);
+            recv.end.is_some() || recv.stop_told
+        };
+        sent && received
+    }
+
+    /// Whether the application finished the stream and the peer may not have everything yet.
+    pub(super) fn is_unacked(&self) -> bool {
+        let send = lock(&self.send);
+        send.finish && send.end.is_none()
+    }
+}
+
+/// Writes pieces until the engine takes no more; how many bytes it took, and whether it refused.
+fn hand_over(engine: &mut Engine, key: ConnKey, id: StreamId, out: &mut VecDeque<Bytes>) -> (usize, bool) {
+    let mut taken = 0;
+    while let Some(piece) = out.front_mut() {
+        match engine.write_owned(key, id, piece) {
+            Ok(n) => {
+                taken += n;
+                if !piece.is_empty() {
+                    return (taken, false);
+                }
+                out.pop_front();
+            }
+            Err(_) => return (taken, true),
+        }
+    }
+    (taken, false)
+}
+
+/// Takes at most `room` bytes out of the engine: how many, whether the stream ended behind them, whether there is more.
+fn fetch(
+    engine: &mut Engine,
+    key: ConnKey,
+    id: StreamId,
+    room: usize,
+    into: &mut VecDeque<Bytes>,
+) -> (usize, Option<RecvEnd>, bool) {
+    let mut bytes = 0;
+    loop {
+        let piece = match engine.peek(key, id) {
+            Ok([]) => &[],
+            Ok(_) if bytes >= room => return (bytes, None, true),
+            Ok(piece) => &piece[..piece.len().min(room - bytes)],
+            Err(_) => &[],
+        };
+        let n = piece.len();
+        if n > 0 {
+            into.push_back(Bytes::copy_from_slice(piece));
+            bytes += n;
+        }
+        let end = match engine.consume(key, id, n) {
+            Ok(Read::Bytes(_)) => continue,
+            Ok(Read::Blocked) => None,
+            Ok(Read::Finished) => Some(RecvEnd::Fin),
+            Err(core_stream::ReadError::Reset(code)) => Some(RecvEnd::Reset(code)),
+            Err(_) => None,
+        };
+        return (bytes, end, false);
+    }
+}
