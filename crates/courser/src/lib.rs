@@ -17,6 +17,8 @@
 //! sent and says when it wants to run again. Who calls it (the application's own thread, a thread of its own, a Tokio
 //! task) is the only difference between the drivers.
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 pub mod blocking;
 pub mod certs;
 pub mod clock;

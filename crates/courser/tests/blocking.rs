@@ -299,13 +299,11 @@ fn a_thousand_streams_share_a_connection() {
         let _ = server.closed();
     });
     let mut open = std::collections::VecDeque::new();
-    let mut next = 0u64;
-    for _ in 0..1000 {
+    for next in 0..1000 {
         let (mut send, receive) = client.open_bi().unwrap();
         send.write_all(&pattern(next, 1500)).unwrap();
         send.finish().unwrap();
         open.push_back((next, send, receive));
-        next += 1;
         if open.len() == 200 {
             let (n, _send, mut receive) = open.pop_front().unwrap();
             assert!(read_all(&mut receive) == pattern(n, 1500));

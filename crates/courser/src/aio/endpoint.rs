@@ -1,0 +1,216 @@
+//! Endpoints: a socket and its worker.
+
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use courser_core::config::Settings;
+use courser_core::engine::EngineStats;
+use tokio::runtime::Handle as Runtime;
+
+use super::{Connecting, Connection};
+use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::face::{self, Made, Request, Waiting};
+use crate::hub::shared::{Decision, Shared};
+use crate::options::{ClientOptions, ServerOptions};
+
+/// A socket with a worker in a task. Clones share both; when the last is dropped all connections are closed.
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    /// How connections are made.
+    client: Option<Arc<ClientOptions>>,
+}
+
+impl Endpoint {
+    /// An endpoint that makes connections. Its worker runs in the runtime of the caller.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; [`EndpointError::Worker`] outside a runtime.
+    pub fn client(options: ClientOptions) -> Result<Self, EndpointError> {
+        Self::start(face::client(&options)?, Some(options))
+    }
+
+    /// An endpoint that takes connections at `local`; port 0 lets the system choose. Its worker runs in the runtime of the
+    /// caller.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; [`EndpointError::Worker`] outside a runtime.
+    pub fn server(local: SocketAddr, options: ServerOptions) -> Result<Self, EndpointError> {
+        Self::start(face::server(local, &options)?, options.client)
+    }
+
+    fn start(made: Made, client: Option<ClientOptions>) -> Result<Self, EndpointError> {
+        let runtime = Runtime::try_current().map_err(|e| EndpointError::Worker(std::io::Error::other(e)))?;
+        let Made { mut worker, shared } = made;
+        runtime.spawn(async move {
+            // When the socket fails, or the runtime ends, the hub goes with the worker and tells everybody who waits.
+            let _ = worker
+                .drive(&mut |hub, _| {
+                    if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+                .await;
+        });
+        Ok(Self { shared, client: client.map(Arc::new) })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local
+    }
+
+    /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of
+    /// a name are raced.
+    ///
+    /// # Errors
+    /// [`ConnectError::Target`], [`ConnectError::NoClient`]; what comes later, the future tells.
+    pub fn connect(&self, target: &str) -> Result<Connecting, ConnectError> {
+        self.connect_with(Request::parse(target)?)
+    }
+
+    /// Connects to an address; the certificate must be for `server_name`.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub fn connect_to(&self, addr: SocketAddr, server_name: &str) -> Result<Connecting, ConnectError> {
+        self.connect_with(Request::from(addr).server_name(server_name))
+    }
+
+    /// Connects with options of its own.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect), and for settings that cannot be.
+    pub fn connect_with(&self, request: Request) -> Result<Connecting, ConnectError> {
+        let options = self.client.as_ref().ok_or(ConnectError::NoClient)?;
+        if !request.needs_resolver() {
+            let addrs = request.resolve(options.resolve_timeout)?;
+            return Ok(Connecting::dialled(request.dial(&self.shared, options, addrs)?));
+        }
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(options));
+        Ok(Connecting::resolving(async move {
+            let asked = request.clone();
+            let patience = options.resolve_timeout;
+            // The system's resolver blocks; it gets a thread that may.
+            let addrs = tokio::task::spawn_blocking(move || asked.resolve(patience))
+                .await
+                .map_err(|e| ConnectError::Resolve(std::io::ErrorKind::Other, e.to_string()))??;
+            request.dial(&shared, &options, addrs)
+        }))
+    }
+
+    /// The next connection that somebody wants to make here, to be decided over. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ConnectionError::EndpointGone`].
+    pub async fn accept(&self) -> Result<Incoming, ConnectionError> {
+        let (key, info) = poll_fn(|cx| self.shared.poll_incoming(cx)).await?;
+        Ok(Incoming { waiting: Waiting::new(&self.shared, key, info) })
+    }
+
+    /// The next connection; every client is let in. Connections whose handshake fails are left out. A server calls
+    /// [`accept`](Self::accept) and goes on in a task per connection; this is for few connections.
+    ///
+    /// # Errors
+    /// [`ConnectionError::EndpointGone`].
+    pub async fn accept_connection(&self) -> Result<Connection, ConnectionError> {
+        loop {
+            let Ok(connecting) = self.accept().await?.accept() else { return Err(ConnectionError::EndpointGone) };
+            if let Ok(connection) = connecting.await {
+                return Ok(connection);
+            }
+        }
+    }
+
+    /// Waits until no connection is left. Cancel-safe.
+    pub async fn wait_idle(&self) {
+        poll_fn(|cx| self.shared.poll_idle(cx)).await;
+    }
+
+    /// Counters of the engine, as of its last turn.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.shared.engine_stats()
+    }
+}
+
+impl Clone for Endpoint {
+    fn clone(&self) -> Self {
+        self.shared.add_endpoint();
+        Self { shared: Arc::clone(&self.shared), client: self.client.clone() }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.shared.drop_endpoint();
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+/// A connection that a client wants to make. Dropped, it is refused.
+pub struct Incoming {
+    waiting: Waiting,
+}
+
+impl Incoming {
+    /// The client's address.
+    #[must_use]
+    pub const fn remote_address(&self) -> SocketAddr {
+        self.waiting.info.remote
+    }
+
+    /// The address of ours that it talks to, when the system tells.
+    #[must_use]
+    pub const fn local_ip(&self) -> Option<IpAddr> {
+        self.waiting.info.local
+    }
+
+    /// Whether the client proved that it receives at its address; otherwise [`retry`](Self::retry) asks it to.
+    #[must_use]
+    pub const fn is_validated(&self) -> bool {
+        self.waiting.info.validated
+    }
+
+    /// Lets the client in; the future waits for its handshake.
+    ///
+    /// # Errors
+    /// [`ConnectionError::EndpointGone`]; what comes later, the future tells.
+    pub fn accept(self) -> Result<Connecting, ConnectError> {
+        Ok(Connecting::dialled(self.waiting.accept(None)?))
+    }
+
+    /// The same with settings of its own.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept), and for settings that cannot be.
+    pub fn accept_with(self, settings: Settings) -> Result<Connecting, ConnectError> {
+        Ok(Connecting::dialled(self.waiting.accept(Some(settings))?))
+    }
+
+    /// Tells the client that it is not wanted.
+    pub fn refuse(self) {
+        self.waiting.decide(Decision::Refuse);
+    }
+
+    /// Asks the client to prove its address; it comes again then. A client that has proven it is refused.
+    pub fn retry(self) {
+        self.waiting.decide(Decision::Retry);
+    }
+
+    /// Says nothing at all.
+    pub fn ignore(self) {
+        self.waiting.decide(Decision::Ignore);
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("remote", &self.remote_address()).finish_non_exhaustive()
+    }
+}
