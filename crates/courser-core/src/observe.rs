@@ -1,7 +1,7 @@
 //! Typed events for statistics and traces. An event is built only when somebody wants its kind.
 
 use crate::error::CloseReason;
-use crate::ids::{ConnKey, Level, PacketNumber};
+use crate::ids::{ConnKey, Level, PacketNumber, Side};
 use crate::spans::{Fate, FrameSet};
 use crate::time::Instant;
 
@@ -15,7 +15,7 @@ pub enum Kind {
     PacketReceived,
     /// [`Event::PacketFate`].
     PacketFate,
-    /// [`Event::DatagramBuilt`].
+    /// [`Event::DatagramBuilt`] for each packet, and [`Event::DatagramSealed`].
     DatagramBuilt,
     /// [`Event::Congestion`].
     Congestion,
@@ -103,14 +103,31 @@ pub enum Event<'a> {
         /// What became of it.
         fate: Fate,
     },
-    /// The plaintext payload of a packet as it was built, before sealing: what the legality checker looks at.
+    /// A packet as it was built, before sealing: what the legality checker looks at.
     DatagramBuilt {
         /// Level.
         level: Level,
         /// Number.
         pn: PacketNumber,
+        /// The header in plaintext, packet number included.
+        header: &'a [u8],
+        /// Bytes of the whole packet with its tag.
+        packet_len: usize,
+        /// Frames that were recorded for it, to be settled by its fate.
+        recorded: FrameSet,
         /// Frames in plaintext; complete, also where the last STREAM frame is sealed from elsewhere.
         payload: &'a [u8],
+    },
+    /// The packets since the last such event are one datagram now.
+    DatagramSealed {
+        /// Which end built it.
+        from: Side,
+        /// Its bytes.
+        len: usize,
+        /// The most that path and peer are known or asked to take.
+        len_max: usize,
+        /// The limit before the peer's address is validated leaves no room for a datagram of 1,200 bytes.
+        limited: bool,
     },
     /// The congestion state changed.
     Congestion {

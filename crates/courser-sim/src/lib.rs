@@ -13,8 +13,10 @@
 //! | forty well-known paths for congestion control | [`paths`] |
 //! | real sockets | [`relay`] |
 //! | the same run again | [`World::trace_hash`] |
+//! | hosts that speak QUIC | [`quic`] |
 //!
-//! Times are microseconds, rates bits per second, sizes bytes. Nothing here knows any protocol above UDP.
+//! Times are microseconds, rates bits per second, sizes bytes. Only [`quic`] knows a protocol above
+//! UDP.
 
 mod agenda;
 pub mod config;
@@ -25,6 +27,7 @@ pub mod nat;
 pub mod node;
 pub mod outcome;
 pub mod paths;
+pub mod quic;
 pub mod relay;
 pub mod rng;
 mod route;

@@ -346,6 +346,7 @@ impl Connection {
         if len == 0 {
             return None;
         }
+        self.observe_sealed(env, turn.now, len, packets[0].as_ref().is_some_and(|b| b.mtu_probe));
         self.path.amplification.on_sent(len);
         for built in packets.iter().flatten() {
             self.commit(env, turn, built);
@@ -359,6 +360,13 @@ impl Connection {
             self.discard(env, turn.now, Level::Initial);
         }
         Some(len)
+    }
+
+    fn observe_sealed(&self, env: &mut Env, now: Instant, len: usize, mtu_probe: bool) {
+        let from = self.side;
+        let len_max = if mtu_probe { len } else { self.path.pmtud.current().into() };
+        let limited = self.path.amplification.room() < INITIAL_DATAGRAM_MIN;
+        env.observe(now, self.key, Kind::DatagramBuilt, || Observed::DatagramSealed { from, len, len_max, limited });
     }
 
     fn seal(&mut self, env: &mut Env, now: Instant, built: &Built, packet: &mut [u8]) -> Result<(), SealError> {
@@ -377,7 +385,14 @@ impl Connection {
             env.payload.clear();
             env.payload.extend_from_slice(&packet[built.head.payload_at..built.written]);
             env.payload.extend_from_slice(tail);
-            let event = Observed::DatagramBuilt { level: built.level, pn: built.pn, payload: &env.payload };
+            let event = Observed::DatagramBuilt {
+                level: built.level,
+                pn: built.pn,
+                header: &packet[..built.head.payload_at],
+                packet_len: packet.len(),
+                recorded: built.draft.frames,
+                payload: &env.payload,
+            };
             observer.on(now, self.key, &event);
         }
         self.keys.seal(built.level, built.pn, packet, built.head, tail)

@@ -36,7 +36,7 @@ impl Observer for Watcher {
     }
 
     fn on(&mut self, _now: Instant, _key: ConnKey, event: &observe::Event<'_>) {
-        if let observe::Event::DatagramBuilt { level, pn, payload } = event {
+        if let observe::Event::DatagramBuilt { level, pn, payload, .. } = event {
             self.check(*level, *pn, payload);
         }
     }

@@ -1,0 +1,39 @@
+//! The forty paths, with the senders of `courser-core`: `cargo run --release --example paths -- [cubic|newreno] [name…]`.
+
+use courser_core::config::Congestion;
+use courser_sim::paths;
+use courser_sim::quic::race;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (kind, names) = match arguments.split_first() {
+        Some((first, rest)) if first == "newreno" => (Congestion::NewReno, rest),
+        Some((first, rest)) if first == "cubic" => (Congestion::Cubic, rest),
+        _ => (Congestion::Cubic, &arguments[..]),
+    };
+    println!(
+        "{:26} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6} {:>6} {:>9} {:>6} {:>6} {:>5}",
+        "path", "goodput", "steady", "loss", "queue95", "rtt95", "need", "back", "done ms", "jain", "share", "ptos"
+    );
+    for path in paths::all().into_iter().filter(|p| names.is_empty() || names.iter().any(|n| p.name.starts_with(n))) {
+        let f = race::run(&path, kind, 1);
+        let done = f.done_ms.map_or_else(String::new, |ms| format!("{ms:.0}"));
+        println!(
+            "{:26} {:7.1} {:7.1} {:6.2} {:8.1} {:8.1} {:6.2} {:6.1} {:>9} {:6.2} {:6.1} {:5} {}{}",
+            path.name,
+            f.goodput,
+            f.steady,
+            f.loss,
+            f.queue_p95_ms,
+            f.rtt_p95_ms,
+            f.needless,
+            f.back,
+            done,
+            f.jain,
+            f.share,
+            f.ptos,
+            if f.rival_missing { "no such rival yet" } else { "" },
+            if f.wrong.is_empty() { String::new() } else { format!(" WRONG {:?}", &f.wrong[..f.wrong.len().min(2)]) },
+        );
+    }
+}

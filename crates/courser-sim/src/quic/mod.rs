@@ -1,0 +1,31 @@
+//! Hosts that speak QUIC: engines of `courser-core` in the simulated network.
+//!
+//! [`QuicHost`] drives one engine, client or server, with any number of connections; each runs an [`App`], a small state
+//! machine that fetches and sends bytes whose values follow from their offsets and checks every byte that arrives.
+//! [`Net`] is the usual pair of hosts with a link; at its end it asserts that nothing is left behind. A [`Watch`] sees
+//! every datagram before it is sealed and judges it by `wire::legality`.
+//!
+//! The null provider is the default: packets are readable on the wire ([`inspect`]), and the run is quick. Real TLS is put in
+//! through [`Provider`].
+//!
+//! ```
+//! use courser_sim::quic::{Job, Net, NetConfig};
+//! use courser_sim::{Duplex, LinkConfig};
+//!
+//! let link = Duplex::symmetric(LinkConfig::new().delay_us(10_000).loss(0.1));
+//! let mut net = Net::new(NetConfig::new(1, link).job(Job::fetch(100_000)));
+//! net.run_until_done(60_000_000);
+//! net.finish();
+//! ```
+
+mod app;
+mod host;
+pub mod inspect;
+mod net;
+pub mod race;
+mod watch;
+
+pub use app::{App, AppConfig, Job, Pace, Report, pattern};
+pub use host::{EPOCH_US, HostConfig, Provider, QuicHost};
+pub use net::{Net, NetConfig};
+pub use watch::{Noted, Watch};

@@ -1,0 +1,9 @@
+//! Scenarios: two engines, a network that misbehaves, and what has to come out.
+//!
+//! Each run asserts that everything built is legal, that bytes arrive as they were sent, and that nothing is left at the
+//! end ([`Net::finish`](courser_sim::quic::Net::finish)).
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod debug;
+mod handshake;
+mod support;
