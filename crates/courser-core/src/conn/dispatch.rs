@@ -193,6 +193,18 @@ impl Connection {
                 self.stats.ptos += 1;
                 self.probes[space.index()] = self.probes[space.index()].max(count);
                 self.prepare_probe(env, space);
+                self.probe_for_lost_crypto();
+            }
+        }
+    }
+
+    /// Handshake data that was declared lost may wait in a space with nothing in flight, so without a timer, while packets
+    /// that the peer cannot read fill the window: it leaves together with the probe of another space.
+    fn probe_for_lost_crypto(&mut self) {
+        let Some(handshake) = &self.handshake else { return };
+        for (i, level) in [Level::Initial, Level::Handshake].into_iter().enumerate() {
+            if handshake.crypto[i].has_data() && self.keys.has_send(level) {
+                self.probes[i] = self.probes[i].max(1);
             }
         }
     }

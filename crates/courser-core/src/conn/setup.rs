@@ -132,7 +132,7 @@ impl Connection {
             late_crypto: None,
             confirmed: false,
             keys: KeySlots::new(parts.side, AeadLimits::OF_THE_SUITE),
-            recovery: Recovery::new(),
+            recovery: Recovery::starting(now),
             acks: Space::ALL.map(|space| AckSchedule::new(space, settings.max_ack_delay)),
             path: parts.path,
             local_cids: LocalCids::new(parts.local, now),

@@ -253,6 +253,12 @@ impl Recovery {
         Self::with_reordering(Reordering::default())
     }
 
+    /// Nothing sent; the timer that keeps both ends from waiting for ever counts from now.
+    #[must_use]
+    pub fn starting(now: Instant) -> Self {
+        Self { rearmed: now, ..Self::new() }
+    }
+
     /// Nothing sent; with these loss thresholds.
     #[must_use]
     pub fn with_reordering(reordering: Reordering) -> Self {

@@ -1,5 +1,5 @@
 use courser_sim::quic::{Job, Net, NetConfig};
-use courser_sim::script::Script;
+use courser_sim::{Duplex,LinkConfig};
 use crate::support::*;
 pub fn dump(net: &Net) {
     let mut all: Vec<_> = net.client_watch.notes().into_iter().map(|n| ("C", n)).chain(net.server_watch.notes().into_iter().map(|n| ("S", n))).collect();
@@ -8,13 +8,18 @@ pub fn dump(net: &Net) {
 }
 #[test]
 fn dbg() {
-    for (up, down, hello, cert) in [(vec![], vec![], 0, 600), (vec![0u64], vec![], 0, 600), (vec![0], vec![], 1700, 20000)] {
-        println!("---- {up:?} {down:?}");
-        let link = Script::new().drop_up(up).drop_down(down).apply(plain());
-        let mut config = NetConfig::new(1, link).job(Job::exchange(500, 500)).keep();
-        config.hello_len = hello; config.tls.certificate_len = cert;
+    for seed in 0..10 {
+        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.15));
+        let mut config = NetConfig::new(seed, link).job(Job::exchange(500, 500)).keep();
+        config.hello_len = 1700; config.tls.certificate_len = 20000;
+        config = config.settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60));
         let mut net = Net::new(config);
-        net.run_until(9 * S);
+        net.world.watch(|at, e| if let courser_sim::Event::Received{node, d} = e { println!("{:9.3} rx at {node} {:?}", at as f64/1e3, courser_sim::quic::inspect::packets(&d.bytes).iter().map(|p| (p.level, p.pn, p.frames)).collect::<Vec<_>>()) });
+        println!("---- {seed}");
+        net.run_until(40 * S);
+        if net.client().app(0).unwrap().report.done_us.is_none() {
         dump(&net);
+        return;
+        }
     }
 }
