@@ -28,6 +28,9 @@ const CONN_FRAMES: [FrameKind; 6] = [
     FrameKind::StreamsBlockedUni,
 ];
 
+/// Probe timeouts in a row after which datagrams shrink to what every path carries: full-sized ones may be what vanishes.
+const BLACK_HOLE_PTOS: u32 = 3;
+
 /// Owners of frames, as disjoint fields of the connection, while recovery tells fates.
 struct Owners<'a> {
     acks: &'a mut [AckSchedule; 3],
@@ -194,6 +197,9 @@ impl Connection {
                 self.probes[space.index()] = self.probes[space.index()].max(count);
                 self.prepare_probe(env, space);
                 self.probe_for_lost_crypto();
+                if self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.pmtud.on_timeouts() {
+                    self.apply_mtu(now);
+                }
             }
         }
     }
@@ -289,10 +295,12 @@ impl Connection {
         if let Some((_, size)) = outcome.mtu_lost {
             self.path.pmtud.on_probe_lost(now, size, false);
         }
-        if outcome.newly_acked > 0 {
-            self.path.pmtud.on_acked(self.path.pmtud.current());
-        } else if outcome.lost > 0 && self.recovery.pto_count() > 0 {
-            changed |= self.path.pmtud.on_lost(now, self.path.pmtud.current(), false);
+        if outcome.acked_size_max > crate::config::MIN_DATAGRAM {
+            self.path.pmtud.on_acked(outcome.acked_size_max);
+        } else {
+            for _ in 0..outcome.lost_large.min(16) {
+                changed |= self.path.pmtud.on_lost(now, self.path.pmtud.current(), false);
+            }
         }
         if changed {
             self.apply_mtu(now);

@@ -55,6 +55,8 @@ impl Connection {
         if self.recovery.deadline(&self.path.rtt, &cx).is_some_and(|at| at <= now) {
             self.on_loss_timer(env, now);
         }
+        // Also when the window has closed meanwhile and no turn comes: a time that has passed is not waited for.
+        self.paced_until = self.paced_until.filter(|at| *at > now);
         self.keys.drop_previous(env.keys.as_ref(), now);
         if self.keep_alive_deadline().is_some_and(|at| at <= now) {
             self.ping = true;

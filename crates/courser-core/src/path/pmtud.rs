@@ -161,6 +161,20 @@ impl Pmtud {
         true
     }
 
+    /// Probe timeouts followed each other: perhaps full-sized datagrams vanish, perhaps everything does. Data flows in
+    /// datagrams of the base size, and the search starts again with the size that passed before. Returns whether the size
+    /// for data changed.
+    pub fn on_timeouts(&mut self) -> bool {
+        if self.current <= self.base {
+            return false;
+        }
+        self.upper = self.current;
+        self.current = self.base;
+        self.lost_full = 0;
+        self.state = State::Searching { size: self.upper, lost: 0, in_flight: false };
+        true
+    }
+
     /// Whether the search is over for now.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -181,6 +195,19 @@ impl Pmtud {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_timeouts_the_size_that_passed_before_is_asked_for_first() {
+        let mut p = Pmtud::new(1200, 1472);
+        p.start();
+        assert_eq!(search(&mut p, 1472).0, 1472);
+        assert!(p.on_timeouts() && !p.on_timeouts());
+        assert_eq!(p.current(), 1200);
+        let mut outage = p;
+        assert_eq!(search(&mut outage, 1472), (1472, 1));
+        let found = search(&mut p, 1300).0;
+        assert!((1280..=1300).contains(&found), "{found}");
+    }
 
     /// Runs the search over a path that takes at most `limit`; returns the size found and the probes used.
     fn search(p: &mut Pmtud, limit: u16) -> (u16, u32) {

@@ -120,6 +120,10 @@ pub struct AckOutcome {
     pub mtu_acked: Option<(PacketNumber, u16)>,
     /// A lost MTU probe: its number and size. The smallest when there are several.
     pub mtu_lost: Option<(PacketNumber, u16)>,
+    /// Size of the largest packet newly acknowledged.
+    pub acked_size_max: u16,
+    /// Packets declared lost that are larger than every path carries, MTU probes apart.
+    pub lost_large: u32,
     /// Sums by [`PathId`].
     pub paths: [PathTally; PATHS],
 }
@@ -141,6 +145,7 @@ impl AckOutcome {
             return;
         }
         self.newly_acked += 1;
+        self.acked_size_max = self.acked_size_max.max(p.size);
         self.newly_acked_eliciting |= p.ack_eliciting;
         tally.acked_ect += u64::from(p.ect);
         if p.in_flight {
@@ -162,6 +167,7 @@ impl AckOutcome {
             tally.released_bytes += bytes;
             self.mtu_lost = Some(self.mtu_lost.map_or((found.pn, p.size), |other| other.min((found.pn, p.size))));
         } else if p.in_flight {
+            self.lost_large += u32::from(p.size > crate::config::MIN_DATAGRAM);
             tally.lost_bytes += bytes;
             tally.lost_sent = tally.lost_sent.max(Some(p.time));
         }

@@ -39,14 +39,14 @@ impl Provider {
     /// The null provider of a client.
     #[must_use]
     pub fn null_client(seed: u64, client: NullTlsClient) -> Self {
-        let random = Box::new(NullRandom::new(seed.wrapping_mul(2)));
+        let random = Box::new(NullRandom::new(crate::rng::mix(seed.wrapping_mul(2))));
         Self { keys: Box::new(NullKeys), random, client: Box::new(client), server: None, name: "localhost" }
     }
 
     /// The null provider of a server.
     #[must_use]
     pub fn null_server(seed: u64, server: NullTlsServer) -> Self {
-        let random = Box::new(NullRandom::new(seed.wrapping_mul(2) | 1));
+        let random = Box::new(NullRandom::new(crate::rng::mix(seed.wrapping_mul(2) | 1)));
         let client = Box::new(NullTlsClient::default());
         Self { keys: Box::new(NullKeys), random, client, server: Some(Box::new(server)), name: "localhost" }
     }

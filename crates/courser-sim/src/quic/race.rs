@@ -170,7 +170,8 @@ fn percent(part: u64, whole: u64) -> f64 {
 fn judge(figures: &mut Figures, path: &Path, clients: &[&Racer]) {
     let first = &clients[0].host;
     let report = first.app(0).map(|a| a.report.clone()).unwrap_or_default();
-    figures.done_ms = report.done_us.map(|us| us as f64 / 1e3);
+    let last = report.last_byte_us.filter(|_| report.ends > 0);
+    figures.done_ms = last.map(|us| us.saturating_sub(path.flows[0].start_us) as f64 / 1e3);
     let to = report.last_byte_us.filter(|_| path.flows[0].bytes.is_some()).unwrap_or(path.duration_us);
     let from = path.judge_from_us.max(report.first_byte_us.unwrap_or(0).min(to));
     let got = |from: u64, to: u64| -> Vec<u64> { clients.iter().map(|c| c.at(to) - c.at(from)).collect() };
