@@ -2,7 +2,7 @@
 //!
 //! Values only: bytes, times and round trips come in, a window and a rate go out. [`Congestion`] keeps what all
 //! controllers share (bytes in flight, the recovery period, whether the window is really used, undo of a false
-//! reduction) and asks a [`Controller`] for the window.
+//! reduction) and asks a `Controller` for the window.
 //!
 //! - [`reno`]: NewReno (RFC 9002 section 7).
 //! - [`cubic`]: CUBIC (RFC 9438), with [`hystart`] (RFC 9406) for its first slow start.

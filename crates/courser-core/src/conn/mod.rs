@@ -1,7 +1,7 @@
 //! One connection: wiring of the subsystems, and what happened to each packet.
 //!
-//! A connection is driven by its engine: [`Connection::receive`] for each datagram, [`Connection::tick`] once per batch,
-//! [`Connection::fill`] for each turn at sending. It opens no socket and reads no clock. The subsystems (streams, control
+//! A connection is driven by its engine: `Connection::receive` for each datagram, `Connection::tick` once per batch,
+//! `Connection::fill` for each turn at sending. It opens no socket and reads no clock. The subsystems (streams, control
 //! frames, acknowledgements, recovery, keys, path) own their state and know nothing of each other; this module passes
 //! values between them:
 //!

@@ -6,11 +6,11 @@
 //! receive a batch of trains ─▶ process ─▶ the application's turn ─▶ process ─▶ send trains until the socket is full
 //! ```
 //!
-//! Everything is bounded: a turn reads at most [`TurnLimits::receive_bytes`] and sends at most [`TurnLimits::trains`]
-//! trains, and when a bound was reached it says that it wants to go on at once. A train that the socket did not take is
+//! Everything is bounded: a turn reads at most [`TurnLimits::receive_bytes`] and sends at most [`TurnLimits::datagrams`]
+//! datagrams, and when a bound was reached it says that it wants to go on at once. A train that the socket did not take is
 //! kept, with a cursor to what already left, and goes first next time; nothing is filled before it is gone.
 //!
-//! Between turns a driver waits: [`Worker::wait`] for threads, [`task`] inside a Tokio runtime. A worker never spins: with
+//! Between turns a driver waits: [`Worker::wait`] for threads, `task` inside a Tokio runtime. A worker never spins: with
 //! nothing to do it waits for the socket, a [`Waker`], or the machine's deadline.
 
 mod drive;
