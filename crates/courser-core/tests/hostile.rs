@@ -305,7 +305,6 @@ fn reserved_bits_must_be_zero() {
 #[test]
 fn early_packets_carry_few_kinds_of_frames() {
     //= rfc9000#12.4-3 type=test
-    //= rfc9000#17.2.2-3 type=test
     //= rfc9000#17.2.4-1 type=test
     let frames: Vec<(u64, Vec<u8>)> = vec![
         (0x04, encode(&[Frame::ResetStream { id: BIDI, code: 0, final_size: 0 }])),
