@@ -4,7 +4,9 @@
 //! end ([`Net::finish`](courser_sim::quic::Net::finish)).
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod frames;
 mod handshake;
 mod life;
 mod support;
+mod tls;
 mod transfer;

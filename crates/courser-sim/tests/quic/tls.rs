@@ -1,0 +1,69 @@
+//! A few scenarios with real TLS and real packet protection.
+
+use courser_core::ids::Version;
+use courser_core::protect::null::NullRandom;
+use courser_sim::quic::{Job, Net, NetConfig, Provider, QuicHost};
+use courser_sim::{Duplex, LinkConfig};
+use courser_tls::{AwsLc, ClientConfig, Credentials, Roots, ServerConfig};
+
+use crate::support::{MS, S, plain};
+
+fn with_tls(seed: u64, link: Duplex) -> NetConfig {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let credentials = Credentials::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    let roots = Roots::empty().add_pem(certificate.pem().as_bytes()).unwrap();
+    let client = ClientConfig::builder().roots(roots).alpn(["sim"]).build().unwrap();
+    let server = ServerConfig::builder().certificate(credentials).alpn(["sim"]).build().unwrap();
+    let provider = |seed, server| Provider {
+        keys: Box::new(AwsLc),
+        random: Box::new(NullRandom::new(seed)),
+        client: Box::new(client.clone()),
+        server,
+        name: "localhost",
+    };
+    let mut config = NetConfig::new(seed, link);
+    config.client_provider = Some(provider(1 << 40, None));
+    config.server_provider = Some(provider(2 << 40, Some(Box::new(server))));
+    config
+}
+
+#[test]
+fn real_tls_over_a_clean_path() {
+    let mut net = Net::new(with_tls(1, plain()).job(Job::exchange(100_000, 100_000)));
+    net.run_until_done(5 * S);
+    assert_eq!(net.client().app(0).unwrap().report.connected_us, Some(20 * MS));
+    let identity = net.client().engine.identity(net.client_key()).unwrap().unwrap();
+    assert_eq!((identity.alpn.as_deref(), identity.certificates.len()), (Some(&b"sim"[..]), 1));
+    net.finish();
+}
+
+#[test]
+fn real_tls_under_loss_and_key_updates() {
+    for seed in 0..4 {
+        let link = Duplex::symmetric(
+            LinkConfig::new().rate(20_000_000).queue_bytes(50_000).delay_us(10 * MS).loss(0.1).reorder(0.05, 5 * MS),
+        );
+        let config = with_tls(seed, link)
+            .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
+            .job(Job::exchange(300_000, 300_000));
+        let mut net = Net::new(config);
+        net.establish(60 * S);
+        for _ in 0..4 {
+            let until = net.world.now_us() + 300 * MS;
+            net.run_until(until);
+            let key = net.client_key();
+            let _ = net.world.host_mut(net.client).engine.update_keys(QuicHost::instant(until), key);
+        }
+        net.run_until_done(120 * S);
+        net.finish();
+    }
+}
+
+#[test]
+fn real_tls_with_version_2() {
+    let config = with_tls(1, plain()).settings(|s| s.versions = vec![Version::V2]).job(Job::fetch(10_000));
+    let mut net = Net::new(config);
+    net.run_until_done(5 * S);
+    net.finish();
+}
