@@ -21,6 +21,8 @@ use crate::wire::{Writer, pn};
 const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::OneRtt];
 /// The smallest datagram that may carry an Initial.
 const INITIAL_DATAGRAM_MIN: usize = 1200;
+/// Datagrams after which the search for a larger size goes on beside stream data.
+const MTU_SEARCH_AFTER: u64 = 24;
 /// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
 const PN_LEN_MIN: usize = 2;
 
@@ -451,12 +453,18 @@ impl Connection {
     }
 
     fn wants_mtu_probe(&self, now: Instant) -> bool {
-        self.confirmed && self.path.pmtud.clone().poll(now).is_some()
+        self.may_probe_mtu() && self.path.pmtud.clone().poll(now).is_some()
+    }
+
+    /// A short answer fits the initial window only as long as no probe takes room in it: the search waits for a pause, or
+    /// until the connection turns out to have more to say.
+    fn may_probe_mtu(&self) -> bool {
+        self.confirmed && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER || !self.streams.has_data())
     }
 
     /// A datagram of exactly the size that is searched for: PING and PADDING.
     fn fill_mtu_probe(&mut self, env: &mut Env, turn: &Turn, train: &mut Train) -> Option<usize> {
-        if !self.confirmed || self.probes[2] > 0 {
+        if !self.may_probe_mtu() || self.probes[2] > 0 {
             return None;
         }
         let size = usize::from(self.path.pmtud.poll(turn.now)?.size);

@@ -7,6 +7,7 @@
 mod frames;
 mod handshake;
 mod life;
+mod race;
 mod support;
 mod tls;
 mod transfer;
