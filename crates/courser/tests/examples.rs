@@ -1,0 +1,45 @@
+//! The examples work.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+#[path = "../examples/echo_blocking.rs"]
+mod echo_blocking;
+#[cfg(feature = "tokio")]
+#[path = "../examples/echo_tokio.rs"]
+mod echo_tokio;
+#[path = "../examples/md5.rs"]
+mod md5;
+
+#[test]
+fn the_blocking_echo_answers() {
+    let message: Vec<u8> = (0..500_000u32).map(|i| i as u8).collect();
+    assert!(echo_blocking::echo(&message).unwrap() == message);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_tokio_echo_answers() {
+    let message: Vec<u8> = (0..500_000u32).map(|i| i as u8).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(echo_tokio::echo(&message)).unwrap() == message);
+}
+
+#[test]
+fn digests_are_those_of_rfc_1321_and_survive_the_way() {
+    for (text, digest) in [
+        ("", "d41d8cd98f00b204e9800998ecf8427e"),
+        ("abc", "900150983cd24fb0d6963f7d28e17f72"),
+        (
+            "12345678901234567890123456789012345678901234567890123456789012345678901234567890",
+            "57edf4a22be3c955ac49da2e2107b67a",
+        ),
+    ] {
+        let mut whole = md5::Md5::new();
+        whole.update(text.as_bytes());
+        assert_eq!(md5::hex(&whole.finish()), digest);
+        let mut pieces = md5::Md5::new();
+        text.as_bytes().chunks(7).for_each(|p| pieces.update(p));
+        assert_eq!(md5::hex(&pieces.finish()), digest);
+    }
+    let (digests, _) = md5::transfer(4 << 20, 3).unwrap();
+    assert_eq!(digests.len(), 3);
+}
