@@ -10,7 +10,6 @@
 //! | `shared` | inbox, commands, what an endpoint offers |
 //! | `conn`, `stream` | slots: what handles call above, what the worker calls below |
 //! | `dial` | racing the addresses of a name |
-//! | `tests` | the hub on real sockets through the blocking face |
 //!
 //! **Bounds.** A stream holds a window of bytes each way, a connection a budget for all of its streams; streams that nobody
 //! accepted are bounded by what the peer was told, connections that wait for a decision by a constant. Events cannot
