@@ -100,6 +100,7 @@ pub struct Rig {
     pub now: Instant,
     /// The engine under test is this end.
     pub side: Side,
+    stage: Stage,
     /// Events of the attacked connection.
     pub events: Vec<Event>,
     /// What the engine under test said before the forger took over.
@@ -146,6 +147,7 @@ impl Rig {
             key: ConnKey { index: u32::MAX, generation: 0 },
             now: Instant::from_micros(1_000_000),
             side: plan.victim,
+            stage: plan.stage,
             events: Vec::new(),
             first: Seen::default(),
             hello: Vec::new(),
@@ -170,6 +172,19 @@ impl Rig {
     #[must_use]
     pub fn at(victim: Side, stage: Stage) -> Self {
         Self::new(Plan::new(victim, stage))
+    }
+
+    /// How far the handshake was when the forger took over.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Acknowledges what the engine under test sent, if it has sent 1-RTT packets.
+    pub fn acknowledge_if_confirmed(&mut self) {
+        if self.stage == Stage::Confirmed {
+            self.acknowledge();
+        }
     }
 
     fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>) {
@@ -374,12 +389,15 @@ impl Rig {
             return;
         }
         let pn = rest[CID_LEN..CID_LEN + header::pn_len(*first)].iter().fold(0, |n, b| n << 8 | u64::from(*b));
-        // Numbers are cut to what their receiver needs.
+        // Numbers are cut to what their receiver needs; a close is repeated as it was.
         let bits = 8 * header::pn_len(*first);
         let last = self.sent.last().map_or(0, |r| r.1);
         let mut full = last >> bits << bits | pn;
-        if full < last {
+        if full + (1 << (bits - 1)) < last {
             full += 1 << bits;
+        }
+        if !self.sent.is_empty() && full <= last {
+            return;
         }
         match self.sent.last_mut() {
             Some(range) if range.1 + 1 == full => range.1 = full,

@@ -117,7 +117,9 @@ impl Connection {
             Life::Draining { until } => Some(*until),
             _ => None,
         };
-        if until.is_some_and(|at| at <= now) {
+        // A socket that was full all the time must not keep the peer from hearing the reason.
+        let unsaid = matches!(&self.life, Life::Closing { answer: true, packet, .. } if packet.is_empty());
+        if !unsaid && until.is_some_and(|at| at <= now) {
             self.life = Life::Ended;
         }
     }
