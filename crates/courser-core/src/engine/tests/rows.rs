@@ -54,8 +54,7 @@ fn engines_come_and_go_and_take_their_connections_along() {
 
 #[test]
 fn settings_are_copied_when_they_are_given() {
-    let mut settings = Settings::default();
-    settings.idle_timeout = Duration::from_secs(5);
+    let mut settings = Settings { idle_timeout: Duration::from_secs(5), ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     settings.idle_timeout = Duration::from_secs(500);
@@ -78,8 +77,7 @@ fn tokens_are_taken_by_engines_with_the_same_key_alone() {
 
 #[test]
 fn a_connection_is_reached_by_each_of_its_connection_ids() {
-    let mut settings = Settings::default();
-    settings.active_cid_limit = 8;
+    let settings = Settings { active_cid_limit: 8, ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     let server = pair.establish();
@@ -159,8 +157,7 @@ fn the_engines_deadline_is_the_earliest_of_its_connections() {
     let mut train = Train::new();
     let mut earliest = None;
     for (n, timeout) in [7u64, 3, 9, 4].into_iter().enumerate() {
-        let mut settings = Settings::default();
-        settings.handshake_timeout = Duration::from_millis(timeout * 10);
+        let settings = Settings { handshake_timeout: Duration::from_millis(timeout * 10), ..Settings::default() };
         let tls = NullTlsClient { seed: n as u64, ..NullTlsClient::default() };
         engine.connect(now(), SERVER.parse().unwrap(), "localhost", &tls, &settings).unwrap();
         engine.process(now());
@@ -219,9 +216,7 @@ fn the_close_leaves_after_the_socket_was_blocked_and_then_the_connection_goes() 
 
 #[test]
 fn without_timers_a_connection_sleeps_until_it_hears_something() {
-    let mut settings = Settings::default();
-    settings.idle_timeout = Duration::ZERO;
-    settings.mtu_discovery = false;
+    let settings = Settings { idle_timeout: Duration::ZERO, mtu_discovery: false, ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     let server = pair.establish();
@@ -388,8 +383,7 @@ fn data_that_was_ready_before_the_handshake_ended_leaves_with_its_end() {
 #[test]
 fn both_versions_pass_the_same_exchange() {
     for version in [Version::V1, Version::V2] {
-        let mut settings = Settings::default();
-        settings.versions = vec![version];
+        let settings = Settings { versions: vec![version], ..Settings::default() };
         let mut pair = Pair::new(&settings);
         let client = pair.connect(&settings);
         let server = pair.establish();
