@@ -378,7 +378,7 @@ fn what_tls_refuses_goes_out_as_its_alert() {
 
 #[test]
 fn datagrams_must_have_been_negotiated() {
-    //= rfc9221#3-6 type=test
+    //= rfc9221#3-3 type=test
     let mut settings = Settings::default();
     settings.max_datagram_frame = 0;
     let mut rig = Rig::new(Plan { settings: settings.clone(), ..Plan::new(Side::Server, Stage::Confirmed) });
