@@ -146,6 +146,8 @@ struct Handshake {
 /// A packet that waits for its keys.
 struct Stashed {
     level: Level,
+    /// Counted when the packet is opened: the peer compares the counts with what it sent.
+    ecn: crate::ids::Ecn,
     bytes: Box<[u8]>,
 }
 

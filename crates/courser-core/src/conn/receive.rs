@@ -138,7 +138,7 @@ impl Connection {
                 self.on_opened(env, now, ecn, bytes, packet, &opened);
                 true
             }
-            Err(OpenError::NoKeys) => self.stash(packet.level, bytes),
+            Err(OpenError::NoKeys) => self.stash(packet.level, ecn, bytes),
             Err(OpenError::TooShort | OpenError::NotAuthentic) => {
                 self.stats.undecryptable += 1;
                 false
@@ -249,7 +249,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may come; false when it is of no use.
-    fn stash(&mut self, level: Level, bytes: &[u8]) -> bool {
+    fn stash(&mut self, level: Level, ecn: Ecn, bytes: &[u8]) -> bool {
         let complete = !matches!(self.life, Life::Handshaking);
         let Some(handshake) = self.handshake.as_mut() else { return false };
         let may_come = match level {
@@ -263,7 +263,7 @@ impl Connection {
             self.stats.dropped_packets += 1;
             return false;
         }
-        handshake.stash.push(Stashed { level, bytes: bytes.into() });
+        handshake.stash.push(Stashed { level, ecn, bytes: bytes.into() });
         true
     }
 
@@ -281,7 +281,7 @@ impl Connection {
         }
         for mut kept in ready {
             let Some(packet) = packet_of(&kept) else { continue };
-            self.receive_packet(env, now, Ecn::NotEct, &mut kept.bytes, &packet);
+            self.receive_packet(env, now, kept.ecn, &mut kept.bytes, &packet);
         }
     }
 

@@ -299,3 +299,15 @@ fn handshake_done_is_repeated_until_it_arrives() {
     assert!(net.server_watch.with(FrameKind::HandshakeDone).len() >= 6);
     net.finish();
 }
+
+#[test]
+fn packets_that_waited_for_keys_keep_their_ecn_mark() {
+    // The server's first datagram is overtaken by those with Handshake packets alone.
+    let mut config =
+        NetConfig::new(1, Script::new().delay_down([0], 5 * MS).apply(plain())).job(Job::exchange(500, 500));
+    config.tls.certificate_len = 2_500;
+    let mut net = Net::new(config);
+    net.run_until(2 * S);
+    assert!(net.server_stats().unwrap().ecn && net.client_stats().unwrap().ecn, "the counts fit");
+    net.finish();
+}
