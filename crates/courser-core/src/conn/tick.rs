@@ -78,7 +78,7 @@ impl Connection {
         if !matches!(self.life, Life::Established) {
             return;
         }
-        while self.local_cids.wants_issue(now) {
+        while self.local_cids.wants_issue(now) && self.control.has_room() {
             let cid = fresh_cid(env);
             let token = env.reset_token(&cid);
             let issued = self.local_cids.issue(now, cid);

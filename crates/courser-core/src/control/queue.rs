@@ -142,6 +142,12 @@ impl ControlQueue {
         }
     }
 
+    /// Whether another item finds room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.len() < ITEMS_MAX
+    }
+
     /// Items queued or in flight.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -259,6 +265,7 @@ mod tests {
         for i in 0..ITEMS_MAX {
             q.add(1, Space::Data, FrameKind::RetireConnectionId, &[i as u8]).unwrap();
         }
+        assert!(!q.has_room());
         assert_eq!(q.add(255, Space::Data, FrameKind::RetireConnectionId, &[1]), Err(QueueFull));
         assert_eq!(q.len(), ITEMS_MAX);
         q.release(3);

@@ -140,9 +140,10 @@ impl Routes {
         self.chosen.get(&Cid::new(cid)?).copied()
     }
 
-    /// Adds a reset token of a peer's connection ID.
+    /// Adds a reset token of a peer's connection ID. Who was first keeps it: tokens are the peers' choice, and one peer
+    /// must not take another one's.
     pub(crate) fn add_token(&mut self, token: ResetToken, key: ConnKey) {
-        self.tokens.insert(token, key);
+        self.tokens.entry(token).or_insert(key);
     }
 
     /// Removes a reset token.
@@ -217,6 +218,8 @@ mod tests {
         datagram.extend([7; 16]);
         assert_eq!(r.find_reset(&datagram), Some(A));
         assert_eq!(r.find_reset(&[7; 15]), None);
+        r.add_token(ResetToken([7; 16]), B);
+        assert_eq!(r.find_reset(&datagram), Some(A), "the first keeps it");
         r.remove_token(&ResetToken([7; 16]), A);
         assert_eq!((r.find_reset(&datagram), r.len()), (None, 0));
     }
