@@ -356,7 +356,7 @@ fn an_outage_does_not_cost_the_datagram_size() {
 }
 
 #[test]
-fn streams_share_a_connection_evenly() {
+fn four_streams_at_once_all_come_to_their_end() {
     let config = NetConfig::new(1, rated(20)).jobs((0..4).map(|_| Job::fetch(400_000)));
     let mut net = Net::new(config);
     net.run_until_done(10 * S);
