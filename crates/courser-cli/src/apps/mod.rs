@@ -7,6 +7,7 @@
 pub mod body;
 pub mod echo;
 pub mod exchange;
+pub mod flip;
 pub mod hq_client;
 pub mod hq_server;
 pub mod perf_client;

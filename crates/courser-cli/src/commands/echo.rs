@@ -1,13 +1,64 @@
 //! `courser echo`.
 
-use crate::args::echo::EchoArgs;
-use crate::failure::Outcome;
+use courser::worker::Worker;
+use courser_core::engine::RetryPolicy;
+
+use crate::apps::body::Counter;
+use crate::apps::echo::{ALPN, EchoServer};
+use crate::args::address;
+use crate::args::echo::{EchoArgs, EchoClientArgs, EchoEnd, EchoServerArgs};
+use crate::failure::{Failure, Outcome};
+use crate::identity::Identity;
+use crate::link::Peer;
+use crate::link::drive::Dial;
+use crate::link::echo::{self, EchoJob};
+use crate::link::serve::{self, Stop};
+use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::output::Ui;
 
 /// Runs it.
 ///
 /// # Errors
 /// Why it was not done.
-pub fn run(_args: &EchoArgs, _ui: &Ui) -> Outcome {
-    Err(super::no_transport())
+pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
+    match &args.end {
+        EchoEnd::Server(args) => server(args, ui),
+        EchoEnd::Client(args) => client(args, ui),
+    }
+}
+
+fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
+    let tuning = super::tuning(&args.transport, ui);
+    let identity = Identity::from_args(&args.identity)?;
+    let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
+    let listen = address::listen(&args.uri)?;
+    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+    let workers = setup::servers(&service, args.threads)?;
+    let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
+    super::announce(ui, &workers, &identity);
+    serve::serve_all(workers, &stop, || EchoServer::new(Counter::default()), &serve::warner(ui))
+}
+
+fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
+    let tuning = super::tuning(&args.transport, ui);
+    let target = address::target(&args.uri)?;
+    let addrs = address::resolve_all(&target)?;
+    let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(ALPN)?, &tuning)?;
+    let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
+    let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let (connections, streams) = (args.nclient.connections, args.nclient.streams);
+    // A thread without a connection has nothing to do.
+    let threads = u64::from(args.threads).min(connections).max(1);
+    let workers = (0..threads).map(|_| setup::client(&addrs, &tuning)).collect::<Outcome<Vec<_>>>()?;
+    let job = EchoJob { connections, streams, bytes: args.bytes, timeout: args.timeout };
+    let report = echo::run(workers, &dial, &job)?;
+    ui.say(report.summary(&args.timing, ui.out));
+    ui.object(&report);
+    let expected = connections.saturating_mul(streams).saturating_mul(args.bytes);
+    if report.verified {
+        Ok(())
+    } else {
+        Err(Failure::WrongLength { what: "the echo".into(), expected, found: report.bytes })
+    }
 }

@@ -88,7 +88,7 @@ fn server(env: &Environment, ui: &Ui) -> Outcome {
     })?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     let root = Arc::new(env.www.clone());
-    serve::serve_all(workers, &stop, move || HqServer::new(root.clone()), &|f| ui.warn(f))
+    serve::serve_all(workers, &stop, move || HqServer::new(root.clone()), &serve::warner(ui))
 }
 
 fn client(env: &Environment, ui: &Ui) -> Outcome {

@@ -36,21 +36,6 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
     }
 }
 
-/// What the commands that move data say until the engine is there.
-fn no_transport() -> crate::failure::Failure {
-    let why = "this build has no engine yet".into();
-    crate::failure::Failure::Local { what: "opening a connection".into(), why }
-}
-
-fn handshake_steps(
-    _args: &crate::args::ping::PingArgs,
-    _target: &courser::net::target::Target,
-    _addrs: &[std::net::SocketAddr],
-    report: &mut crate::report::ping::PingReport,
-) -> Outcome {
-    report.step("handshake", || Err::<(), _>(no_transport()), |()| String::new())
-}
-
 /// The transport as the flags want it; a choice that cannot be followed is told.
 fn tuning(args: &TransportArgs, ui: &Ui) -> Tuning {
     let (tuning, warning) = args.tuning();

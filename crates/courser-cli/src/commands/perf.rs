@@ -44,7 +44,8 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     super::announce(ui, &workers, &identity);
     let content = content(args.verify);
-    serve::serve_all(workers, &stop, move || PerfServer::new(content.clone(), Counter::default()), &|f| ui.warn(f))
+    let make = move || PerfServer::new(content.clone(), Counter::default());
+    serve::serve_all(workers, &stop, make, &serve::warner(ui))
 }
 
 fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {

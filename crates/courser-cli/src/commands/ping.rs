@@ -1,16 +1,26 @@
 //! `courser ping`: one step after the other, until one fails.
 
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use courser::certs::Fingerprint;
 use courser::net::target::Target;
-use courser_core::ids::Version;
+use courser::worker::Worker;
+use courser_core::engine::{Engine, Event as EngineEvent};
+use courser_core::ids::{ConnKey, Version};
 
 use crate::args::address;
 use crate::args::ping::PingArgs;
 use crate::failure::{Failure, Outcome};
+use crate::link::Peer;
+use crate::link::drive::{self, DONE, Dial};
+use crate::link::setup::{self, TlsChoice, Trust};
 use crate::output::Ui;
 use crate::probe::{self, Answer};
 use crate::report::ping::PingReport;
+use crate::text;
+use crate::tuning::Tuning;
 
 /// The port of QUIC on the web.
 const PORT: u16 = 443;
@@ -43,11 +53,93 @@ fn steps(args: &PingArgs, target: &Target, report: &mut PingReport) -> Outcome {
             None => "the server does not tell".into(),
         },
     )?;
-    super::handshake_steps(args, target, &addrs, report)
+    handshake(args, target, &addrs, report)
+}
+
+/// A whole handshake, and then round trips on the connection.
+fn handshake(args: &PingArgs, target: &Target, addrs: &[SocketAddr], report: &mut PingReport) -> Outcome {
+    let mut tuning = Tuning::default();
+    tuning.settings.handshake_timeout = args.timeout;
+    let key_log = TlsChoice::of(b"")?.key_log;
+    let alpn = args.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    let choice = TlsChoice { alpn, x25519_only: false, key_log };
+    let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &choice, &tuning)?;
+    let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
+    let peer = Peer { name: target.to_string(), patience: args.timeout };
+    let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let mut worker = setup::client(addrs, &tuning)?;
+    let outcome = report
+        .step("handshake", || drive::reach(&mut worker, &dial), |(_, addr)| format!("with {addr}"))
+        .and_then(|(key, _)| {
+            facts(worker.machine(), key, report);
+            let found =
+                |n: &Trips| format!("{} of {} answered, smallest {}", n.answered, args.count, text::time(n.min));
+            report.step("round trips", || round_trips(&mut worker, key, args, &peer), found)?;
+            path(worker.machine(), key, report);
+            Ok(key)
+        });
+    if let Ok(key) = outcome {
+        let now = worker.clock().now();
+        let _ = worker.machine().close(now, key, 0, b"");
+        drive::flush(&mut worker);
+    }
+    outcome.map(drop)
+}
+
+/// What the handshake agreed on.
+fn facts(engine: &Engine, key: ConnKey, report: &mut PingReport) {
+    report.fact("version", engine.version(key).map(|v| format!("{v:?}")).unwrap_or_default());
+    let Ok(Some(id)) = engine.identity(key) else { return };
+    let words = |bytes: &[u8]| text::harmless(bytes);
+    report.fact("protocol", id.alpn.as_deref().map_or_else(|| "none".into(), words));
+    let suite = id.suite.map(|s| format!("{s:?}")).unwrap_or_default();
+    report.fact("TLS", format!("{suite}, {}", id.group.as_deref().unwrap_or("unknown group")));
+    if let Some(leaf) = id.certificates.first() {
+        let chain = text::count(id.certificates.len() as u64, "certificate");
+        report.fact("certificate", format!("{chain}, the server's SHA-256 {}", Fingerprint::of(leaf)));
+    }
+}
+
+/// What the path carries.
+fn path(engine: &Engine, key: ConnKey, report: &mut PingReport) {
+    let Ok(stats) = engine.conn_stats(key) else { return };
+    report.fact("MTU", format!("{} bytes of UDP payload", stats.mtu));
+    report.fact("ECN", if stats.ecn { "marks pass" } else { "marks do not pass" });
+}
+
+/// Round trips on a connection.
+#[derive(Debug, Default)]
+struct Trips {
+    answered: u32,
+    min: Duration,
+}
+
+/// Asks for acknowledgements, one after the other. The times are those of the transport, which takes off what the
+/// server says that it held an acknowledgement back.
+fn round_trips(worker: &mut Worker<Engine>, key: ConnKey, args: &PingArgs, peer: &Peer) -> Outcome<Trips> {
+    let mut trips = Trips::default();
+    for _ in 0..args.count {
+        let before = worker.machine().conn_stats(key).map_err(Failure::misuse)?.ack_frames;
+        let until = worker.clock().now() + args.timeout;
+        worker.machine().ping(key).map_err(Failure::misuse)?;
+        let mut answered = false;
+        drive::drive(worker, &mut |engine, now| {
+            while let Some((of, event)) = engine.poll_event() {
+                if let (true, EngineEvent::Closed(reason)) = (of == key, event) {
+                    return Err(peer.failure(&reason));
+                }
+            }
+            let stats = engine.conn_stats(key).map_err(Failure::misuse)?;
+            (answered, trips.min) = (stats.ack_frames > before, stats.min_rtt);
+            Ok(if answered || now >= until { DONE } else { ControlFlow::Continue(Some(until)) })
+        })?;
+        trips.answered += u32::from(answered);
+    }
+    if trips.answered == 0 { Err(Failure::Silent { peer: peer.name.clone() }) } else { Ok(trips) }
 }
 
 /// Asks one address after the other.
-fn ask_any(addrs: &[std::net::SocketAddr], patience: Duration) -> Outcome<Option<Answer>> {
+fn ask_any(addrs: &[SocketAddr], patience: Duration) -> Outcome<Option<Answer>> {
     let mut last = Ok(None);
     for addr in addrs {
         match probe::ask(*addr, patience) {

@@ -4,12 +4,14 @@
 //! mod     one connection as its program sees it; events of the engine become events of programs
 //! setup   TLS, engine, socket and worker from flags
 //! drive   turns of a worker until a job is done; the race for the first connection
+//! echo    an echo client: its connections, threads and phases
 //! perf    a perf client: its connections and what is measured
 //! serve   a program for every connection that comes in, until the process is asked to end
 //! table   programs by connection
 //! ```
 
 pub mod drive;
+pub mod echo;
 pub mod perf;
 pub mod serve;
 pub mod setup;

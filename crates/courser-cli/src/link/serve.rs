@@ -7,17 +7,27 @@ use std::sync::mpsc;
 use std::thread;
 
 use courser::worker::{Waker, Worker};
-use courser_core::engine::{Engine, Event as EngineEvent};
+use courser_core::engine::{ConnStats, Engine, Event as EngineEvent};
 use courser_core::time::Instant;
 
 use super::drive::{self, DONE, Said, WAIT};
 use super::table::Table;
 use super::{Link, Peer, tell};
 use crate::failure::{Failure, Outcome};
+use crate::output::Ui;
 use crate::transport::App;
 
 /// Application error code of a connection whose program failed.
 const CODE_FAILED: u64 = 2;
+
+/// What a server's owner may want to know.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A program failed; its connection is closed.
+    Failed(&'a Failure),
+    /// A connection ended; what it counted.
+    Ended(&'a ConnStats),
+}
 
 /// Tells workers to end.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +100,7 @@ fn watch(ready: impl FnOnce()) -> io::Result<()> {
 struct Server<'a, A, M> {
     apps: Table<A>,
     make: M,
-    complain: &'a dyn Fn(&Failure),
+    watch: &'a dyn Fn(Seen<'_>),
     peer: Peer,
     stop: &'a Stop,
 }
@@ -102,6 +112,9 @@ impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
             match event {
                 EngineEvent::Accepted => self.apps.insert(key, (self.make)()),
                 EngineEvent::Closed(_) => {
+                    if let Ok(stats) = link.engine.conn_stats(key) {
+                        (self.watch)(Seen::Ended(&stats));
+                    }
                     if let Some(mut app) = self.apps.remove(key) {
                         // The end of a client's connection is the client's business.
                         let _ = tell(&mut link, event, &mut app, &self.peer);
@@ -110,7 +123,7 @@ impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
                 event => {
                     let Some(app) = self.apps.get_mut(key) else { continue };
                     if let Err(e) = tell(&mut link, event, app, &self.peer) {
-                        (self.complain)(&e);
+                        (self.watch)(Seen::Failed(&e));
                         let _ = engine.close(now, key, CODE_FAILED, b"");
                     }
                 }
@@ -135,10 +148,10 @@ pub fn serve<A: App>(
     worker: &mut Worker<Engine>,
     stop: &Stop,
     make: impl FnMut() -> A,
-    complain: &dyn Fn(&Failure),
+    watch: &dyn Fn(Seen<'_>),
 ) -> Outcome {
     let peer = Peer { name: "the client".into(), patience: std::time::Duration::ZERO };
-    let mut server = Server { apps: Table::default(), make, complain, peer, stop };
+    let mut server = Server { apps: Table::default(), make, watch, peer, stop };
     drive::drive(worker, &mut |engine, now| server.step(engine, now))?;
     drive::flush(worker);
     Ok(())
@@ -152,7 +165,7 @@ pub fn serve_all<A: App>(
     mut workers: Vec<Worker<Engine>>,
     stop: &Stop,
     make: impl FnMut() -> A + Clone + Send,
-    complain: &(dyn Fn(&Failure) + Sync),
+    watch: &(dyn Fn(Seen<'_>) + Sync),
 ) -> Outcome {
     let wakers: Vec<_> = workers.iter().map(Worker::waker).collect();
     let Some(mut own) = workers.pop() else { return Ok(()) };
@@ -162,7 +175,7 @@ pub fn serve_all<A: App>(
             let make = make.clone();
             let thread = thread::Builder::new()
                 .name(format!("courser-{n}"))
-                .spawn_scoped(scope, move || serve(&mut worker, stop, make, &|f| complain(f)));
+                .spawn_scoped(scope, move || serve(&mut worker, stop, make, &|seen| watch(seen)));
             match thread {
                 Ok(t) => others.push(t),
                 Err(e) => {
@@ -171,7 +184,7 @@ pub fn serve_all<A: App>(
                 }
             }
         }
-        let mut outcome = serve(&mut own, stop, make, &|f| complain(f));
+        let mut outcome = serve(&mut own, stop, make, &|seen| watch(seen));
         if outcome.is_err() {
             stop.ask(&wakers);
         }
@@ -183,4 +196,13 @@ pub fn serve_all<A: App>(
         }
         outcome
     })
+}
+
+/// Failures of connections as warnings, and nothing else.
+pub fn warner(ui: &Ui) -> impl Fn(Seen<'_>) + Sync {
+    |seen| {
+        if let Seen::Failed(failure) = seen {
+            ui.warn(failure);
+        }
+    }
 }

@@ -12,11 +12,11 @@ use courser_core::engine::RetryPolicy;
 use crate::apps::body::Counter;
 use crate::apps::perf_server::{Content, PerfServer};
 use crate::args::common::Api;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::link::drive::Dial;
-use crate::link::serve::{self, Stop};
+use crate::link::serve::{self, Seen, Stop};
 use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::link::{Peer, perf};
 use crate::measure::Meter;
@@ -78,7 +78,11 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
     let meter = Meter::start();
     say("ready");
     let make = || PerfServer::new(Content::Fill, Counter::default());
-    let outcome = serve::serve_all(workers, &stop, make, &|f: &Failure| eprintln!("warning: {f}"));
+    let outcome = serve::serve_all(workers, &stop, make, &|seen| {
+        if let Seen::Failed(failure) = seen {
+            eprintln!("warning: {failure}");
+        }
+    });
     say(&opts::server_line(&meter.stop().1));
     outcome
 }

@@ -34,7 +34,7 @@ pub struct DemoReport {
     pub rtt_us: f64,
     /// Packets declared lost, both ends.
     pub lost: u64,
-    /// Packets that carried something again, both ends.
+    /// Bytes of stream data that were sent again, both ends.
     pub retransmitted: u64,
     /// Processor seconds of both ends per 10^9 bytes.
     #[serde(rename = "cpu_s_per_GB")]
@@ -74,8 +74,9 @@ impl DemoReport {
         let memory = text::size(self.peak_rss_kb << 10);
         let _ = writeln!(
             s,
-            "  handshake {handshake} · round trip {rtt} · lost {} · sent again {}",
-            self.lost, self.retransmitted
+            "  handshake {handshake} · round trip {rtt} · packets lost {} · sent again {}",
+            self.lost,
+            text::size(self.retransmitted)
         );
         let _ = writeln!(s, "  processor {:.2} s per GB, both ends · memory {memory}", self.cpu_s_per_gb);
         let _ = writeln!(s);
@@ -152,7 +153,7 @@ QUIC v1 over UDP on this machine, AES-128-GCM, 4 streams
   client → server  1.00 GiB  in  620 ms  13.8 Gb/s
   server → client  1.00 GiB  in  620 ms  13.8 Gb/s
 
-  handshake 2.10 ms · round trip 85.0 µs · lost 3 · sent again 2
+  handshake 2.10 ms · round trip 85.0 µs · packets lost 3 · sent again 2 B
   processor 0.91 s per GB, both ends · memory 39.1 MiB
 
 ✓ Every one of 2,147,483,648 bytes arrived as it was sent.";
