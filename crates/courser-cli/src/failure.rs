@@ -361,7 +361,7 @@ impl Failure {
 
     /// TLS failed with this alert, sent or received.
     fn from_alert(alert: u8, why: &str, peer: String) -> Self {
-        let names = why.contains("NotValidForName") || why.contains("not valid for name");
+        let names = ["NotValidForName", "not valid for name", "certificate is not for"].iter().any(|w| why.contains(w));
         match alert {
             alert::CERTIFICATE_EXPIRED => Self::CertificateExpired { peer },
             alert::UNKNOWN_CA => Self::CertificateUntrusted { peer },
@@ -529,6 +529,7 @@ mod tests {
         let tls = |alert, why: &str| of(CloseReason::Tls { alert, reason: why.into() });
         assert_told(&tls(48, "UnknownIssuer"), 5, &["nobody who is trusted", "--ca", "--insecure"]);
         assert_told(&tls(42, "certificate not valid for name \"x\""), 5, &["another name", "--server-name"]);
+        assert_told(&tls(42, "the peer's certificate is not for x: it is for y"), 5, &["another name"]);
         assert_told(&tls(42, "BadEncoding"), 5, &["BadEncoding (alert 42)", "courser ping"]);
         assert_told(&tls(120, ""), 5, &["application protocol", "both ends"]);
     }

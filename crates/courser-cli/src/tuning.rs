@@ -1,5 +1,7 @@
 //! The transport as the command line asks for it.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use courser_core::config::Settings;
 
@@ -56,5 +58,11 @@ impl Tuning {
     pub fn streams(&mut self, n: u64) {
         self.settings.max_streams_bidi = n;
         self.settings.max_streams_uni = n;
+    }
+
+    /// A job with so much time waits no longer than that for a handshake.
+    pub fn patience(&mut self, timeout: Duration) {
+        let s = &mut self.settings;
+        s.handshake_timeout = s.handshake_timeout.min(timeout);
     }
 }

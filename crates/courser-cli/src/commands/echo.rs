@@ -40,7 +40,8 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
 }
 
 fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
-    let tuning = super::tuning(&args.transport, ui);
+    let mut tuning = super::tuning(&args.transport, ui);
+    tuning.patience(args.timeout);
     let target = address::target(&args.uri)?;
     let addrs = address::resolve_all(&target)?;
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(ALPN)?, &tuning)?;

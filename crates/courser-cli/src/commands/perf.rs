@@ -52,7 +52,8 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
     if args.api != Api::Direct {
         return Err(args.api.missing());
     }
-    let tuning = super::tuning(&args.transport, ui);
+    let mut tuning = super::tuning(&args.transport, ui);
+    tuning.patience(args.timeout);
     let target = address::target(&args.server)?;
     let addrs = address::resolve_all(&target)?;
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;

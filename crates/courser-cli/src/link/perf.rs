@@ -210,6 +210,10 @@ impl<'a> Many<'a> {
 
     fn on_event(&mut self, engine: &mut Engine, now: Instant, key: ConnKey, event: EngineEvent) -> Outcome {
         let Some(visit) = self.visits.get_mut(key) else { return Ok(()) };
+        if let (Mode::Idle, EngineEvent::Closed(reason)) = (self.job.mode, &event) {
+            // Its transaction is done, but it was to stay open.
+            return Err(self.dial.peer.failure(reason));
+        }
         let mut link = Link { engine, key, now };
         if event == EngineEvent::Connected {
             visit.app.start(&mut link)?;

@@ -88,11 +88,13 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
 }
 
 fn client(opts: &Opts, job: &Job) -> Outcome<PerfResult> {
-    let tls = setup::tls_client(&Trust::Anybody, &tls()?, &opts.tuning)?;
-    let peer = Peer { name: opts.addr.to_string(), patience: opts.tuning.settings.handshake_timeout };
+    let mut tuning = opts.tuning.clone();
+    tuning.patience(job.timeout);
+    let tls = setup::tls_client(&Trust::Anybody, &tls()?, &tuning)?;
+    let peer = Peer { name: opts.addr.to_string(), patience: tuning.settings.handshake_timeout };
     let addrs = [opts.addr];
-    let mut worker = setup::client(&addrs, &opts.tuning)?;
-    let settings = &opts.tuning.settings;
+    let mut worker = setup::client(&addrs, &tuning)?;
+    let settings = &tuning.settings;
     let dial = Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, peer: &peer };
     perf::run(&mut worker, &dial, job, &Content::Fill)
 }

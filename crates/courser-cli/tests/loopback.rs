@@ -1,0 +1,324 @@
+//! The built programs against each other over loopback.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const COURSER: &str = env!("CARGO_BIN_EXE_courser");
+const PEER: &str = env!("CARGO_BIN_EXE_peer-courser");
+
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut c = Command::new(program);
+    c.args(args);
+    for name in ["COURSER_LOG", "NO_COLOR", "SSLKEYLOGFILE"] {
+        c.env_remove(name);
+    }
+    c
+}
+
+fn courser(args: &[&str]) -> Output {
+    command(COURSER, args).output().expect("the program runs")
+}
+
+/// A server that listens; it is asked to end when dropped.
+struct Server {
+    child: Child,
+    addr: String,
+    rest: Option<BufReader<std::process::ChildStderr>>,
+}
+
+impl Server {
+    /// A `courser` server, which tells its address on standard error.
+    fn courser(args: &[&str]) -> Self {
+        let mut child = command(COURSER, args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        err.read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        Self { child, addr, rest: Some(err) }
+    }
+
+    fn perf(more: &[&str]) -> Self {
+        Self::courser(&[&["perf", "server", "--listen", "127.0.0.1:0"], more].concat())
+    }
+
+    fn ask_to_end(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Asks it to end; its exit code and what it still said.
+    fn end(mut self) -> (Option<i32>, String) {
+        self.ask_to_end();
+        let mut said = String::new();
+        if let Some(mut rest) = self.rest.take() {
+            rest.read_to_string(&mut said).unwrap();
+        }
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn object(out: &Output) -> Value {
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[track_caller]
+fn assert_fails(out: &Output, code: i32, pieces: &[&str]) {
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{err}");
+    for p in pieces {
+        assert!(err.contains(p), "no {p:?} in: {err}");
+    }
+}
+
+/// A certificate with its key in files.
+fn identity(dir: &Path, from: (i32, u8, u8), until: (i32, u8, u8)) -> (PathBuf, PathBuf) {
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+    params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
+    // Certificates of one name would be taken for each other.
+    params.distinguished_name.push(rcgen::DnType::CommonName, dir.display().to_string());
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+    std::fs::write(&key, pair.serialize_pem()).unwrap();
+    (cert, key)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn the_demonstration_moves_every_byte_and_prints_one_object() {
+    let v = object(&courser(&["demo", "--bytes", "3000001", "--json"]));
+    assert_eq!((&v["bytes"], &v["verified"]), (&Value::from(6_000_002), &Value::from(true)));
+    for key in ["goodput_gbps", "handshake_ms", "rtt_us", "lost", "retransmitted", "cpu_s_per_GB", "peak_rss_kb"] {
+        assert!(v[key].is_number(), "{key} in {v}");
+    }
+    let out = courser(&["demo", "--bytes", "1M", "--streams", "300"]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("Every one of 2,097,152 bytes arrived as it was sent."));
+}
+
+#[test]
+fn the_demonstration_moves_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::write(&a, vec![7; 300_000]).unwrap();
+    std::fs::write(&b, b"").unwrap();
+    let v = object(&courser(&["demo", "--json", text(&a), text(&b)]));
+    assert_eq!((&v["bytes"], &v["streams"]), (&Value::from(600_000), &Value::from(2)));
+    assert_fails(&courser(&["demo", text(&dir.path().join("c"))]), 7, &["cannot be read"]);
+}
+
+#[test]
+fn one_changed_byte_between_decryption_and_reader_fails_the_demonstration() {
+    for at in ["0", "77777", "1999999"] {
+        let out = courser(&["demo", "--bytes", "2000000", "--json", "--flip-byte", at]);
+        assert_fails(&out, 1, &["instead of"]);
+        let v: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(v["exit_code"], 1);
+    }
+    let v = object(&courser(&["demo", "--bytes", "2000000", "--json", "--flip-byte", "2000000"]));
+    assert_eq!(v["verified"], true);
+}
+
+#[test]
+fn perf_checks_every_byte_in_every_mode() {
+    let server = Server::perf(&["--verify"]);
+    let client = |more: &[&str]| {
+        let args = ["perf", "client", &server.addr, "--insecure", "--verify", "--json"];
+        object(&courser(&[&args, more].concat()))
+    };
+    for (args, bytes) in [
+        (&["--mode", "download", "--bytes", "3M", "--streams", "3"][..], 3 << 20),
+        (&["--mode", "upload", "--bytes", "3M"], 3 << 20),
+        (&["--mode", "multi", "--conns", "3", "--streams", "2", "--bytes", "6M"], 6 << 20),
+        (&["--mode", "requests", "--count", "200", "--concurrency", "8"], 200 << 10),
+        (&["--mode", "handshakes", "--count", "10", "--concurrency", "2"], 640),
+        (&["--mode", "idle-connections", "--count", "10", "--concurrency", "3", "--hold", "10ms"], 640),
+    ] {
+        let v = client(args);
+        assert_eq!((&v["bytes"], &v["verified"]), (&Value::from(bytes), &Value::from(true)), "{args:?}");
+    }
+    let (code, said) = server.end();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_server_that_sends_other_bytes_fails_the_job() {
+    let server = Server::perf(&[]);
+    let out = courser(&["perf", "client", &server.addr, "--insecure", "--verify", "--bytes", "1M"]);
+    assert_fails(&out, 1, &["instead of"]);
+    let out = courser(&["perf", "client", &server.addr, "--insecure", "--bytes", "1M"]);
+    assert_eq!(out.status.code(), Some(0));
+}
+
+#[test]
+fn echo_times_its_phases_on_many_connections_and_threads() {
+    let server = Server::courser(&["echo", "server", "quic://127.0.0.1:0", "--threads", "2"]);
+    let uri = format!("quic://{}", server.addr.replace(':', "/"));
+    let args = ["echo", "client", &uri, "--insecure", "--nclient", "5/3", "--threads", "2", "--bytes", "100K"];
+    let v = object(&courser(&[&args[..], &["--json"]].concat()));
+    assert_eq!((&v["bytes"], &v["verified"]), (&Value::from(15 * 102_400), &Value::from(true)));
+    for phase in ["connect_s", "open_s", "transfer_s", "close_s"] {
+        assert!(v[phase].as_f64().unwrap() > 0.0, "{phase} in {v}");
+    }
+    let out = courser(&[&args[..], &["--timing=connect,close"]].concat());
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("  connect") && said.contains("  close") && !said.contains("  open"), "{said}");
+    let out = courser(&["echo", "client", &uri, "--insecure", "--nclient", "1/200", "--bytes", "1"]);
+    assert_fails(&out, 6, &["lets 128 streams", "200 were wanted", "--max-streams"]);
+    assert_eq!(server.end().0, Some(0));
+}
+
+#[test]
+fn ping_shows_what_a_handshake_finds_out() {
+    let server = Server::perf(&[]);
+    let v = object(&courser(&["ping", &server.addr, "--insecure", "--alpn", "perf", "--json", "-n2"]));
+    let names: Vec<&str> = v["steps"].as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
+    let expected =
+        ["name", "versions", "handshake", "version", "protocol", "TLS", "certificate", "round trips", "MTU", "ECN"];
+    assert_eq!(names, expected);
+    assert_eq!((&v["ok"], &v["steps"][4]["found"]), (&Value::from(true), &Value::from("perf")));
+    let out = courser(&["ping", &server.addr, "--insecure", "--alpn", "nobodys"]);
+    assert_fails(&out, 5, &["application protocol"]);
+    assert!(String::from_utf8_lossy(&out.stdout).contains("✗ handshake"));
+}
+
+#[test]
+fn a_busy_port_and_an_unreadable_key_are_code_7() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let port = format!("port {}", taken.local_addr().unwrap().port());
+    assert_fails(&courser(&["perf", "server", "--listen", &addr]), 7, &[&port, "is in use", "--listen"]);
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, _) = identity(dir.path(), (2020, 1, 1), (2090, 1, 1));
+    let gone = dir.path().join("gone.pem");
+    let out = courser(&["echo", "server", "quic://127.0.0.1:0", "--cert", text(&cert), "--key", text(&gone)]);
+    assert_fails(&out, 7, &["gone.pem", "may read it"]);
+}
+
+#[test]
+fn certificates_are_verified_unless_told_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    for (until, expected) in [((2021, 1, 1), Err("has expired")), ((2090, 1, 1), Ok(()))] {
+        let (cert, key) = identity(dir.path(), (2020, 1, 1), until);
+        let server = Server::perf(&["--cert", text(&cert), "--key", text(&key)]);
+        let args = ["perf", "client", &server.addr, "--bytes", "10", "--ca", text(&cert)];
+        let out = courser(&args);
+        match expected {
+            Ok(()) => assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr)),
+            Err(piece) => assert_fails(&out, 5, &[piece]),
+        }
+        if expected.is_ok() {
+            let out = courser(&[&args[..], &["--server-name", "elsewhere.example"]].concat());
+            assert_fails(&out, 5, &["for another name", "--server-name"]);
+            let other = tempfile::tempdir().unwrap();
+            let (ca, _) = identity(other.path(), (2020, 1, 1), (2090, 1, 1));
+            let out = courser(&["perf", "client", &server.addr, "--bytes", "10", "--ca", text(&ca)]);
+            assert_fails(&out, 5, &["certificate", "--insecure"]);
+        }
+    }
+}
+
+#[test]
+fn nobody_who_answers_is_code_4_and_no_name_code_3() {
+    let quiet = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = quiet.local_addr().unwrap().to_string();
+    let out = courser(&["perf", "client", &addr, "--insecure", "--timeout", "500ms"]);
+    assert_fails(&out, 4, &["nobody answered", "firewall"]);
+    let out = courser(&["ping", &addr, "--insecure", "--timeout", "300ms"]);
+    assert_fails(&out, 4, &["nobody answered"]);
+    assert_fails(&courser(&["echo", "client", "quic://nobody.invalid:1", "--insecure"]), 3, &["spelling"]);
+}
+
+#[test]
+fn a_server_that_ends_closes_its_connections_and_the_client_tells() {
+    let server = Server::perf(&[]);
+    let args = ["perf", "client", &server.addr, "--insecure", "--mode", "idle-connections", "--count", "1"];
+    let client = command(COURSER, &[&args[..], &["--hold", "60s"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Long enough for a handshake; a client that is still connecting is told in the same way.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    server.ask_to_end();
+    let out = client.wait_with_output().unwrap();
+    assert_fails(&out, 6, &["the server ends"]);
+    assert_eq!(server.end().0, Some(0));
+}
+
+#[test]
+fn faces_that_are_missing_are_wrong_usage() {
+    let out = courser(&["perf", "client", "127.0.0.1:1", "--insecure", "--api", "session"]);
+    if out.status.code() == Some(2) {
+        assert_fails(&out, 2, &["--api session", "--api direct"]);
+    }
+}
+
+#[test]
+fn secrets_are_logged_where_the_environment_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("keys");
+    let out = command(COURSER, &["demo", "--bytes", "1K", "--json"]).env("SSLKEYLOGFILE", &log).output().unwrap();
+    assert_eq!(object(&out)["verified"], true);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(lines.contains("CLIENT_TRAFFIC_SECRET_0 ") && lines.contains("SERVER_HANDSHAKE_TRAFFIC_SECRET "));
+}
+
+#[test]
+fn peer_courser_does_every_mode_of_the_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = identity(dir.path(), (2020, 1, 1), (2090, 1, 1));
+    let addr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let args = ["server", "--listen", &addr, "--cert", text(&cert), "--key", text(&key)];
+    let mut child = command(PEER, &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let pid = child.id().to_string();
+    let server = Server { child, addr: addr.clone(), rest: None };
+    assert_eq!(line, "ready\n");
+    for (args, key, is) in [
+        (&["--mode", "download", "--streams", "8", "--bytes", "4M"][..], "bytes", 4 << 20),
+        (&["--mode", "upload", "--bytes", "4M"], "bytes", 4 << 20),
+        (&["--mode", "requests", "--count", "100", "--concurrency", "32"], "count", 100),
+        (&["--mode", "handshakes", "--count", "10", "--concurrency", "8"], "count", 10),
+        (&["--mode", "idle-connections", "--count", "20", "--hold-ms", "1", "--server-pid", &pid], "count", 20),
+        (&["--mode", "multi", "--conns", "8", "--streams", "4", "--bytes", "4M"], "bytes", 4 << 20),
+    ] {
+        let out = command(PEER, &[&["client", "--connect", &addr], args].concat()).output().unwrap();
+        let v = object(&out);
+        assert_eq!((&v["peer"], &v[key]), (&Value::from("courser"), &Value::from(is)), "{args:?}: {v}");
+        assert!(v["seconds"].as_f64().unwrap() > 0.0 && v["peak_rss_kb"].is_number());
+        assert!(args[1] != "idle-connections" || v["server_rss_per_conn_kb"].is_number(), "{v}");
+    }
+    server.ask_to_end();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    let v: Value = serde_json::from_str(&line).unwrap();
+    assert!(v["user_s"].is_number() && v["sys_s"].is_number() && v["peak_rss_kb"].is_number());
+    let out = command(PEER, &["client", "--connect", &addr, "--timeout", "1"]).output().unwrap();
+    assert_ne!(out.status.code(), Some(0));
+    let v: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(v["error"].as_str().is_some_and(|e| e.contains("nobody answered")), "{v}");
+}
