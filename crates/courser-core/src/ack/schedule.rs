@@ -42,6 +42,8 @@ pub struct AckSchedule {
     tolerance: u32,
     /// Reordering threshold of the peer's loss detection; 0: do not report reordering at once.
     reordering: u64,
+    /// What the next acknowledged ACK lets us forget: everything below.
+    forget_next: PacketNumber,
     /// Whether the packet before this one had a CE mark.
     last_was_ce: bool,
 }
@@ -62,6 +64,7 @@ impl AckSchedule {
             waiting: 0,
             tolerance: TOLERANCE,
             reordering: REORDERING,
+            forget_next: 0,
             last_was_ce: false,
         }
     }
@@ -188,10 +191,13 @@ impl AckSchedule {
         self.due_at = None;
     }
 
-    /// The peer acknowledged a packet with an ACK frame whose largest number was this: older numbers need no report.
+    /// The peer acknowledged a packet with an ACK frame whose largest number was this: older numbers need no report. They
+    /// are forgotten with the acknowledged ACK after this one, so that packets which are late on a path that reorders are
+    /// still taken: a number below what is forgotten counts as received.
     //= rfc9000#13.2.3-2
     pub fn on_ack_of_ack(&mut self, largest: PacketNumber) {
-        self.history.forget_below(largest.saturating_add(1));
+        self.history.forget_below(self.forget_next);
+        self.forget_next = self.forget_next.max(largest.saturating_add(1));
     }
 }
 
@@ -374,6 +380,9 @@ mod tests {
         }
         s.on_sent(4);
         s.on_ack_of_ack(4);
+        assert!(!s.is_duplicate(3), "a late packet is still taken");
+        s.on_sent(6);
+        s.on_ack_of_ack(6);
         assert_eq!(s.history().ranges().collect::<Vec<_>>(), [(6, 6)]);
         assert!(s.is_duplicate(3) && !s.is_duplicate(5));
     }

@@ -96,10 +96,13 @@ impl Connection {
                 }
             }
             Frame::ConnectionClose { code, frame_type, reason } => {
+                self.flush_acks(env, now)?;
                 let reason = CloseReason::PeerTransport { code, frame_type, reason: reason.to_vec() };
                 self.on_peer_close(now, reason);
             }
             Frame::ApplicationClose { code, reason } => {
+                // What the peer acknowledged beside its close still counts.
+                self.flush_acks(env, now)?;
                 self.on_peer_close(now, CloseReason::PeerApplication { code, reason: reason.to_vec() });
             }
             Frame::ImmediateAck => self.acks[carrier.level.space().index()].demand(now),

@@ -279,7 +279,13 @@ impl Connection {
 
     /// The next event for the application.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| self.streams.poll_event().map(Event::Stream))
+        // The end of the connection is told last: what happened to streams before is not lost.
+        if matches!(self.events.front(), None | Some(Event::Closed(_)))
+            && let Some(event) = self.streams.poll_event()
+        {
+            return Some(Event::Stream(event));
+        }
+        self.events.pop_front()
     }
 
     /// Whether [`poll_event`](Self::poll_event) has something.

@@ -63,3 +63,30 @@ fn a_writer_that_was_refused_memory_is_told_when_another_connection_gives_some_b
     assert!(told, "{:?}", pair.events[0]);
     assert!(pair.client.write(second, starved, &block).unwrap() > 0);
 }
+
+#[test]
+fn what_was_acknowledged_beside_a_close_is_told_before_the_close() {
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    let id = pair.client.open_stream(client, Dir::Uni).unwrap().unwrap();
+    pair.client.write(client, id, b"the last words").unwrap();
+    pair.client.finish(client, id).unwrap();
+    pair.events = [Vec::new(), Vec::new()];
+    let mut got = Vec::new();
+    // The server closes in the same round in which it reads the end: its ACK leaves beside the close.
+    let closed = pair.run_until(Duration::from_secs(5), |p| {
+        if p.read_all(server, id, &mut got) {
+            p.server.close(p.now, server, 0, b"thanks").unwrap();
+            return true;
+        }
+        false
+    });
+    assert!(closed && got == b"the last words");
+    pair.run_for(Duration::from_secs(1));
+    let told: Vec<_> = pair.take(Way::Up).into_iter().map(|(_, e)| e).collect();
+    let acked = told.iter().position(|e| *e == Event::Stream(StreamEvent::AllAcked(id)));
+    let end = told.iter().position(|e| matches!(e, Event::Closed(_)));
+    assert!(acked.is_some() && acked < end, "{told:?}");
+}
