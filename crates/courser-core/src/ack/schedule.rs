@@ -184,6 +184,12 @@ impl AckSchedule {
         now.since(self.largest_time)
     }
 
+    /// The longest delay that the peer expects of an ACK.
+    #[must_use]
+    pub const fn max_delay(&self) -> Duration {
+        self.max_delay
+    }
+
     /// An ACK frame with this largest number was sent.
     pub fn on_sent(&mut self, largest: PacketNumber) {
         self.largest_acked = self.largest_acked.max(Some(largest));

@@ -244,6 +244,7 @@ impl Connection {
     /// Sums of acknowledged and lost bytes go to congestion control, in the order that keeps its episodes right.
     fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome, ranges: Option<&AckRanges>) {
         let path = &mut self.path;
+        let in_flight = path.congestion.in_flight();
         let tally = &outcome.paths[0];
         if let Some(sent) = tally.lost_sent {
             let before = path.congestion.window();
@@ -281,7 +282,8 @@ impl Connection {
         }
         self.path.update_pacer(now);
         self.on_mtu_outcome(now, outcome);
-        self.streams.set_send_target(2 * self.path.congestion.window());
+        // Streams buffer what two round trips take of what is really in flight: a window that nobody fills says nothing.
+        self.streams.set_send_target(2 * in_flight);
         let (window, in_flight) = (self.path.congestion.window(), self.path.congestion.in_flight());
         let srtt_us = crate::time::micros(self.path.rtt.smoothed());
         env.observe(now, self.key, Kind::Congestion, || Observed::Congestion { window, in_flight, srtt_us });

@@ -146,8 +146,8 @@ struct Handshake {
 /// A packet that waits for its keys.
 struct Stashed {
     level: Level,
-    /// Counted when the packet is opened: the peer compares the counts with what it sent.
-    ecn: crate::ids::Ecn,
+    /// The wait is part of the delay that our ACK tells, and the peer compares ECN counts with what it sent.
+    origin: receive::Origin,
     bytes: Box<[u8]>,
 }
 

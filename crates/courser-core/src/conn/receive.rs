@@ -32,6 +32,13 @@ pub(crate) enum Received {
     Opaque,
 }
 
+/// When and with which mark a packet's datagram arrived; a packet that waits for its keys keeps both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    arrived: Instant,
+    ecn: Ecn,
+}
+
 /// Where one packet lies in its datagram.
 struct Packet {
     level: Level,
@@ -81,7 +88,8 @@ impl Connection {
             }
             first_dcid = Some(packet.dcid);
             let (bytes, tail) = rest.split_at_mut(packet.end);
-            if self.receive_packet(env, now, meta.ecn, bytes, &packet) {
+            let origin = Origin { arrived: now, ecn: meta.ecn };
+            if self.receive_packet(env, now, origin, bytes, &packet) {
                 outcome = Received::Handled;
             }
             rest = tail;
@@ -130,15 +138,22 @@ impl Connection {
     }
 
     /// Opens a packet and handles its frames. Returns whether it was authentic or kept.
-    fn receive_packet(&mut self, env: &mut Env, now: Instant, ecn: Ecn, bytes: &mut [u8], packet: &Packet) -> bool {
+    fn receive_packet(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        origin: Origin,
+        bytes: &mut [u8],
+        packet: &Packet,
+    ) -> bool {
         let space = packet.level.space();
         let expected = self.acks[space.index()].history().largest().map_or(0, |largest| largest + 1);
         match self.keys.open(env.keys.as_ref(), packet.level, bytes, packet.pn_at, expected) {
             Ok(opened) => {
-                self.on_opened(env, now, ecn, bytes, packet, &opened);
+                self.on_opened(env, now, origin, bytes, packet, &opened);
                 true
             }
-            Err(OpenError::NoKeys) => self.stash(packet.level, ecn, bytes),
+            Err(OpenError::NoKeys) => self.stash(packet.level, origin, bytes),
             Err(OpenError::TooShort | OpenError::NotAuthentic) => {
                 self.stats.undecryptable += 1;
                 false
@@ -150,7 +165,15 @@ impl Connection {
         }
     }
 
-    fn on_opened(&mut self, env: &mut Env, now: Instant, ecn: Ecn, bytes: &[u8], packet: &Packet, opened: &Opened) {
+    fn on_opened(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        origin: Origin,
+        bytes: &[u8],
+        packet: &Packet,
+        opened: &Opened,
+    ) {
         let space = packet.level.space();
         //= rfc9000#12.3-4
         //= rfc9000#12.3-5
@@ -166,7 +189,7 @@ impl Connection {
         self.on_authentic(now, packet.level, bytes);
         let carrier = Carrier { level: packet.level, dcid: packet.dcid, generation: opened.generation, received: now };
         match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
-            Ok(frames) => self.on_processed(env, now, ecn, packet, opened, frames),
+            Ok(frames) => self.on_processed(env, now, origin, packet, opened, frames),
             Err(violation) => self.fail(now, violation),
         }
         self.log.received(now, packet.level, opened.pn, packet.end);
@@ -228,13 +251,14 @@ impl Connection {
         &mut self,
         env: &mut Env,
         now: Instant,
-        ecn: Ecn,
+        origin: Origin,
         packet: &Packet,
         opened: &Opened,
         frames: FrameSet,
     ) {
         let space = packet.level.space();
-        self.acks[space.index()].on_packet(now, opened.pn, frames.is_ack_eliciting(), ecn);
+        //= rfc9000#13.2.5-2
+        self.acks[space.index()].on_packet(origin.arrived, opened.pn, frames.is_ack_eliciting(), origin.ecn);
         let size = packet.end;
         let (level, pn) = (packet.level, opened.pn);
         env.observe(now, self.key, Kind::PacketReceived, || Observed::PacketReceived { level, pn, size, frames });
@@ -249,7 +273,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may come; false when it is of no use.
-    fn stash(&mut self, level: Level, ecn: Ecn, bytes: &[u8]) -> bool {
+    fn stash(&mut self, level: Level, origin: Origin, bytes: &[u8]) -> bool {
         let complete = !matches!(self.life, Life::Handshaking);
         let Some(handshake) = self.handshake.as_mut() else { return false };
         let may_come = match level {
@@ -263,7 +287,7 @@ impl Connection {
             self.stats.dropped_packets += 1;
             return false;
         }
-        handshake.stash.push(Stashed { level, ecn, bytes: bytes.into() });
+        handshake.stash.push(Stashed { level, origin, bytes: bytes.into() });
         true
     }
 
@@ -281,7 +305,7 @@ impl Connection {
         }
         for mut kept in ready {
             let Some(packet) = packet_of(&kept) else { continue };
-            self.receive_packet(env, now, kept.ecn, &mut kept.bytes, &packet);
+            self.receive_packet(env, now, kept.origin, &mut kept.bytes, &packet);
         }
     }
 

@@ -103,6 +103,14 @@ impl Engine {
             RetryPolicy::Above(handshakes) => self.handshakes > handshakes,
             RetryPolicy::Always => true,
         };
+        if proof.is_none()
+            && let Some(decision) = self.decided.find(now, &initial.dcid)
+        {
+            if let Some(reply) = decision {
+                self.request(meta, reply, initial.dcid, initial.scid);
+            }
+            return;
+        }
         if wants_retry && proof.is_none() {
             self.stats.gate_retry += 1;
             self.request(meta, Reply::Retry { version: initial.version }, initial.dcid, initial.scid);
@@ -260,7 +268,9 @@ impl Engine {
 
     fn answer_held(&mut self, key: ConnKey, reply: impl FnOnce(&Held) -> Option<Reply>) -> Result<(), ApiMisuse> {
         let held = self.take_held(key).ok_or(ApiMisuse::UnknownConnection)?;
-        if let (Some(reply), Some((meta, _))) = (reply(&held), held.datagrams.first()) {
+        let reply = reply(&held);
+        self.decided.insert(self.received_at, held.dcid, reply);
+        if let (Some(reply), Some((meta, _))) = (reply, held.datagrams.first()) {
             self.request(meta, reply, held.dcid, held.scid);
         }
         Ok(())

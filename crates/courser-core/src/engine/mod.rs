@@ -16,6 +16,7 @@
 
 mod admit;
 mod app;
+mod decided;
 mod purgatory;
 mod queues;
 mod replies;
@@ -36,6 +37,7 @@ use crate::ids::{Cid, ConnKey, Version};
 use crate::observe::{Interest, Observer};
 use crate::time::Instant;
 
+use self::decided::Decided;
 use self::purgatory::Purgatory;
 use self::queues::{DeadlineHeap, Fifo};
 use self::replies::ReplyQueue;
@@ -206,6 +208,9 @@ pub struct Engine {
     incoming: std::collections::VecDeque<ConnKey>,
     replies: ReplyQueue,
     purgatory: Purgatory,
+    decided: Decided,
+    /// When something was last received.
+    received_at: Instant,
     server: Option<ServerConfig>,
     cooldown: bool,
     /// Connections whose handshake is not complete, and held ones.
@@ -259,6 +264,8 @@ impl Engine {
             incoming: std::collections::VecDeque::new(),
             replies: ReplyQueue::new(config.server.is_some()),
             purgatory: Purgatory::new(hasher),
+            decided: Decided::new(hasher),
+            received_at: Instant::ZERO,
             server: config.server,
             cooldown: false,
             handshakes: 0,
@@ -271,6 +278,7 @@ impl Engine {
 
     /// Takes a received train: datagrams of `meta.stride` bytes, the last may be shorter. They are decrypted in place.
     pub fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
+        self.received_at = now;
         for datagram in train.chunks_mut(meta.stride.max(1)) {
             self.stats.datagrams += 1;
             self.receive_datagram(now, meta, datagram);

@@ -131,7 +131,8 @@ pub fn build(v: &mut Voices<'_>, plan: &Plan<'_>, w: &mut Writer<'_>, records: &
     }
     let full = plan.archetype.allows_eliciting();
     if let Some(app) = v.app.as_mut().filter(|_| full) {
-        write_first_groups(app, plan, w, records, &mut draft.frames);
+        let late = v.acks.wanted_if_sending() && v.acks.delay(plan.now) > v.acks.max_delay();
+        write_first_groups(app, plan, late, w, records, &mut draft.frames);
     }
     write_acks(v, plan, w, records, &mut draft);
     if full {
@@ -148,11 +149,14 @@ pub fn build(v: &mut Voices<'_>, plan: &Plan<'_>, w: &mut Writer<'_>, records: &
 fn write_first_groups(
     app: &mut AppVoices<'_>,
     plan: &Plan<'_>,
+    late_ack: bool,
     w: &mut Writer<'_>,
     records: &mut Vec<Record>,
     frames: &mut FrameSet,
 ) {
-    if app.done.is_due() && Frame::HandshakeDone.encode(w).is_some() {
+    // A peer that learns first that the handshake is confirmed caps the delay of an ACK behind it, and takes the time that
+    // packets waited for keys for the path's. Such an ACK leaves in the packet before.
+    if app.done.is_due() && !late_ack && Frame::HandshakeDone.encode(w).is_some() {
         app.done.mark_sent();
         frames.insert(FrameKind::HandshakeDone);
     }

@@ -342,3 +342,17 @@ fn ack_delays_are_told_in_the_units_of_the_exponent() {
     let ack = frames(&payload, Level::OneRtt, Extensions::NONE).next();
     assert!(matches!(ack, Some(Ok(Frame::Ack(a))) if a.delay == 1000));
 }
+
+#[test]
+fn an_ack_that_waited_for_keys_leaves_before_the_handshake_is_confirmed() {
+    let mut h = House::new();
+    h.acks.on_packet(NOW, 0, true, Ecn::NotEct);
+    h.done.request();
+    h.stream(10);
+    let plan = Plan { now: NOW + Duration::from_secs(2), ..House::plan() };
+    let (payload, _) = h.build(&plan, 1200);
+    let ack = frames(&payload, Level::OneRtt, Extensions::NONE).next();
+    assert!(matches!(ack, Some(Ok(Frame::Ack(a))) if a.delay == 250_000), "the wait is told");
+    assert!(!kinds_of(Level::OneRtt, &payload).contains(&FrameKind::HandshakeDone));
+    assert_eq!(h.kinds(&plan, 1200), [FrameKind::HandshakeDone]);
+}

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::engine::{Engine, Event};
 use crate::error::CloseReason;
 use crate::ids::Dir;
-use crate::protect::null::NullTlsServer;
+use crate::protect::null::{NullTlsClient, NullTlsServer};
 use crate::stream::StreamEvent;
 
 fn data(len: usize) -> Vec<u8> {
@@ -89,4 +89,27 @@ fn what_was_acknowledged_beside_a_close_is_told_before_the_close() {
     let acked = told.iter().position(|e| *e == Event::Stream(StreamEvent::AllAcked(id)));
     let end = told.iter().position(|e| matches!(e, Event::Closed(_)));
     assert!(acked.is_some() && acked < end, "{told:?}");
+}
+
+#[test]
+fn the_application_is_asked_once_however_many_datagrams_a_client_hello_has() {
+    let settings = Settings::default();
+    let mut pair = Pair::with(NullTlsServer::default(), &settings, |s| s.ask = true);
+    let hello = NullTlsClient { hello_len: 3000, ..NullTlsClient::default() };
+    pair.connect_with(&hello, &settings);
+    let mut asked = Vec::new();
+    let done = pair.run_until(Duration::from_secs(5), |p| {
+        while let Some((key, incoming)) = p.server.poll_incoming() {
+            asked.push(incoming.validated);
+            if incoming.validated {
+                p.server.accept(p.now, key, None).unwrap();
+            } else {
+                p.server.retry(key).unwrap();
+            }
+        }
+        p.events[0].iter().any(|(_, e)| *e == Event::Confirmed)
+    });
+    assert!(done, "asked {asked:?}, client {:?}", pair.events[0]);
+    assert_eq!(asked, [false, true]);
+    assert_eq!(pair.server.handshakes(), 0);
 }
