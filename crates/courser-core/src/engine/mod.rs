@@ -16,11 +16,13 @@
 
 mod admit;
 mod app;
+mod config;
 mod decided;
 mod purgatory;
 mod queues;
 mod replies;
 mod routes;
+mod stats;
 mod table;
 
 #[cfg(test)]
@@ -32,9 +34,9 @@ use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
 use crate::conn::{Connection, Env, RouteChange};
-use crate::crypto::{Alert, KeyFactory, Random, TlsClientConfig, TlsServerConfig};
+use crate::crypto::{Alert, TlsClientConfig};
 use crate::ids::{Cid, ConnKey, Version};
-use crate::observe::{Interest, Observer};
+use crate::observe::Interest;
 use crate::time::Instant;
 
 use self::decided::Decided;
@@ -48,72 +50,13 @@ use crate::cid::OWN_CID_LEN;
 use crate::path::TokenKey;
 
 pub use self::admit::Incoming;
+pub use self::config::{EngineConfig, RetryPolicy, ServerConfig};
+pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, Event, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
 const TRAINS_PER_REPLY: u32 = 8;
-
-/// When a server asks a client to prove its address with a Retry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RetryPolicy {
-    /// Never.
-    #[default]
-    Never,
-    /// When more than that many handshakes are under way.
-    Above(usize),
-    /// Always.
-    Always,
-}
-
-/// The server's part of an engine.
-pub struct ServerConfig {
-    /// Certificates and application protocols.
-    pub tls: Box<dyn TlsServerConfig>,
-    /// Settings of every connection, unless one is accepted with others.
-    pub settings: Settings,
-    /// Address validation before the handshake.
-    pub retry: RetryPolicy,
-    /// Handshakes under way at once; further Initials are dropped.
-    pub handshakes_max: usize,
-    /// Whether the application decides over each new connection ([`Engine::accept`], [`Engine::refuse`],
-    /// [`Engine::retry`], [`Engine::ignore`]). When not, all are accepted.
-    pub ask: bool,
-}
-
-impl ServerConfig {
-    /// A server that accepts everybody, up to 10,000 handshakes at once.
-    #[must_use]
-    pub fn new(tls: Box<dyn TlsServerConfig>, settings: Settings) -> Self {
-        Self { tls, settings, retry: RetryPolicy::Never, handshakes_max: 10_000, ask: false }
-    }
-}
-
-/// What an engine is made of.
-pub struct EngineConfig {
-    /// Packet protection.
-    pub keys: Box<dyn KeyFactory>,
-    /// Unpredictable bytes.
-    pub random: Box<dyn Random>,
-    /// Set on engines that take connections.
-    pub server: Option<ServerConfig>,
-    /// Bytes that stream and handshake data of all connections may occupy together.
-    pub memory_max: usize,
-    /// Key of address tokens; engines of one service share it. `None`: drawn at random.
-    pub token_key: Option<[u8; 32]>,
-    /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
-    pub reset_key: Option<[u8; 32]>,
-    /// Who watches.
-    pub observer: Option<Box<dyn Observer>>,
-}
-
-impl EngineConfig {
-    /// A client's engine with 1 GiB of buffers at most.
-    #[must_use]
-    pub fn new(keys: Box<dyn KeyFactory>, random: Box<dyn Random>) -> Self {
-        Self { keys, random, server: None, memory_max: 1 << 30, token_key: None, reset_key: None, observer: None }
-    }
-}
 
 /// A connection that waits for the application's decision.
 struct Held {
@@ -140,58 +83,6 @@ struct Entry {
     deadline: Option<Instant>,
     /// Whether it counts among the handshakes under way.
     handshaking: bool,
-}
-
-/// Counters of an engine. Each admission gate has its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineStats {
-    /// Datagrams received.
-    pub datagrams: u64,
-    /// Connections begun here.
-    pub connected: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections freed.
-    pub ended: u64,
-    /// Ticks of connections.
-    pub ticks: u64,
-    /// Trains built.
-    pub trains: u64,
-    /// Datagrams in them.
-    pub sent_datagrams: u64,
-    /// Datagrams that made no sense.
-    pub malformed: u64,
-    /// Initials that came to an engine that takes no connections.
-    pub gate_not_server: u64,
-    /// Initials that came during cooldown.
-    pub gate_cooldown: u64,
-    /// Initials in datagrams that are too small, or with a connection ID that is too short.
-    pub gate_size: u64,
-    /// Initials beyond the limit of handshakes.
-    pub gate_handshakes: u64,
-    /// Packets to a connection ID that died recently.
-    pub gate_purgatory: u64,
-    /// Packets of a version that we do not speak.
-    pub gate_version: u64,
-    /// Initials that were answered with a Retry.
-    pub gate_retry: u64,
-    /// Initials with a token that is not valid.
-    pub bad_tokens: u64,
-    /// Initials that could not be opened.
-    pub gate_not_authentic: u64,
-    /// Version Negotiation packets sent.
-    pub version_negotiations: u64,
-    /// Retry packets sent.
-    pub retries: u64,
-    /// Stateless resets sent.
-    pub resets: u64,
-    /// Replies that found no room in their queue.
-    pub replies_dropped: u64,
-    /// Trains that the network refused.
-    pub refused: u64,
-    /// Datagrams that were larger than the local interface takes.
-    pub too_big: u64,
 }
 
 /// An engine.

@@ -1,0 +1,66 @@
+//! What an engine is made of.
+
+use crate::config::Settings;
+use crate::crypto::{KeyFactory, Random, TlsServerConfig};
+use crate::observe::Observer;
+
+/// When a server asks a client to prove its address with a Retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// Never.
+    #[default]
+    Never,
+    /// When more than that many handshakes are under way.
+    Above(usize),
+    /// Always.
+    Always,
+}
+
+/// The server's part of an engine.
+pub struct ServerConfig {
+    /// Certificates and application protocols.
+    pub tls: Box<dyn TlsServerConfig>,
+    /// Settings of every connection, unless one is accepted with others.
+    pub settings: Settings,
+    /// Address validation before the handshake.
+    pub retry: RetryPolicy,
+    /// Handshakes under way at once; further Initials are dropped.
+    pub handshakes_max: usize,
+    /// Whether the application decides over each new connection ([`Engine::accept`], [`Engine::refuse`],
+    /// [`Engine::retry`], [`Engine::ignore`]). When not, all are accepted.
+    pub ask: bool,
+}
+
+impl ServerConfig {
+    /// A server that accepts everybody, up to 10,000 handshakes at once.
+    #[must_use]
+    pub fn new(tls: Box<dyn TlsServerConfig>, settings: Settings) -> Self {
+        Self { tls, settings, retry: RetryPolicy::Never, handshakes_max: 10_000, ask: false }
+    }
+}
+
+/// What an engine is made of.
+pub struct EngineConfig {
+    /// Packet protection.
+    pub keys: Box<dyn KeyFactory>,
+    /// Unpredictable bytes.
+    pub random: Box<dyn Random>,
+    /// Set on engines that take connections.
+    pub server: Option<ServerConfig>,
+    /// Bytes that stream and handshake data of all connections may occupy together.
+    pub memory_max: usize,
+    /// Key of address tokens; engines of one service share it. `None`: drawn at random.
+    pub token_key: Option<[u8; 32]>,
+    /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
+    pub reset_key: Option<[u8; 32]>,
+    /// Who watches.
+    pub observer: Option<Box<dyn Observer>>,
+}
+
+impl EngineConfig {
+    /// A client's engine with 1 GiB of buffers at most.
+    #[must_use]
+    pub fn new(keys: Box<dyn KeyFactory>, random: Box<dyn Random>) -> Self {
+        Self { keys, random, server: None, memory_max: 1 << 30, token_key: None, reset_key: None, observer: None }
+    }
+}
