@@ -5,7 +5,7 @@
 
 use courser_core::config::Settings;
 use courser_core::error::{CloseReason, TransportCode};
-use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId};
+use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId, Version};
 use courser_core::protect::null::NullTlsServer;
 use courser_core::wire::frame::Frame;
 use courser_testing::rig::{Plan, Rig, Seen, SeenClose, Stage, encode, packets};
@@ -434,6 +434,21 @@ fn transport_parameters_that_cannot_be_are_refused() {
     for (victim, (what, twist)) in cases {
         let rig = Rig::new(Plan { twist: Some(*twist), ..Plan::new(victim, Stage::Confirmed) });
         assert_eq!(rig.first.code(), Some(PARAMETER), "{what} to the {victim:?}: {:?}", rig.first.close);
+    }
+}
+
+#[test]
+fn a_version_that_is_not_the_one_in_use_ends_the_handshake() {
+    //= rfc9368#4-8, rfc9368#4-9, rfc9368#4-17 type=test
+    // Chosen is version 2, available are both; the packets are of version 1.
+    let twist: fn(&mut Vec<(u64, Vec<u8>)>) = |params| {
+        params.retain(|(id, _)| *id != 0x11);
+        let versions = [Version::V2, Version::V2, Version::V1];
+        params.push((0x11, versions.iter().flat_map(|v| v.0.to_be_bytes()).collect()));
+    };
+    for victim in [Side::Client, Side::Server] {
+        let rig = Rig::new(Plan { twist: Some(twist), ..Plan::new(victim, Stage::Confirmed) });
+        assert_eq!(rig.first.code(), Some(TransportCode::VERSION_NEGOTIATION_ERROR.0), "to the {victim:?}");
     }
 }
 

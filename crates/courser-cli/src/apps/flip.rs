@@ -6,7 +6,7 @@ use courser_core::ids::{Dir, StreamId};
 use crate::failure::Outcome;
 use crate::transport::{App, Event, Peek, Streams, Wrote};
 
-/// A program whose reads pass through [`Flip`].
+/// A program whose reads pass through a `Flip`.
 #[derive(Debug)]
 pub struct Flipping<A> {
     /// The program.

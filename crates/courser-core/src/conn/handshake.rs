@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{Connection, Env, Event, ExporterSecret, Handshake, Life, RouteChange};
+use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, Version};
@@ -10,7 +11,7 @@ use crate::observe::{Event as Observed, Kind, Step};
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
 use crate::wire::header::Versions;
-use crate::wire::params;
+use crate::wire::{params, version_neg};
 
 /// How long the route of the client's own choice of connection ID stays after the handshake, for late Initials.
 const CHOSEN_ROUTE_STAYS: Duration = Duration::from_secs(2);
@@ -196,6 +197,7 @@ impl Connection {
     fn on_peer_params(&mut self, bytes: &[u8]) -> Result<(), PeerViolation> {
         let params = params::decode(bytes, self.side.peer())?;
         self.check_peer_cids(&params)?;
+        self.check_versions(&params)?;
         self.streams.set_peer_params(&params);
         self.datagrams.set_peer_max(params.max_datagram_frame);
         self.local_cids.set_peer_limit(params.active_cid_limit);
@@ -210,8 +212,23 @@ impl Connection {
         Ok(())
     }
 
+    /// What the peer says of its versions must fit the packets that said it.
+    fn check_versions(&self, params: &TransportParams) -> Result<(), PeerViolation> {
+        let told = params.version_information.as_ref();
+        if self.side.is_client() {
+            return version_neg::verify_server(&self.settings.versions, self.version, false, told);
+        }
+        //= rfc9368#4-8
+        //= rfc9368#4-9
+        if told.is_some_and(|t| t.chosen != self.version) {
+            let reason = "the client's chosen version is not the one in use";
+            return Err(PeerViolation::new(TransportCode::VERSION_NEGOTIATION_ERROR, reason, "rfc9368#4"));
+        }
+        Ok(())
+    }
+
     /// The connection IDs in the parameters must be those that were seen on the wire.
-    fn check_peer_cids(&self, params: &crate::config::TransportParams) -> Result<(), PeerViolation> {
+    fn check_peer_cids(&self, params: &TransportParams) -> Result<(), PeerViolation> {
         let Some(handshake) = &self.handshake else { return Ok(()) };
         let wrong = |reason| Err(PeerViolation::new(TransportCode::TRANSPORT_PARAMETER_ERROR, reason, "rfc9000#7.3"));
         //= rfc9000#7.3-2

@@ -26,8 +26,9 @@ pub struct ServerConfig {
     pub retry: RetryPolicy,
     /// Handshakes under way at once; further Initials are dropped.
     pub handshakes_max: usize,
-    /// Whether the application decides over each new connection ([`Engine::accept`], [`Engine::refuse`],
-    /// [`Engine::retry`], [`Engine::ignore`]). When not, all are accepted.
+    /// Whether the application decides over each new connection, with [`accept`](super::Engine::accept),
+    /// [`refuse`](super::Engine::refuse), [`retry`](super::Engine::retry) or [`ignore`](super::Engine::ignore). When not, all
+    /// are accepted.
     pub ask: bool,
 }
 
