@@ -268,14 +268,6 @@ fn a_server_that_ends_closes_its_connections_and_the_client_tells() {
 }
 
 #[test]
-fn faces_that_are_missing_are_wrong_usage() {
-    let out = courser(&["perf", "client", "127.0.0.1:1", "--insecure", "--api", "session"]);
-    if out.status.code() == Some(2) {
-        assert_fails(&out, 2, &["--api session", "--api direct"]);
-    }
-}
-
-#[test]
 fn secrets_are_logged_where_the_environment_says() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("keys");
@@ -287,10 +279,24 @@ fn secrets_are_logged_where_the_environment_says() {
 
 #[test]
 fn peer_courser_does_every_mode_of_the_comparison() {
+    every_mode("direct");
+}
+
+#[test]
+fn the_session_face_does_every_mode_of_the_comparison() {
+    every_mode("session");
+}
+
+#[test]
+fn the_tokio_face_does_every_mode_of_the_comparison() {
+    every_mode("tokio");
+}
+
+fn every_mode(api: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = identity(dir.path(), (2020, 1, 1), (2090, 1, 1));
     let addr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let args = ["server", "--listen", &addr, "--cert", text(&cert), "--key", text(&key)];
+    let args = ["server", "--listen", &addr, "--cert", text(&cert), "--key", text(&key), "--api", api];
     let mut child = command(PEER, &args).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -306,7 +312,7 @@ fn peer_courser_does_every_mode_of_the_comparison() {
         (&["--mode", "idle-connections", "--count", "20", "--hold-ms", "1", "--server-pid", &pid], "count", 20),
         (&["--mode", "multi", "--conns", "8", "--streams", "4", "--bytes", "4M"], "bytes", 4 << 20),
     ] {
-        let out = command(PEER, &[&["client", "--connect", &addr], args].concat()).output().unwrap();
+        let out = command(PEER, &[&["client", "--connect", &addr, "--api", api], args].concat()).output().unwrap();
         let v = object(&out);
         assert_eq!((&v["peer"], &v[key]), (&Value::from("courser"), &Value::from(is)), "{args:?}: {v}");
         assert!(v["seconds"].as_f64().unwrap() > 0.0 && v["peak_rss_kb"].is_number());
@@ -317,8 +323,52 @@ fn peer_courser_does_every_mode_of_the_comparison() {
     said.read_line(&mut line).unwrap();
     let v: Value = serde_json::from_str(&line).unwrap();
     assert!(v["user_s"].is_number() && v["sys_s"].is_number() && v["peak_rss_kb"].is_number());
-    let out = command(PEER, &["client", "--connect", &addr, "--timeout", "1"]).output().unwrap();
+    let out = command(PEER, &["client", "--connect", &addr, "--timeout", "1", "--api", api]).output().unwrap();
     assert_ne!(out.status.code(), Some(0));
     let v: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(v["error"].as_str().is_some_and(|e| e.contains("nobody answered")), "{v}");
+}
+
+#[test]
+fn every_face_serves_every_other_and_checks_every_byte() {
+    for (server, client) in [("session", "tokio"), ("tokio", "session"), ("direct", "session"), ("tokio", "direct")] {
+        let s = Server::perf(&["--api", server, "--verify"]);
+        for more in [
+            &["--mode", "download", "--streams", "3", "--bytes", "3M"][..],
+            &["--mode", "upload", "--streams", "3", "--bytes", "3M"],
+            &["--mode", "requests", "--count", "50", "--concurrency", "5", "--response-bytes", "30K"],
+        ] {
+            let args = ["perf", "client", &s.addr, "--insecure", "--verify", "--json", "--api", client];
+            let v = object(&courser(&[&args[..], more].concat()));
+            assert_eq!(v["verified"], true, "{client} to {server}: {v}");
+            assert!(v["bytes"].as_u64().unwrap() >= 50 * 30 * 1024, "{client} to {server}: {v}");
+        }
+        // An end that does not make the pattern is found out.
+        let args = ["perf", "client", &s.addr, "--insecure", "--mode", "upload", "--bytes", "1M", "--api", client];
+        assert_fails(&courser(&args), 1, &["differ"]);
+        assert_eq!(s.end().0, Some(0));
+    }
+}
+
+#[test]
+fn clients_of_every_face_tell_that_connections_they_hold_were_closed() {
+    for api in ["session", "tokio"] {
+        let server = Server::perf(&["--api", api]);
+        let args = ["perf", "client", &server.addr, "--insecure", "--mode", "idle-connections", "--count", "3"];
+        let client = command(COURSER, &[&args[..], &["--hold", "60s", "--api", api]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Long enough for handshakes; a client that is still connecting is told in the same way.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(server.end().0, Some(0));
+        assert_fails(&client.wait_with_output().unwrap(), 6, &["closed"]);
+        let quiet = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let args = ["perf", "client", &quiet, "--insecure", "--timeout", "300ms", "--api", api];
+        assert_eq!(courser(&args).status.code(), Some(4));
+        let args =
+            ["perf", "client", &quiet, "--insecure", "--timeout", "300ms", "--socket-buffer", "1M", "--api", api];
+        assert_fails(&courser(&args), 4, &["--api direct"]);
+    }
 }

@@ -141,6 +141,17 @@ impl Feed {
         Ok(())
     }
 
+    /// The next piece, for whoever writes it by itself; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Feed::pump`].
+    pub fn piece(&mut self) -> Outcome<Option<Bytes>> {
+        if self.block.is_empty() && self.made < self.len {
+            self.make(self.len - self.made)?;
+        }
+        Ok(Some(std::mem::take(&mut self.block)).filter(|b| !b.is_empty()))
+    }
+
     /// Makes the next block, at most `room` bytes.
     fn make(&mut self, room: u64) -> Outcome {
         let cap = |most: usize| usize::try_from(room).unwrap_or(most).min(most);
@@ -274,7 +285,10 @@ impl Sink {
     }
 
     /// The end of the stream.
-    fn end(&mut self, id: StreamId) -> Outcome {
+    ///
+    /// # Errors
+    /// The length is wrong.
+    pub fn end(&mut self, id: StreamId) -> Outcome {
         if self.expected.is_some_and(|n| n != self.got) {
             return Err(self.wrong_length(id));
         }

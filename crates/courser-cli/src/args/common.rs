@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use courser_core::config::Congestion;
 
 use super::units;
-use crate::failure::Failure;
 use crate::tuning::{Cipher, Tuning};
 
 /// Flags of every command.
@@ -59,15 +58,6 @@ pub enum Api {
     Session,
     /// Futures on a Tokio runtime.
     Tokio,
-}
-
-impl Api {
-    /// Why a face cannot be used.
-    #[must_use]
-    pub fn missing(self) -> Failure {
-        let name = self.to_possible_value().map(|p| p.get_name().to_owned()).unwrap_or_default();
-        Failure::Usage(format!("--api {name} is not available in this build: use --api direct"))
-    }
 }
 
 /// Congestion controllers by name.

@@ -35,7 +35,7 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
     let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
     let workers = setup::servers(&service, args.threads)?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
-    super::announce(ui, &workers, &identity);
+    super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
     serve::serve_all(workers, &stop, || EchoServer::new(Counter::default()), &serve::warner(ui))
 }
 

@@ -9,8 +9,7 @@ pub mod man;
 pub mod perf;
 pub mod ping;
 
-use courser::worker::Worker;
-use courser_core::engine::Engine;
+use std::net::SocketAddr;
 
 use crate::args::Command;
 use crate::args::common::TransportArgs;
@@ -46,9 +45,9 @@ fn tuning(args: &TransportArgs, ui: &Ui) -> Tuning {
 }
 
 /// What a server says once clients can come.
-fn announce(ui: &Ui, workers: &[Worker<Engine>], identity: &Identity) {
-    if let Some(worker) = workers.first() {
-        ui.note(format_args!("listening on {}", worker.socket().local_addr()));
+fn announce(ui: &Ui, addr: Option<SocketAddr>, identity: &Identity) {
+    if let Some(addr) = addr {
+        ui.note(format_args!("listening on {addr}"));
     }
     if let Some(print) = identity.fingerprint().filter(|_| identity.is_throwaway()) {
         ui.note(format_args!("throw-away certificate, SHA-256 {print}; clients need --insecure"));

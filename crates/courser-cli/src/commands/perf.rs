@@ -8,6 +8,7 @@ use crate::apps::perf_server::{Content, PerfServer};
 use crate::args::address;
 use crate::args::common::Api;
 use crate::args::perf::{PerfArgs, PerfClientArgs, PerfEnd, PerfServerArgs};
+use crate::faces::{self, Host};
 use crate::failure::Outcome;
 use crate::identity::Identity;
 use crate::link::drive::Dial;
@@ -16,6 +17,7 @@ use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::link::{Peer, perf};
 use crate::output::Ui;
 use crate::perf_proto;
+use crate::tuning::Tuning;
 
 /// Runs it.
 ///
@@ -32,26 +34,34 @@ fn content(verify: bool) -> Content {
     if verify { Content::Pattern } else { Content::Fill }
 }
 
-fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
-    if args.api != Api::Direct {
-        return Err(args.api.missing());
+/// Tells what a face does not let its user choose.
+fn unfollowed(tuning: &Tuning, ui: &Ui) {
+    if let Some(warning) = faces::unfollowed(tuning) {
+        ui.warn(warning);
     }
+}
+
+fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let tuning = super::tuning(&args.transport, ui);
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let listen = address::listen(&args.listen)?;
-    let workers = setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never }, 1)?;
+    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+    if args.api != Api::Direct {
+        unfollowed(&tuning, ui);
+        let ready = |addr| super::announce(ui, Some(addr), &identity);
+        let host = Host { service, content: content(args.verify), ready: &ready, warn: &|e| ui.warn(e) };
+        return faces::serve(args.api, &host);
+    }
+    let workers = setup::servers(&service, 1)?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
-    super::announce(ui, &workers, &identity);
+    super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
     let content = content(args.verify);
     let make = move || PerfServer::new(content.clone(), Counter::default());
     serve::serve_all(workers, &stop, make, &serve::warner(ui))
 }
 
 fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
-    if args.api != Api::Direct {
-        return Err(args.api.missing());
-    }
     let mut tuning = super::tuning(&args.transport, ui);
     tuning.patience(args.timeout);
     let target = address::target(&args.server)?;
@@ -59,9 +69,14 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
-    let mut worker = setup::client(&addrs, &tuning)?;
     let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
-    let result = perf::run(&mut worker, &dial, &args.job(), &content(args.verify))?;
+    let (job, content) = (args.job(), content(args.verify));
+    let result = if args.api == Api::Direct {
+        perf::run(&mut setup::client(&addrs, &tuning)?, &dial, &job, &content)?
+    } else {
+        unfollowed(&tuning, ui);
+        faces::call(args.api, &dial, &job, &content)?
+    };
     ui.say(result.summary(ui.out));
     ui.object(&result.object());
     Ok(())

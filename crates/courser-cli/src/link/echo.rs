@@ -99,8 +99,8 @@ pub fn run(mut workers: Vec<Worker<Engine>>, dial: &Dial<'_>, job: &EchoJob) -> 
             let own = (n..job.connections).step_by(usize::try_from(threads).unwrap_or(1));
             let up = (n == 0).then_some(key);
             running.push(scope.spawn(move || {
-                let outcome = Part::begin(&mut worker, dial, addr, job, own, up, received, shared)
-                    .and_then(|mut part| part.run(&mut worker));
+                let mut part = Part::new(dial, job, shared, worker.clock().now());
+                let outcome = part.begin(&mut worker, addr, own, up, received).and_then(|()| part.run(&mut worker));
                 if outcome.is_err() {
                     shared.failed.store(true, Ordering::Release);
                     shared.wake();
@@ -147,27 +147,28 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    #[expect(clippy::too_many_arguments, reason = "one call; a structure for it would only repeat the fields")]
+    fn new(dial: &'a Dial<'a>, job: &'a EchoJob, shared: &'a Shared, now: Instant) -> Self {
+        Self { dial, job, shared, apps: Table::default(), up: 0, phase: CONNECT, arrived: false, phase_began: now }
+    }
+
+    /// Begins connections to `addr` with the numbers `own`; `up` is the first of them when it is there already.
     fn begin(
+        &mut self,
         worker: &mut Worker<Engine>,
-        dial: &'a Dial<'a>,
         addr: SocketAddr,
-        job: &'a EchoJob,
         own: impl Iterator<Item = u64>,
         mut up: Option<ConnKey>,
         received: &Counter,
-        shared: &'a Shared,
-    ) -> Outcome<Self> {
-        let (mut apps, ready) = (Table::default(), usize::from(up.is_some()));
-        let now = worker.clock().now();
+    ) -> Outcome {
+        self.up = usize::from(up.is_some());
         for index in own {
             let key = match up.take() {
                 Some(key) => key,
-                None => dial.connect(worker.machine(), now, addr)?,
+                None => self.dial.connect(worker.machine(), self.phase_began, addr)?,
             };
-            apps.insert(key, EchoClient::new(index, job.streams, job.bytes, received.clone()));
+            self.apps.insert(key, EchoClient::new(index, self.job.streams, self.job.bytes, received.clone()));
         }
-        Ok(Self { dial, job, shared, apps, up: ready, phase: CONNECT, arrived: false, phase_began: now })
+        Ok(())
     }
 
     fn run(&mut self, worker: &mut Worker<Engine>) -> Outcome {

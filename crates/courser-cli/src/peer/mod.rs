@@ -4,6 +4,7 @@
 
 pub mod opts;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::Path;
 
@@ -12,7 +13,8 @@ use courser_core::engine::RetryPolicy;
 use crate::apps::body::Counter;
 use crate::apps::perf_server::{Content, PerfServer};
 use crate::args::common::Api;
-use crate::failure::Outcome;
+use crate::faces::{self, Host};
+use crate::failure::{Failure, Outcome};
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::link::drive::Dial;
@@ -43,13 +45,13 @@ pub fn main_with(args: impl IntoIterator<Item = String>) -> u8 {
 }
 
 fn run(opts: &Opts) -> u8 {
-    if let Some(warning) = opts.warning {
+    let unfollowed = faces::unfollowed(&opts.tuning).filter(|_| opts.api != Api::Direct);
+    for warning in opts.warning.into_iter().chain(unfollowed) {
         eprintln!("warning: {warning}");
     }
-    let outcome = match (&opts.end, opts.api) {
-        (_, Api::Session | Api::Tokio) => Err(opts.api.missing()),
-        (End::Server { cert, key }, Api::Direct) => server(opts, cert, key),
-        (End::Client(job), Api::Direct) => client(opts, job).map(|r| say(&r.peer_line(NAME))),
+    let outcome = match &opts.end {
+        End::Server { cert, key } => server(opts, cert, key),
+        End::Client(job) => client(opts, job).map(|r| say(&r.peer_line(NAME))),
     };
     let Err(failure) = outcome else { return 0 };
     eprintln!("error: {failure}");
@@ -73,6 +75,9 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
     let identity = Identity::from_files(cert, key)?;
     let tls = setup::tls_server(&identity, &tls()?, &opts.tuning)?;
     let service = Service { listen: opts.addr, tls: &tls, tuning: &opts.tuning, retry: RetryPolicy::Never };
+    if opts.api != Api::Direct {
+        return face_server(opts, service);
+    }
     let workers = setup::servers(&service, 1)?;
     let stop = Stop::on_signals(workers.iter().map(courser::worker::Worker::waker).collect())?;
     let meter = Meter::start();
@@ -87,14 +92,29 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
     outcome
 }
 
+/// The same behind one of the other faces.
+fn face_server(opts: &Opts, service: Service<'_>) -> Outcome {
+    let meter = Cell::new(Meter::start());
+    let ready = |_| {
+        meter.set(Meter::start());
+        say("ready");
+    };
+    let warn = |e: &Failure| eprintln!("warning: {e}");
+    let outcome = faces::serve(opts.api, &Host { service, content: Content::Fill, ready: &ready, warn: &warn });
+    say(&opts::server_line(&meter.get().stop().1));
+    outcome
+}
+
 fn client(opts: &Opts, job: &Job) -> Outcome<PerfResult> {
     let mut tuning = opts.tuning.clone();
     tuning.patience(job.timeout);
     let tls = setup::tls_client(&Trust::Anybody, &tls()?, &tuning)?;
     let peer = Peer { name: opts.addr.to_string(), patience: tuning.settings.handshake_timeout };
     let addrs = [opts.addr];
-    let mut worker = setup::client(&addrs, &tuning)?;
     let settings = &tuning.settings;
     let dial = Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, peer: &peer };
-    perf::run(&mut worker, &dial, job, &Content::Fill)
+    if opts.api != Api::Direct {
+        return faces::call(opts.api, &dial, job, &Content::Fill);
+    }
+    perf::run(&mut setup::client(&addrs, &tuning)?, &dial, job, &Content::Fill)
 }
