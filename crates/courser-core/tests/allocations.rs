@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 use courser_core::config::Settings;
-use courser_core::engine::Event;
+use courser_core::engine::{Engine, Event, Train};
 use courser_core::ids::{ConnKey, Dir, StreamId};
 use courser_core::observe::{self, Interest, Kind, Observer};
-use courser_core::protect::null::NullTlsServer;
+use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use courser_core::stream::Read;
 use courser_core::time::Instant;
 use courser_testing::alloc::{Counting, Counts, count};
-use courser_testing::duo::{Duo, null_client, null_server};
+use courser_testing::duo::{Duo, SERVER, null_client, null_server};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -198,4 +198,94 @@ fn acknowledged_losses_and_reordering_take_no_memory() {
     });
     assert!(datagrams > 500 && bytes > 1 << 19, "{datagrams} datagrams, {bytes} bytes");
     assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn nothing_ready_means_nothing_done_and_nothing_allocated() {
+    // LS-PROC-01
+    let mut bench = Bench::new(&settings());
+    for _ in 0..50 {
+        bench.duo.round();
+        bench.drop_events();
+    }
+    let (now, engine) = (bench.duo.now, &mut bench.duo.client);
+    assert!(engine.deadline().is_some_and(|at| at > now), "an idle connection has its timers");
+    let mut train = Train::new();
+    let before = engine.stats();
+    let (built, counts) = count(|| {
+        for _ in 0..1000 {
+            engine.process(now);
+            if engine.fill(now, &mut train).is_some() {
+                return true;
+            }
+        }
+        engine.poll_event().is_some()
+    });
+    assert!(!built);
+    assert_eq!(counts, Counts::default());
+    assert_eq!(engine.stats(), before, "no tick, no train");
+}
+
+#[test]
+fn ten_thousand_engines_come_and_go_and_memory_stays_flat() {
+    // LS-ENG-02
+    let settings = settings();
+    let ((), counts) = count(|| {
+        for seed in 0..5000 {
+            drop(Engine::new(null_client(seed)));
+            drop(Engine::new(null_server(seed, NullTlsServer::default(), &settings)));
+        }
+    });
+    assert!(counts.calls > 10_000, "{counts:?}");
+    assert_eq!(counts.live, 0);
+}
+
+/// An engine with that many connections whose first flights are under way.
+fn with_connections(n: usize) -> (Engine, Vec<ConnKey>) {
+    let mut engine = Engine::new(null_client(1));
+    let (settings, tls, now) = (Settings::default(), NullTlsClient::default(), Instant::from_micros(1_000_000));
+    let mut train = Train::new();
+    let keys = (0..n).map(|_| engine.connect(now, SERVER, "localhost", &tls, &settings).unwrap()).collect();
+    engine.process(now);
+    while let Some(meta) = engine.fill(now, &mut train) {
+        engine.sent(now, &meta, courser_core::engine::SendOutcome::Sent);
+    }
+    (engine, keys)
+}
+
+#[test]
+fn an_engine_that_is_dropped_takes_ten_thousand_connections_along() {
+    // LS-ENG-01
+    let ((), counts) = count(|| {
+        let (engine, keys) = with_connections(10_000);
+        assert_eq!((engine.connections(), keys.len()), (10_000, 10_000));
+    });
+    assert!(counts.calls > 100_000, "{counts:?}");
+    assert_eq!(counts.live, 0);
+}
+
+#[test]
+fn ten_thousand_connections_that_close_leave_nothing() {
+    // NGX-BUF-24
+    let ((), counts) = count(|| {
+        let (mut engine, keys) = with_connections(10_000);
+        let mut now = Instant::from_micros(2_000_000);
+        for key in keys {
+            engine.close(now, key, 3, b"enough").unwrap();
+        }
+        let mut train = Train::new();
+        let held = engine.pool_stats().in_use;
+        for _ in 0..100 {
+            engine.process(now);
+            while let Some(meta) = engine.fill(now, &mut train) {
+                engine.sent(now, &meta, courser_core::engine::SendOutcome::Sent);
+            }
+            while engine.poll_event().is_some() {}
+            let Some(at) = engine.deadline() else { break };
+            now = now.max(at);
+        }
+        assert_eq!((engine.connections(), engine.route_count()), (0, 0));
+        assert!(held > 0 && engine.pool_stats().in_use == 0);
+    });
+    assert_eq!(counts.live, 0);
 }

@@ -43,3 +43,14 @@ fn digests_are_those_of_rfc_1321_and_survive_the_way() {
     let (digests, _) = md5::transfer(4 << 20, 3).unwrap();
     assert_eq!(digests.len(), 3);
 }
+
+/// LS-GEN-08 at full size; without optimisation it takes minutes, so it runs when it is asked for.
+#[test]
+#[ignore = "moves 1 GiB through each example: cargo test --release -p courser --test examples -- --ignored"]
+fn a_gibibyte_goes_through_the_echo_and_the_digest() {
+    let message: Vec<u8> = (0..1u32 << 30).map(|i| (i ^ i >> 8) as u8).collect();
+    assert!(echo_blocking::echo(&message).unwrap() == message);
+    drop(message);
+    let (digests, _) = md5::transfer(1 << 30, 1).unwrap();
+    assert_eq!(digests.len(), 1);
+}

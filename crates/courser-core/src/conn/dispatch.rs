@@ -322,3 +322,7 @@ impl Connection {
         self.path.congestion.on_discarded(freed.bytes[0]);
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

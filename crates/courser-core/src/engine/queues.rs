@@ -187,6 +187,35 @@ mod tests {
         assert_eq!((h.pop_due(t(49)), h.pop_due(t(50)), h.first()), (None, Some(7), None));
     }
 
+    #[test]
+    fn ten_thousand_connections_cost_few_reallocations_and_busy_ones_none() {
+        // LS-LIFE-17: room grows by doubling, and is never given back while deadlines come and go.
+        let (mut heap, mut fifo) = (DeadlineHeap::default(), Fifo::default());
+        let room = |h: &DeadlineHeap, f: &Fifo| {
+            [h.heap.capacity(), h.positions.capacity(), f.queue.capacity(), f.queued.capacity()]
+        };
+        let mut changes = 0;
+        for index in 0..10_000 {
+            let before = room(&heap, &fifo);
+            heap.set(index, t(u64::from(index) * 7919 % 10_007));
+            fifo.push(index);
+            changes += before.iter().zip(room(&heap, &fifo)).filter(|(b, a)| **b != *a).count();
+        }
+        assert!(changes <= 4 * 14, "{changes} reallocations");
+        let grown = room(&heap, &fifo);
+        for round in 0..3 {
+            while let Some(index) = fifo.pop() {
+                heap.remove(index);
+                assert_eq!(room(&heap, &fifo), grown);
+            }
+            (0..10_000).for_each(|index| {
+                heap.set(index, t(round * 1000 + u64::from(index)));
+                fifo.push(index);
+            });
+            assert_eq!(room(&heap, &fifo), grown, "queueing again takes no memory");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]

@@ -172,3 +172,37 @@ impl Engine {
         Some(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::engine::{EngineConfig, ServerConfig};
+    use crate::protect::null::{NullKeys, NullRandom, NullTlsServer};
+
+    fn engine(server: bool) -> Engine {
+        let mut config = EngineConfig::new(Box::new(NullKeys), Box::new(NullRandom::new(1)));
+        config.server = server.then(|| ServerConfig::new(Box::new(NullTlsServer::default()), Settings::default()));
+        Engine::new(config)
+    }
+
+    #[test]
+    fn a_clients_engine_has_no_queue_of_replies_and_answers_no_stranger() {
+        // LS-ENG-16
+        let now = Instant::from_micros(1_000_000);
+        let mut unknown = vec![0; 1200];
+        unknown[..14].copy_from_slice(&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let stray = [&[0x40][..], &[9; 60]].concat();
+        for server in [false, true] {
+            let mut engine = engine(server);
+            let remote = "10.0.0.1:1000".parse().unwrap();
+            for mut datagram in [unknown.clone(), stray.clone()] {
+                let meta = Meta { local: None, remote, ecn: Ecn::NotEct, stride: datagram.len() };
+                engine.receive(now, &meta, &mut datagram);
+            }
+            assert_eq!(engine.replies.is_empty(), !server, "a server has something to say");
+            assert_eq!(engine.replies.waiting.capacity() > 0, server, "a client's engine allocates no queue");
+            assert_eq!(engine.fill(now, &mut Train::new()).is_some(), server);
+        }
+    }
+}

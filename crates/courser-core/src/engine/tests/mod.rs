@@ -2,4 +2,5 @@
 
 mod basics;
 mod pair;
+mod promises;
 mod rows;
