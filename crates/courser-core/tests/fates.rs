@@ -1,11 +1,12 @@
 //! What leaves again after a loss and what does not, seen on the wire by a peer that acknowledges nothing.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use courser_core::engine::Event;
+use courser_core::engine::{ConnStats, Event};
 use courser_core::error::CloseReason;
 use courser_core::ids::{Cid, Dir, Level, ResetToken, Side};
 use courser_core::spans::FrameKind;
-use courser_core::wire::frame::{Extensions, Frame, frames};
+use courser_core::wire::Writer;
+use courser_core::wire::frame::{Extensions, Frame, frames, write_ack};
 use courser_testing::rig::{Plan, Rig, Seen, Stage, encode, packets};
 
 /// Kinds of the frames that were sent, apart from PADDING, which makes the smallest packets long enough to be sealed.
@@ -109,6 +110,50 @@ fn the_next_packet_after_a_retirement_goes_to_the_new_connection_id() {
     let after = rig.inject(Level::OneRtt, &encode(&[frame]));
     assert!(kinds(&after).contains(&FrameKind::Stream));
     assert!(after.datagrams.iter().all(|d| d[1..9] == *new.as_slice()), "every packet from now on");
+}
+
+#[test]
+fn an_older_acknowledgement_that_comes_late_changes_nothing() {
+    // LS-GQ-05
+    let mut rig = quiet();
+    let id = rig.victim.open_stream(rig.key, Dir::Uni).unwrap().unwrap();
+    let mut old = [0; 200];
+    let mut w = Writer::new(&mut old);
+    write_ack(&mut w, rig.sent.iter().rev().copied(), 0, None, 200).unwrap();
+    let old_len = w.len();
+    rig.victim.write(rig.key, id, &[7; 3000]).unwrap();
+    rig.collect();
+    rig.acknowledge();
+    rig.collect();
+    let before = rig.victim.conn_stats(rig.key).unwrap();
+    rig.now += core::time::Duration::from_millis(3);
+    let seen = rig.inject(Level::OneRtt, &old[..old_len]);
+    let after = rig.victim.conn_stats(rig.key).unwrap();
+    assert_eq!((seen.datagrams.len(), after.ack_frames), (0, before.ack_frames + 1));
+    let state = |s: &ConnStats| (s.rtt, s.congestion_window, s.bytes_in_flight, s.lost_packets, s.congestion_events);
+    assert_eq!(state(&after), state(&before));
+}
+
+#[test]
+fn only_packets_that_can_be_opened_keep_a_connection_alive() {
+    // LS-GQ-20: ends at the idle timeout after the last authentic packet, whatever else arrives.
+    for authentic in [false, true] {
+        let mut rig = quiet();
+        for second in 0..40u64 {
+            rig.pass(core::time::Duration::from_secs(1));
+            if rig.victim.conn_stats(rig.key).is_err() {
+                break;
+            }
+            let mut packet = rig.forge(Level::OneRtt, &encode(&[Frame::Ping]));
+            if !authentic {
+                let last = packet.len() - 1 - second as usize % 8;
+                packet[last] ^= 1;
+            }
+            rig.deliver(&mut packet);
+        }
+        let idle = rig.events.contains(&Event::Closed(CloseReason::IdleTimeout));
+        assert_eq!(idle, !authentic, "{:?}", rig.events);
+    }
 }
 
 #[test]

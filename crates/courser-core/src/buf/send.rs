@@ -304,5 +304,7 @@ mod tests {
         assert!(pool.stats().in_use_bytes <= before / 2 + 65_536);
         b.release_to(1 << 20, &mut pool);
         assert_eq!(pool.in_use(), 0);
+        // NGX-BUF-05: the free list has them all.
+        assert_eq!(pool.stats().free_bytes, before);
     }
 }

@@ -59,6 +59,10 @@ impl Owners<'_> {
                 self.streams.on_frame_fate(kind, fate);
             }
         }
+        // A lost probe of the path's datagram size is an answer, not a loss.
+        if settled.packet.mtu_probe {
+            return;
+        }
         match (fate, settled.spurious) {
             (Fate::Lost, _) => {
                 self.stats.lost_packets += 1;

@@ -22,7 +22,7 @@ pub struct ConnStats {
     pub sent: Traffic,
     /// Received.
     pub received: Traffic,
-    /// Packets that were declared lost.
+    /// Packets that were declared lost, apart from probes of the path's datagram size.
     pub lost_packets: u64,
     /// Bytes of packets that were declared lost.
     pub lost_bytes: u64,

@@ -232,6 +232,21 @@ fn a_full_queue_below_the_socket_is_tried_again_after_a_pause() {
 }
 
 #[test]
+fn a_turn_ends_with_the_train_in_which_its_time_was_used_up() {
+    // LS-PROC-16
+    let mut w = worker(TurnLimits { budget: Duration::ZERO, ..TurnLimits::default() });
+    let to = worker(TurnLimits::default()).socket().local_addr();
+    for i in 0..5u8 {
+        w.machine().out.push_back((to, 100, vec![i; 100]));
+    }
+    for sent in 1..=5 {
+        let turn = w.turn().unwrap();
+        assert_eq!(w.machine().outcomes.len(), sent);
+        assert!(sent == 5 || turn.deadline.is_some_and(|d| d <= w.clock().now()), "the rest waits for no event");
+    }
+}
+
+#[test]
 fn a_turn_is_bounded_both_ways() {
     let limits = TurnLimits { datagrams: 4, receive_calls: 2, slots: 2, ..TurnLimits::default() };
     let mut w = worker(limits);

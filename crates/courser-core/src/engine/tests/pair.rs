@@ -58,6 +58,8 @@ pub(super) struct Pair {
     pub(super) server: Engine,
     pub(super) now: Instant,
     pub(super) delay: Duration,
+    /// Larger datagrams are refused by the sender's own interface.
+    pub(super) link_mtu: usize,
     wire: VecDeque<(Instant, Way, Vec<u8>)>,
     pub(super) sent: [usize; 2],
     pub(super) bytes: [usize; 2],
@@ -89,6 +91,7 @@ impl Pair {
             server: Engine::new(server),
             now: Instant::from_micros(1_000_000),
             delay: Duration::from_millis(10),
+            link_mtu: usize::MAX,
             wire: VecDeque::new(),
             sent: [0; 2],
             bytes: [0; 2],
@@ -115,6 +118,10 @@ impl Pair {
         engine.process(self.now);
         while let Some(meta) = engine.fill(self.now, &mut self.train) {
             assert_eq!(meta.len, self.train.len());
+            if meta.segment > self.link_mtu {
+                engine.sent(self.now, &meta, SendOutcome::TooBig);
+                continue;
+            }
             let count = self.train.bytes().chunks(meta.segment).count();
             for (at, datagram) in self.train.bytes().chunks(meta.segment).enumerate() {
                 assert!(at + 1 == count || datagram.len() == meta.segment);

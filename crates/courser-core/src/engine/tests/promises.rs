@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pair::{CLIENT, Pair, SERVER, Watcher, Way, config};
 use crate::config::Settings;
 use crate::engine::{Engine, Event, Kind as Entry, Meta, SendOutcome, Train};
+use crate::error::ApiMisuse;
 use crate::ids::{ConnKey, Dir, Ecn, Level, Version};
 use crate::observe::{self, Interest, Kind, Observer};
 use crate::protect::null::{NullTlsClient, NullTlsServer};
@@ -117,11 +118,10 @@ fn levels_of_a_datagram_ascend() {
         found.lock().unwrap().push(levels(datagram));
         true
     });
-    // Data that waits for its keys, so that the client's second flight has all three levels.
-    let id = pair.client.open_stream(client, Dir::Uni).ok().flatten();
-    if let Some(id) = id {
-        pair.client.write(client, id, b"early").unwrap();
-    }
+    // LS-CONN-04, LS-STRM-09: a stream cannot be had before the peer's limits are known, and asking costs nothing.
+    let held = pair.client.pool_stats().in_use;
+    assert_eq!(pair.client.open_stream(client, Dir::Uni), Err(ApiMisuse::HandshakePending));
+    assert_eq!(pair.client.pool_stats().in_use, held);
     pair.establish();
     let seen = seen.lock().unwrap();
     assert!(seen.iter().all(|l| l.windows(2).all(|w| w[0] < w[1])), "{seen:?}");
@@ -243,6 +243,22 @@ fn a_fast_path_is_ticked_again_in_every_round_trip() {
     // The last acknowledgement may take 25 ms.
     let rounds = took.saturating_sub(Duration::from_millis(25)).as_micros() / 50;
     assert!(rounds < 40 && u128::from(ticks) > rounds, "{ticks} ticks in {took:?}");
+}
+
+#[test]
+fn datagrams_that_the_interface_refuses_are_no_loss_and_stop_nobody() {
+    // LS-PROC-21: the search for larger datagrams meets a link of 1,300 bytes.
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    pair.link_mtu = 1300;
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    let data = vec![4; 400_000];
+    assert!(pair.transfer(client, server, &data) == data);
+    assert!(pair.client.stats().too_big > 0, "there were probes");
+    let stats = pair.client.conn_stats(client).unwrap();
+    assert_eq!((stats.lost_packets, stats.congestion_events, stats.ptos), (0, 0, 0));
+    assert!((1200..=1300).contains(&stats.mtu), "{}", stats.mtu);
 }
 
 /// Remembers which kinds it was told.

@@ -29,6 +29,24 @@ fn request(a: &mut End, b: &mut End) -> StreamId {
 }
 
 #[test]
+fn the_bytes_that_are_held_in_each_direction_are_counted() {
+    // LS-STRM-18
+    let (mut a, mut b) = pair(&Settings::default());
+    let id = a.s.open(Dir::Uni).unwrap();
+    a.write(id, &[7; 3000]);
+    let packet = a.packet(1200, true).unwrap();
+    assert_eq!((a.s.stats().buffered_out, a.s.stats().buffered_in), (3000, 0), "sent bytes are held too");
+    b.deliver(&packet).unwrap();
+    let came = b.s.stats().buffered_in;
+    assert!((1190..1200).contains(&came) && b.s.stats().buffered_out == 0, "{came}");
+    a.fate(&packet, Fate::Acked);
+    assert_eq!(a.s.stats().buffered_out, 3000 - came, "what arrived is freed");
+    b.s.accept(Dir::Uni);
+    b.s.consume(id, 1000, &mut b.pool).unwrap();
+    assert_eq!(b.s.stats().buffered_in, came - 1000);
+}
+
+#[test]
 fn a_hundred_thousand_streams_leave_nothing() {
     let (mut a, mut b) = pair(&Settings::default());
     for i in 0..100_000 {
