@@ -305,3 +305,37 @@ fn an_observer_hears_the_kind_that_it_asked_for_and_nothing_else() {
         assert_eq!(*heard.lock().unwrap(), [kind].into_iter().collect());
     }
 }
+
+/// Notes packets whose shown bytes are not exactly those that were written.
+struct Measure(Arc<Mutex<(u64, Vec<String>)>>);
+
+impl Observer for Measure {
+    fn interest(&self) -> Interest {
+        Interest::NONE.with(Kind::DatagramBuilt)
+    }
+
+    fn on(&mut self, _: Instant, _: ConnKey, event: &observe::Event<'_>) {
+        let observe::Event::DatagramBuilt { level, pn, header, packet_len, payload, .. } = event else { return };
+        let mut seen = self.0.lock().unwrap();
+        seen.0 += 1;
+        if header.len() + payload.len() + crate::crypto::TAG_LEN != *packet_len {
+            seen.1.push(format!("{level:?} {pn}: {} + {} of {packet_len}", header.len(), payload.len()));
+        }
+    }
+}
+
+#[test]
+fn an_observer_is_shown_what_was_written_and_not_the_rest_of_the_buffer() {
+    // NGX-BUF-29
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let seen = Arc::default();
+    let mut watched = config(1, &Watcher::default());
+    watched.observer = Some(Box::new(Measure(Arc::clone(&seen))));
+    pair.client = Engine::new(watched);
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    pair.transfer(client, server, &[1; 50_000]);
+    let seen = seen.lock().unwrap();
+    assert!(seen.0 > 40 && seen.1.is_empty(), "{seen:?}");
+}
