@@ -2,6 +2,8 @@
 //!
 //! The gates stand in the order of their cost; each has a counter, and nothing is allocated for a packet that is refused.
 
+use core::time::Duration;
+
 use super::replies::Reply;
 use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
 use crate::cid::OWN_CID_LEN;
@@ -15,6 +17,9 @@ use crate::wire::header::{self, Header, Long};
 
 /// The smallest datagram that may begin a connection.
 const FIRST_DATAGRAM_MIN: usize = 1200;
+/// An application decides over a new connection within this time, or it is as if it had ignored it: the client has given up
+/// by then.
+const DECISION_TIME: Duration = Duration::from_secs(10);
 /// The shortest connection ID that a client may choose for the server.
 const CHOSEN_CID_MIN: usize = 8;
 
@@ -140,9 +145,10 @@ impl Engine {
     fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) {
         held.keep(meta, datagram);
         let dcid = held.dcid;
-        if let Some(key) =
-            self.table.insert(Entry { kind: Kind::Held(Box::new(held)), deadline: None, handshaking: true })
-        {
+        let deadline = self.received_at + DECISION_TIME;
+        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: Some(deadline), handshaking: true };
+        if let Some(key) = self.table.insert(entry) {
+            self.deadlines.set(key.index, deadline);
             self.routes.add_chosen(dcid, key);
             self.handshakes += 1;
             self.incoming.push_back(key);
@@ -276,11 +282,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives up a connection over which nobody decided in time; true when this was one.
+    pub(super) fn give_up_held(&mut self, now: Instant, key: ConnKey) -> bool {
+        let late = self.table.get(key).is_some_and(|e| matches!(e.kind, Kind::Held(_)) && e.deadline <= Some(now));
+        late && self.take_held(key).is_some()
+    }
+
     fn take_held(&mut self, key: ConnKey) -> Option<Box<Held>> {
         if !matches!(self.table.get(key)?.kind, Kind::Held(_)) {
             return None;
         }
         let Kind::Held(held) = self.table.remove(key)?.kind else { return None };
+        self.deadlines.remove(key.index);
         self.routes.remove(&held.dcid, key);
         self.handshakes = self.handshakes.saturating_sub(1);
         Some(held)

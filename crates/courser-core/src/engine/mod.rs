@@ -249,6 +249,10 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Instant, index: u32) {
+        let Some((key, _)) = self.table.at(index) else { return };
+        if self.give_up_held(now, key) {
+            return;
+        }
         let Some((key, entry)) = self.table.at(index) else { return };
         let Kind::Live(conn) = &mut entry.kind else { return };
         let tick = conn.tick(&mut self.env, now);

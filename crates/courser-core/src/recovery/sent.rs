@@ -296,6 +296,7 @@ impl SentHistory {
         self.skipped = Some(self.next_pn());
         self.ring.push_back(Entry::ABSENT);
         self.trim();
+        self.evict();
     }
 
     /// The newest number that was left out.

@@ -113,3 +113,18 @@ fn the_application_is_asked_once_however_many_datagrams_a_client_hello_has() {
     assert_eq!(asked, [false, true]);
     assert_eq!(pair.server.handshakes(), 0);
 }
+
+#[test]
+fn a_connection_that_nobody_decides_over_is_given_up() {
+    let settings = Settings::default();
+    let mut pair = Pair::with(NullTlsServer::default(), &settings, |s| s.ask = true);
+    let patient = Settings { handshake_timeout: Duration::from_secs(60), ..settings };
+    pair.connect(&patient);
+    pair.run_for(Duration::from_secs(9));
+    assert_eq!((pair.server.connections(), pair.server.handshakes()), (1, 1));
+    let (key, _) = pair.server.poll_incoming().unwrap();
+    pair.filter = Box::new(|_, _, _| false);
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!((pair.server.connections(), pair.server.handshakes(), pair.server.route_count()), (0, 0, 0));
+    assert!(pair.server.accept(pair.now, key, None).is_err(), "the decision comes too late");
+}
