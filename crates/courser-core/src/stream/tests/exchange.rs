@@ -167,7 +167,8 @@ proptest! {
     fn everything_arrives_byte_for_byte(
         totals in prop::collection::vec((any::<bool>(), 0usize..60_000, 0u8..16), 1..8),
         chaos in prop::collection::vec(any::<u8>(), 20..200),
-        window in 1u64..20_000,
+        // Smaller windows are right but slow: they have a test of their own.
+        window in 100u64..20_000,
         run_len in 1u16..9,
     ) {
         let settings = Settings {
