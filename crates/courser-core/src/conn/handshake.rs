@@ -228,23 +228,10 @@ impl Connection {
     }
 
     /// The connection IDs in the parameters must be those that were seen on the wire.
-    fn check_peer_cids(&self, params: &TransportParams) -> Result<(), PeerViolation> {
+    fn check_peer_cids(&self, told: &TransportParams) -> Result<(), PeerViolation> {
         let Some(handshake) = &self.handshake else { return Ok(()) };
-        let wrong = |reason| Err(PeerViolation::new(TransportCode::TRANSPORT_PARAMETER_ERROR, reason, "rfc9000#7.3"));
-        //= rfc9000#7.3-2
-        //= rfc9000#7.3-3
-        if params.initial_scid != Some(handshake.peer_first_cid) {
-            return wrong("initial_source_connection_id does not match");
-        }
-        if self.side.is_client() {
-            if params.original_dcid != Some(handshake.original_dcid) {
-                return wrong("original_destination_connection_id does not match");
-            }
-            if params.retry_scid != handshake.retry_scid {
-                return wrong("retry_source_connection_id does not match");
-            }
-        }
-        Ok(())
+        let (first, original) = (&handshake.peer_first_cid, &handshake.original_dcid);
+        params::verify_cids(told, self.side.peer(), first, original, handshake.retry_scid.as_ref())
     }
 
     /// A Retry came: the first flight goes out again, to another connection ID and with a token.
