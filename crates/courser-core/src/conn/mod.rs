@@ -7,7 +7,7 @@
 //!
 //! - `receive` and `frames`: a datagram in, packet by packet, frame by frame;
 //! - `handshake`: TLS, transport parameters, keys;
-//! - `transmit`: a train of datagrams out;
+//! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
 //! - `close`: closing and draining;
@@ -19,6 +19,8 @@ mod dispatch;
 mod frames;
 mod handshake;
 mod history;
+mod last_words;
+mod probe;
 mod receive;
 mod setup;
 mod stats;

@@ -8,9 +8,7 @@ use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Ecn, Level, PacketNumber, PathId, Space};
 use crate::observe::{Event as Observed, Kind};
 use crate::packetiser::sizes::Budget;
-use crate::packetiser::{
-    self, AppVoices, Archetype, Close, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices,
-};
+use crate::packetiser::{self, AppVoices, Archetype, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices};
 use crate::protect::SealError;
 use crate::spans::{FrameKind, SentPacket};
 use crate::time::Instant;
@@ -18,42 +16,40 @@ use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
 use crate::wire::{Writer, pn};
 
 /// Levels in the order in which their packets are coalesced.
-const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::OneRtt];
+pub(super) const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::OneRtt];
 /// The smallest datagram that may carry an Initial.
-const INITIAL_DATAGRAM_MIN: usize = 1200;
-/// Datagrams after which the search for a larger size goes on beside stream data.
-const MTU_SEARCH_AFTER: u64 = 24;
+pub(super) const INITIAL_DATAGRAM_MIN: usize = 1200;
 /// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
 const PN_LEN_MIN: usize = 2;
 
 /// What holds for all datagrams of one turn.
 #[derive(Clone, Copy)]
-struct Turn {
-    now: Instant,
-    ect: bool,
+pub(super) struct Turn {
+    pub(super) now: Instant,
+    pub(super) ect: bool,
     /// Bytes that pacing lets go.
-    paced: usize,
+    pub(super) paced: usize,
 }
 
 /// A packet that is built and not sealed.
-struct Built {
-    level: Level,
-    pn: PacketNumber,
+pub(super) struct Built {
+    pub(super) level: Level,
+    pub(super) pn: PacketNumber,
     /// Offset of the packet in the datagram.
-    start: usize,
+    pub(super) start: usize,
     /// From `start`.
-    head: Head,
+    pub(super) head: Head,
     /// Set for long headers.
-    layout: Option<LongLayout>,
+    pub(super) layout: Option<LongLayout>,
     /// Length of header and what was written, without tail and tag.
-    written: usize,
-    draft: Draft,
-    records: Range<usize>,
-    mtu_probe: bool,
+    pub(super) written: usize,
+    pub(super) draft: Draft,
+    pub(super) records: Range<usize>,
+    pub(super) mtu_probe: bool,
 }
 
 impl Built {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.written + self.draft.tail.map_or(0, |t| t.len as usize) + TAG_LEN
     }
 }
@@ -95,7 +91,7 @@ impl Connection {
         (count > 0).then(|| self.train_meta(train, segment, ect))
     }
 
-    fn train_meta(&self, train: &Train, segment: usize, ect: bool) -> TrainMeta {
+    pub(super) fn train_meta(&self, train: &Train, segment: usize, ect: bool) -> TrainMeta {
         let ecn = if ect { Ecn::Ect0 } else { Ecn::NotEct };
         TrainMeta {
             key: Some(self.key),
@@ -268,7 +264,13 @@ impl Connection {
         Some(built)
     }
 
-    fn write_packet(&mut self, env: &mut Env, plan: &Plan<'_>, budget: &Budget, slot: &mut [u8]) -> Option<Built> {
+    pub(super) fn write_packet(
+        &mut self,
+        env: &mut Env,
+        plan: &Plan<'_>,
+        budget: &Budget,
+        slot: &mut [u8],
+    ) -> Option<Built> {
         let start = budget.used;
         let pn = self.recovery.next_pn(plan.level.space());
         let packet = &mut slot[start..];
@@ -292,7 +294,12 @@ impl Connection {
         Some(Built { level: plan.level, pn, start, head, layout, written, draft, records, mtu_probe: false })
     }
 
-    fn write_header(&self, level: Level, pn: PacketNumber, packet: &mut [u8]) -> Option<(Head, Option<LongLayout>)> {
+    pub(super) fn write_header(
+        &self,
+        level: Level,
+        pn: PacketNumber,
+        packet: &mut [u8],
+    ) -> Option<(Head, Option<LongLayout>)> {
         let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
         let dcid = self.remote_cids.active();
         let mut w = Writer::new(packet);
@@ -329,7 +336,7 @@ impl Connection {
     }
 
     /// Seals the packets of a datagram and remembers them. Returns the datagram's length.
-    fn seal_datagram(
+    pub(super) fn seal_datagram(
         &mut self,
         env: &mut Env,
         turn: &Turn,
@@ -451,139 +458,10 @@ impl Connection {
             }
         }
     }
-
-    fn wants_mtu_probe(&self, now: Instant) -> bool {
-        self.may_probe_mtu() && self.path.pmtud.clone().poll(now).is_some()
-    }
-
-    /// A short answer fits the initial window only as long as no probe takes room in it: the search waits for a pause, or
-    /// until the connection turns out to have more to say.
-    fn may_probe_mtu(&self) -> bool {
-        self.confirmed && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER || !self.streams.has_data())
-    }
-
-    /// A datagram of exactly the size that is searched for: PING and PADDING.
-    fn fill_mtu_probe(&mut self, env: &mut Env, turn: &Turn, train: &mut Train) -> Option<usize> {
-        if !self.may_probe_mtu() || self.probes[2] > 0 {
-            return None;
-        }
-        let size = usize::from(self.path.pmtud.poll(turn.now)?.size);
-        if self.path.congestion.room() < size as u64 || turn.paced < size {
-            return None;
-        }
-        env.records.clear();
-        let slot = train.slot(size)?;
-        let pn = self.recovery.next_pn(Space::Data);
-        let (head, _) = self.write_header(Level::OneRtt, pn, slot)?;
-        let written = size - TAG_LEN;
-        slot[head.payload_at] = 0x01;
-        slot[head.payload_at + 1..written].fill(0);
-        let mut draft = Draft::default();
-        draft.frames.insert(FrameKind::Ping);
-        draft.frames.insert(FrameKind::Padding);
-        let built = Built {
-            level: Level::OneRtt,
-            pn,
-            start: 0,
-            head,
-            layout: None,
-            written,
-            draft,
-            records: 0..0,
-            mtu_probe: true,
-        };
-        let len = self.seal_datagram(env, turn, &mut [Some(built), None, None], slot)?;
-        self.path.pmtud.on_probe_sent(u16::try_from(size).unwrap_or(u16::MAX));
-        train.commit(len);
-        Some(len)
-    }
-
-    /// The datagram with CONNECTION_CLOSE, made once and then repeated.
-    fn fill_close(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
-        let Life::Closing { packet, answer, .. } = &mut self.life else { return None };
-        if !core::mem::take(answer) {
-            return None;
-        }
-        if !packet.is_empty() {
-            let kept = core::mem::take(packet);
-            let sent = self.repeat_close(&kept, train);
-            if let Life::Closing { packet, .. } = &mut self.life {
-                *packet = kept;
-            }
-            return sent;
-        }
-        let room = usize::from(self.path.pmtud.current()).min(self.path.amplification.room());
-        let slot = train.slot(room)?;
-        let len = self.build_close(env, now, slot)?;
-        if let Life::Closing { packet, .. } = &mut self.life {
-            *packet = slot[..len].into();
-        }
-        train.commit(len);
-        Some(self.train_meta(train, len, false))
-    }
-
-    fn repeat_close(&mut self, kept: &[u8], train: &mut Train) -> Option<TrainMeta> {
-        if self.path.amplification.room() < kept.len() {
-            return None;
-        }
-        train.slot(kept.len())?.copy_from_slice(kept);
-        train.commit(kept.len());
-        self.path.amplification.on_sent(kept.len());
-        Some(self.train_meta(train, kept.len(), false))
-    }
-
-    fn build_close(&mut self, env: &mut Env, now: Instant, slot: &mut [u8]) -> Option<usize> {
-        let reason = self.close_reason()?.clone();
-        env.records.clear();
-        self.keys.prepare_send(env.keys.as_ref(), now);
-        let mut budget = Budget::new(slot.len());
-        let mut packets = [const { None }; 3];
-        for (place, level) in packets.iter_mut().zip(LEVELS) {
-            //= rfc9000#10.2.3-1
-            if !self.keys.has_send(level) || (self.confirmed && level != Level::OneRtt) {
-                continue;
-            }
-            let close: Close<'_> = Self::close_frame(&reason, level);
-            let plan = Plan {
-                level,
-                archetype: Archetype::AckOnly,
-                now,
-                ack_delay_exponent: 3,
-                must_elicit: false,
-                last: false,
-                close: Some(close),
-            };
-            if let Some(built) = self.write_packet(env, &plan, &budget, slot) {
-                if level == Level::Initial && self.side.is_client() {
-                    budget.datagram_min = INITIAL_DATAGRAM_MIN.min(budget.datagram_max);
-                }
-                budget.add(built.len());
-                *place = Some(built);
-            }
-        }
-        pad_datagram(&mut packets, &budget, slot);
-        self.seal_datagram(env, &Turn { now, ect: false, paced: usize::MAX }, &mut packets, slot)
-    }
-
-    /// Largest room for a DATAGRAM frame in a packet of its own.
-    pub(super) fn datagram_room(&self) -> usize {
-        let header = 1 + self.remote_cids.active().len() + 4;
-        usize::from(self.path.pmtud.current()).saturating_sub(header + TAG_LEN)
-    }
-
-    /// The local network refused a datagram of that size.
-    pub(crate) fn on_too_big(&mut self, now: Instant, size: usize) {
-        let size = u16::try_from(size).unwrap_or(u16::MAX);
-        if size > self.path.pmtud.current() {
-            self.path.pmtud.on_probe_lost(now, size, true);
-        } else if self.path.pmtud.on_lost(now, size, true) {
-            self.apply_mtu(now);
-        }
-    }
 }
 
 /// Pads the last packet so that the datagram reaches its minimum.
-fn pad_datagram(packets: &mut [Option<Built>; 3], budget: &Budget, slot: &mut [u8]) {
+pub(super) fn pad_datagram(packets: &mut [Option<Built>; 3], budget: &Budget, slot: &mut [u8]) {
     let missing = budget.datagram_min.saturating_sub(budget.used);
     if missing == 0 {
         return;
