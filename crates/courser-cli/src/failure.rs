@@ -10,6 +10,7 @@
 //! | 5 | TLS failed |
 //! | 6 | the peer closed, or broke the protocol |
 //! | 7 | something of this machine is missing: a port, a file, memory |
+//! | 130 | interrupted by Ctrl-C or SIGTERM; what was moved until then is told |
 
 use std::fmt;
 use std::io;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use courser_core::error::{ApiMisuse, CloseReason, TransportCode};
+use serde::Serialize;
 
 use crate::pattern::Mismatch;
 use crate::text;
@@ -64,6 +66,8 @@ pub enum Failure {
         /// Of how many.
         of: u64,
     },
+    /// Somebody asked the program to end before the job was done.
+    Interrupted(Moved),
     /// The command line means nothing.
     Usage(String),
     /// Text that should be an address is none.
@@ -209,6 +213,17 @@ pub enum Failure {
     },
 }
 
+/// What a client had moved when it was interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Moved {
+    /// Bytes, in both directions together.
+    pub bytes: u64,
+    /// Streams that had done all they were to do.
+    pub streams: u64,
+    /// Seconds since the client began.
+    pub seconds: f64,
+}
+
 /// The result of everything that can end the command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
@@ -223,6 +238,8 @@ impl Failure {
             | Self::TimeOut { .. }
             | Self::Incomplete { .. } => 1,
             Self::Usage(_) => 2,
+            // What shells use for a program that an interrupt ended.
+            Self::Interrupted(_) => 130,
             Self::BadAddress { .. }
             | Self::NameNotFound { .. }
             | Self::AddressNotHere { .. }
@@ -257,7 +274,7 @@ impl Failure {
             }
             Self::WrongLength { .. } => "see what the other end says about this stream",
             Self::TimeOut { .. } => "give it longer with --timeout, or move less with --bytes",
-            Self::Incomplete { .. } | Self::Usage(_) => return None,
+            Self::Incomplete { .. } | Self::Usage(_) | Self::Interrupted(_) => return None,
             Self::BadAddress { .. } => "write it like quic://host:4433 or, with IPv6, quic://[::1]:4433",
             Self::NameNotFound { .. } => "check the spelling and the name servers, or give the address in digits",
             Self::AddressNotHere { .. } => "listen on 0.0.0.0 or [::], or on an address that `ip address` shows",
@@ -290,6 +307,12 @@ impl Failure {
             Self::Unwritable { .. } => "check the path, the free space, and that this user may write there",
             Self::Local { .. } => "`courser doctor` shows what this machine lacks",
         })
+    }
+
+    /// An interruption with what it interrupted; anything else as it is.
+    #[must_use]
+    pub fn having_moved(self, moved: impl FnOnce() -> Moved) -> Self {
+        if let Self::Interrupted(_) = self { Self::Interrupted(moved()) } else { self }
     }
 
     /// From an attempt to bind a socket.
@@ -387,6 +410,13 @@ impl fmt::Display for Failure {
             Self::PeerFoundDifference => f.write_str("the other end received bytes that differ from those sent"),
             Self::TimeOut { after } => write!(f, "not done after {}", text::time(*after)),
             Self::Incomplete { failed, of } => write!(f, "{failed} of {of} failed"),
+            Self::Interrupted(m) => write!(
+                f,
+                "interrupted after {}; until then {} were moved and {} done",
+                text::time(Duration::from_secs_f64(m.seconds.max(0.0))),
+                text::size(m.bytes),
+                text::count(m.streams, "stream")
+            ),
             Self::Usage(what) => f.write_str(what),
             Self::BadAddress { text, why } => write!(f, "`{}` is no address: {why}", text::harmless(text.as_bytes())),
             Self::NameNotFound { host, why } => {
@@ -554,5 +584,13 @@ mod tests {
         assert_told(&of(CloseReason::Internal("no room")), 7, &["no room"]);
         assert_told(&Failure::misuse(ApiMisuse::UnknownStream), 7, &["no such stream"]);
         assert_eq!(Failure::Usage("--x needs a value".into()).code(), 2);
+    }
+
+    #[test]
+    fn an_interruption_tells_what_was_moved() {
+        let moved = Moved { bytes: 3 << 20, streams: 1, seconds: 2.5 };
+        let f = Failure::Interrupted(Moved::default()).having_moved(|| moved);
+        assert_told(&f, 130, &["interrupted after 2.50 s", "3.00 MiB", "1 stream done"]);
+        assert_eq!(Failure::PeerForgot.having_moved(|| moved), Failure::PeerForgot);
     }
 }

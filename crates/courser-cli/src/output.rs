@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::args::common::{Global, When};
-use crate::failure::Failure;
+use crate::failure::{Failure, Moved};
 
 /// Warnings that are shown in one [`WINDOW`].
 const WARNINGS_MAX: u32 = 10;
@@ -177,7 +177,8 @@ impl Ui {
     pub fn fail(&self, failure: &Failure) {
         let label = self.err.paint(Ink::Bad, "error:");
         put(&mut io::stderr().lock(), format_args!("{label} {failure}"));
-        self.object(&FailureObject { error: failure.to_string(), exit_code: failure.code() });
+        let moved = if let Failure::Interrupted(moved) = failure { Some(*moved) } else { None };
+        self.object(&FailureObject { error: failure.to_string(), exit_code: failure.code(), moved });
     }
 }
 
@@ -186,6 +187,8 @@ impl Ui {
 struct FailureObject {
     error: String,
     exit_code: u8,
+    #[serde(flatten)]
+    moved: Option<Moved>,
 }
 
 /// A reader that went away is no reason to complain.

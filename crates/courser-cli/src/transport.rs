@@ -14,6 +14,8 @@ use crate::failure::{Failure, Outcome};
 pub const CODE_DIFFERS: u64 = 0x6469_6666;
 /// Application error code for a request that is refused: no such file, not a request, too long.
 pub const CODE_REFUSED: u64 = 1;
+/// Application error code of a client that was interrupted.
+pub const CODE_INTERRUPTED: u64 = 3;
 
 /// What there is to read on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

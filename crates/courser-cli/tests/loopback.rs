@@ -25,6 +25,10 @@ fn courser(args: &[&str]) -> Output {
     command(COURSER, args).output().expect("the program runs")
 }
 
+fn signal(child: &Child, which: &str) {
+    assert!(Command::new("kill").args([which, &child.id().to_string()]).status().unwrap().success());
+}
+
 /// A server that listens; it is asked to end when dropped.
 struct Server {
     child: Child,
@@ -48,8 +52,7 @@ impl Server {
     }
 
     fn ask_to_end(&self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        signal(&self.child, "-TERM");
     }
 
     /// Asks it to end; its exit code and what it still said.
@@ -251,6 +254,48 @@ fn nobody_who_answers_is_code_4_and_no_name_code_3() {
 }
 
 #[test]
+fn a_port_that_nobody_has_is_told_at_once_by_every_client() {
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let uri = format!("quic://{gone}");
+    for args in [
+        &["perf", "client", &gone, "--insecure"][..],
+        &["perf", "client", &gone, "--insecure", "--mode", "handshakes"],
+        &["echo", "client", &uri, "--insecure"],
+        &["ping", &gone],
+    ] {
+        let begun = std::time::Instant::now();
+        assert_fails(&courser(args), 4, &["nothing listens at 127.0.0.1", "start the server"]);
+        assert!(begun.elapsed().as_secs() < 4, "{args:?} waited for an answer that nobody can give");
+    }
+}
+
+#[test]
+fn interrupted_clients_tell_what_they_moved_and_end_with_130() {
+    let perf = Server::perf(&[]);
+    let echo = Server::courser(&["echo", "server", "quic://127.0.0.1:0"]);
+    let uri = format!("quic://{}", echo.addr);
+    for (args, which) in [
+        (&["perf", "client", &perf.addr, "--insecure", "--bytes", "1000G"][..], "-INT"),
+        (&["perf", "client", &perf.addr, "--insecure", "--bytes", "1000G", "--mode", "upload"], "-TERM"),
+        (&["perf", "client", &perf.addr, "--insecure", "--mode", "handshakes", "--count", "10000000"], "-INT"),
+        (&["echo", "client", &uri, "--insecure", "--bytes", "1000G", "--nclient", "3", "--threads", "2"], "-INT"),
+        (&["demo", "--bytes", "1000G"], "-INT"),
+    ] {
+        let mut client = command(COURSER, &[args, &["--json"]].concat());
+        let client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        signal(&client, which);
+        let out = client.wait_with_output().unwrap();
+        assert_fails(&out, 130, &["interrupted after", "were moved"]);
+        let v: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(v["exit_code"], 130);
+        assert!(v["bytes"].as_u64().unwrap() > 0 && v["seconds"].as_f64().unwrap() > 0.1, "{args:?}: {v}");
+    }
+    signal(&echo.child, "-INT");
+    assert_eq!(echo.end().0, Some(0), "an interrupted server has done its job");
+}
+
+#[test]
 fn a_server_that_ends_closes_its_connections_and_the_client_tells() {
     let server = Server::perf(&[]);
     let args = ["perf", "client", &server.addr, "--insecure", "--mode", "idle-connections", "--count", "1"];
@@ -326,7 +371,8 @@ fn every_mode(api: &str) {
     let out = command(PEER, &["client", "--connect", &addr, "--timeout", "1", "--api", api]).output().unwrap();
     assert_ne!(out.status.code(), Some(0));
     let v: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert!(v["error"].as_str().is_some_and(|e| e.contains("nobody answered")), "{v}");
+    let told = |e: &str| e.contains("nobody answered") || e.contains("nothing listens");
+    assert!(v["error"].as_str().is_some_and(told), "{v}");
 }
 
 #[test]

@@ -145,6 +145,12 @@ impl EchoClient {
         self.opened == self.wanted && self.streams.values().all(|x| x.received() >= first)
     }
 
+    /// Streams on which everything has come back.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.done
+    }
+
     /// Streams that the peer let us open.
     #[must_use]
     pub fn opened(&self) -> u64 {

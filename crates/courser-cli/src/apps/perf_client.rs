@@ -102,6 +102,12 @@ impl PerfClient {
         self.sent
     }
 
+    /// Bytes of load in both directions until now, with those of transactions that are under way.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.received.get() + self.sent + self.streams.values().map(Exchange::sent).sum::<u64>()
+    }
+
     /// The times that were noted.
     #[must_use]
     pub fn times(&mut self) -> &mut Latencies {

@@ -32,7 +32,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 job failed, 2 usage, 3 name or address, 4 no answer, 5 TLS,
-            6 peer closed or protocol, 7 local resource";
+            6 peer closed or protocol, 7 local resource, 130 interrupted";
 
 const LONG: &str = "\
 Examples:
@@ -52,6 +52,8 @@ Exit codes:
   5  TLS failed
   6  the peer closed the connection, or broke the protocol
   7  something of this machine is missing: a port, a file, memory
+  130  a client was interrupted (Ctrl-C or SIGTERM): it closes its connections and tells
+       what it moved; servers that are interrupted close theirs and end with 0
 
 Environment:
   COURSER_LOG  what to log, like --log

@@ -17,7 +17,7 @@ use crate::apps::flip::Flipping;
 use crate::apps::perf_client::{PerfClient, Plan};
 use crate::apps::perf_server::{Content, PerfServer};
 use crate::args::demo::DemoArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Moved, Outcome};
 use crate::identity::Identity;
 use crate::link::drive::{self, DONE, Dial, Said};
 use crate::link::serve::{self, Seen, Stop};
@@ -161,33 +161,36 @@ impl<'a> Client<'a> {
         let tls = setup::tls_client(trust, tls, tuning)?;
         let peer = Peer { name: addr.to_string(), patience: tuning.settings.handshake_timeout };
         let addrs = [addr];
-        let dial = Dial { addrs: &addrs, name: "localhost", tls: &tls, settings: &tuning.settings, peer: &peer };
+        let stop = Stop::default();
+        let dial =
+            Dial { addrs: &addrs, name: "localhost", tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
         let mut worker = setup::client(&addrs, tuning)?;
+        stop.listen(vec![worker.waker()])?;
         let deadline = worker.clock().now() + self.args.timeout;
-        let (key, _) = drive::reach(&mut worker, &dial)?;
-        let meter = Meter::start();
-        self.began = Wall::now();
-        let mut begun = false;
-        let outcome = drive::drive(&mut worker, &mut |engine, now| {
-            if !std::mem::replace(&mut begun, true) {
-                self.app.with(&mut Link { engine, key, now }, |app, link| app.start(link))?;
-            }
-            self.step(engine, now, key, &peer, deadline)
+        let report = drive::reach(&mut worker, &dial).and_then(|(key, _)| {
+            let meter = Meter::start();
+            self.began = Wall::now();
+            let mut begun = false;
+            let outcome = drive::drive(&mut worker, &mut |engine, now| {
+                if !std::mem::replace(&mut begun, true) {
+                    self.app.with(&mut Link { engine, key, now }, |app, link| app.start(link))?;
+                }
+                self.step(engine, now, key, &dial, deadline)
+            });
+            let (seconds, usage) = meter.stop();
+            outcome.map(|()| self.report(&mut worker, key, seconds, &usage))
         });
-        let (seconds, usage) = meter.stop();
         self.progress.clear();
-        let report = outcome.map(|()| self.report(&mut worker, key, seconds, &usage));
-        let now = worker.clock().now();
-        // A connection that failed closes already, with a better reason.
-        let _ = worker.machine().close(now, key, 0, b"done");
-        drive::flush(&mut worker);
-        report
+        drive::close_all(&mut worker, &report);
+        let bytes = self.up.get() + self.down.get();
+        let seconds = self.began.elapsed().as_secs_f64();
+        report.map_err(|e| e.having_moved(|| Moved { bytes, streams: self.app.app.ended(), seconds }))
     }
 
-    fn step(&mut self, engine: &mut Engine, now: Instant, key: ConnKey, peer: &Peer, deadline: Instant) -> Said {
+    fn step(&mut self, engine: &mut Engine, now: Instant, key: ConnKey, dial: &Dial<'_>, deadline: Instant) -> Said {
         while let Some((of, event)) = engine.poll_event() {
             if of == key {
-                tell(&mut Link { engine, key, now }, event, &mut self.app, peer)?;
+                tell(&mut Link { engine, key, now }, event, &mut self.app, dial.peer)?;
             }
         }
         let wall = Wall::now();
@@ -205,6 +208,7 @@ impl<'a> Client<'a> {
         if self.app.done() {
             return Ok(DONE);
         }
+        dial.stop.check()?;
         if now >= deadline {
             return Err(Failure::TimeOut { after: self.args.timeout });
         }

@@ -47,11 +47,13 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(ALPN)?, &tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
-    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let stop = Stop::default();
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
     let (connections, streams) = (args.nclient.connections, args.nclient.streams);
     // A thread without a connection has nothing to do.
     let threads = u64::from(args.threads).min(connections).max(1);
     let workers = (0..threads).map(|_| setup::client(&addrs, &tuning)).collect::<Outcome<Vec<_>>>()?;
+    stop.listen(workers.iter().map(Worker::waker).collect())?;
     let job = EchoJob { connections, streams, bytes: args.bytes, timeout: args.timeout };
     let report = echo::run(workers, &dial, &job)?;
     ui.say(report.summary(&args.timing, ui.out));

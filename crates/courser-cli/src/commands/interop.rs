@@ -103,7 +103,14 @@ fn client(env: &Environment, ui: &Ui) -> Outcome {
         let target = first.server.clone();
         let addrs = address::resolve_all(&target)?;
         let (name, peer) = (target.host.server_name(), Peer { name: target.to_string(), patience: PATIENCE });
-        let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+        let dial = Dial {
+            addrs: &addrs,
+            name: &name,
+            tls: &tls,
+            settings: &tuning.settings,
+            peer: &peer,
+            stop: &Stop::default(),
+        };
         let mut worker = setup::client(&addrs, &tuning)?;
         if let Err(e) = fetch(&mut worker, &dial, env, urls) {
             ui.warn(format_args!("{target}: {e}"));

@@ -69,10 +69,13 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
-    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let stop = Stop::default();
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
     let (job, content) = (args.job(), content(args.verify));
     let result = if args.api == Api::Direct {
-        perf::run(&mut setup::client(&addrs, &tuning)?, &dial, &job, &content)?
+        let mut worker = setup::client(&addrs, &tuning)?;
+        stop.listen(vec![worker.waker()])?;
+        perf::run(&mut worker, &dial, &job, &content)?
     } else {
         unfollowed(&tuning, ui);
         faces::call(args.api, &dial, &job, &content)?

@@ -15,6 +15,7 @@ use crate::args::ping::PingArgs;
 use crate::failure::{Failure, Outcome};
 use crate::link::Peer;
 use crate::link::drive::{self, DONE, Dial};
+use crate::link::serve::Stop;
 use crate::link::setup::{self, TlsChoice, Trust};
 use crate::output::Ui;
 use crate::probe::{self, Answer};
@@ -66,7 +67,7 @@ fn handshake(args: &PingArgs, target: &Target, addrs: &[SocketAddr], report: &mu
     let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &choice, &tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: args.timeout };
-    let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer };
+    let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &Stop::default() };
     let mut worker = setup::client(addrs, &tuning)?;
     let outcome = report
         .step("handshake", || drive::reach(&mut worker, &dial), |(_, addr)| format!("with {addr}"))

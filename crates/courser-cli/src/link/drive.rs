@@ -14,7 +14,10 @@ use courser_core::time::Instant;
 use courser_tls::ClientConfig as TlsClient;
 
 use super::Peer;
+use super::scout::Scouts;
+use super::serve::Stop;
 use crate::failure::{Failure, Outcome};
+use crate::transport::CODE_INTERRUPTED;
 
 /// Turns that a closing client takes at most to get its last words out.
 const LAST_TURNS: usize = 16;
@@ -67,6 +70,22 @@ pub fn flush(worker: &mut Worker<Engine>) {
     }
 }
 
+/// Closes all connections of a client whose job is over, and gets that out. One that closes already, with a better
+/// reason, goes on doing so.
+pub fn close_all<T>(worker: &mut Worker<Engine>, outcome: &Outcome<T>) {
+    let (code, reason): (_, &[u8]) = match outcome {
+        Err(Failure::Interrupted(_)) => (CODE_INTERRUPTED, b"interrupted"),
+        _ => (0, b""),
+    };
+    let now = worker.clock().now();
+    let engine = worker.machine();
+    let keys: Vec<_> = engine.keys().collect();
+    for key in keys {
+        let _ = engine.close(now, key, code, reason);
+    }
+    flush(worker);
+}
+
 /// Whom a client calls, and how.
 #[derive(Clone, Debug)]
 pub struct Dial<'a> {
@@ -80,6 +99,8 @@ pub struct Dial<'a> {
     pub settings: &'a Settings,
     /// For sentences about failures.
     pub peer: &'a Peer,
+    /// Ends the job early.
+    pub stop: &'a Stop,
 }
 
 impl Dial<'_> {
@@ -104,10 +125,13 @@ struct Race<'a> {
     next: Instant,
     /// The failure that tells most until now.
     failure: Option<Failure>,
+    /// Look whether anybody has the port of what was tried.
+    scouts: Scouts,
 }
 
 impl Race<'_> {
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Outcome<ControlFlow<(ConnKey, SocketAddr), Instant>> {
+        self.dial.stop.check()?;
         while let Some((key, event)) = engine.poll_event() {
             let Some(at) = self.running.iter().position(|(k, _)| *k == key) else { continue };
             match event {
@@ -126,11 +150,21 @@ impl Race<'_> {
                 _ => {}
             }
         }
+        while let Some(nobody) = self.scouts.refused(now) {
+            for (key, _) in self.running.extract_if(.., |(_, to)| *to == nobody) {
+                let _ = engine.close(now, key, 0, b"");
+            }
+            self.blame(Failure::NothingListens { peer: self.dial.peer.name.clone() });
+            self.next = now;
+        }
         while let Some(to) = self.dial.addrs.get(self.tried).filter(|_| now >= self.next || self.running.is_empty()) {
             self.tried += 1;
             self.next = now + ATTEMPT_DELAY;
             match self.dial.connect(engine, now, *to) {
-                Ok(key) => self.running.push((key, *to)),
+                Ok(key) => {
+                    self.running.push((key, *to));
+                    self.scouts.follow(*to, now);
+                }
                 Err(e) => self.blame(e),
             }
         }
@@ -139,7 +173,8 @@ impl Race<'_> {
             return Err(self.failure.take().unwrap_or_else(nobody));
         }
         let last = self.tried == self.dial.addrs.len();
-        Ok(ControlFlow::Continue(if last { now + self.dial.peer.patience } else { self.next }))
+        let next = if last { now + self.dial.peer.patience } else { self.next };
+        Ok(ControlFlow::Continue(self.scouts.next().map_or(next, |look| next.min(look))))
     }
 
     /// An address that answered tells more than one that was silent.
@@ -156,7 +191,7 @@ impl Race<'_> {
 /// Nobody answered, or everybody who did refused.
 pub fn reach(worker: &mut Worker<Engine>, dial: &Dial<'_>) -> Outcome<(ConnKey, SocketAddr)> {
     let next = worker.clock().now();
-    let mut race = Race { dial, tried: 0, running: Vec::new(), next, failure: None };
+    let mut race = Race { dial, tried: 0, running: Vec::new(), next, failure: None, scouts: Scouts::default() };
     let mut winner = None;
     drive(worker, &mut |engine, now| {
         Ok(match race.step(engine, now)? {

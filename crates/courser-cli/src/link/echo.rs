@@ -18,7 +18,7 @@ use super::table::Table;
 use super::{Link, tell};
 use crate::apps::body::Counter;
 use crate::apps::echo::EchoClient;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Moved, Outcome};
 use crate::report::echo::EchoReport;
 use crate::transport::App;
 
@@ -82,7 +82,13 @@ impl Shared {
 pub fn run(mut workers: Vec<Worker<Engine>>, dial: &Dial<'_>, job: &EchoJob) -> Outcome<EchoReport> {
     let start = Wall::now();
     let Some(first) = workers.first_mut() else { return Ok(EchoReport::default()) };
-    let (key, addr) = drive::reach(first, dial)?;
+    let seconds = || start.elapsed().as_secs_f64();
+    let reached =
+        drive::reach(first, dial).map_err(|e| e.having_moved(|| Moved { seconds: seconds(), ..Moved::default() }));
+    if reached.is_err() {
+        drive::close_all(first, &reached);
+    }
+    let (key, addr) = reached?;
     let shared = Shared {
         phase: AtomicU8::new(CONNECT),
         arrived: AtomicUsize::new(0),
@@ -91,9 +97,9 @@ pub fn run(mut workers: Vec<Worker<Engine>>, dial: &Dial<'_>, job: &EchoJob) -> 
         began: Mutex::new(vec![start]),
         wakers: workers.iter().map(Worker::waker).collect(),
     };
-    let received = Counter::default();
+    let (received, streams) = (Counter::default(), Counter::default());
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
-        let (shared, received, threads) = (&shared, &received, workers.len() as u64);
+        let (shared, received, streams, threads) = (&shared, &received, &streams, workers.len() as u64);
         let mut running = Vec::new();
         for (n, mut worker) in (0..).zip(workers) {
             let own = (n..job.connections).step_by(usize::try_from(threads).unwrap_or(1));
@@ -105,13 +111,15 @@ pub fn run(mut workers: Vec<Worker<Engine>>, dial: &Dial<'_>, job: &EchoJob) -> 
                     shared.failed.store(true, Ordering::Release);
                     shared.wake();
                 }
+                part.apps.iter_mut().for_each(|(_, app)| streams.add(app.ended()));
                 outcome
             }));
         }
         let panicked = || Failure::Local { what: "a client's thread".into(), why: "it panicked".into() };
         running.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
-    outcomes.into_iter().collect::<Outcome>()?;
+    let moved = || Moved { bytes: received.get(), streams: streams.get(), seconds: seconds() };
+    outcomes.into_iter().collect::<Outcome>().map_err(|e| e.having_moved(moved))?;
     let began = shared.began.into_inner().unwrap_or_else(PoisonError::into_inner);
     let took = |phase: u8| {
         let at = |n: u8| began.get(usize::from(n)).copied();
@@ -173,10 +181,7 @@ impl<'a> Part<'a> {
 
     fn run(&mut self, worker: &mut Worker<Engine>) -> Outcome {
         let outcome = drive::drive(worker, &mut |engine, now| self.step(engine, now));
-        if outcome.is_err() {
-            self.close(worker.machine(), Instant::ZERO);
-        }
-        drive::flush(worker);
+        drive::close_all(worker, &outcome);
         outcome
     }
 
@@ -194,9 +199,9 @@ impl<'a> Part<'a> {
             tell(&mut Link { engine, key, now }, event, app, self.dial.peer)?;
         }
         if self.shared.failed.load(Ordering::Acquire) {
-            self.close(engine, now);
             return Ok(DONE);
         }
+        self.dial.stop.check()?;
         // A thread alone goes through several phases in one step.
         loop {
             if !self.arrived && self.is_through(engine) {

@@ -6,6 +6,7 @@
 //! drive   turns of a worker until a job is done; the race for the first connection
 //! echo    an echo client: its connections, threads and phases
 //! perf    a perf client: its connections and what is measured
+//! scout   finds out early that no program has a port
 //! serve   a program for every connection that comes in, until the process is asked to end
 //! table   programs by connection
 //! ```
@@ -13,6 +14,7 @@
 pub mod drive;
 pub mod echo;
 pub mod perf;
+pub mod scout;
 pub mod serve;
 pub mod setup;
 pub mod table;

@@ -10,12 +10,13 @@ use courser_core::ids::ConnKey;
 use courser_core::time::Instant;
 
 use super::drive::{self, DONE, Dial, Said};
+use super::scout::Scouts;
 use super::table::Table;
 use super::{Link, tell};
 use crate::apps::body::Counter;
 use crate::apps::perf_client::PerfClient;
 use crate::apps::perf_server::Content;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Moved, Outcome};
 use crate::job::{Job, Mode};
 use crate::measure::{self, Latencies, Meter, Usage};
 use crate::report::perf::{Growth, PerfResult};
@@ -27,31 +28,23 @@ use crate::transport::App;
 /// Why it was not done.
 pub fn run(worker: &mut Worker<Engine>, dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
     let deadline = worker.clock().now() + job.timeout;
+    let (begun, mut moved) = (Wall::now(), Moved::default());
     let outcome = if job.mode.connects() {
-        Many::new(dial, job, content, deadline).run(worker)
+        Many::new(dial, job, content, deadline).run(worker, &mut moved)
     } else {
-        Few::new(dial, job, content, deadline).run(worker)
+        Few::new(dial, job, content, deadline).run(worker, &mut moved)
     };
-    close_all(worker);
-    let mut result = outcome?;
+    drive::close_all(worker, &outcome);
+    let mut result =
+        outcome.map_err(|e| e.having_moved(|| Moved { seconds: begun.elapsed().as_secs_f64(), ..moved }))?;
     result.max_udp_payload = dial.settings.max_udp_payload;
     result.verified = matches!(content, Content::Pattern);
     Ok(result)
 }
 
-fn close_all(worker: &mut Worker<Engine>) {
-    let now = worker.clock().now();
-    let engine = worker.machine();
-    let keys: Vec<_> = engine.keys().collect();
-    for key in keys {
-        // One that closes already goes on doing so.
-        let _ = engine.close(now, key, 0, b"");
-    }
-    drive::flush(worker);
-}
-
-/// Fails when the time is over.
-fn check_time(now: Instant, deadline: Instant, job: &Job) -> Outcome {
+/// Fails when the time is over or the job is to end.
+fn check(dial: &Dial<'_>, now: Instant, deadline: Instant, job: &Job) -> Outcome {
+    dial.stop.check()?;
     if now < deadline { Ok(()) } else { Err(Failure::TimeOut { after: job.timeout }) }
 }
 
@@ -80,7 +73,7 @@ impl<'a> Few<'a> {
         PerfClient::new(self.job.plan(self.content.clone()), Counter::default())
     }
 
-    fn run(mut self, worker: &mut Worker<Engine>) -> Outcome<PerfResult> {
+    fn run(mut self, worker: &mut Worker<Engine>, moved: &mut Moved) -> Outcome<PerfResult> {
         let (first, addr) = drive::reach(worker, self.dial)?;
         self.apps.insert(first, self.app());
         self.up = 1;
@@ -89,7 +82,12 @@ impl<'a> Few<'a> {
             let key = self.dial.connect(worker.machine(), now, addr)?;
             self.apps.insert(key, self.app());
         }
-        drive::drive(worker, &mut |engine, now| self.step(engine, now))?;
+        let outcome = drive::drive(worker, &mut |engine, now| self.step(engine, now));
+        for (_, app) in self.apps.iter_mut() {
+            moved.bytes += app.moved();
+            moved.streams += app.ended();
+        }
+        outcome?;
         let (seconds, usage) = self.measured.unwrap_or_default();
         let (mut ended, mut times) = (0, Latencies::default());
         for (_, app) in self.apps.iter_mut() {
@@ -119,7 +117,7 @@ impl<'a> Few<'a> {
             self.measured = self.meter.map(|m| m.stop());
             return Ok(DONE);
         }
-        check_time(now, self.deadline, self.job)?;
+        check(self.dial, now, self.deadline, self.job)?;
         Ok(ControlFlow::Continue(Some(self.deadline)))
     }
 }
@@ -139,6 +137,8 @@ struct Many<'a> {
     deadline: Instant,
     /// The address that answered.
     addr: Option<SocketAddr>,
+    /// Looks whether anybody has the port, where that is not known before.
+    scouts: Scouts,
     visits: Table<Visit>,
     begun: u64,
     ended: u64,
@@ -157,6 +157,7 @@ impl<'a> Many<'a> {
             content,
             deadline,
             addr: None,
+            scouts: Scouts::default(),
             visits: Table::default(),
             begun: 0,
             ended: 0,
@@ -167,9 +168,12 @@ impl<'a> Many<'a> {
         }
     }
 
-    fn run(mut self, worker: &mut Worker<Engine>) -> Outcome<PerfResult> {
+    fn run(mut self, worker: &mut Worker<Engine>, moved: &mut Moved) -> Outcome<PerfResult> {
         self.addr = Some(match self.dial.addrs {
-            [only] => *only,
+            [only] => {
+                self.scouts.follow(*only, worker.clock().now());
+                *only
+            }
             _ => {
                 // Which address answers is found out before anything is measured.
                 let (key, addr) = drive::reach(worker, self.dial)?;
@@ -182,7 +186,9 @@ impl<'a> Many<'a> {
         let client = || measure::rss_kb(std::process::id());
         let before = (server(), client());
         self.meter = Meter::start();
-        drive::drive(worker, &mut |engine, now| self.step(engine, now))?;
+        let outcome = drive::drive(worker, &mut |engine, now| self.step(engine, now));
+        *moved = Moved { bytes: self.job.counted(self.ended), streams: self.ended, ..Moved::default() };
+        outcome?;
         let server = || self.job.server_pid.and_then(measure::rss_kb);
         let growth = |before: Option<u64>, after: Option<u64>| Some(Growth { before: before?, after: after? });
         let (seconds, usage) = self.measured.unwrap_or_default();
@@ -196,11 +202,16 @@ impl<'a> Many<'a> {
         while let Some((key, event)) = engine.poll_event() {
             self.on_event(engine, now, key, event)?;
         }
+        if self.scouts.refused(now).is_some() {
+            return Err(Failure::NothingListens { peer: self.dial.peer.name.clone() });
+        }
         self.begin(engine, now)?;
         if self.ended < self.job.count {
-            check_time(now, self.deadline, self.job)?;
-            return Ok(ControlFlow::Continue(Some(self.deadline)));
+            check(self.dial, now, self.deadline, self.job)?;
+            let look = self.scouts.next().unwrap_or(self.deadline);
+            return Ok(ControlFlow::Continue(Some(self.deadline.min(look))));
         }
+        self.dial.stop.check()?;
         let meter = self.meter;
         self.measured.get_or_insert_with(|| meter.stop());
         let hold = if self.job.mode == Mode::Idle { self.job.hold } else { Duration::ZERO };
@@ -216,6 +227,7 @@ impl<'a> Many<'a> {
         }
         let mut link = Link { engine, key, now };
         if event == EngineEvent::Connected {
+            self.scouts.call_back();
             visit.app.start(&mut link)?;
         }
         tell(&mut link, event, &mut visit.app, self.dial.peer)?;
@@ -242,5 +254,73 @@ impl<'a> Many<'a> {
             self.begun += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+
+    use courser_core::engine::RetryPolicy;
+
+    use super::super::Peer;
+    use super::super::serve::{self, Seen, Stop};
+    use super::super::setup::{self, Service, TlsChoice, Trust};
+    use super::*;
+    use crate::apps::perf_server::PerfServer;
+    use crate::identity::Identity;
+    use crate::tuning::Tuning;
+
+    #[test]
+    fn an_interrupted_client_closes_its_connection() {
+        let (id, tuning) = (Identity::throwaway().unwrap(), Tuning::default());
+        let choice = TlsChoice { alpn: vec![b"perf".to_vec()], ..TlsChoice::default() };
+        let tls = setup::tls_server(&id, &choice, &tuning).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+        let mut server = setup::servers(&service, 1).unwrap().remove(0);
+        let (addrs, waker) = ([server.socket().local_addr()], server.waker());
+        let tls = setup::tls_client(&Trust::Anybody, &choice, &tuning).unwrap();
+        let peer = Peer { name: "the server".into(), patience: Duration::from_secs(10) };
+        let (stop, end) = (Stop::default(), Stop::default());
+        let settings = &tuning.settings;
+        let dial = Dial { addrs: &addrs, name: "localhost", tls: &tls, settings, peer: &peer, stop: &stop };
+        let mut client = setup::client(&addrs, &tuning).unwrap();
+        let (received, ended) = (Counter::default(), Mutex::new(None));
+        thread::scope(|scope| {
+            let (received, ended, end) = (&received, &ended, &end);
+            scope.spawn(move || {
+                let begun = Wall::now();
+                let watch = |seen: Seen<'_>| {
+                    if let Seen::Ended(_) = seen {
+                        ended.lock().unwrap().replace(begun.elapsed());
+                        end.ask(&[]);
+                    }
+                };
+                serve::serve(&mut server, end, || PerfServer::new(Content::Fill, received.clone()), &watch).unwrap();
+            });
+            let wakers = [client.waker()];
+            scope.spawn({
+                let stop = stop.clone();
+                move || {
+                    while received.get() < 1 << 20 {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    stop.ask(&wakers);
+                }
+            });
+            let job = Job { mode: Mode::Upload, bytes: 1 << 40, ..Job::default() };
+            let e = run(&mut client, &dial, &job, &Content::Fill).unwrap_err();
+            let Failure::Interrupted(moved) = e else { panic!("{e}") };
+            assert!(moved.bytes >= 1 << 20 && moved.streams == 0 && moved.seconds > 0.0, "{moved:?}");
+            // The close is on its way; a lost one would only be told after the idle timeout.
+            let late = Wall::now() + Duration::from_secs(5);
+            while ended.lock().unwrap().is_none() && Wall::now() < late {
+                thread::sleep(Duration::from_millis(1));
+            }
+            end.ask(&[waker]);
+        });
+        assert!(ended.into_inner().unwrap().is_some(), "the server was told");
     }
 }

@@ -13,7 +13,7 @@ use courser_core::time::Instant;
 use super::drive::{self, DONE, Said, WAIT};
 use super::table::Table;
 use super::{Link, Peer, tell};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Moved, Outcome};
 use crate::output::Ui;
 use crate::transport::App;
 
@@ -48,14 +48,31 @@ impl Stop {
         wakers.iter().for_each(Waker::wake);
     }
 
-    /// Asked when the process gets SIGTERM or is interrupted. Watched from the return on.
+    /// Fails once they are to end.
+    ///
+    /// # Errors
+    /// They are; what was moved until then is for the caller to say.
+    pub fn check(&self) -> Outcome {
+        if self.is_asked() { Err(Failure::Interrupted(Moved::default())) } else { Ok(()) }
+    }
+
+    /// One that the signals of [`Stop::listen`] ask.
     ///
     /// # Errors
     /// The system gives no thread, or no signals.
     pub fn on_signals(wakers: Vec<Waker>) -> Outcome<Self> {
         let stop = Self::default();
+        stop.listen(wakers)?;
+        Ok(stop)
+    }
+
+    /// From the return on it is asked when the process gets SIGTERM or is interrupted.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no signals.
+    pub fn listen(&self, wakers: Vec<Waker>) -> Outcome {
         let (ready, wait) = mpsc::sync_channel(1);
-        let asked = stop.clone();
+        let asked = self.clone();
         let failed = |e: io::Error| Failure::local("waiting for signals", &e);
         thread::Builder::new()
             .name("courser-signals".into())
@@ -67,8 +84,7 @@ impl Stop {
                 asked.ask(&wakers);
             })
             .map_err(failed)?;
-        wait.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended"))).map_err(failed)?;
-        Ok(stop)
+        wait.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended"))).map_err(failed)
     }
 }
 
