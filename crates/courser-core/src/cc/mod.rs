@@ -21,6 +21,7 @@ use core::time::Duration;
 use self::cubic::Cubic;
 use self::reno::NewReno;
 use crate::config::Congestion as Choice;
+use crate::observe::Phase;
 use crate::time::Instant;
 
 /// Datagrams of the initial window (RFC 9002 section 7.2).
@@ -137,6 +138,8 @@ pub struct Congestion {
     peak_before: u64,
     /// When something was last sent or acknowledged; decides about idling.
     last_activity: Instant,
+    /// When the newest packet that was acknowledged left.
+    newest_acked: Instant,
 }
 
 impl Congestion {
@@ -156,6 +159,7 @@ impl Congestion {
             peak: 0,
             peak_before: 0,
             last_activity: now,
+            newest_acked: Instant::ZERO,
         }
     }
 
@@ -177,6 +181,7 @@ impl Congestion {
 
     /// Packets were acknowledged for the first time.
     pub fn on_acked(&mut self, now: Instant, sample: &AckSample) {
+        self.newest_acked = self.newest_acked.max(sample.sent);
         let may_grow = self.is_window_used() && !self.is_in_recovery(sample.sent);
         self.release(sample.bytes);
         self.last_activity = now;
@@ -312,6 +317,18 @@ impl Congestion {
     #[must_use]
     pub fn in_slow_start(&self) -> bool {
         each!(&self.controller, c => c.in_slow_start())
+    }
+
+    /// Where the controller is, for those who watch.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        if self.is_in_recovery(self.newest_acked) {
+            Phase::Recovery
+        } else if self.in_slow_start() {
+            Phase::SlowStart
+        } else {
+            Phase::Avoidance
+        }
     }
 
     /// The slow start threshold; `None` before the first congestion.

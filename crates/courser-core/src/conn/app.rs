@@ -7,6 +7,7 @@ use crate::config::StreamSchedule;
 use crate::crypto::Identity;
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
+use crate::observe::Way;
 use crate::spans::Fate;
 use crate::stream::{Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
@@ -30,17 +31,23 @@ impl Connection {
 
     pub(crate) fn write(&mut self, env: &mut Env, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
         self.check_open()?;
-        self.streams.write(id, data, &mut env.pool)
+        let taken = self.streams.write(id, data, &mut env.pool)?;
+        self.moved(env, Some(id), taken, Way::Out, false);
+        Ok(taken)
     }
 
     pub(crate) fn write_owned(&mut self, env: &mut Env, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
         self.check_open()?;
-        self.streams.write_owned(id, data, &mut env.pool)
+        let taken = self.streams.write_owned(id, data, &mut env.pool)?;
+        self.moved(env, Some(id), taken, Way::Out, false);
+        Ok(taken)
     }
 
     pub(crate) fn write_vectored(&mut self, env: &mut Env, id: StreamId, data: &[&[u8]]) -> Result<usize, WriteError> {
         self.check_open()?;
-        self.streams.write_vectored(id, data, &mut env.pool)
+        let taken = self.streams.write_vectored(id, data, &mut env.pool)?;
+        self.moved(env, Some(id), taken, Way::Out, false);
+        Ok(taken)
     }
 
     pub(crate) fn send_room(&self, id: StreamId) -> Result<usize, WriteError> {
@@ -55,9 +62,11 @@ impl Connection {
         self.streams.flush(id)
     }
 
-    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+    pub(crate) fn finish(&mut self, env: &mut Env, id: StreamId) -> Result<(), WriteError> {
         self.check_open()?;
-        self.streams.finish(id)
+        self.streams.finish(id)?;
+        self.moved(env, Some(id), 0, Way::Out, true);
+        Ok(())
     }
 
     pub(crate) fn reset(&mut self, env: &mut Env, id: StreamId, code: u64) -> Result<(), WriteError> {
@@ -73,7 +82,9 @@ impl Connection {
     }
 
     pub(crate) fn read(&mut self, env: &mut Env, id: StreamId, out: &mut [u8]) -> Result<Read, ReadError> {
-        self.streams.read(id, out, &mut env.pool)
+        let read = self.streams.read(id, out, &mut env.pool)?;
+        self.moved_in(env, id, read);
+        Ok(read)
     }
 
     pub(crate) fn peek(&mut self, id: StreamId) -> Result<&[u8], ReadError> {
@@ -81,7 +92,9 @@ impl Connection {
     }
 
     pub(crate) fn consume(&mut self, env: &mut Env, id: StreamId, n: usize) -> Result<Read, ReadError> {
-        self.streams.consume(id, n, &mut env.pool)
+        let read = self.streams.consume(id, n, &mut env.pool)?;
+        self.moved_in(env, id, read);
+        Ok(read)
     }
 
     pub(crate) fn read_with(
@@ -90,7 +103,9 @@ impl Connection {
         id: StreamId,
         f: impl FnMut(&[u8]) -> usize,
     ) -> Result<Read, ReadError> {
-        self.streams.read_with(id, &mut env.pool, f)
+        let read = self.streams.read_with(id, &mut env.pool, f)?;
+        self.moved_in(env, id, read);
+        Ok(read)
     }
 
     pub(crate) fn is_at_end(&self, id: StreamId) -> bool {
@@ -117,18 +132,24 @@ impl Connection {
         Ok(self.streams.priority(id))
     }
 
-    pub(crate) fn send_datagram(&mut self, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
+    pub(crate) fn send_datagram(&mut self, env: &mut Env, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
         self.check_open()?;
-        let room = self.datagram_room();
-        self.datagrams.push(data, room)
+        let (room, len) = (self.datagram_room(), data.len());
+        let number = self.datagrams.push(data, room)?;
+        if number.is_some() {
+            self.moved(env, None, len, Way::Out, false);
+        }
+        Ok(number)
     }
 
     pub(crate) fn datagram_max(&self) -> Option<usize> {
         self.datagrams.payload_max(self.datagram_room())
     }
 
-    pub(crate) fn read_datagram(&mut self) -> Option<Bytes> {
-        self.datagrams.read()
+    pub(crate) fn read_datagram(&mut self, env: &mut Env) -> Option<Bytes> {
+        let data = self.datagrams.read()?;
+        self.moved(env, None, data.len(), Way::In, false);
+        Some(data)
     }
 
     pub(crate) fn poll_datagram_fate(&mut self) -> Option<(u64, Fate)> {
@@ -160,8 +181,12 @@ impl Connection {
         ConnStats {
             rtt: path.rtt.smoothed(),
             min_rtt: path.rtt.min(),
+            latest_rtt: path.rtt.latest(),
+            rtt_var: path.rtt.var(),
             congestion_window: path.congestion.window(),
             bytes_in_flight: path.congestion.in_flight(),
+            ssthresh: path.congestion.ssthresh(),
+            pacing_rate: path.pacer.rate(),
             mtu: path.pmtud.current(),
             ecn: path.ecn.wants_mark(),
             ..self.stats

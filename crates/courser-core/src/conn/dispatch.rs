@@ -122,7 +122,16 @@ impl Watch<'_> {
         if self.interest.wants(Kind::PacketFate)
             && let Some(observer) = self.observer.as_mut()
         {
-            let event = Observed::PacketFate { level: settled.packet.level, pn: settled.pn, fate };
+            let p = settled.packet;
+            let event = Observed::PacketFate {
+                level: p.level,
+                pn: settled.pn,
+                size: p.size,
+                fate,
+                spurious: settled.spurious,
+                overtaken: settled.overtaken,
+                mtu_probe: p.mtu_probe,
+            };
             observer.on(self.now, self.key, &event);
         }
     }
@@ -204,6 +213,9 @@ impl Connection {
                 if self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.pmtud.on_timeouts() {
                     self.apply_mtu(now);
                 }
+                let count = self.recovery.pto_count();
+                env.observe(now, self.key, Kind::Congestion, || Observed::ProbeTimeout { space, count });
+                self.observe_metrics(env, now);
             }
         }
     }
@@ -288,9 +300,7 @@ impl Connection {
         self.on_mtu_outcome(now, outcome);
         // Streams buffer what two round trips take of what is really in flight: a window that nobody fills says nothing.
         self.streams.set_send_target(2 * in_flight);
-        let (window, in_flight) = (self.path.congestion.window(), self.path.congestion.in_flight());
-        let srtt_us = crate::time::micros(self.path.rtt.smoothed());
-        env.observe(now, self.key, Kind::Congestion, || Observed::Congestion { window, in_flight, srtt_us });
+        self.observe_metrics(env, now);
     }
 
     fn on_mtu_outcome(&mut self, now: Instant, outcome: &AckOutcome) {

@@ -92,7 +92,8 @@ impl House {
             mtu_probe: false,
             ect: false,
         };
-        let settled = Settled { space: Space::Data, pn: 7, packet: &packet, records, spurious: false };
+        let settled =
+            Settled { space: Space::Data, pn: 7, packet: &packet, records, spurious: false, overtaken: false };
         let mut owners = Owners {
             acks: &mut self.acks,
             streams: &mut self.streams,

@@ -7,7 +7,7 @@ use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, Version};
-use crate::observe::{Event as Observed, Kind, Step};
+use crate::observe::{Dropped, Event as Observed, Kind, Step};
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
 use crate::wire::header::Versions;
@@ -105,7 +105,7 @@ impl Connection {
                     .map_err(|_| CloseReason::Internal("TLS gave a secret that cannot be used"))?;
                 env.observe(now, self.key, Kind::Life, || Observed::Life(Step::KeysInstalled(level)));
             }
-            TlsOut::PeerParams(bytes) => self.on_peer_params(bytes).map_err(CloseReason::Violation)?,
+            TlsOut::PeerParams(bytes) => self.on_peer_params(env, now, bytes).map_err(CloseReason::Violation)?,
             TlsOut::EarlyData(_) => {}
             TlsOut::Exporter(secret) => self.on_exporter(secret),
             TlsOut::Complete(identity) => self.on_complete(env, now, identity),
@@ -122,6 +122,7 @@ impl Connection {
     fn on_complete(&mut self, env: &mut Env, now: Instant, identity: Identity) {
         self.life = Life::Established;
         self.keys.set_complete();
+        env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Alpn(identity.alpn.as_deref())));
         self.identity = Some(Box::new(identity));
         if let Some(handshake) = &self.handshake {
             self.stats.handshake = now - handshake.started;
@@ -194,7 +195,7 @@ impl Connection {
         env.observe(now, self.key, Kind::Life, || Observed::Life(Step::KeysDiscarded(level)));
     }
 
-    fn on_peer_params(&mut self, bytes: &[u8]) -> Result<(), PeerViolation> {
+    fn on_peer_params(&mut self, env: &mut Env, now: Instant, bytes: &[u8]) -> Result<(), PeerViolation> {
         let params = params::decode(bytes, self.side.peer())?;
         self.check_peer_cids(&params)?;
         self.check_versions(&params)?;
@@ -207,6 +208,7 @@ impl Connection {
             self.remote_cids.set_first_token(token);
             self.routes.push(RouteChange::AddToken(token));
         }
+        env.tell(now, self.key, Kind::Life, &Observed::Life(Step::PeerParams(&params)));
         *self.peer = params;
         self.peer_known = true;
         Ok(())
@@ -245,7 +247,7 @@ impl Connection {
         //= rfc9000#17.2.5.2-2
         let expected = env.keys.retry_tag(self.version, &handshake.original_dcid, without_tag);
         if !env.keys.equal(&expected, tag) || token.is_empty() || scid == handshake.original_dcid {
-            self.stats.dropped_packets += 1;
+            self.drop_packet(env, now, None, without_tag.len() + TAG_LEN, Dropped::Unexpected);
             return;
         }
         handshake.retry_scid = Some(scid);
@@ -259,7 +261,14 @@ impl Connection {
     }
 
     /// The server speaks none of the versions that we tried.
-    pub(super) fn on_version_negotiation(&mut self, dcid: &[u8], scid: &[u8], versions: Versions<'_>) {
+    pub(super) fn on_version_negotiation(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        dcid: &[u8],
+        scid: &[u8],
+        versions: Versions<'_>,
+    ) {
         let Some(handshake) = &self.handshake else { return };
         //= rfc9000#6.2-2
         let ours = self.local_cids.first().cid;
@@ -268,9 +277,10 @@ impl Connection {
         //= rfc9000#6.2-3
         if handshake.peer_cid_known || handshake.retry_scid.is_some() || !answers_us || offered.contains(&self.version)
         {
-            self.stats.dropped_packets += 1;
+            self.drop_packet(env, now, None, 0, Dropped::Unexpected);
             return;
         }
+        env.tell(now, self.key, Kind::Life, &Observed::Life(Step::VersionsOffered(&offered)));
         self.end_silently(CloseReason::VersionNegotiation { offered });
     }
 

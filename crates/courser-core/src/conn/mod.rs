@@ -11,6 +11,8 @@
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
 //! - `close`: closing and draining;
+//! - `limit`: what keeps it from sending more;
+//! - `watch`: what observers are told;
 //! - `app`: what applications call.
 
 mod app;
@@ -20,12 +22,14 @@ mod frames;
 mod handshake;
 mod history;
 mod last_words;
+mod limit;
 mod probe;
 mod receive;
 mod setup;
 mod stats;
 mod tick;
 mod transmit;
+mod watch;
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -51,6 +55,7 @@ use crate::stream::{StreamEvent, Streams};
 use crate::time::Instant;
 
 pub use history::{Logged, PacketLog};
+pub use limit::Limits;
 pub(crate) use receive::Received;
 pub use setup::Connect;
 pub(crate) use setup::{ServerStart, fresh_cid};
@@ -74,6 +79,8 @@ pub(crate) struct Env {
     pub(crate) tokens: TokenKey,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) interest: crate::observe::Interest,
+    /// The newest time that anybody told; for events of calls that come without one.
+    pub(crate) now: Instant,
     /// A payload in one piece, for observers that want one.
     pub(crate) payload: Vec<u8>,
 }
@@ -90,6 +97,15 @@ impl Env {
         let mut bytes = [0; 8];
         self.random.fill(&mut bytes);
         u64::from_be_bytes(bytes)
+    }
+
+    /// Tells observers of an event whose parts are at hand.
+    pub(crate) fn tell(&mut self, now: Instant, key: ConnKey, kind: Kind, event: &Observed<'_>) {
+        if self.interest.wants(kind)
+            && let Some(observer) = &mut self.observer
+        {
+            observer.on(now, key, event);
+        }
     }
 
     pub(crate) fn observe(
@@ -240,6 +256,8 @@ pub(crate) struct Connection {
     pub(crate) routes: Vec<RouteChange>,
     /// A server has issued a token for a later connection.
     token_issued: bool,
+    /// Observers were told why it ends.
+    end_told: bool,
     /// A token for a later connection, from the server.
     new_token: Option<Box<[u8]>>,
     stats: ConnStats,

@@ -9,7 +9,7 @@ use crate::cid::OWN_CID_LEN;
 use crate::crypto::TAG_LEN;
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Ecn, Level};
-use crate::observe::{Event as Observed, Kind};
+use crate::observe::{Dropped, Event as Observed, Kind};
 use crate::packetiser::Meta;
 use crate::protect::{KEEP_OLD_KEYS_PTOS, OpenError, Opened};
 use crate::spans::FrameSet;
@@ -66,7 +66,7 @@ impl Connection {
         if meta.remote != self.path.remote() {
             // A client drops what comes from elsewhere; a server does so as long as paths do not move.
             //= rfc9000#9-5
-            self.stats.dropped_address += 1;
+            self.drop_packet(env, now, None, datagram.len(), Dropped::Address);
             return Received::Handled;
         }
         //= rfc9000#8.1-2
@@ -83,7 +83,7 @@ impl Connection {
             let Some(packet) = self.next_packet(env, now, rest, whole) else { break };
             //= rfc9000#12.2-4
             if first_dcid.is_some_and(|cid| cid != packet.dcid) {
-                self.stats.dropped_packets += 1;
+                self.drop_packet(env, now, Some(packet.level), rest.len(), Dropped::Unexpected);
                 break;
             }
             first_dcid = Some(packet.dcid);
@@ -107,7 +107,7 @@ impl Connection {
                 //= rfc9000#17.2.2-1
                 let tokened = self.side.is_client() && !long.token.is_empty();
                 if long.version != self.version || short_initial || tokened || !self.check_peer_cid(&long.scid) {
-                    self.stats.dropped_packets += 1;
+                    self.drop_packet(env, now, Some(long.level), bytes.len(), Dropped::Unexpected);
                     return None;
                 }
                 Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
@@ -120,12 +120,12 @@ impl Connection {
             }
             Ok(Header::VersionNegotiation { dcid, scid, versions }) => {
                 if self.side.is_client() {
-                    self.on_version_negotiation(dcid, scid, versions);
+                    self.on_version_negotiation(env, now, dcid, scid, versions);
                 }
                 None
             }
             Ok(Header::UnknownVersion { .. }) | Err(_) => {
-                self.stats.dropped_packets += 1;
+                self.drop_packet(env, now, None, bytes.len(), Dropped::Unexpected);
                 None
             }
         }
@@ -153,9 +153,9 @@ impl Connection {
                 self.on_opened(env, now, origin, bytes, packet, &opened);
                 true
             }
-            Err(OpenError::NoKeys) => self.stash(packet.level, origin, bytes),
+            Err(OpenError::NoKeys) => self.stash(env, now, packet.level, origin, bytes),
             Err(OpenError::TooShort | OpenError::NotAuthentic) => {
-                self.stats.undecryptable += 1;
+                self.drop_packet(env, now, Some(packet.level), bytes.len(), Dropped::NotAuthentic);
                 false
             }
             Err(OpenError::Violation(violation)) => {
@@ -178,14 +178,16 @@ impl Connection {
         //= rfc9000#12.3-4
         //= rfc9000#12.3-5
         if self.acks[space.index()].is_duplicate(opened.pn) {
-            self.stats.duplicates += 1;
+            self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Duplicate);
             return;
         }
         self.stats.received.packets += 1;
         if opened.updated {
             let keep = self.pto() * KEEP_OLD_KEYS_PTOS;
             self.keys.keep_previous_until(now + keep);
+            self.observe_update(env, now, true);
         }
+        self.observe_opened(env, now, packet.level, &bytes[..packet.end], opened, origin.arrived != now);
         self.on_authentic(now, packet.level, bytes);
         let carrier = Carrier { level: packet.level, dcid: packet.dcid, generation: opened.generation, received: now };
         match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
@@ -273,7 +275,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may come; false when it is of no use.
-    fn stash(&mut self, level: Level, origin: Origin, bytes: &[u8]) -> bool {
+    fn stash(&mut self, env: &mut Env, now: Instant, level: Level, origin: Origin, bytes: &[u8]) -> bool {
         let complete = !matches!(self.life, Life::Handshaking);
         let Some(handshake) = self.handshake.as_mut() else { return false };
         let may_come = match level {
@@ -284,10 +286,12 @@ impl Connection {
         let held: usize = handshake.stash.iter().map(|s| s.bytes.len()).sum();
         let full = handshake.stash.len() >= STASH_MAX || held + bytes.len() > STASH_BYTES_MAX;
         if !may_come || full || bytes.len() < TAG_LEN {
-            self.stats.dropped_packets += 1;
+            self.drop_packet(env, now, Some(level), bytes.len(), Dropped::NoKeys);
             return false;
         }
         handshake.stash.push(Stashed { level, origin, bytes: bytes.into() });
+        let size = bytes.len();
+        env.observe(now, self.key, Kind::PacketDropped, || Observed::PacketBuffered { level, size });
         true
     }
 

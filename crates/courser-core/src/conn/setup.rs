@@ -3,6 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
+use super::limit::Limits;
 use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
@@ -155,11 +156,12 @@ impl Connection {
             ping: false,
             ack_ping: AckPing::default(),
             token_issued: false,
+            end_told: false,
             new_token: None,
             paced_until: None,
             events: VecDeque::new(),
             routes: vec![RouteChange::Add(parts.local)],
-            stats: super::ConnStats::default(),
+            stats: super::ConnStats { limits: Limits::starting(now), ..super::ConnStats::default() },
             log: PacketLog::default(),
         })
     }
@@ -187,7 +189,7 @@ pub(crate) fn fresh_cid(env: &mut Env) -> Cid {
     Cid::new(&bytes).unwrap_or(Cid::EMPTY)
 }
 
-fn local_params(settings: &Settings, version: Version) -> TransportParams {
+pub(super) fn local_params(settings: &Settings, version: Version) -> TransportParams {
     TransportParams {
         max_idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(0),
         max_data: settings.conn_window,

@@ -3,6 +3,8 @@
 use core::ops::Sub;
 use core::time::Duration;
 
+use super::limit::Limits;
+
 /// Datagrams, packets and bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -50,16 +52,28 @@ pub struct ConnStats {
     pub retries: u64,
     /// Times that the connection was ticked.
     pub ticks: u64,
+    /// Updates of the sending keys.
+    pub key_updates: u64,
+    /// What limits the connection, and how long each limit held it back until its last tick.
+    pub limits: Limits,
     /// From the first packet to the end of the TLS handshake.
     pub handshake: Duration,
     /// Smoothed round-trip time.
     pub rtt: Duration,
     /// Smallest round-trip time.
     pub min_rtt: Duration,
+    /// Newest round-trip time.
+    pub latest_rtt: Duration,
+    /// Mean deviation of the round-trip time.
+    pub rtt_var: Duration,
     /// Congestion window in bytes.
     pub congestion_window: u64,
     /// Bytes in flight.
     pub bytes_in_flight: u64,
+    /// Slow start threshold in bytes; `None` before the first congestion.
+    pub ssthresh: Option<u64>,
+    /// What the pacer lets go, in bytes per second.
+    pub pacing_rate: u64,
     /// Largest datagram that is sent now, in bytes of UDP payload.
     pub mtu: u16,
     /// Whether the path carries ECN marks.
@@ -98,6 +112,8 @@ impl ConnStats {
             ack_runs: self.ack_runs.saturating_sub(earlier.ack_runs),
             retries: self.retries.saturating_sub(earlier.retries),
             ticks: self.ticks.saturating_sub(earlier.ticks),
+            key_updates: self.key_updates.saturating_sub(earlier.key_updates),
+            limits: self.limits.since(&earlier.limits),
             ..*self
         }
     }

@@ -39,6 +39,8 @@ impl Connection {
             self.prepare_control(env, now);
         }
         self.end_if_over(now);
+        self.observe_tick(env, now);
+        self.note_limit(env, now);
         Tick { wants_send: self.wants_send(now), deadline: self.deadline(), ended: self.is_ended() }
     }
 

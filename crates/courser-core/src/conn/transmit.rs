@@ -145,7 +145,7 @@ impl Connection {
     }
 
     /// Whether the congestion window takes another full datagram.
-    fn window_allows(&self) -> bool {
+    pub(super) fn window_allows(&self) -> bool {
         self.path.congestion.room() >= u64::from(self.path.pmtud.current())
     }
 
@@ -171,12 +171,17 @@ impl Connection {
         if !archetype.allows_eliciting() {
             return false;
         }
+        archetype == Archetype::Probe || self.has_eliciting(level)
+    }
+
+    /// Whether somebody has something to say that is to be acknowledged.
+    pub(super) fn has_eliciting(&self, level: Level) -> bool {
         let crypto = match level {
             Level::Initial => self.handshake.as_ref().is_some_and(|h| h.crypto[0].has_data()),
             Level::Handshake => self.handshake.as_ref().is_some_and(|h| h.crypto[1].has_data()),
             _ => self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
         };
-        archetype == Archetype::Probe || crypto || (level == Level::OneRtt && self.has_app_pending())
+        crypto || (level == Level::OneRtt && self.has_app_pending())
     }
 
     fn has_app_pending(&self) -> bool {
@@ -399,6 +404,7 @@ impl Connection {
                 pn: built.pn,
                 header: &packet[..built.head.payload_at],
                 packet_len: packet.len(),
+                mtu_probe: built.mtu_probe,
                 recorded: built.draft.frames,
                 payload: &env.payload,
             };

@@ -192,11 +192,13 @@ impl Engine {
             validated: held.validated,
         };
         let Ok(mut conn) = Connection::server(&mut self.env, now, key, &start) else { return false };
+        conn.observe_start(&mut self.env, now, held.retried_from);
         let mut authentic = false;
         for (meta, datagram) in first {
             authentic |= conn.receive(&mut self.env, now, meta, datagram) == Received::Handled;
         }
         if !authentic {
+            conn.observe_dismissed(&mut self.env, now);
             conn.release(&mut self.env);
             return false;
         }

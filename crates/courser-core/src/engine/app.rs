@@ -104,7 +104,8 @@ impl Engine {
     /// # Errors
     /// See [`WriteError`].
     pub fn finish(&mut self, key: ConnKey, id: StreamId) -> Result<(), WriteError> {
-        self.touch::<WriteError>(key)?.0.finish(id)
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.finish(env, id)
     }
 
     /// Abandons the sending half; unsent data is dropped.
@@ -214,7 +215,8 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::NotNegotiated`], [`ApiMisuse::TooLarge`].
     pub fn send_datagram(&mut self, key: ConnKey, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
-        self.touch::<ApiMisuse>(key)?.0.send_datagram(data)
+        let (conn, env) = self.touch::<ApiMisuse>(key)?;
+        conn.send_datagram(env, data)
     }
 
     /// Largest datagram payload now; `None` when the peer takes none.
@@ -230,7 +232,8 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`].
     pub fn read_datagram(&mut self, key: ConnKey) -> Result<Option<Bytes>, ApiMisuse> {
-        Ok(self.touch::<ApiMisuse>(key)?.0.read_datagram())
+        let (conn, env) = self.touch::<ApiMisuse>(key)?;
+        Ok(conn.read_datagram(env))
     }
 
     /// The next datagram whose fate became known.

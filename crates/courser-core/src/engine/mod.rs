@@ -52,7 +52,7 @@ use crate::path::TokenKey;
 pub use self::admit::Incoming;
 pub use self::config::{EngineConfig, RetryPolicy, ServerConfig};
 pub use self::stats::EngineStats;
-pub use crate::conn::{ConnStats, Connect, Event, Logged, PacketLog};
+pub use crate::conn::{ConnStats, Connect, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
@@ -143,6 +143,7 @@ impl Engine {
                 tokens: TokenKey::new(token_key),
                 observer: config.observer,
                 interest,
+                now: Instant::ZERO,
                 payload: Vec::new(),
             },
             table: Table::default(),
@@ -169,7 +170,7 @@ impl Engine {
 
     /// Takes a received train: datagrams of `meta.stride` bytes, the last may be shorter. They are decrypted in place.
     pub fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
-        self.received_at = now;
+        (self.received_at, self.env.now) = (now, now);
         for datagram in train.chunks_mut(meta.stride.max(1)) {
             self.stats.datagrams += 1;
             self.receive_datagram(now, meta, datagram);
@@ -219,6 +220,7 @@ impl Engine {
 
     /// Ticks each connection for which something happened or whose time has come, once.
     pub fn process(&mut self, now: Instant) {
+        self.env.now = now;
         self.flush_merged(now);
         while let Some(index) = self.deadlines.pop_due(now) {
             let Some((_, entry)) = self.table.at(index) else { continue };
@@ -294,6 +296,7 @@ impl Engine {
             let Kind::Live(conn) = &mut entry.kind else { continue };
             let meta = conn.fill(&mut self.env, now, train);
             let again = conn.wants_send(now);
+            conn.note_limit(&mut self.env, now);
             let deadline = conn.deadline();
             entry.deadline = deadline;
             if conn.has_events() {
@@ -383,6 +386,7 @@ impl Engine {
         if let Some(conn) = self.conn_mut(key) {
             conn.key = key;
         }
+        self.observe_start(now, key, None);
         self.stats.connected += 1;
         self.handshakes += 1;
         self.apply_routes(now, key);
@@ -432,8 +436,17 @@ impl Engine {
             self.env.merging = None;
             self.env.merge.clear();
         }
+        conn.observe_end(&mut self.env, now);
         conn.release(&mut self.env);
         self.stats.ended += 1;
+    }
+
+    /// Tells observers of a new connection. `original` is the client's first choice of a connection ID, where a Retry came
+    /// in between.
+    fn observe_start(&mut self, now: Instant, key: ConnKey, original: Option<Cid>) {
+        if let Some(Kind::Live(conn)) = self.table.get(key).map(|e| &e.kind) {
+            conn.observe_start(&mut self.env, now, original);
+        }
     }
 
     fn conn_mut(&mut self, key: ConnKey) -> Option<&mut Connection> {

@@ -74,6 +74,8 @@ pub struct Settled<'a> {
     pub records: &'a [Record],
     /// It was declared lost before and is acknowledged now.
     pub spurious: bool,
+    /// Lost because of the packets that overtook it; otherwise because of the time that went by.
+    pub overtaken: bool,
 }
 
 /// Sums for the congestion controller of one path, in bytes of packets that counted as in flight.
@@ -421,7 +423,7 @@ impl Recovery {
                 }
                 out.on_acked(&found);
                 let Found { pn, packet, records, was_lost } = found;
-                settle(Fate::Acked, Settled { space, pn, packet, records, spurious: was_lost });
+                settle(Fate::Acked, Settled { space, pn, packet, records, spurious: was_lost, overtaken: false });
             });
         }
         s.sent.finish_ack();
@@ -483,7 +485,8 @@ impl Recovery {
             }
             out.on_lost(&found);
             let Found { pn, packet, records, .. } = found;
-            settle(Fate::Lost, Settled { space, pn, packet, records, spurious: false });
+            let overtaken = largest_acked.saturating_sub(pn) >= packet_threshold;
+            settle(Fate::Lost, Settled { space, pn, packet, records, spurious: false, overtaken });
         });
         //= rfc9002#6.1.2-3
         s.loss_time = next.map(|sent| sent + delay);
@@ -531,7 +534,7 @@ impl Recovery {
             if packet.in_flight {
                 freed.bytes[usize::from(packet.path.0)] += u64::from(packet.size);
             }
-            settle(fate, Settled { space, pn, packet, records, spurious: false });
+            settle(fate, Settled { space, pn, packet, records, spurious: false, overtaken: false });
         });
         s.loss_time = None;
         s.lost_run = None;

@@ -96,6 +96,8 @@ pub(super) struct Stream {
     pub(super) told_writable: bool,
     /// Waits for the pool to have room.
     pub(super) starved: bool,
+    /// Has data that only lacks credit of the stream.
+    pub(super) lacks_credit: bool,
 }
 
 impl Stream {
@@ -108,6 +110,7 @@ impl Stream {
             told_readable: false,
             told_writable: false,
             starved: false,
+            lacks_credit: false,
         }
     }
 

@@ -128,6 +128,8 @@ pub struct Streams {
     pub(super) buffered_in: u64,
     closed_count: u64,
     delayed: u64,
+    /// Streams that have data and lack credit of their own.
+    lacking_credit: usize,
     /// Streams whose last write found the pool at its limit.
     pub(super) starved: Vec<StreamId>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
@@ -165,6 +167,7 @@ impl Streams {
             buffered_in: 0,
             closed_count: 0,
             delayed: 0,
+            lacking_credit: 0,
             starved: Vec::new(),
             spare_out: Vec::new(),
             spare_in: Vec::new(),
@@ -286,6 +289,18 @@ impl Streams {
         !self.events.is_empty()
     }
 
+    /// Whether streams have data that only lacks credit of the connection.
+    #[must_use]
+    pub const fn waits_for_conn_credit(&self) -> bool {
+        self.active.blocked() > 0
+    }
+
+    /// Whether streams have data that only lacks credit of their own.
+    #[must_use]
+    pub const fn waits_for_stream_credit(&self) -> bool {
+        self.lacking_credit > 0
+    }
+
     /// Figures.
     #[must_use]
     pub fn stats(&self) -> StreamStats {
@@ -401,6 +416,7 @@ impl Streams {
         let (id, priority) = (stream.id, stream.priority);
         let beyond = id.initiator() == self.side && id.index() >= self.local[id.dir() as usize].credit.limit();
         let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
+        self.note_credit(slot, matches!(want, Want::StreamCredit));
         match want {
             Want::Send => self.active.insert(slot, id, priority),
             Want::ConnCredit => {
@@ -415,6 +431,13 @@ impl Streams {
                 self.table[slot].send.credit.block();
                 self.update_control(slot);
             }
+        }
+    }
+
+    /// Counts the streams that lack credit of their own.
+    fn note_credit(&mut self, slot: u32, lacks: bool) {
+        if core::mem::replace(&mut self.table[slot].lacks_credit, lacks) != lacks {
+            self.lacking_credit = if lacks { self.lacking_credit + 1 } else { self.lacking_credit - 1 };
         }
     }
 
@@ -521,6 +544,7 @@ impl Streams {
 
     /// Takes the stream out of every list and of the table.
     fn forget(&mut self, slot: u32) {
+        self.note_credit(slot, false);
         let (id, priority) = (self.table[slot].id, self.table[slot].priority);
         self.active.remove(slot, id, priority);
         self.control.remove(slot);

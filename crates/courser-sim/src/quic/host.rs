@@ -93,6 +93,10 @@ pub struct QuicHost {
     /// How far sending (without probes) ever took the bytes in flight above the window.
     pub overshoot: u64,
     in_flight: BTreeMap<u64, (u64, u64)>,
+    /// How long the socket takes nothing after each train, in microseconds; zero: it is never full.
+    pub socket_pause_us: u64,
+    /// Until when it takes nothing.
+    socket_full_until: u64,
     /// What should not have been.
     pub wrong: Vec<String>,
 }
@@ -129,6 +133,8 @@ impl QuicHost {
             trains: vec![0; 65],
             overshoot: 0,
             in_flight: BTreeMap::new(),
+            socket_pause_us: 0,
+            socket_full_until: 0,
             wrong: Vec::new(),
         }
     }
@@ -228,7 +234,7 @@ impl QuicHost {
 
     fn send(&mut self, now_us: u64, out: &mut Outbox) -> bool {
         let mut any = false;
-        while out.room() > 64 {
+        while out.room() > 64 && self.socket_full_until <= now_us {
             let Some(meta) = self.engine.fill(instant(now_us), &mut self.train) else { break };
             any = true;
             self.check_train(&meta);
@@ -236,6 +242,7 @@ impl QuicHost {
                 out.send_with(self.me, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
             }
             self.engine.sent(instant(now_us), &meta, SendOutcome::Sent);
+            self.socket_full_until = now_us + self.socket_pause_us;
         }
         any
     }
@@ -275,7 +282,8 @@ impl Host for QuicHost {
                 self.engine.process(instant(now_us));
             }
             let sent = self.send(now_us, out);
-            if !heard && !sent && self.engine.deadline().is_none_or(|at| at > instant(now_us)) {
+            let blocked = self.socket_full_until > now_us;
+            if !heard && !sent && (blocked || self.engine.deadline().is_none_or(|at| at > instant(now_us))) {
                 return;
             }
         }
@@ -284,6 +292,8 @@ impl Host for QuicHost {
 
     fn deadline(&self) -> Option<u64> {
         let engine = self.engine.deadline().map(|at| at.as_micros().saturating_sub(EPOCH_US));
+        // With a full socket the engine wants a turn at once, and there is none.
+        let engine = engine.map(|at| if at == 0 { self.socket_full_until } else { at });
         let dial = self.dials.iter().map(|d| d.at_us).min();
         let app = self.apps.values().filter_map(App::deadline).min();
         [engine, dial, app].into_iter().flatten().min()

@@ -101,7 +101,7 @@ impl Observer for Watch {
     fn on(&mut self, now: Instant, key: ConnKey, event: &Event<'_>) {
         let mut seen = self.seen();
         match *event {
-            Event::DatagramBuilt { level, pn, header, packet_len, recorded, payload } => {
+            Event::DatagramBuilt { level, pn, header, packet_len, recorded, payload, .. } => {
                 seen.packets += 1;
                 if seen.keep {
                     let at_us = now.as_micros() - super::EPOCH_US;

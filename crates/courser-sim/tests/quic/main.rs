@@ -7,6 +7,7 @@
 mod frames;
 mod handshake;
 mod life;
+mod limits;
 mod race;
 mod support;
 mod tls;

@@ -275,7 +275,12 @@ impl Observer for Listener {
             observe::Event::PacketReceived { .. } => Kind::PacketReceived,
             observe::Event::PacketFate { .. } => Kind::PacketFate,
             observe::Event::DatagramBuilt { .. } | observe::Event::DatagramSealed { .. } => Kind::DatagramBuilt,
-            observe::Event::Congestion { .. } => Kind::Congestion,
+            observe::Event::Congestion(_) | observe::Event::ProbeTimeout { .. } => Kind::Congestion,
+            observe::Event::PacketOpened { .. } => Kind::PacketOpened,
+            observe::Event::PacketDropped { .. } | observe::Event::PacketBuffered { .. } => Kind::PacketDropped,
+            observe::Event::Moved { .. } => Kind::Data,
+            observe::Event::Limited { .. } => Kind::Limit,
+            observe::Event::Path { .. } => Kind::Path,
             observe::Event::Life(_) => Kind::Life,
         };
         self.1.lock().unwrap().insert(kind);
@@ -285,8 +290,17 @@ impl Observer for Listener {
 #[test]
 fn an_observer_hears_the_kind_that_it_asked_for_and_nothing_else() {
     // NGX-BUF-26
-    const KINDS: [Kind; 6] =
-        [Kind::PacketSent, Kind::PacketReceived, Kind::PacketFate, Kind::DatagramBuilt, Kind::Congestion, Kind::Life];
+    const KINDS: [Kind; 9] = [
+        Kind::PacketSent,
+        Kind::PacketReceived,
+        Kind::PacketFate,
+        Kind::DatagramBuilt,
+        Kind::Congestion,
+        Kind::Life,
+        Kind::PacketOpened,
+        Kind::Data,
+        Kind::Limit,
+    ];
     for kind in KINDS {
         let settings = Settings::default();
         let mut pair = Pair::new(&settings);
