@@ -5,11 +5,13 @@
 //! commands  one file a command              output    where words and JSON go
 //! apps      programs on streams             report    results
 //! transport what they need of a connection  pattern   bytes that can be checked
+//! certificate  what a server shows, and whether it is believed
 //! link      the engine below them           faces     perf as a user of the blocking or Tokio face writes it
 //! ```
 
 pub mod apps;
 pub mod args;
+pub mod certificate;
 pub mod commands;
 pub mod faces;
 pub mod failure;

@@ -197,13 +197,46 @@ fn ping_shows_what_a_handshake_finds_out() {
     let server = Server::perf(&[]);
     let v = object(&courser(&["ping", &server.addr, "--insecure", "--alpn", "perf", "--json", "-n2"]));
     let names: Vec<&str> = v["steps"].as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
-    let expected =
-        ["name", "versions", "handshake", "version", "protocol", "TLS", "certificate", "round trips", "MTU", "ECN"];
-    assert_eq!(names, expected);
+    let expected = "name versions handshake version protocol TLS subject names issuer validity key chain certificate";
+    assert_eq!(names.join(" "), format!("{expected} round trips MTU ECN"));
+    assert_eq!(v["steps"][9]["warning"], true, "a throw-away certificate ends soon: {v}");
     assert_eq!((&v["ok"], &v["steps"][4]["found"]), (&Value::from(true), &Value::from("perf")));
     let out = courser(&["ping", &server.addr, "--insecure", "--alpn", "nobodys"]);
     assert_fails(&out, 5, &["application protocol"]);
     assert!(String::from_utf8_lossy(&out.stdout).contains("✗ handshake"));
+}
+
+#[test]
+fn ping_shows_the_certificate_and_why_it_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (stranger, _) = identity(other.path(), (2020, 1, 1), (2090, 1, 1));
+    for (until, ca, name, why) in [
+        ((2090, 1, 1), "own", "localhost", None),
+        ((2021, 1, 1), "own", "localhost", Some(("it has expired", "renew"))),
+        ((2090, 1, 1), "own", "elsewhere.example", Some(("it is for other names", "--server-name"))),
+        ((2090, 1, 1), "stranger", "localhost", Some(("it is signed by itself", "--insecure"))),
+    ] {
+        let (cert, key) = identity(dir.path(), (2020, 1, 1), until);
+        let server = Server::perf(&["--cert", text(&cert), "--key", text(&key)]);
+        let ca = if ca == "own" { &cert } else { &stranger };
+        let args = ["ping", &server.addr, "--ca", text(ca), "--server-name", name, "--json", "-n1"];
+        let out = courser(&args);
+        let v: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let c = &v["certificate"];
+        assert_eq!((&c["verified"], &v["ok"]), (&Value::from(why.is_none()), &Value::from(why.is_none())), "{v}");
+        assert_eq!(c["names"], Value::from(vec!["localhost", "127.0.0.1"]), "{v}");
+        assert_eq!((&c["key"], &c["valid_from"]), (&"ECDSA, P-256".into(), &"2020-01-01 00:00 UTC".into()), "{v}");
+        assert_eq!(c["roots"], text(ca));
+        match why {
+            None => assert_eq!(out.status.code(), Some(0)),
+            Some((why, remedy)) => {
+                assert_fails(&out, 5, &[remedy]);
+                assert!(c["why_not"].as_str().is_some_and(|w| w.contains(why)), "{v}");
+                assert_eq!(v["steps"].as_array().unwrap().last().unwrap()["name"], "certificate", "nothing after it");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `courser ping`: one step after the other, until one fails.
+//!
+//! The handshake takes any certificate, and the chain is judged afterwards: a certificate that is not believed is the one
+//! that somebody wants to see. Nothing but PING frames goes over the connection.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use courser::certs::Fingerprint;
 use courser::net::target::Target;
 use courser::worker::Worker;
 use courser_core::engine::{Engine, Event as EngineEvent};
@@ -12,6 +14,8 @@ use courser_core::ids::{ConnKey, Version};
 
 use crate::args::address;
 use crate::args::ping::PingArgs;
+use crate::certificate::Described;
+use crate::certificate::verdict::{self, Judge};
 use crate::failure::{Failure, Outcome};
 use crate::link::Peer;
 use crate::link::drive::{self, DONE, Dial};
@@ -19,7 +23,7 @@ use crate::link::serve::Stop;
 use crate::link::setup::{self, TlsChoice, Trust};
 use crate::output::Ui;
 use crate::probe::{self, Answer};
-use crate::report::ping::PingReport;
+use crate::report::ping::{PingReport, Shown};
 use crate::text;
 use crate::tuning::Tuning;
 
@@ -64,7 +68,7 @@ fn handshake(args: &PingArgs, target: &Target, addrs: &[SocketAddr], report: &mu
     let key_log = TlsChoice::of(b"")?.key_log;
     let alpn = args.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     let choice = TlsChoice { alpn, x25519_only: false, key_log };
-    let tls = setup::tls_client(&Trust::from_args(&args.trust)?, &choice, &tuning)?;
+    let tls = setup::tls_client(&Trust::Anybody, &choice, &tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: args.timeout };
     let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &Stop::default() };
@@ -73,6 +77,7 @@ fn handshake(args: &PingArgs, target: &Target, addrs: &[SocketAddr], report: &mu
         .step("handshake", || drive::reach(&mut worker, &dial), |(_, addr)| format!("with {addr}"))
         .and_then(|(key, _)| {
             facts(worker.machine(), key, report);
+            certificate(worker.machine(), key, args, &dial, report)?;
             let found =
                 |n: &Trips| format!("{} of {} answered, smallest {}", n.answered, args.count, text::time(n.min));
             report.step("round trips", || round_trips(&mut worker, key, args, &peer), found)?;
@@ -95,10 +100,58 @@ fn facts(engine: &Engine, key: ConnKey, report: &mut PingReport) {
     report.fact("protocol", id.alpn.as_deref().map_or_else(|| "none".into(), words));
     let suite = id.suite.map(|s| format!("{s:?}")).unwrap_or_default();
     report.fact("TLS", format!("{suite}, {}", id.group.as_deref().unwrap_or("unknown group")));
-    if let Some(leaf) = id.certificates.first() {
-        let chain = text::count(id.certificates.len() as u64, "certificate");
-        report.fact("certificate", format!("{chain}, the server's SHA-256 {}", Fingerprint::of(leaf)));
+}
+
+/// The server's certificate, and whether it is believed.
+fn certificate(engine: &Engine, key: ConnKey, args: &PingArgs, dial: &Dial<'_>, report: &mut PingReport) -> Outcome {
+    let chain: &[Vec<u8>] = engine.identity(key).ok().flatten().map_or(&[], |id| &id.certificates);
+    let now = SystemTime::now();
+    let says = Described::of(chain, now);
+    match &says {
+        Some(c) => {
+            report.fact("subject", if c.subject.is_empty() { "without a name" } else { c.subject.as_str() });
+            report.fact("names", c.names_shown());
+            report.fact("issuer", if c.self_issued { "itself" } else { c.issuer.as_str() });
+            report.fact("validity", c.validity_shown());
+            if c.is_worrying() {
+                report.warn();
+            }
+            report.fact("key", c.key.clone());
+            let chain = text::count(c.chain as u64, "certificate");
+            report.fact("chain", format!("{chain}, the server's SHA-256 {}", c.sha256));
+        }
+        None => {
+            report.fact("subject", "the certificate cannot be read");
+            report.warn();
+        }
     }
+    let judge = match Judge::from_args(&args.trust) {
+        Err(_) if args.trust.insecure => {
+            report.fact("certificate", "not verified (--insecure), and there are no roots to compare it with");
+            report.warn();
+            return Ok(());
+        }
+        judge => judge.or_else(|e| report.step("certificate", || Err(e), |_| String::new()))?,
+    };
+    let judged = judge.judge(chain, dial.name, now);
+    let why_not = judged.as_ref().err().map(|e| verdict::worded(e, says.as_ref()));
+    report.certificate =
+        says.map(|says| Shown { says, verified: judged.is_ok(), roots: judge.of.clone(), why_not: why_not.clone() });
+    match judged {
+        Ok(()) => report.fact("certificate", format!("verified with {}", judge.of)),
+        Err(_) if args.trust.insecure => {
+            let why = why_not.unwrap_or_default();
+            report.fact("certificate", format!("taken unverified (--insecure); with {}: {why}", judge.of));
+            report.warn();
+        }
+        Err(e) => {
+            let failed = verdict::failure(&e, &dial.peer.name);
+            let why = why_not.unwrap_or_default();
+            report.failed("certificate", format!("not verified with {}: {why}", judge.of));
+            return Err(failed);
+        }
+    }
+    Ok(())
 }
 
 /// What the path carries.
