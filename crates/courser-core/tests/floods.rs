@@ -10,6 +10,7 @@ use courser_core::crypto::KeyFactory;
 use courser_core::engine::{Engine, EngineStats, RetryPolicy};
 use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId, Version};
 use courser_core::protect::null::{NullKeys, NullTlsServer};
+use courser_core::stream::Read;
 use courser_core::wire::Writer;
 use courser_core::wire::frame::{Frame, write_ack};
 use courser_core::wire::header::{self, LongSpec};
@@ -170,22 +171,67 @@ fn retired_connection_ids_are_replaced_at_a_slow_rate() {
     assert!(rig.victim.route_count() < 40);
 }
 
+/// A packet's worth of one-byte frames at these offsets of stream 0.
+fn fragments(offsets: impl Iterator<Item = u64>) -> Vec<u8> {
+    let byte = |at: u64| [(at * 31 % 251) as u8];
+    let mut payload = [0; 1150];
+    let mut w = Writer::new(&mut payload);
+    for offset in offsets {
+        let data = &byte(offset);
+        Frame::Stream { id: StreamId(0), offset, data, fin: false, length_present: true }.encode(&mut w).unwrap();
+    }
+    w.written().to_vec()
+}
+
+/// One-byte frames that the forger packs together; eight bytes each.
+const FRAGMENTS: u64 = 140;
+
 #[test]
-fn fragments_of_one_byte_hold_no_more_than_the_window() {
+fn a_million_fragments_that_leave_gaps_everywhere_are_refused() {
     let mut rig = beside_a_friend();
     let mut code = None;
     flood(&mut rig, 700 << 10, |rig| {
-        for n in 0..130_000u64 {
-            let frame =
-                |at| Frame::Stream { id: StreamId(0), offset: at, data: b"x", fin: false, length_present: true };
-            rig.give(Level::OneRtt, &encode(&[frame(1 + 2 * (n * 7919 % 130_000))]));
-            if n % 1000 == 0 {
+        for n in (0..1_000_000).step_by(FRAGMENTS as usize) {
+            let at = |n: u64| 1 + 2 * (n * 7919 % 130_000);
+            rig.give(Level::OneRtt, &fragments((n..n + FRAGMENTS).map(at)));
+            if n % 1400 == 0 {
                 code = code.or(rig.collect().code());
             }
         }
     });
     assert_eq!(code, Some(0xa), "so many gaps are no accident");
     rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.victim.pool_stats().in_use, 0);
+}
+
+#[test]
+fn a_million_fragments_in_disorder_hold_no_more_than_the_window_and_are_put_in_order() {
+    // LS-STRM-29: blocks of 2,000 bytes whose bytes come in disorder, and nobody reads before all are there.
+    const WINDOW: usize = 1 << 20;
+    const BYTES: u64 = 1_000_000;
+    let mut settings = Settings::default();
+    (settings.stream_window, settings.stream_window_max) = (WINDOW as u64, WINDOW as u64);
+    (settings.conn_window, settings.conn_window_max) = (2 * WINDOW as u64, 2 * WINDOW as u64);
+    let mut rig = Rig::new(Plan { friend: true, settings, ..Plan::new(Side::Server, Stage::Confirmed) });
+    let mut most = 0;
+    flood(&mut rig, (WINDOW + (64 << 10)) as i64, |rig| {
+        let at = |n: u64| n / 2000 * 2000 + n % 2000 * 1213 % 2000;
+        for n in (0..BYTES).step_by(FRAGMENTS as usize) {
+            rig.give(Level::OneRtt, &fragments((n..BYTES.min(n + FRAGMENTS)).map(at)));
+            if n % 1400 == 0 {
+                assert_eq!(rig.collect().code(), None);
+                rig.acknowledge();
+                most = most.max(rig.victim.pool_stats().in_use_bytes);
+            }
+        }
+        assert_eq!(rig.collect().code(), None);
+    });
+    assert!((900_000..=WINDOW + 2 * 4096).contains(&most), "{most} bytes were held");
+    assert_eq!(rig.victim.accept_stream(rig.key, Dir::Bi), Ok(Some(StreamId(0))));
+    let mut bytes = vec![0; BYTES as usize + 1];
+    assert_eq!(rig.victim.read(rig.key, StreamId(0), &mut bytes), Ok(Read::Bytes(BYTES as usize)));
+    bytes.pop();
+    assert!(bytes.iter().copied().eq((0..BYTES).map(|at| (at * 31 % 251) as u8)));
     assert_eq!(rig.victim.pool_stats().in_use, 0);
 }
 
@@ -387,15 +433,18 @@ fn each_gate_counts_what_it_refuses_and_allocates_nothing() {
 fn a_replay_of_the_first_initial_creates_nothing_for_thirty_seconds() {
     let mut rig = Rig::at(Side::Server, Stage::Confirmed);
     rig.victim.close(rig.now, rig.key, 0, b"").unwrap();
-    rig.pass(Duration::from_secs(4));
-    assert_eq!((rig.victim.connections(), rig.victim.route_count()), (0, 0));
-    let hello = rig.hello.clone();
-    for _ in 0..25 {
+    // LS-IN-07: thirty seconds from when the connection is gone.
+    while rig.victim.connections() > 0 {
+        rig.pass(Duration::from_millis(10));
+    }
+    assert_eq!(rig.victim.route_count(), 0);
+    let (hello, gone) = (rig.hello.clone(), rig.now);
+    while rig.now < gone + Duration::from_millis(29_990) {
         let stats = refused(&mut rig, "a replay", hello.clone());
         assert_eq!((stats.gate_purgatory, stats.accepted), (1, 0));
-        rig.now += Duration::from_secs(1);
+        rig.now += Duration::from_millis(500);
     }
-    rig.now += Duration::from_secs(10);
+    rig.now = gone + Duration::from_millis(30_010);
     rig.deliver(&mut hello.clone());
     assert_eq!(rig.victim.connections(), 1, "after that it is a new connection like any other");
 }

@@ -322,6 +322,48 @@ mod tests {
         }
     }
 
+    /// Gives a million one-byte frames, each byte once, in the order that `at` says; returns the most ranges there were.
+    fn million(bulk: bool, at: impl Fn(u64) -> u64) -> usize {
+        const BYTES: u64 = 1_000_000;
+        let mut pool = ChunkPool::new(16 << 20);
+        let mut r = Reassembly::new();
+        r.set_bulk(bulk);
+        let chunk = if bulk { 65_536 } else { 4096 };
+        let mut ranges = 0;
+        for n in 0..BYTES {
+            let offset = at(n);
+            let byte = [(offset * 31 % 251) as u8];
+            assert_eq!(r.insert(offset, &byte, range_cap(1 << 20), &mut pool), Ok(1));
+            ranges = ranges.max(r.gaps());
+            if n % 65_536 == 0 {
+                let held = pool.stats().in_use_bytes as u64;
+                assert!(held <= BYTES + 2 * chunk, "{held} bytes");
+            }
+        }
+        let held = pool.stats().in_use_bytes as u64;
+        assert!(held <= BYTES + 2 * chunk, "{held} bytes");
+        let mut out = vec![0; BYTES as usize];
+        assert_eq!(r.read(&mut out, &mut pool), out.len());
+        assert!(out == pattern(0, out.len()));
+        assert_eq!(pool.in_use(), 0);
+        ranges
+    }
+
+    #[test]
+    fn a_million_one_byte_frames_out_of_order_hold_the_window_and_take_linear_time() {
+        // LS-STRM-29: a frame costs the logarithm of the number of ranges to find its place and at most that number to
+        // make room there. That number has a limit, so that frames cost the same however many come.
+        for bulk in [false, true] {
+            assert_eq!(million(bulk, |n| 999_999 - n), 1, "from the end to the front");
+            let (odd, evens) = (|n: u64| n % 1000 * 2 + 1, |n: u64| n % 1000 * 2);
+            let by_pairs = move |n: u64| n / 2000 * 2000 + if n % 2000 < 1000 { odd(n) } else { evens(n) };
+            assert_eq!(million(bulk, by_pairs), 1000, "odd bytes first, then even ones, in blocks");
+            let scattered = |n: u64| n / 2000 * 2000 + n % 2000 * 1213 % 2000;
+            let ranges = million(bulk, scattered);
+            assert!((200..1000).contains(&ranges), "blocks in disorder: {ranges} ranges");
+        }
+    }
+
     #[test]
     fn a_peer_that_leaves_gaps_everywhere_is_found_out() {
         let window = 1 << 20;

@@ -123,7 +123,48 @@ impl core::ops::IndexMut<u32> for Table {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        static COMPARISONS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A key that counts how often it is compared.
+    struct Compared(u64);
+
+    impl core::hash::Hash for Compared {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    impl PartialEq for Compared {
+        fn eq(&self, other: &Self) -> bool {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Compared {}
+
+    #[test]
+    fn a_look_up_costs_the_same_among_ten_streams_and_among_ten_thousand() {
+        // LS-STRM-08: what a look-up costs is how many entries it compares; each finds its own with the first, nearly.
+        for open in [10u64, 100, 1000, 10_000, 100_000] {
+            // Four kinds of streams, each dense, and old ones that are gone.
+            let ids = (0..open).map(|i| (i / 4 + open) * 4 + i % 4);
+            let index: HashMap<Compared, u64, BuildHasherDefault<IdHasher>> =
+                ids.clone().map(|id| (Compared(id), id)).collect();
+            COMPARISONS.set(0);
+            assert!(ids.clone().all(|id| index.get(&Compared(id)) == Some(&id)));
+            let found = COMPARISONS.replace(0);
+            assert!(ids.clone().all(|id| !index.contains_key(&Compared(id + 4 * open))));
+            let missed = COMPARISONS.get();
+            assert!(found * 10 <= open * 11 && missed * 4 <= open, "{open} streams: {found} and {missed} comparisons");
+        }
+    }
 
     #[test]
     fn the_hash_spreads_dense_identifiers() {

@@ -137,6 +137,7 @@ fn ten_thousand_idle_streams_are_in_no_list() {
     a.write(s[5000], &[1; 5000]);
     assert_eq!((a.s.stats().active, a.s.control.len()), (1, 0));
     assert_eq!(sequence(&mut a, 3), [5000, 5000, 5000]);
+    assert!(s.iter().all(|id| a.s.table.lookup(*id).is_some_and(|stream| stream.id == *id)));
     // Nor do streams exist that the peer's higher number opened and nobody touched.
     let settings = Settings { max_streams_bidi: 1 << 40, ..Settings::default() };
     let mut b = End::new(Side::Server, &settings);
@@ -173,9 +174,14 @@ fn a_corked_stream_sends_full_frames_until_it_is_flushed() {
     assert!(rest.payload.len() < 1200 && a.packet(1200, true).is_none());
     a.write(s[0], b"x");
     assert!(a.packet(1200, true).is_none());
+    a.s.flush(s[0]).unwrap();
+    // LS-STRM-37: type, stream ID, offset, length and the byte.
+    assert_eq!(a.packet(1200, true).unwrap().payload.len(), 8, "a flushed single byte leaves at once");
+    a.write(s[0], b"y");
+    assert!(a.packet(1200, true).is_none(), "what comes later waits again");
     a.s.finish(s[0]).unwrap();
     assert!(a.packet(1200, true).is_some());
-    assert_eq!(a.s.table.lookup(s[0]).unwrap().send.state.next(), 24_001);
+    assert_eq!(a.s.table.lookup(s[0]).unwrap().send.state.next(), 24_002);
 }
 
 #[test]
