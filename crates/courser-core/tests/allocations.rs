@@ -4,12 +4,13 @@
 
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, Event, Train};
+use courser_core::error::ApiMisuse;
 use courser_core::ids::{ConnKey, Dir, StreamId};
 use courser_core::observe::{self, Interest, Kind, Observer};
 use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use courser_core::stream::Read;
 use courser_core::time::Instant;
-use courser_testing::alloc::{Counting, Counts, count};
+use courser_testing::alloc::{Counting, Counts, count, now};
 use courser_testing::duo::{Duo, SERVER, null_client, null_server};
 
 #[global_allocator]
@@ -227,16 +228,39 @@ fn nothing_ready_means_nothing_done_and_nothing_allocated() {
 }
 
 #[test]
-fn ten_thousand_engines_come_and_go_and_memory_stays_flat() {
-    // LS-ENG-02
-    let settings = settings();
-    let ((), counts) = count(|| {
-        for seed in 0..5000 {
-            drop(Engine::new(null_client(seed)));
-            drop(Engine::new(null_server(seed, NullTlsServer::default(), &settings)));
-        }
+fn a_stream_that_is_asked_for_too_early_is_refused_and_costs_nothing() {
+    // LS-STRM-09, LS-CONN-04
+    let (mut engine, keys) = with_connections(1);
+    let before = engine.stream_stats(keys[0]).unwrap();
+    let (answers, counts) = count(|| {
+        [
+            engine.open_stream(keys[0], Dir::Bi).err(),
+            engine.open_stream(keys[0], Dir::Uni).err(),
+            engine.exporter_secret(keys[0]).err(),
+            engine.update_keys(Instant::from_micros(1_000_001), keys[0]).err(),
+        ]
     });
-    assert!(counts.calls > 10_000, "{counts:?}");
+    assert_eq!(answers, [Some(ApiMisuse::HandshakePending); 4]);
+    assert_eq!(counts, Counts::default());
+    assert_eq!(engine.stream_stats(keys[0]).unwrap(), before, "nor does anything wait");
+}
+
+#[test]
+fn ten_thousand_engines_come_and_go_and_memory_stays_flat() {
+    // LS-ENG-02: ten thousand of each kind; what is held never exceeds what the first ones held.
+    let settings = settings();
+    let once = |seed| {
+        let held = |engine: Engine| {
+            let live = now().live;
+            drop(engine);
+            live
+        };
+        let client = held(Engine::new(null_client(seed)));
+        client.max(held(Engine::new(null_server(seed, NullTlsServer::default(), &settings))))
+    };
+    let most = once(0);
+    let (flat, counts) = count(|| (1..10_000).all(|seed| once(seed) == most));
+    assert!(flat && counts.calls > 20_000, "{counts:?}");
     assert_eq!(counts.live, 0);
 }
 

@@ -171,3 +171,42 @@ fn the_report_of_an_end_tells_the_first_error() {
     });
     assert_eq!(told, Some(0x7), "{:?}", rig.events);
 }
+
+/// Connection IDs that were issued in these datagrams, with their sequence numbers.
+fn issued(datagrams: &[Vec<u8>]) -> Vec<(u64, Cid)> {
+    let mut found = Vec::new();
+    for (level, payload) in datagrams.iter().flat_map(|d| packets(d)) {
+        for frame in frames(&payload, level, Extensions::ALL) {
+            if let Frame::NewConnectionId { sequence, cid, .. } = frame.unwrap() {
+                found.push((sequence, cid));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_peer_that_stores_eight_connection_ids_gets_eight_and_each_leads_to_the_connection() {
+    // LS-LIFE-06, LS-LIFE-07
+    let mut plan = Plan::new(Side::Server, Stage::Confirmed);
+    plan.forger.active_cid_limit = 8;
+    let mut rig = Rig::new(plan);
+    let mut all = issued(&rig.first.datagrams);
+    for _ in 0..20 {
+        rig.now += core::time::Duration::from_secs(1);
+        rig.acknowledge();
+        all.extend(issued(&rig.collect().datagrams));
+    }
+    all.push((0, rig.to));
+    all.sort();
+    all.dedup();
+    assert!(all.iter().map(|(sequence, _)| *sequence).eq(0..8), "no ninth: {all:?}");
+    let received = |rig: &Rig| rig.victim.conn_stats(rig.key).unwrap().received.packets;
+    for (_, cid) in all {
+        let before = received(&rig);
+        rig.to = cid;
+        rig.inject(Level::OneRtt, &encode(&[Frame::Ping]));
+        assert_eq!(received(&rig), before + 1, "{cid}");
+    }
+    assert_eq!(rig.victim.connections(), 1);
+}

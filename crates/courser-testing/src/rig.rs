@@ -70,6 +70,8 @@ pub struct Plan {
     pub stage: Stage,
     /// Settings of the engine under test.
     pub settings: Settings,
+    /// Settings of the honest engine that the forger begins with.
+    pub forger: Settings,
     /// The server's TLS, whichever end is the server.
     pub tls: NullTlsServer,
     /// Changes to the server part of an engine under test that is a server.
@@ -86,7 +88,16 @@ impl Plan {
     #[must_use]
     pub fn new(victim: Side, stage: Stage) -> Self {
         let tls = NullTlsServer { certificate_len: 3000, ..NullTlsServer::default() };
-        Self { victim, stage, settings: Settings::default(), tls, server: |_| {}, friend: false, twist: None }
+        Self {
+            victim,
+            stage,
+            settings: Settings::default(),
+            forger: Settings::default(),
+            tls,
+            server: |_| {},
+            friend: false,
+            twist: None,
+        }
     }
 }
 
@@ -133,7 +144,7 @@ impl Rig {
         let (tap, tls) = (Tap::default(), plan.tls);
         let (mut victim, mut forger) = match plan.victim {
             Side::Server => (null_server(7, tls.clone(), &plan.settings), null_client(8)),
-            Side::Client => (null_client(7), null_server(8, tls.clone(), &Settings::default())),
+            Side::Client => (null_client(7), null_server(8, tls.clone(), &plan.forger)),
         };
         if let Some(part) = &mut victim.server {
             (plan.server)(part);
@@ -164,7 +175,8 @@ impl Rig {
         if plan.friend {
             rig.befriend();
         }
-        rig.shake_hands(plan.stage, &plan.settings, plan.twist);
+        let client = if plan.victim.is_client() { &plan.settings } else { &plan.forger };
+        rig.shake_hands(plan.stage, client, plan.twist);
         rig
     }
 
@@ -197,8 +209,7 @@ impl Rig {
             Side::Server => &mut self.forger,
             Side::Client => &mut self.victim,
         };
-        let settings = if self.side.is_client() { settings.clone() } else { Settings::default() };
-        let key = client.connect(self.now, server, "localhost", &*tls, &settings).expect("TLS starts");
+        let key = client.connect(self.now, server, "localhost", &*tls, settings).expect("TLS starts");
         if self.side.is_client() {
             self.key = key;
         }

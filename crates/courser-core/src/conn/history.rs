@@ -78,12 +78,24 @@ mod tests {
 
     #[test]
     fn the_last_sixteen_stay_in_order() {
+        // LS-GQ-16
         let mut log = PacketLog::default();
         for pn in 0..40 {
-            log.sent(Instant::from_micros(pn), Level::OneRtt, pn, 1200);
+            log.sent(Instant::from_micros(pn * 7), Level::OneRtt, pn, 1200);
+            log.received(Instant::from_micros(pn * 7 + 3), Level::OneRtt, pn + 100, 30);
         }
+        let expected = |first, after, size| {
+            (24..40u64).map(move |n| Logged {
+                time: Instant::from_micros(n * 7 + after),
+                level: Level::OneRtt,
+                pn: n + first,
+                size,
+            })
+        };
+        assert!(log.last_sent().eq(expected(0, 0, 1200)));
+        assert!(log.last_received().eq(expected(100, 3, 30)));
         log.received(Instant::ZERO, Level::Initial, 7, 100_000);
-        assert!(log.last_sent().map(|l| l.pn).eq(24..40));
-        assert_eq!(log.last_received().map(|l| (l.pn, l.size)).collect::<Vec<_>>(), [(7, u16::MAX)]);
+        assert_eq!(log.last_received().last().map(|l| (l.pn, l.size)), Some((7, u16::MAX)));
+        assert_eq!(log.last_received().count(), 16);
     }
 }

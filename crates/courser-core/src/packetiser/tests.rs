@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
 use crate::buf::pool::ChunkPool;
@@ -355,4 +356,63 @@ fn an_ack_that_waited_for_keys_leaves_before_the_handshake_is_confirmed() {
     assert!(matches!(ack, Some(Ok(Frame::Ack(a))) if a.delay == 250_000), "the wait is told");
     assert!(!kinds_of(Level::OneRtt, &payload).contains(&FrameKind::HandshakeDone));
     assert_eq!(h.kinds(&plan, 1200), [FrameKind::HandshakeDone]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn no_frame_needs_more_room_than_there_is(
+        ops in prop::collection::vec((0u8..9, 1usize..3000), 1..40),
+        rooms in prop::collection::vec(1usize..1500, 1..60),
+        last: bool,
+    ) {
+        // LS-STRM-43, LS-STRM-45: whoever speaks and however little room there is, what is written is whole, legal and
+        // within the room (`build` looks), nothing stands behind an open end, and all of it leaves in the end.
+        let mut h = House::new();
+        let mut streams = Vec::new();
+        for (n, (op, len)) in ops.into_iter().enumerate() {
+            match op {
+                0 => streams.push(h.stream(len)),
+                1 => {
+                    if let Some(id) = streams.pop() {
+                        h.streams.reset(id, len as u64, &mut h.pool).unwrap();
+                    }
+                }
+                2 => {
+                    if let Some(id) = streams.pop() {
+                        h.streams.finish(id).unwrap();
+                    }
+                }
+                3 => {
+                    let _ = h.datagrams.push(Bytes::from(vec![5; len % 1100]), 1200);
+                }
+                4 => {
+                    h.acks.on_packet(NOW, 3 * n as u64 * len as u64, true, Ecn::NotEct);
+                }
+                5 => {
+                    h.crypto.write(&vec![6; len], &mut h.pool);
+                }
+                6 => {
+                    h.responses.push([len as u8; 8]);
+                }
+                7 => {
+                    let mut frame = [0; 256];
+                    let mut w = Writer::new(&mut frame);
+                    Frame::NewToken { token: &vec![9; 1 + len % 200] }.encode(&mut w).unwrap();
+                    let _ = h.control.add(PRIORITY_TOKEN, Space::Data, FrameKind::NewToken, w.written());
+                }
+                _ => h.done.request(),
+            }
+        }
+        for room in rooms {
+            h.build(&Plan { last, ..House::plan() }, room);
+        }
+        for _ in 0..1000 {
+            if h.build(&House::plan(), 1500).0.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(!h.streams.has_data() && h.datagrams.waiting() == 0 && !h.done.is_due(), "something stays");
+        prop_assert!(h.build(&House::plan(), 1500).0.is_empty());
+    }
 }

@@ -110,7 +110,8 @@ impl Pair {
         self.client.connect(self.now, SERVER.parse().unwrap(), "localhost", tls, settings).unwrap()
     }
 
-    fn flush(&mut self, way: Way) {
+    /// Ticks one end and puts what it sends on the wire.
+    pub(super) fn flush(&mut self, way: Way) {
         let engine = match way {
             Way::Up => &mut self.client,
             Way::Down => &mut self.server,
