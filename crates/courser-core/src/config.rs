@@ -236,6 +236,49 @@ pub struct TransportParams {
     pub min_ack_delay_us: Option<u64>,
 }
 
+impl TransportParams {
+    /// What a client keeps of a server's parameters for 0-RTT on a later connection (RFC 9000 section 7.4.1).
+    #[must_use]
+    pub fn remembered(&self) -> Self {
+        let default = Self::default();
+        //= rfc9000#7.4.1-2
+        //= rfc9000#7.4.1-4
+        Self {
+            original_dcid: None,
+            reset_token: None,
+            ack_delay_exponent: default.ack_delay_exponent,
+            max_ack_delay_ms: default.max_ack_delay_ms,
+            preferred_address: None,
+            initial_scid: None,
+            retry_scid: None,
+            version_information: None,
+            min_ack_delay_us: None,
+            ..self.clone()
+        }
+    }
+
+    /// The first limit that is smaller here than it was `before`, by its name in the RFC: 0-RTT that was sent within the
+    /// earlier limits cannot be accepted then.
+    #[must_use]
+    pub fn reduced_limit(&self, before: &Self) -> Option<&'static str> {
+        //= rfc9000#7.4.1-6
+        //= rfc9221#3-6
+        let limits = |p: &Self| {
+            [
+                ("active_connection_id_limit", p.active_cid_limit),
+                ("initial_max_data", p.max_data),
+                ("initial_max_stream_data_bidi_local", p.max_stream_data_bidi_local),
+                ("initial_max_stream_data_bidi_remote", p.max_stream_data_bidi_remote),
+                ("initial_max_stream_data_uni", p.max_stream_data_uni),
+                ("initial_max_streams_bidi", p.max_streams_bidi),
+                ("initial_max_streams_uni", p.max_streams_uni),
+                ("max_datagram_frame_size", p.max_datagram_frame),
+            ]
+        };
+        limits(self).into_iter().zip(limits(before)).find(|(now, before)| now.1 < before.1).map(|(now, _)| now.0)
+    }
+}
+
 impl Default for TransportParams {
     fn default() -> Self {
         Self {

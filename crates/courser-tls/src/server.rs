@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use courser_core::crypto::{Alert, Suite, TlsServerConfig, TlsSession};
-use courser_core::ids::Version;
+use courser_core::ids::{Side, Version};
+use courser_core::wire::params;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use crate::alert;
@@ -67,7 +68,9 @@ impl TlsServerConfig for ServerConfig {
         let (made, caught) =
             catching(|| rustls::quic::ServerConnection::new(self.inner.clone(), version, params.to_vec()));
         let connection = made.map_err(|e| alert::from_error(&e, None))?;
-        Ok(Box::new(Session::server(connection, caught)))
+        let early = self.inner.max_early_data_size > 0;
+        let allowed = early.then(|| Box::new(params::decode(params, Side::Server).unwrap_or_default()));
+        Ok(Box::new(Session::server(connection, caught, allowed)))
     }
 }
 

@@ -13,11 +13,13 @@
 //! A client keeps the session until tickets came. `KeyChange` of rustls only marks where the level of handshake bytes
 //! changes; its keys are dropped.
 
+use courser_core::config::TransportParams;
 use courser_core::crypto::{Alert, Identity, Secret, Suite, TlsOut, TlsSession};
 use courser_core::ids::{Level, Version};
 use rustls::quic::{self, KeyChange};
 
 use crate::alert::{self, INTERNAL_ERROR, UNEXPECTED_MESSAGE};
+use crate::early::allowing;
 use crate::settings::suite_of;
 use crate::tap::{Caught, catching};
 
@@ -47,6 +49,8 @@ pub(crate) struct Session {
     complete: bool,
     /// Client: the name that the certificate was checked for.
     server_name: Option<Box<str>>,
+    /// Server with 0-RTT: what the client is allowed.
+    allowed: Option<Box<TransportParams>>,
     /// Once failed, a session stays failed.
     failed: Option<Alert>,
 }
@@ -56,8 +60,12 @@ impl Session {
         Self { server_name: Some(server_name.into()), ..Self::new(connection.into(), caught) }
     }
 
-    pub(crate) fn server(connection: quic::ServerConnection, caught: Caught) -> Self {
-        Self::new(connection.into(), caught)
+    pub(crate) fn server(
+        connection: quic::ServerConnection,
+        caught: Caught,
+        allowed: Option<Box<TransportParams>>,
+    ) -> Self {
+        Self { allowed, ..Self::new(connection.into(), caught) }
     }
 
     fn new(connection: quic::Connection, caught: Caught) -> Self {
@@ -70,6 +78,7 @@ impl Session {
             early_pending: false,
             complete: false,
             server_name: None,
+            allowed: None,
             failed: None,
         }
     }
@@ -96,7 +105,8 @@ impl Session {
                 reason: format!("handshake bytes of level {level:?} came where {:?} was next", self.read),
             });
         }
-        let (result, caught) = catching(|| self.connection.read_hs(bytes));
+        let (connection, allowed) = (&mut self.connection, &mut self.allowed);
+        let (result, caught) = allowing(allowed, || catching(|| connection.read_hs(bytes)));
         self.caught.absorb(caught);
         result.map_err(|e| alert::from_error(&e, self.connection.alert()))
     }
@@ -139,7 +149,7 @@ impl Session {
         let Some(secret) = self.caught.client_early.take() else { return Ok(()) };
         self.early_pending = true;
         if let Some(remembered) = self.connection.quic_transport_parameters() {
-            out(TlsOut::PeerParams(remembered));
+            out(TlsOut::RememberedParams(remembered));
         }
         let suite = self.suite()?;
         out(TlsOut::Secrets { level: Level::ZeroRtt, suite, client: secret.as_slice(), server: &[] });

@@ -102,6 +102,10 @@ impl End {
                 events.push("params".to_owned());
                 params.push(p.to_vec());
             }
+            TlsOut::RememberedParams(p) => {
+                events.push("remembered".to_owned());
+                params.push(p.to_vec());
+            }
             TlsOut::EarlyData(yes) => {
                 events.push("early".to_owned());
                 early.push(yes);
@@ -547,7 +551,7 @@ fn early_data_is_off_unless_both_ends_want_it() {
         assert_eq!(second.client.early, [true]);
         assert_eq!(second.client.params, [b"server params", b"server params"]);
         let events = &second.client.events[..3];
-        assert_eq!(events, ["bytes Initial", "params", "secrets ZeroRtt"]);
+        assert_eq!(events, ["bytes Initial", "remembered", "secrets ZeroRtt"]);
         assert_eq!(second.server.events[..4], ["params", "early", "secrets ZeroRtt", "bytes Initial"]);
         exchange(&mut second.client, &mut second.server, Level::ZeroRtt);
         check_agreement(&mut second);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{ConnStats, Connection, Env, Life, PacketLog};
+use super::{ConnStats, Connection, EarlyData, Env, Life, PacketLog};
 use crate::config::StreamSchedule;
 use crate::crypto::Identity;
 use crate::error::{ApiMisuse, CloseReason};
@@ -19,7 +19,7 @@ impl Connection {
 
     pub(crate) fn open_stream(&mut self, dir: Dir) -> Result<Option<StreamId>, ApiMisuse> {
         self.check_open()?;
-        if !self.peer_known {
+        if !self.peer_known && self.early != EarlyData::Offered {
             return Err(ApiMisuse::HandshakePending);
         }
         Ok(self.streams.open(dir))

@@ -180,6 +180,7 @@ impl Connection {
         now: Instant,
         ranges: &AckRanges,
     ) -> Result<(), PeerViolation> {
+        self.check_not_rejected(ranges)?;
         let cx = self.recovery_context();
         let outcome = {
             split!(self, env, now => owners, watch);
@@ -218,6 +219,20 @@ impl Connection {
                 self.observe_metrics(env, now);
             }
         }
+    }
+
+    /// What was sent as 0-RTT was for nothing: a Retry came, or a rejection. It is pending again; datagrams are lost.
+    pub(super) fn abandon_early(&mut self, env: &mut Env, now: Instant) {
+        let freed = {
+            split!(self, env, now => owners, watch);
+            self.recovery.abandon(now, Level::ZeroRtt, &mut |fate, settled| {
+                watch.fate(fate, &settled);
+                for record in settled.records {
+                    owners.settle_record(fate, settled.space, record);
+                }
+            })
+        };
+        self.on_freed(&freed);
     }
 
     /// Handshake data that was declared lost may wait in a space with nothing in flight, so without a timer, while packets
@@ -295,6 +310,10 @@ impl Connection {
         }
         if tally.lost_ect > 0 {
             path.ecn.on_lost(tally.lost_ect);
+        }
+        if outcome.paths[0].lost_sent.is_some() && !self.window_allows() {
+            // Packets that the peer cannot read before this arrived may fill the window for good, and no timer runs for them.
+            self.probe_for_lost_crypto();
         }
         self.path.update_pacer(now);
         self.on_mtu_outcome(now, outcome);

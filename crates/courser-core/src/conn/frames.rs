@@ -31,7 +31,13 @@ impl Connection {
     ) -> Result<(), PeerViolation> {
         let pool = &mut env.pool;
         match frame {
-            Frame::Stream { id, offset, data, fin, .. } => self.streams.on_stream(now, id, offset, data, fin, pool),
+            Frame::Stream { id, offset, data, fin, .. } => {
+                self.streams.on_stream(now, id, offset, data, fin, pool)?;
+                if carrier.level == Level::ZeroRtt {
+                    self.streams.mark_early(id);
+                }
+                Ok(())
+            }
             Frame::Ack(ack) => self.on_ack_frame(env, carrier, &ack),
             Frame::Padding(_) | Frame::Ping => Ok(()),
             Frame::Crypto { offset, data } => self.on_crypto(env, now, carrier.level, offset, data),

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Env, Event, ExporterSecret, Handshake, Life, RouteChange};
+use super::{Connection, EarlyData, Env, Event, ExporterSecret, Handshake, Life, RouteChange};
 use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
@@ -103,10 +103,17 @@ impl Connection {
                 self.keys
                     .install(env.keys.as_ref(), level, suite, client, server)
                     .map_err(|_| CloseReason::Internal("TLS gave a secret that cannot be used"))?;
+                if level == Level::OneRtt && self.side.is_client() {
+                    //= rfc9001#4.9.3-1
+                    //= rfc9001#5.6-6
+                    //= rfc9000#17.2.3-3
+                    self.keys.discard(Level::ZeroRtt);
+                }
                 env.observe(now, self.key, Kind::Life, || Observed::Life(Step::KeysInstalled(level)));
             }
             TlsOut::PeerParams(bytes) => self.on_peer_params(env, now, bytes).map_err(CloseReason::Violation)?,
-            TlsOut::EarlyData(_) => {}
+            TlsOut::RememberedParams(bytes) => self.on_remembered(bytes),
+            TlsOut::EarlyData(accepted) => self.on_early_answer(env, now, accepted).map_err(CloseReason::Violation)?,
             TlsOut::Exporter(secret) => self.on_exporter(secret),
             TlsOut::Complete(identity) => self.on_complete(env, now, identity),
         }
@@ -143,6 +150,7 @@ impl Connection {
         }
         self.confirmed = true;
         self.keys.set_confirmed();
+        self.keep_early_keys_a_while(now);
         self.discard(env, now, Level::Initial);
         //= rfc9001#4.9.2-1
         self.discard(env, now, Level::Handshake);
@@ -170,7 +178,7 @@ impl Connection {
         if self.handshake.is_none() {
             return;
         }
-        for level in [Level::Handshake, Level::OneRtt] {
+        for level in [Level::ZeroRtt, Level::Handshake, Level::OneRtt] {
             let waits = self.handshake.as_ref().is_some_and(|h| h.stash.iter().any(|s| s.level == level));
             if waits && self.keys.has_recv(level) {
                 self.unstash(env, now, level);
@@ -199,8 +207,10 @@ impl Connection {
         let params = params::decode(bytes, self.side.peer())?;
         self.check_peer_cids(&params)?;
         self.check_versions(&params)?;
-        self.streams.set_peer_params(&params);
-        self.datagrams.set_peer_max(params.max_datagram_frame);
+        if self.early != EarlyData::Offered {
+            self.streams.set_peer_params(&params);
+            self.datagrams.set_peer_max(params.max_datagram_frame);
+        }
         self.local_cids.set_peer_limit(params.active_cid_limit);
         self.path.pmtud.set_peer_max(params.max_udp_payload);
         self.idle_timeout = shorter(self.settings.idle_timeout, Duration::from_millis(params.max_idle_timeout_ms));
@@ -257,6 +267,9 @@ impl Connection {
         handshake.crypto[0].repeat_unacked();
         let freed = self.recovery.abandon(now, Level::Initial, &mut |_, _| {});
         self.on_freed(&freed);
+        //= rfc9000#17.2.3-1
+        //= rfc9000#17.2.3-2
+        self.abandon_early(env, now);
         self.stats.retries += 1;
     }
 

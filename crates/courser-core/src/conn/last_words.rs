@@ -47,10 +47,10 @@ impl Connection {
         env.records.clear();
         self.keys.prepare_send(env.keys.as_ref(), now);
         let mut budget = Budget::new(slot.len());
-        let mut packets = [const { None }; 3];
+        let mut packets = [const { None }; 4];
         for (place, level) in packets.iter_mut().zip(LEVELS) {
             //= rfc9000#10.2.3-1
-            if !self.keys.has_send(level) || (self.confirmed && level != Level::OneRtt) {
+            if level == Level::ZeroRtt || !self.keys.has_send(level) || (self.confirmed && level != Level::OneRtt) {
                 continue;
             }
             let close: Close<'_> = Self::close_frame(&reason, level);

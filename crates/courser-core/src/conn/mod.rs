@@ -7,6 +7,7 @@
 //!
 //! - `receive` and `frames`: a datagram in, packet by packet, frame by frame;
 //! - `handshake`: TLS, transport parameters, keys;
+//! - `early`: 0-RTT at both ends;
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
@@ -18,6 +19,7 @@
 mod app;
 mod close;
 mod dispatch;
+mod early;
 mod frames;
 mod handshake;
 mod history;
@@ -44,7 +46,7 @@ use crate::control::{ControlQueue, Once};
 use crate::crypto::{Identity, KeyFactory, Random, Secret, Suite, TlsSession};
 use crate::datagram::DatagramQueue;
 use crate::error::CloseReason;
-use crate::ids::{Cid, ConnKey, Level, ResetToken, Side, Version};
+use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
 use crate::path::{Path, TokenKey};
 use crate::protect::KeySlots;
@@ -54,6 +56,7 @@ use crate::stream::crypto::CryptoStream;
 use crate::stream::{StreamEvent, Streams};
 use crate::time::Instant;
 
+pub use early::EarlyData;
 pub use history::{Logged, PacketLog};
 pub use limit::Limits;
 pub(crate) use receive::Received;
@@ -153,6 +156,10 @@ struct Handshake {
     peer_cid_known: bool,
     /// The peer's first source connection ID, to be compared with its transport parameters.
     peer_first_cid: Cid,
+    /// What the server allowed on the connection that the ticket came from, when 0-RTT is offered.
+    remembered: Option<Box<TransportParams>>,
+    /// The server rejected 0-RTT: the packets below this number of the data space do not exist for it.
+    rejected_below: PacketNumber,
     /// Packets whose keys are not there yet.
     stash: Vec<Stashed>,
     /// The handshake must be complete by then.
@@ -175,6 +182,12 @@ struct Stashed {
 pub enum Event {
     /// A client's connection was let in; its handshake is under way.
     Accepted,
+    /// The server answered an offer of 0-RTT; told before [`Connected`](Self::Connected). After a rejection everything is
+    /// sent again, within the limits of the new connection.
+    EarlyData {
+        /// Whether it takes what was sent.
+        accepted: bool,
+    },
     /// The handshake is complete: streams can be opened.
     Connected,
     /// The handshake is confirmed.
@@ -220,6 +233,9 @@ pub(crate) struct Connection {
     /// CRYPTO data after the handshake (tickets); made when first needed.
     late_crypto: Option<Box<CryptoStream>>,
     confirmed: bool,
+    early: EarlyData,
+    /// When a server forgets the keys of 0-RTT.
+    early_keys_until: Option<Instant>,
     keys: KeySlots,
     recovery: Recovery,
     acks: [AckSchedule; 3],

@@ -281,7 +281,9 @@ impl Connection {
         let may_come = match level {
             Level::Handshake => !complete,
             Level::OneRtt => !complete,
-            Level::Initial | Level::ZeroRtt => false,
+            // A part of the ClientHello is still on its way.
+            Level::ZeroRtt => self.side.is_server() && !self.keys.has_send(Level::Handshake),
+            Level::Initial => false,
         };
         let held: usize = handshake.stash.iter().map(|s| s.bytes.len()).sum();
         let full = handshake.stash.len() >= STASH_MAX || held + bytes.len() > STASH_BYTES_MAX;
@@ -323,7 +325,7 @@ fn packet_of(kept: &Stashed) -> Option<Packet> {
     let whole: Range<usize> = 0..kept.bytes.len();
     match header::decode(&kept.bytes, OWN_CID_LEN).ok()? {
         Header::Short { dcid, pn_at } => Some(Packet { level: Level::OneRtt, dcid, pn_at, end: whole.end }),
-        Header::Handshake(long) => {
+        Header::Handshake(long) | Header::ZeroRtt(long) => {
             Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
         }
         _ => None,

@@ -60,6 +60,7 @@ impl Connection {
         // Also when the window has closed meanwhile and no turn comes: a time that has passed is not waited for.
         self.paced_until = self.paced_until.filter(|at| *at > now);
         self.keys.drop_previous(env.keys.as_ref(), now);
+        self.drop_early_keys(now);
         if self.keep_alive_deadline().is_some_and(|at| at <= now) {
             self.ping = true;
         }
@@ -148,6 +149,7 @@ impl Connection {
             self.path.challenges.deadline(),
             self.paced_until,
             self.keys.deadline(),
+            self.early_keys_until,
             self.chosen_route.map(|(_, at)| at),
             self.local_cids.next_issue().filter(|_| matches!(self.life, Life::Established)),
         ]

@@ -16,7 +16,7 @@ use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
 use crate::wire::{Writer, pn};
 
 /// Levels in the order in which their packets are coalesced.
-pub(super) const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::OneRtt];
+pub(super) const LEVELS: [Level; 4] = [Level::Initial, Level::ZeroRtt, Level::Handshake, Level::OneRtt];
 /// The smallest datagram that may carry an Initial.
 pub(super) const INITIAL_DATAGRAM_MIN: usize = 1200;
 /// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
@@ -165,6 +165,9 @@ impl Connection {
         if !self.keys.has_send(level) {
             return false;
         }
+        if level == Level::ZeroRtt {
+            return archetype.allows_eliciting() && self.has_app_data();
+        }
         if self.acks[space.index()].due(now) {
             return true;
         }
@@ -186,14 +189,16 @@ impl Connection {
 
     fn has_app_pending(&self) -> bool {
         self.peer_known
-            && (self.streams.has_data()
-                || self.streams.any_due()
-                || self.ping
+            && (self.has_app_data()
                 || self.handshake_done.is_due()
-                || self.datagrams.waiting() > 0
                 || self.control.has_waiting(Space::Data)
                 || self.path.challenges.due().is_some()
                 || self.path.responses.front().is_some())
+    }
+
+    /// What 0-RTT packets carry as well.
+    fn has_app_data(&self) -> bool {
+        self.streams.has_data() || self.streams.any_due() || self.ping || self.datagrams.waiting() > 0
     }
 
     /// Builds and seals one datagram into `slot`; returns its length.
@@ -207,11 +212,11 @@ impl Connection {
             }
             let mut budget = Budget::new(slot.len());
             let built = self.build_packet(env, turn, Level::OneRtt, archetype, &mut budget, slot)?;
-            let mut packets = [Some(built), None, None];
+            let mut packets = [Some(built), None, None, None];
             pad_datagram(&mut packets, &budget, slot);
             return self.seal_datagram(env, turn, &mut packets, slot);
         }
-        let mut packets = [const { None }; 3];
+        let mut packets = [const { None }; 4];
         let mut budget = Budget::new(slot.len());
         for (place, level) in packets.iter_mut().zip(LEVELS) {
             let archetype = self.archetype(level, allowed);
@@ -243,7 +248,7 @@ impl Connection {
         let path_frames = self.path.challenges.due().is_some() || self.path.responses.front().is_some();
         let probing = self.probes[space.index()] > 0;
         let must_elicit = probing
-            || (level == Level::OneRtt && self.ping)
+            || (space == Space::Data && self.ping)
             || (archetype.allows_eliciting() && self.ack_ping.is_wanted());
         let plan = Plan {
             level,
@@ -329,7 +334,7 @@ impl Connection {
             Level::Handshake => self.handshake.as_mut().map(|h| &mut h.crypto[1]),
             _ => self.late_crypto.as_deref_mut(),
         };
-        let app = (level == Level::OneRtt && self.peer_known).then_some(AppVoices {
+        let app = (level == Level::ZeroRtt || (level == Level::OneRtt && self.peer_known)).then_some(AppVoices {
             done: &mut self.handshake_done,
             streams: &mut self.streams,
             control: &mut self.control,
@@ -345,7 +350,7 @@ impl Connection {
         &mut self,
         env: &mut Env,
         turn: &Turn,
-        packets: &mut [Option<Built>; 3],
+        packets: &mut [Option<Built>; 4],
         slot: &mut [u8],
     ) -> Option<usize> {
         let mut len = 0;
@@ -467,7 +472,7 @@ impl Connection {
 }
 
 /// Pads the last packet so that the datagram reaches its minimum.
-pub(super) fn pad_datagram(packets: &mut [Option<Built>; 3], budget: &Budget, slot: &mut [u8]) {
+pub(super) fn pad_datagram(packets: &mut [Option<Built>; 4], budget: &Budget, slot: &mut [u8]) {
     let missing = budget.datagram_min.saturating_sub(budget.used);
     if missing == 0 {
         return;

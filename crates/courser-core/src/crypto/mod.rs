@@ -218,6 +218,8 @@ pub enum TlsOut<'a> {
     },
     /// The peer's transport parameters, encoded.
     PeerParams(&'a [u8]),
+    /// Client: the server's transport parameters of the connection that the ticket came from. Given before the 0-RTT secrets.
+    RememberedParams(&'a [u8]),
     /// Whether 0-RTT data will be taken (client: known with the server's first flight; server: at once).
     EarlyData(bool),
     /// The handshake is complete at this end.

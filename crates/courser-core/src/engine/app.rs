@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{ConnStats, Engine, PacketLog};
 use crate::config::StreamSchedule;
-use crate::conn::{Connection, Env};
+use crate::conn::{Connection, EarlyData, Env};
 use crate::crypto::{Identity, Secret, Suite};
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{ConnKey, Dir, StreamId, Version};
@@ -258,6 +258,25 @@ impl Engine {
     /// [`ApiMisuse::UnknownConnection`], [`ApiMisuse::Closing`].
     pub fn ping(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
         self.touch::<ApiMisuse>(key)?.0.ping()
+    }
+
+    /// Where 0-RTT stands. A client whose answer is [`EarlyData::Offered`] right after
+    /// [`connect_with`](Engine::connect_with) may open streams and write at once.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn early_data(&self, key: ConnKey) -> Result<EarlyData, ApiMisuse> {
+        Ok(self.look(key)?.early_data())
+    }
+
+    /// Whether what was received on a stream may be a replay (RFC 9001 section 9.2): bytes came as 0-RTT and the handshake
+    /// is not complete. A server acts on such a request only if doing so twice does no harm; others wait for
+    /// [`Event::Connected`](super::Event::Connected).
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn is_early(&self, key: ConnKey, id: StreamId) -> Result<bool, ApiMisuse> {
+        Ok(self.look(key)?.is_early(id))
     }
 
     /// Starts a key update.

@@ -52,7 +52,7 @@ use crate::path::TokenKey;
 pub use self::admit::Incoming;
 pub use self::config::{EngineConfig, RetryPolicy, ServerConfig};
 pub use self::stats::EngineStats;
-pub use crate::conn::{ConnStats, Connect, Event, Limits, Logged, PacketLog};
+pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 
 /// After this many trains of connections a reply that belongs to none gets its turn.

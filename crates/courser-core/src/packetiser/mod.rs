@@ -280,7 +280,8 @@ fn write_queued(
 }
 
 fn write_acks(v: &mut Voices<'_>, plan: &Plan<'_>, w: &mut Writer<'_>, records: &mut Vec<Record>, draft: &mut Draft) {
-    if !v.acks.wanted_if_sending() {
+    //= rfc9000#17.2.3-4
+    if !v.acks.wanted_if_sending() || plan.level == Level::ZeroRtt {
         return;
     }
     let Some(largest) = v.acks.history().largest() else { return };

@@ -318,6 +318,19 @@ impl Streams {
             .is_some_and(|s| s.readable() == 0 && matches!(s.recv.state.phase(), RecvPhase::DataRecvd { .. }))
     }
 
+    /// Bytes of the stream came in a 0-RTT packet.
+    pub fn mark_early(&mut self, id: StreamId) {
+        if let Some(slot) = self.table.find(id) {
+            self.table[slot].early = true;
+        }
+    }
+
+    /// Whether bytes of the stream came in 0-RTT packets.
+    #[must_use]
+    pub fn is_early(&self, id: StreamId) -> bool {
+        self.table.lookup(id).is_some_and(|s| s.early)
+    }
+
     /// Sets how urgent the stream is.
     ///
     /// # Errors

@@ -98,6 +98,8 @@ pub(super) struct Stream {
     pub(super) starved: bool,
     /// Has data that only lacks credit of the stream.
     pub(super) lacks_credit: bool,
+    /// Bytes came in 0-RTT packets.
+    pub(super) early: bool,
 }
 
 impl Stream {
@@ -111,6 +113,7 @@ impl Stream {
             told_writable: false,
             starved: false,
             lacks_credit: false,
+            early: false,
         }
     }
 

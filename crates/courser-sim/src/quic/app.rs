@@ -99,6 +99,10 @@ pub struct AppConfig {
 pub struct Report {
     /// The handshake was complete.
     pub connected_us: Option<u64>,
+    /// The server's answer to 0-RTT.
+    pub early: Option<bool>,
+    /// Streams that were readable before the handshake was complete, and told to be early.
+    pub read_early: u64,
     /// The handshake was confirmed.
     pub confirmed_us: Option<u64>,
     /// The first byte of a stream was read.
@@ -207,6 +211,12 @@ impl App {
         self.check_done(cx);
     }
 
+    /// 0-RTT can be sent: the jobs begin at once.
+    pub(super) fn on_early(&mut self, cx: &mut Cx<'_>) {
+        self.open = true;
+        self.begin_jobs(cx);
+    }
+
     pub(super) fn on_event(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
             Event::Connected => {
@@ -214,6 +224,7 @@ impl App {
                 self.report.connected_us.get_or_insert(cx.now_us);
                 self.begin_jobs(cx);
             }
+            Event::EarlyData { accepted } => self.report.early = Some(accepted),
             Event::Confirmed => {
                 self.report.confirmed_us.get_or_insert(cx.now_us);
             }
@@ -235,6 +246,7 @@ impl App {
         match event {
             StreamEvent::Opened { dir } => {
                 while let Ok(Some(id)) = cx.engine.accept_stream(cx.key, dir) {
+                    self.report.read_early += u64::from(cx.engine.is_early(cx.key, id) == Ok(true));
                     self.receiving.insert(id, Receiving { header: Some([0; 8]), ..Receiving::default() });
                     self.readable(cx, id);
                 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use courser_core::config::Settings;
 use courser_core::crypto::{KeyFactory, Random, TlsClientConfig, TlsServerConfig};
-use courser_core::engine::{Connect, Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train, TrainMeta};
+use courser_core::engine::{
+    Connect, EarlyData, Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train, TrainMeta,
+};
 use courser_core::ids::{ConnKey, Ecn};
 use courser_core::protect::null::{NullKeys, NullRandom, NullTlsClient, NullTlsServer};
 use courser_core::time::Instant;
@@ -196,7 +198,12 @@ impl QuicHost {
             match self.engine.connect_with(instant(now_us), &start) {
                 Ok(key) => {
                     self.keys.push(key);
-                    self.apps.insert(id_of(key), App::new(dial.app));
+                    let mut app = App::new(dial.app);
+                    if self.engine.early_data(key) == Ok(EarlyData::Offered) {
+                        let (now, scratch) = (instant(now_us), self.scratch.as_mut_slice());
+                        app.on_early(&mut Cx { engine: &mut self.engine, key, now_us, now, scratch });
+                    }
+                    self.apps.insert(id_of(key), app);
                 }
                 Err(alert) => self.wrong.push(format!("connect: {alert:?}")),
             }

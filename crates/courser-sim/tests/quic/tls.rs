@@ -9,12 +9,16 @@ use courser_tls::{AwsLc, ClientConfig, Credentials, Roots, ServerConfig};
 use crate::support::{MS, S, plain};
 
 fn with_tls(seed: u64, link: Duplex) -> NetConfig {
+    with_early_data(seed, link, false)
+}
+
+fn with_early_data(seed: u64, link: Duplex, early: bool) -> NetConfig {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let credentials = Credentials::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
     let roots = Roots::empty().add_pem(certificate.pem().as_bytes()).unwrap();
-    let client = ClientConfig::builder().roots(roots).alpn(["sim"]).build().unwrap();
-    let server = ServerConfig::builder().certificate(credentials).alpn(["sim"]).build().unwrap();
+    let client = ClientConfig::builder().roots(roots).alpn(["sim"]).early_data(early).build().unwrap();
+    let server = ServerConfig::builder().certificate(credentials).alpn(["sim"]).early_data(early).build().unwrap();
     let provider = |seed, server| Provider {
         keys: Box::new(AwsLc),
         random: Box::new(NullRandom::new(seed)),
@@ -35,6 +39,25 @@ fn real_tls_over_a_clean_path() {
     assert_eq!(net.client().app(0).unwrap().report.connected_us, Some(20 * MS));
     let identity = net.client().engine.identity(net.client_key()).unwrap().unwrap();
     assert_eq!((identity.alpn.as_deref(), identity.certificates.len()), (Some(&b"sim"[..]), 1));
+    net.finish();
+}
+
+#[test]
+fn real_tls_resumes_with_early_data() {
+    let mut net = Net::new(with_early_data(1, plain(), true).job(Job::exchange(10_000, 10_000)));
+    net.run_until_done(5 * S);
+    let to = courser_sim::topology::addr::server(0);
+    for n in 1..4 {
+        let at = net.world.now_us() + 50 * MS;
+        let mut app = courser_sim::quic::AppConfig::default();
+        app.jobs.push(Job::exchange(3_000, 20_000));
+        net.world.host_mut(net.client).dial(at, to, app);
+        net.run_until_done(at + 5 * S);
+        let report = &net.client().app(n).unwrap().report;
+        assert_eq!((report.early, report.first_byte_us), (Some(true), Some(at + 20 * MS)), "connection {n}");
+        let identity = net.client().engine.identity(net.client().keys()[n]).unwrap().unwrap();
+        assert!(identity.resumed);
+    }
     net.finish();
 }
 

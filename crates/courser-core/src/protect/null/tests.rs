@@ -24,7 +24,7 @@ impl Log {
             TlsOut::Secrets { level, suite, client, server } => {
                 self.secrets.push((level, suite, client.to_vec(), server.to_vec()));
             }
-            TlsOut::PeerParams(p) => self.params.push(p.to_vec()),
+            TlsOut::PeerParams(p) | TlsOut::RememberedParams(p) => self.params.push(p.to_vec()),
             TlsOut::EarlyData(yes) => self.early.push(yes),
             TlsOut::Complete(identity) => self.complete = Some(identity),
             TlsOut::Exporter(secret) => self.exporter = secret.to_vec(),

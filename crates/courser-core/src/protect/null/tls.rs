@@ -235,7 +235,7 @@ impl Client {
             let early = self.config.remembered.is_some();
             self.say_hello(early, out)?;
             if let Some(remembered) = &self.config.remembered {
-                out(TlsOut::PeerParams(remembered));
+                out(TlsOut::RememberedParams(remembered));
                 let client = self.shared.secret("c e");
                 out(TlsOut::Secrets { level: Level::ZeroRtt, suite: Suite::Aes128Gcm, client: &client, server: &[] });
             }

@@ -1,0 +1,199 @@
+//! 0-RTT: accepted, rejected, with losses, behind a Retry.
+
+use courser_core::config::{Settings, TransportParams};
+use courser_core::engine::RetryPolicy;
+use courser_core::error::{CloseReason, TransportCode};
+use courser_core::ids::{Level, Side};
+use courser_core::protect::null::NullTlsClient;
+use courser_core::wire::params;
+use courser_sim::quic::{Job, Net, NetConfig, Provider};
+use courser_sim::script::Script;
+use courser_sim::{Duplex, LinkConfig};
+
+use crate::support::{MS, S, plain};
+
+/// What a server with these settings would have told before.
+fn told_by(settings: &Settings) -> Vec<u8> {
+    let params = TransportParams {
+        max_data: settings.conn_window,
+        max_stream_data_bidi_local: settings.stream_window,
+        max_stream_data_bidi_remote: settings.stream_window,
+        max_stream_data_uni: settings.stream_window,
+        max_streams_bidi: settings.max_streams_bidi,
+        max_streams_uni: settings.max_streams_uni,
+        active_cid_limit: settings.active_cid_limit.into(),
+        max_datagram_frame: settings.max_datagram_frame.into(),
+        ..TransportParams::default()
+    };
+    let mut out = Vec::new();
+    params::encode(&params, Side::Server, 1, &mut out);
+    out
+}
+
+fn early(seed: u64, link: Duplex, accept: bool) -> NetConfig {
+    let mut config = NetConfig::new(seed, link);
+    let client = NullTlsClient { remembered: Some(told_by(&Settings::default())), ..NullTlsClient::default() };
+    config.client_provider = Some(Provider::null_client(seed, client));
+    config.tls.accept_early_data = accept;
+    config
+}
+
+#[test]
+fn an_early_request_is_answered_within_one_round_trip() {
+    //= rfc9001#5.6-4 type=test
+    let mut net = Net::new(early(1, plain(), true).job(Job::fetch(1_000)));
+    net.run_until_done(10 * S);
+    let (client, server) = (&net.client().app(0).unwrap().report, &net.server().app(0).unwrap().report);
+    assert_eq!((client.early, client.first_byte_us, client.connected_us), (Some(true), Some(20 * MS), Some(20 * MS)));
+    assert_eq!(server.read_early, 1, "the server knows that the request may be a replay");
+    assert_eq!(net.client_stats().unwrap().retransmitted_bytes, 0);
+    net.finish();
+}
+
+#[test]
+fn without_early_data_a_request_takes_two() {
+    let mut net = Net::new(NetConfig::new(1, plain()).job(Job::fetch(1_000)));
+    net.run_until_done(10 * S);
+    let server = &net.server().app(0).unwrap().report;
+    assert_eq!((server.read_early, net.client().app(0).unwrap().report.first_byte_us), (0, Some(40 * MS)));
+    net.finish();
+}
+
+#[test]
+fn what_was_rejected_is_sent_again() {
+    //= rfc9001#4.6.2-1 type=test
+    //= rfc9001#4.6.2-3 type=test
+    let mut net = Net::new(early(1, plain(), false).jobs([Job::exchange(5_000, 9_000), Job::send(300), Job::fetch(1)]));
+    net.run_until_done(10 * S);
+    let (client, server) = (&net.client().app(0).unwrap().report, &net.server().app(0).unwrap().report);
+    assert_eq!((client.early, server.read_early, client.acked), (Some(false), 0, 3));
+    assert_eq!(client.first_byte_us, Some(40 * MS), "as without 0-RTT, and not later");
+    net.finish();
+}
+
+#[test]
+fn what_was_rejected_waits_for_the_limits_of_the_new_connection() {
+    let mut small = Settings::default();
+    (small.conn_window, small.stream_window, small.max_streams_bidi) = (4_000, 1_000, 2);
+    let mut config = early(1, plain(), false).jobs([Job::exchange(3_000, 10); 12]).job(Job::send(5_000));
+    config.server = small;
+    let mut net = Net::new(config);
+    net.run_until_done(60 * S);
+    assert_eq!(net.client().app(0).unwrap().report.acked, 13);
+    net.finish();
+}
+
+#[test]
+fn a_server_that_accepts_may_not_reduce_a_limit() {
+    //= rfc9000#7.4.1-6 type=test
+    let reduced = |change: fn(&mut Settings)| {
+        let mut config = early(1, plain(), true).job(Job::fetch(10));
+        change(&mut config.server);
+        let mut net = Net::new(config);
+        net.run_until(5 * S);
+        match net.client().app(0).unwrap().report.closed.clone() {
+            Some((_, CloseReason::Violation(v))) => Some(v.code),
+            _ => None,
+        }
+    };
+    let violation = Some(TransportCode::PROTOCOL_VIOLATION);
+    assert_eq!(reduced(|s| s.conn_window -= 1), violation);
+    assert_eq!(reduced(|s| s.stream_window -= 1), violation);
+    assert_eq!(reduced(|s| s.max_streams_bidi -= 1), violation);
+    assert_eq!(reduced(|s| s.max_streams_uni -= 1), violation);
+    assert_eq!(reduced(|s| s.active_cid_limit -= 1), violation);
+    //= rfc9221#3-7 type=test
+    assert_eq!(reduced(|s| s.max_datagram_frame -= 1), violation);
+    assert_eq!(reduced(|s| s.conn_window += 1), None);
+}
+
+#[test]
+fn a_server_may_grant_more_than_before() {
+    let mut config = early(1, plain(), true).jobs([Job::exchange(2_000, 2_000); 300]);
+    config.server.max_streams_bidi = 400;
+    let mut net = Net::new(config);
+    net.run_until_done(10 * S);
+    net.finish();
+}
+
+#[test]
+fn an_early_upload_fills_the_window_and_goes_on() {
+    for accept in [true, false] {
+        let mut net = Net::new(early(1, plain(), accept).keep().job(Job::exchange(400_000, 50_000)));
+        net.run_until_done(20 * S);
+        let levels: Vec<Level> = net.client_watch.notes().iter().map(|p| p.level).collect();
+        let early = levels.iter().filter(|l| **l == Level::ZeroRtt).count();
+        assert!(early >= 8, "{early} packets of 0-RTT");
+        //= rfc9001#5.6-6 type=test
+        //= rfc9000#17.2.3-3 type=test
+        let first = levels.iter().position(|l| *l == Level::OneRtt).unwrap();
+        assert!(levels[first..].iter().all(|l| *l != Level::ZeroRtt), "0-RTT after 1-RTT");
+        net.finish();
+    }
+}
+
+#[test]
+fn each_single_datagram_may_be_lost() {
+    for accept in [true, false] {
+        for n in 0..12 {
+            for (up, down) in [(vec![n], vec![]), (vec![], vec![n])] {
+                let link = Script::new().drop_up(up.iter().copied()).drop_down(down.iter().copied()).apply(plain());
+                let mut net = Net::new(early(1, link, accept).job(Job::exchange(6_000, 3_000)));
+                net.run_until_done(20 * S);
+                let done = net.client().app(0).unwrap().report.done_us.unwrap();
+                assert!(done < 1_500 * MS, "lost {up:?} {down:?}: {done} us");
+                net.finish();
+            }
+        }
+    }
+}
+
+#[test]
+fn heavy_loss_reordering_and_duplicates_lose_nothing() {
+    // With seed 11 both halves of what a client's Handshake probe said get lost while its 1-RTT packets fill the window.
+    for seed in 0..24 {
+        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.2).reorder(0.2, 8 * MS).duplicate(0.1));
+        let config = early(seed, link, seed % 2 == 0)
+            .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
+            .jobs([Job::exchange(20_000, 20_000), Job::send(3_000), Job::fetch(100)]);
+        let mut net = Net::new(config);
+        net.run_until_done(120 * S);
+        net.finish();
+    }
+}
+
+#[test]
+fn early_data_goes_out_again_behind_a_retry() {
+    //= rfc9000#17.2.3-2 type=test
+    //= rfc9000#17.2.5.3-2 type=test
+    for accept in [true, false] {
+        let config = early(1, plain(), accept)
+            .keep()
+            .job(Job::exchange(4_000, 1_000))
+            .engine(|e| e.server.as_mut().unwrap().retry = RetryPolicy::Always);
+        let mut net = Net::new(config);
+        net.run_until_done(10 * S);
+        let client = &net.client().app(0).unwrap().report;
+        assert_eq!((client.early, net.client_stats().unwrap().retries), (Some(accept), 1));
+        let expected = if accept { 40 * MS } else { 60 * MS };
+        assert!((expected..expected + 2 * MS).contains(&client.first_byte_us.unwrap()), "{:?}", client.first_byte_us);
+        let packets = net.client_watch.notes();
+        let mut numbers: Vec<_> = packets.iter().filter(|p| p.level == Level::ZeroRtt).map(|p| p.pn).collect();
+        let all = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), all, "no packet number is used twice");
+        net.finish();
+    }
+}
+
+#[test]
+fn what_a_store_gives_back_garbled_is_not_used() {
+    let mut config = early(1, plain(), true).job(Job::fetch(100));
+    let client = NullTlsClient { remembered: Some(vec![0xff; 7]), ..NullTlsClient::default() };
+    config.client_provider = Some(Provider::null_client(1, client));
+    let mut net = Net::new(config);
+    net.run_until_done(10 * S);
+    assert_eq!(net.client().app(0).unwrap().report.early, None);
+    net.finish();
+}
