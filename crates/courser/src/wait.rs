@@ -96,19 +96,40 @@ impl Waiters {
         self.0.push(cx.waker().clone());
     }
 
-    /// Takes all out, to be woken after the lock is gone.
-    pub(crate) fn take(&mut self) -> Woken {
-        Woken(std::mem::take(&mut self.0))
+    /// Moves all of them to those who are to be woken.
+    pub(crate) fn call(&mut self, woken: &mut Woken) {
+        woken.0.append(&mut self.0);
     }
 }
 
-/// Wakers that fire when this is dropped.
-#[must_use = "dropped after the lock, so that the woken do not run into it"]
+/// Leaves whoever polls as the only one who waits.
+pub(crate) fn wait_alone(waiter: &mut Option<Waker>, cx: &Context<'_>) {
+    match waiter {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waiter = Some(cx.waker().clone()),
+    }
+}
+
+/// Those who are to be woken, collected while locks are held and called when none is any more: at the latest when this
+/// is dropped.
+#[derive(Default)]
 pub(crate) struct Woken(Vec<Waker>);
+
+impl Woken {
+    /// Adds one who waited alone.
+    pub(crate) fn add(&mut self, waiter: &mut Option<Waker>) {
+        self.0.extend(waiter.take());
+    }
+
+    /// Wakes them now. The list keeps its memory.
+    pub(crate) fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
 
 impl Drop for Woken {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
+        self.wake();
     }
 }
 
@@ -124,7 +145,8 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
             let mut both = lock(&theirs);
             both.0 = true;
-            let woken = both.1.take();
+            let mut woken = Woken::default();
+            both.1.call(&mut woken);
             drop(both);
             drop(woken);
         });

@@ -235,3 +235,69 @@ fn an_endpoint_needs_a_runtime_and_tells_when_it_is_gone() {
     assert_eq!(end.unwrap_err(), ConnectionError::EndpointGone);
     assert!(matches!(pair.client_end.connect("127.0.0.1:1"), Err(ConnectError::Failed(_))));
 }
+
+/// Polls once.
+fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut cx) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[test]
+fn streams_up_to_the_peers_limit_are_there_at_once_and_the_next_waits_for_its_turn() {
+    run(|| async {
+        let mut settings = Settings::default();
+        settings.max_streams_bidi = 3;
+        let Pair { client, server, client_end: _c, server_end: _s } = pair(settings).await;
+        let mut open: Vec<_> = (0..3).map(|_| now(client.open_bi()).expect("no need to wait").unwrap()).collect();
+        assert!(open.iter().map(|(send, _)| send.id().index()).eq(0..3), "numbers go up");
+        assert!(now(client.open_bi()).is_none(), "the peer lets three be open");
+        // The stream opened last is used first; those before it come to the peer as well, in order.
+        assert!(open[2].0.handle().is_none(), "nothing happened on it");
+        open[2].0.write_all(b"third").await.unwrap();
+        let mut theirs = Vec::new();
+        for index in 0..3 {
+            let stream = server.accept_bi().await.unwrap();
+            assert_eq!(stream.0.id().index(), index);
+            theirs.push(stream);
+        }
+        assert_eq!(theirs[2].1.read_chunk().await.unwrap().unwrap(), "third");
+        assert!(open[2].0.handle().is_some());
+        // Three wait; the streams before end one after the other, and each time one of them goes on.
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.open_bi().await.unwrap().0.id().index() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for ((mut send, mut receive), (mut their_send, mut their_receive)) in open.drain(..).zip(theirs.drain(..)) {
+            send.finish().unwrap();
+            their_send.finish().unwrap();
+            assert_eq!(receive.read_chunk().await, Ok(None));
+            assert_eq!(their_receive.read_chunk().await, Ok(None));
+        }
+        let mut opened = Vec::new();
+        for task in waiting {
+            opened.push(task.await.unwrap());
+        }
+        opened.sort_unstable();
+        assert_eq!(opened, [3, 4, 5]);
+    });
+}
+
+#[test]
+fn streams_on_which_nothing_happened_end_with_their_connection() {
+    run(|| async {
+        let Pair { client, server, client_end: _c, server_end: _s } = pair(Settings::default()).await;
+        let (_send, mut receive) = client.open_bi().await.unwrap();
+        let reader = tokio::spawn(async move { receive.read_chunk().await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(now(server.accept_bi()).is_none(), "the peer has not heard of it");
+        server.close(3, b"");
+        let failed = reader.await.unwrap();
+        assert!(matches!(&failed, Err(ReadError::Closed(e)) if e.application() == Some((3, &b""[..]))), "{failed:?}");
+    });
+}

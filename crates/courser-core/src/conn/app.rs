@@ -25,6 +25,10 @@ impl Connection {
         Ok(self.streams.open(dir))
     }
 
+    pub(crate) fn open_room(&self, dir: Dir) -> u64 {
+        if self.is_open() && self.peer_known { self.streams.open_room(dir) } else { 0 }
+    }
+
     pub(crate) fn accept_stream(&mut self, dir: Dir) -> Option<StreamId> {
         self.streams.accept(dir)
     }

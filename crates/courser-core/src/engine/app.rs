@@ -40,6 +40,15 @@ impl Engine {
         self.touch::<ApiMisuse>(key)?.0.open_stream(dir)
     }
 
+    /// How many streams [`open_stream`](Self::open_stream) would open now. Asking does not make the peer hear of a wish for
+    /// more, as trying in vain does.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn open_room(&self, key: ConnKey, dir: Dir) -> Result<u64, ApiMisuse> {
+        Ok(self.look(key)?.open_room(dir))
+    }
+
     /// The next stream that the peer opened.
     ///
     /// # Errors

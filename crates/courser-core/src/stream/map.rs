@@ -246,6 +246,12 @@ impl Streams {
         Some(id)
     }
 
+    /// Streams that could be opened now.
+    #[must_use]
+    pub const fn open_room(&self, dir: Dir) -> u64 {
+        self.local[dir as usize].credit.room()
+    }
+
     /// The next stream that the peer opened, in the order of their numbers.
     pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
         let remote = &mut self.remote[dir as usize];

@@ -95,10 +95,11 @@ impl SendStream {
         self.slot.id
     }
 
-    /// The stream's session handle.
+    /// The stream's 64-bit session handle; `None` until the worker has heard of the stream, which is when something happens
+    /// on it.
     #[must_use]
-    pub fn handle(&self) -> Handle {
-        self.slot.handle
+    pub fn handle(&self) -> Option<Handle> {
+        self.slot.handle()
     }
 }
 
@@ -179,10 +180,11 @@ impl RecvStream {
         self.slot.id
     }
 
-    /// The stream's session handle.
+    /// The stream's 64-bit session handle; `None` until the worker has heard of the stream, which is when something happens
+    /// on it.
     #[must_use]
-    pub fn handle(&self) -> Handle {
-        self.slot.handle
+    pub fn handle(&self) -> Option<Handle> {
+        self.slot.handle()
     }
 }
 

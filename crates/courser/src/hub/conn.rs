@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use courser_core::crypto::{Exporter, Identity, Secret, Suite};
 use courser_core::engine::{ConnStats, Engine};
-use courser_core::ids::{ConnKey, Dir, Version};
+use courser_core::ids::{ConnKey, Dir, Side, Version};
 use courser_session::handle::Handle;
 use courser_tls::AwsLc;
 
+use super::open::{Opener, Openings};
 use super::shared::Shared;
 use super::stream::StreamSlot;
 use crate::error::{ConnectError, ConnectionError, DatagramError};
@@ -47,7 +48,7 @@ impl Topic {
         }
     }
 
-    const fn open(dir: Dir) -> Self {
+    pub(super) const fn open(dir: Dir) -> Self {
         match dir {
             Dir::Bi => Self::OpenBi,
             Dir::Uni => Self::OpenUni,
@@ -65,15 +66,13 @@ pub(crate) struct Facts {
 }
 
 #[derive(Default)]
-struct ConnState {
+pub(super) struct ConnState {
     /// There never will be a connection, for this reason.
     failed: Option<ConnectError>,
     /// The peer's streams that nobody has accepted, by direction. Bounded by the limits that the peer was told.
     accepts: [VecDeque<Arc<StreamSlot>>; 2],
-    /// Streams opened for those who wait, by direction.
-    opened: [VecDeque<Arc<StreamSlot>>; 2],
-    /// How many wait for a stream of their own, by direction.
-    openers: [usize; 2],
+    /// Streams that are opened here, by direction.
+    pub(super) openings: [Openings; 2],
     datagrams_in: VecDeque<Bytes>,
     in_bytes: usize,
     /// The engine may have datagrams that found no room.
@@ -87,19 +86,23 @@ struct ConnState {
     /// Questions for figures, and how many of them were answered.
     asked: u64,
     answered: u64,
-    waiters: [Waiters; TOPICS],
+    pub(super) waiters: [Waiters; TOPICS],
 }
 
 impl ConnState {
-    fn woken(&mut self, topic: Topic) -> Woken {
-        self.waiters[topic as usize].take()
+    fn call(&mut self, topic: Topic, woken: &mut Woken) {
+        self.waiters[topic as usize].call(woken);
+    }
+
+    fn call_all(&mut self, woken: &mut Woken) {
+        self.waiters.iter_mut().for_each(|w| w.call(woken));
     }
 }
 
 /// One connection, between its handles and the worker.
 pub(crate) struct ConnSlot {
     pub(crate) shared: Arc<Shared>,
-    key: OnceLock<(ConnKey, Handle)>,
+    key: OnceLock<(ConnKey, Handle, Side)>,
     queued: AtomicBool,
     /// Connection and stream handles that the application has.
     handles: AtomicUsize,
@@ -109,14 +112,7 @@ pub(crate) struct ConnSlot {
     pub(super) unsent: AtomicUsize,
     facts: OnceLock<Facts>,
     closed: OnceLock<ConnectionError>,
-    state: Mutex<ConnState>,
-}
-
-/// A place in the line of those who wait for a stream of their own.
-pub(crate) struct Opener {
-    slot: Arc<ConnSlot>,
-    dir: Dir,
-    waiting: bool,
+    pub(super) state: Mutex<ConnState>,
 }
 
 impl ConnSlot {
@@ -135,7 +131,7 @@ impl ConnSlot {
         })
     }
 
-    fn kick(self: &Arc<Self>) {
+    pub(super) fn kick(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.shared.queue_conn(Arc::clone(self));
         }
@@ -172,7 +168,7 @@ impl ConnSlot {
 
     /// The session handle; known as soon as there is a connection.
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.key.get().map(|(_, handle)| *handle)
+        self.key.get().map(|(_, handle, _)| *handle)
     }
 
     pub(crate) fn poll_established(&self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
@@ -218,7 +214,7 @@ impl ConnSlot {
 
     /// A place in the line for a new stream.
     pub(crate) fn opener(self: &Arc<Self>, dir: Dir) -> Opener {
-        Opener { slot: Arc::clone(self), dir, waiting: false }
+        Opener::new(Arc::clone(self), dir)
     }
 
     /// Closes; the first call counts.
@@ -307,13 +303,18 @@ impl ConnSlot {
     // ---- what the worker calls ----
 
     pub(super) fn key(&self) -> Option<ConnKey> {
-        self.key.get().map(|(key, _)| *key)
+        self.key.get().map(|(key, ..)| *key)
     }
 
     /// The slot stands for this connection from now on.
-    pub(super) fn bind(&self, key: ConnKey, handle: Handle) {
-        let fresh = self.key.set((key, handle)).is_ok();
+    pub(super) fn bind(&self, key: ConnKey, handle: Handle, side: Side) {
+        let fresh = self.key.set((key, handle, side)).is_ok();
         debug_assert!(fresh, "a slot stands for one connection");
+    }
+
+    /// Which end of the connection this is; known with the key.
+    pub(super) fn side(&self) -> Option<Side> {
+        self.key.get().map(|(.., side)| *side)
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
@@ -321,7 +322,7 @@ impl ConnSlot {
     }
 
     /// The handshake is complete.
-    pub(super) fn on_established(&self, engine: &Engine, key: ConnKey) {
+    pub(super) fn on_established(&self, engine: &Engine, key: ConnKey, woken: &mut Woken) {
         let Ok(remote) = engine.remote(key) else { return };
         let facts = Facts {
             remote,
@@ -332,59 +333,53 @@ impl ConnSlot {
         let mut state = lock(&self.state);
         state.datagram_max = engine.datagram_max(key).ok().flatten();
         let _ = self.facts.set(facts);
-        let woken = state.woken(Topic::Established);
-        drop(state);
-        drop(woken);
+        for dir in [Dir::Bi, Dir::Uni] {
+            state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
+        }
+        state.call(Topic::Established, woken);
     }
 
     /// There will be no connection.
-    pub(super) fn on_failed(&self, e: ConnectError) {
+    pub(super) fn on_failed(&self, e: ConnectError, woken: &mut Woken) {
         let mut state = lock(&self.state);
         if let ConnectError::Failed(reason) = &e {
             let _ = self.closed.set(reason.clone());
         }
         state.failed.get_or_insert(e);
-        let woken: Vec<_> = state.waiters.iter_mut().map(Waiters::take).collect();
-        drop(state);
-        drop(woken);
+        state.call_all(woken);
     }
 
-    /// The connection ended. `true` for the first time.
-    pub(super) fn on_closed(&self, engine: Option<(&Engine, ConnKey)>, reason: ConnectionError) -> bool {
+    /// The connection ended.
+    pub(super) fn on_closed(&self, engine: &Engine, key: ConnKey, reason: ConnectionError, woken: &mut Woken) {
         let mut state = lock(&self.state);
-        if let Some(stats) = engine.and_then(|(engine, key)| engine.conn_stats(key).ok()) {
+        if let Ok(stats) = engine.conn_stats(key) {
             state.stats = stats;
         }
-        let first = self.closed.set(reason).is_ok();
+        // The first reason counts.
+        let _ = self.closed.set(reason);
         state.datagrams_out.clear();
         state.out_bytes = 0;
-        state.opened = Default::default();
-        let woken: Vec<_> = state.waiters.iter_mut().map(Waiters::take).collect();
-        drop(state);
-        drop(woken);
-        first
+        state.call_all(woken);
     }
 
-    pub(super) fn push_accept(&self, dir: Dir, slot: Arc<StreamSlot>) {
+    pub(super) fn push_accept(&self, dir: Dir, slot: Arc<StreamSlot>, woken: &mut Woken) {
         let mut state = lock(&self.state);
         state.accepts[dir as usize].push_back(slot);
-        let woken = state.woken(Topic::accept(dir));
-        drop(state);
-        drop(woken);
+        state.call(Topic::accept(dir), woken);
     }
 
-    /// How many streams of that direction somebody waits for.
-    pub(super) fn wants_open(&self, dir: Dir) -> usize {
-        let state = lock(&self.state);
-        state.openers[dir as usize].saturating_sub(state.opened[dir as usize].len())
+    /// Takes the streams that handles began and the engine has not opened, in order.
+    pub(super) fn take_begun(&self, dir: Dir, into: &mut Vec<Arc<StreamSlot>>) {
+        into.append(&mut lock(&self.state).openings[dir as usize].begun);
     }
 
-    pub(super) fn push_opened(&self, dir: Dir, slots: impl Iterator<Item = Arc<StreamSlot>>) {
+    /// Tells how many more streams the engine would open now. `true` when somebody waits in vain.
+    pub(super) fn set_room(&self, dir: Dir, room: u64, woken: &mut Woken) -> bool {
         let mut state = lock(&self.state);
-        state.opened[dir as usize].extend(slots);
-        let woken = state.woken(Topic::open(dir));
-        drop(state);
-        drop(woken);
+        if state.openings[dir as usize].set_room(room) {
+            state.call(Topic::open(dir), woken);
+        }
+        state.openings[dir as usize].is_short()
     }
 
     pub(super) fn take_close(&self) -> Option<(u64, Vec<u8>)> {
@@ -393,9 +388,8 @@ impl ConnSlot {
 
     /// Moves datagrams both ways and answers questions for figures. `true` when datagrams are left that the engine has no
     /// room for.
-    pub(super) fn pump(&self, engine: &mut Engine, key: ConnKey) -> bool {
+    pub(super) fn pump(&self, engine: &mut Engine, key: ConnKey, woken: &mut Woken) -> bool {
         let mut state = lock(&self.state);
-        let mut woken = Vec::new();
         let waiting = state.datagrams_out.len();
         let mut full = false;
         while let Some(data) = state.datagrams_out.pop_front() {
@@ -408,7 +402,7 @@ impl ConnSlot {
             state.out_bytes -= data.len() + DATAGRAM_OVERHEAD;
         }
         if state.datagrams_out.len() < waiting {
-            woken.push(state.woken(Topic::DatagramOut));
+            state.call(Topic::DatagramOut, woken);
         }
         if let Ok(max) = engine.datagram_max(key)
             && self.facts.get().is_some()
@@ -416,17 +410,15 @@ impl ConnSlot {
             state.datagram_max = max;
         }
         if fetch_datagrams(&mut state, engine, key) {
-            woken.push(state.woken(Topic::DatagramIn));
+            state.call(Topic::DatagramIn, woken);
         }
         if state.answered < state.asked {
             state.answered = state.asked;
             if let Ok(stats) = engine.conn_stats(key) {
                 state.stats = stats;
             }
-            woken.push(state.woken(Topic::Stats));
+            state.call(Topic::Stats, woken);
         }
-        drop(state);
-        drop(woken);
         full
     }
 }
@@ -447,37 +439,4 @@ fn fetch_datagrams(state: &mut ConnState, engine: &mut Engine, key: ConnKey) -> 
         state.datagrams_in.push_back(data);
     }
     state.datagrams_in.len() > before
-}
-
-impl Opener {
-    /// The next stream that was opened here. An opener that is dropped while it waits leaves its stream to the next one.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Arc<StreamSlot>, ConnectionError>> {
-        let mut state = lock(&self.slot.state);
-        let dir = self.dir as usize;
-        if let Some(e) = self.slot.closed.get() {
-            return Poll::Ready(Err(e.clone()));
-        }
-        // Who has not waited takes only what no waiter counts on.
-        if (self.waiting || state.opened[dir].len() > state.openers[dir])
-            && let Some(slot) = state.opened[dir].pop_front()
-        {
-            state.openers[dir] -= usize::from(std::mem::take(&mut self.waiting));
-            return Poll::Ready(Ok(slot));
-        }
-        state.waiters[Topic::open(self.dir) as usize].add(cx);
-        if !std::mem::replace(&mut self.waiting, true) {
-            state.openers[dir] += 1;
-            drop(state);
-            self.slot.kick();
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for Opener {
-    fn drop(&mut self) {
-        if self.waiting {
-            lock(&self.slot.state).openers[self.dir as usize] -= 1;
-        }
-    }
 }

@@ -88,7 +88,7 @@ impl Hub {
             && let Some(race) = self.races.remove(&id)
         {
             let nothing = ConnectError::Resolve(std::io::ErrorKind::NotFound, "there is no address to try".into());
-            race.dial.slot.on_failed(race.failure.unwrap_or(nothing));
+            race.dial.slot.on_failed(race.failure.unwrap_or(nothing), &mut self.woken);
         }
     }
 
@@ -101,7 +101,7 @@ impl Hub {
                 self.drop_attempts(now, &race, Some(key));
                 let slot = race.dial.slot;
                 self.adopt(now, key, Arc::clone(&slot), Side::Client);
-                slot.on_established(&self.engine, key);
+                slot.on_established(&self.engine, key, &mut self.woken);
             }
             Event::Closed(reason) => {
                 self.attempts.remove(&key);
@@ -136,7 +136,7 @@ impl Hub {
     /// Ends all races.
     pub(super) fn fail_races(&mut self, reason: &ConnectionError) {
         for (_, race) in self.races.drain() {
-            race.dial.slot.on_failed(ConnectError::Failed(reason.clone()));
+            race.dial.slot.on_failed(ConnectError::Failed(reason.clone()), &mut self.woken);
         }
         self.attempts.clear();
     }

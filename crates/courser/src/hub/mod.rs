@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `shared` | inbox, commands, what an endpoint offers |
 //! | `conn`, `stream` | slots: what handles call above, what the worker calls below |
+//! | `open` | opening streams without asking the worker |
 //! | `dial` | racing the addresses of a name |
 //!
 //! **Bounds.** A stream holds a window of bytes each way, a connection a budget for all of its streams; streams that nobody
@@ -20,10 +21,11 @@
 
 pub(crate) mod conn;
 mod dial;
+mod keyed;
+mod open;
 pub(crate) mod shared;
 pub(crate) mod stream;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use courser_core::engine::{Engine, Event, Meta, SendOutcome, Train, TrainMeta};
@@ -35,9 +37,11 @@ use courser_session::handle::{Handle, HandleTable, Kind};
 
 use self::conn::ConnSlot;
 use self::dial::Race;
+use self::keyed::Keyed;
 use self::shared::{Command, Decision, Inbox, Shared};
 use self::stream::StreamSlot;
 use crate::error::{ConnectError, ConnectionError};
+use crate::wait::Woken;
 use crate::worker::machine::Machine;
 
 /// Sessions of one hub, at most.
@@ -55,7 +59,7 @@ struct Conn {
     slot: Arc<ConnSlot>,
     handle: Handle,
     side: Side,
-    streams: HashMap<StreamId, Arc<StreamSlot>>,
+    streams: Keyed<StreamId, Arc<StreamSlot>>,
     /// Without handles; closed at that time at the latest.
     linger: Option<Instant>,
 }
@@ -65,10 +69,10 @@ pub struct Hub {
     engine: Engine,
     shared: Arc<Shared>,
     sessions: HandleTable<Session>,
-    conns: HashMap<ConnKey, Conn>,
+    conns: Keyed<ConnKey, Conn>,
     /// Connection attempts, and the races that they belong to.
-    attempts: HashMap<ConnKey, u64>,
-    races: HashMap<u64, Race>,
+    attempts: Keyed<ConnKey, u64>,
+    races: Keyed<u64, Race>,
     next_race: u64,
     /// Connections without handles.
     lingering: Vec<ConnKey>,
@@ -76,6 +80,10 @@ pub struct Hub {
     backlog: Vec<ConnKey>,
     /// Emptied, kept for its memory.
     scratch: Inbox,
+    /// Emptied, kept for its memory.
+    begun: Vec<Arc<StreamSlot>>,
+    /// Who is woken at the end of the application's part of a turn.
+    woken: Woken,
     phase: Phase,
 }
 
@@ -126,13 +134,15 @@ impl Hub {
             engine,
             shared,
             sessions: HandleTable::new(0, SESSIONS_MAX),
-            conns: HashMap::new(),
-            attempts: HashMap::new(),
-            races: HashMap::new(),
+            conns: Keyed::default(),
+            attempts: Keyed::default(),
+            races: Keyed::default(),
             next_race: 0,
             lingering: Vec::new(),
             backlog: Vec::new(),
             scratch: Inbox::default(),
+            begun: Vec::new(),
+            woken: Woken::default(),
             phase: Phase::Running,
         }
     }
@@ -152,7 +162,9 @@ impl Hub {
         if self.phase == Phase::Running && self.shared.is_stopping() {
             self.stop(now);
         }
-        self.shared.publish(self.engine.connections() + self.races.len(), self.engine.stats());
+        let connections = self.engine.connections() + self.races.len();
+        self.shared.publish(connections, self.engine.stats(), &mut self.woken);
+        self.woken.wake();
     }
 
     fn serve_inbox(&mut self, now: Instant) {
@@ -174,7 +186,7 @@ impl Hub {
         self.scratch = inbox;
         for key in std::mem::take(&mut self.backlog) {
             if let Some(conn) = self.conns.get(&key)
-                && conn.slot.pump(&mut self.engine, key)
+                && conn.slot.pump(&mut self.engine, key, &mut self.woken)
             {
                 self.backlog.push(key);
             }
@@ -184,14 +196,17 @@ impl Hub {
     /// A stream's handles did something.
     fn serve_stream(&mut self, slot: &Arc<StreamSlot>) {
         let Some(key) = slot.conn.key() else { return };
+        if slot.handle().is_none() {
+            self.open_begun(key, slot.id.dir());
+        }
         let Some(conn) = self.conns.get(&key) else { return };
         if slot.id.sends(conn.side) {
-            slot.pump_send(&mut self.engine, key);
+            slot.pump_send(&mut self.engine, key, &mut self.woken);
         }
         if slot.id.receives(conn.side) {
-            slot.pump_recv(&mut self.engine, key, false);
+            slot.pump_recv(&mut self.engine, key, false, &mut self.woken);
         }
-        self.forget_if_over(key, slot.id);
+        self.forget_if_over(key, slot);
     }
 
     /// A connection's handles did something.
@@ -205,9 +220,9 @@ impl Hub {
         if !self.conns.contains_key(&key) {
             return;
         }
-        self.open_streams(key, Dir::Bi);
-        self.open_streams(key, Dir::Uni);
-        if slot.pump(&mut self.engine, key) && !self.backlog.contains(&key) {
+        self.open_begun(key, Dir::Bi);
+        self.open_begun(key, Dir::Uni);
+        if slot.pump(&mut self.engine, key, &mut self.woken) && !self.backlog.contains(&key) {
             self.backlog.push(key);
         }
         if let Some((code, reason)) = slot.take_close() {
@@ -243,9 +258,10 @@ impl Hub {
             Command::Dial(dial) => self.begin_race(now, *dial),
             Command::Accept { key, slot, settings } => match self.engine.accept(now, key, settings.as_deref()) {
                 Ok(()) => self.adopt(now, key, slot, Side::Server),
-                Err(_) => slot.on_failed(ConnectError::Failed(ConnectionError::Closed(CloseReason::Internal(
-                    "the first packets were not authentic",
-                )))),
+                Err(_) => {
+                    let reason = CloseReason::Internal("the first packets were not authentic");
+                    slot.on_failed(ConnectError::Failed(ConnectionError::Closed(reason)), &mut self.woken);
+                }
             },
             Command::Decide { key, decision } => {
                 // It may have gone meanwhile; then nothing is to be answered.
@@ -262,11 +278,11 @@ impl Hub {
     /// Takes a connection of the engine into the books.
     fn adopt(&mut self, now: Instant, key: ConnKey, slot: Arc<ConnSlot>, side: Side) {
         let Ok(handle) = self.sessions.insert(Kind::Connection, Session::Connection(key)) else {
-            return slot.on_failed(ConnectError::TooMany);
+            return slot.on_failed(ConnectError::TooMany, &mut self.woken);
         };
-        slot.bind(key, handle);
+        slot.bind(key, handle, side);
         let abandoned = slot.is_abandoned();
-        self.conns.insert(key, Conn { slot: Arc::clone(&slot), handle, side, streams: HashMap::new(), linger: None });
+        self.conns.insert(key, Conn { slot: Arc::clone(&slot), handle, side, streams: Keyed::default(), linger: None });
         if abandoned {
             // Its handle went before there was a key; nobody calls again.
             self.linger(now, key);
@@ -275,20 +291,20 @@ impl Hub {
 
     fn serve_events(&mut self, now: Instant) {
         while let Some((key, event)) = self.engine.poll_event() {
-            if self.attempts.contains_key(&key) {
+            if !self.attempts.is_empty() && self.attempts.contains_key(&key) {
                 self.on_attempt_event(now, key, event);
                 continue;
             }
             match event {
                 Event::Connected => {
                     if let Some(conn) = self.conns.get(&key) {
-                        conn.slot.on_established(&self.engine, key);
+                        conn.slot.on_established(&self.engine, key, &mut self.woken);
                     }
                 }
                 Event::Stream(event) => self.on_stream_event(now, key, event),
                 Event::DatagramReceived => {
                     if let Some(conn) = self.conns.get(&key) {
-                        conn.slot.pump(&mut self.engine, key);
+                        conn.slot.pump(&mut self.engine, key, &mut self.woken);
                     }
                 }
                 Event::Closed(reason) => self.on_closed(key, reason),
@@ -300,77 +316,95 @@ impl Hub {
     fn on_stream_event(&mut self, now: Instant, key: ConnKey, event: StreamEvent) {
         let id = match event {
             StreamEvent::Opened { dir } => return self.accept_streams(key, dir),
-            StreamEvent::Available { dir } => return self.open_streams(key, dir),
+            StreamEvent::Available { dir } => return self.open_begun(key, dir),
             StreamEvent::Readable(id) | StreamEvent::Writable(id) | StreamEvent::AllAcked(id) => id,
             StreamEvent::Stopped { id, .. } => id,
         };
         let Some(conn) = self.conns.get(&key) else { return };
         let Some(slot) = conn.streams.get(&id) else { return };
         match event {
-            StreamEvent::Readable(_) => slot.pump_recv(&mut self.engine, key, false),
-            StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key),
-            StreamEvent::AllAcked(_) => slot.on_acked(),
-            StreamEvent::Stopped { code, .. } => slot.on_stopped(code),
+            StreamEvent::Readable(_) => slot.pump_recv(&mut self.engine, key, false, &mut self.woken),
+            StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key, &mut self.woken),
+            StreamEvent::AllAcked(_) => slot.on_acked(&mut self.woken),
+            StreamEvent::Stopped { code, .. } => slot.on_stopped(code, &mut self.woken),
             StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
         }
         let lingers = conn.linger.is_some();
-        self.forget_if_over(key, id);
+        if slot.is_over() {
+            let slot = Arc::clone(slot);
+            self.forget_if_over(key, &slot);
+        }
         if lingers {
             self.close_if_idle(now, key);
         }
     }
 
-    /// Enters a stream into the books; `None` when they are full.
-    fn enter(&mut self, key: ConnKey, id: StreamId) -> Option<Arc<StreamSlot>> {
-        let conn = self.conns.get_mut(&key)?;
-        let handle = self.sessions.insert(Kind::Stream, Session::Stream(key, id)).ok()?;
-        let slot = StreamSlot::new(Arc::clone(&conn.slot), id, handle);
-        conn.streams.insert(id, Arc::clone(&slot));
-        Some(slot)
+    /// Enters a stream into the books; `false` when they are full.
+    fn enter(&mut self, key: ConnKey, slot: &Arc<StreamSlot>) -> bool {
+        let Some(conn) = self.conns.get_mut(&key) else { return false };
+        let Ok(handle) = self.sessions.insert(Kind::Stream, Session::Stream(key, slot.id)) else { return false };
+        slot.bind(handle);
+        conn.streams.insert(slot.id, Arc::clone(slot));
+        true
     }
 
     /// Passes on the streams that the peer opened.
     fn accept_streams(&mut self, key: ConnKey, dir: Dir) {
         while let Ok(Some(id)) = self.engine.accept_stream(key, dir) {
-            let Some(slot) = self.enter(key, id) else {
+            let Some(conn) = self.conns.get(&key) else { return };
+            let slot = StreamSlot::new(Arc::clone(&conn.slot), id, conn.side);
+            if !self.enter(key, &slot) {
                 let _ = self.engine.stop_sending(key, id, 0);
                 let _ = self.engine.reset(key, id, 0);
                 continue;
-            };
-            slot.pump_recv(&mut self.engine, key, false);
-            slot.conn.push_accept(dir, Arc::clone(&slot));
-            self.forget_if_over(key, id);
+            }
+            slot.pump_recv(&mut self.engine, key, false, &mut self.woken);
+            self.forget_if_over(key, &slot);
+            Arc::clone(&slot.conn).push_accept(dir, slot, &mut self.woken);
         }
     }
 
-    /// Opens streams for those who wait, as far as the peer lets us.
-    fn open_streams(&mut self, key: ConnKey, dir: Dir) {
+    /// Opens the streams that handles began, tells handles how many more there may be, and the peer when that is too few.
+    fn open_begun(&mut self, key: ConnKey, dir: Dir) {
         let Some(conn) = self.conns.get(&key) else { return };
         let slot = Arc::clone(&conn.slot);
-        let mut opened = Vec::new();
-        for _ in 0..slot.wants_open(dir) {
-            let Ok(Some(id)) = self.engine.open_stream(key, dir) else { break };
-            let Some(stream) = self.enter(key, id) else {
-                let _ = self.engine.reset(key, id, 0);
-                break;
-            };
-            opened.push(stream);
+        let mut begun = std::mem::take(&mut self.begun);
+        slot.take_begun(dir, &mut begun);
+        for stream in begun.drain(..) {
+            // A connection that has ended opens none; its end tells whoever has the stream.
+            let opened = self.engine.open_stream(key, dir);
+            debug_assert!(
+                !matches!(opened, Ok(id) if id != Some(stream.id)),
+                "streams are opened here alone, in order"
+            );
+            if !self.enter(key, &stream) {
+                let _ = self.engine.reset(key, stream.id, 0);
+                stream.on_lost(&mut self.woken);
+            }
         }
-        if !opened.is_empty() {
-            slot.push_opened(dir, opened.into_iter());
+        self.begun = begun;
+        let room = self.engine.open_room(key, dir).unwrap_or(0);
+        if slot.set_room(dir, room, &mut self.woken) && room == 0 {
+            // Trying in vain is how the peer hears of the wish, and why `Available` follows.
+            let opened = self.engine.open_stream(key, dir);
+            debug_assert!(!matches!(opened, Ok(Some(_))), "there was no room");
         }
     }
 
     /// Drops a stream from the books when nothing more can happen to it.
-    fn forget_if_over(&mut self, key: ConnKey, id: StreamId) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        if let Some(slot) = conn.streams.get(&id)
-            && slot.is_over(conn.side)
-        {
-            let removed = self.sessions.remove(slot.handle);
-            debug_assert!(removed.is_ok(), "a stream in the books has a session");
-            conn.streams.remove(&id);
+    fn forget_if_over(&mut self, key: ConnKey, slot: &StreamSlot) {
+        if !slot.is_over() {
+            return;
         }
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if conn.streams.remove(&slot.id).is_some() {
+            self.end_session(slot);
+        }
+    }
+
+    fn end_session(&mut self, slot: &StreamSlot) {
+        let removed = slot.handle().map(|handle| self.sessions.remove(handle));
+        debug_assert!(matches!(removed, Some(Ok(_))), "a stream in the books has a session");
     }
 
     /// A connection ended: what the peer sent before can still be read, everybody who waits is told.
@@ -381,10 +415,10 @@ impl Hub {
             if let Some(conn) = self.conns.get(&key) {
                 for (id, slot) in &conn.streams {
                     if id.receives(conn.side) {
-                        slot.pump_recv(&mut self.engine, key, true);
+                        slot.pump_recv(&mut self.engine, key, true, &mut self.woken);
                     }
                 }
-                conn.slot.pump(&mut self.engine, key);
+                conn.slot.pump(&mut self.engine, key, &mut self.woken);
             }
         }
         self.end(key, ConnectionError::Closed(reason));
@@ -395,17 +429,21 @@ impl Hub {
         let Some(conn) = self.conns.remove(&key) else { return };
         self.lingering.retain(|k| *k != key);
         // First the reason, then those who will ask for it.
-        conn.slot.on_closed(Some((&self.engine, key)), reason);
+        conn.slot.on_closed(&self.engine, key, reason, &mut self.woken);
         for slot in conn.streams.values() {
-            slot.on_lost();
-            let _ = self.sessions.remove(slot.handle);
+            slot.on_lost(&mut self.woken);
+            self.end_session(slot);
         }
+        for dir in [Dir::Bi, Dir::Uni] {
+            conn.slot.take_begun(dir, &mut self.begun);
+        }
+        self.begun.drain(..).for_each(|slot| slot.on_lost(&mut self.woken));
         let _ = self.sessions.remove(conn.handle);
     }
 
     fn serve_incoming(&mut self) {
         while let Some((key, incoming)) = self.engine.poll_incoming() {
-            if self.phase != Phase::Running || !self.shared.offer(key, incoming) {
+            if self.phase != Phase::Running || !self.shared.offer(key, incoming, &mut self.woken) {
                 let _ = self.engine.refuse(key);
             }
         }
@@ -435,11 +473,13 @@ impl Hub {
 
     /// The worker ends, for whatever reason: whoever waits is told.
     fn shut_down(&mut self) {
-        let left = self.shared.set_gone();
+        let left = self.shared.set_gone(&mut self.woken);
         for command in left.commands {
             match command {
-                Command::Dial(dial) => dial.slot.on_failed(ConnectionError::EndpointGone.into()),
-                Command::Accept { slot, .. } => slot.on_failed(ConnectionError::EndpointGone.into()),
+                Command::Dial(dial) => dial.slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken),
+                Command::Accept { slot, .. } => {
+                    slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken);
+                }
                 Command::Decide { .. } => {}
             }
         }
@@ -449,6 +489,7 @@ impl Hub {
             self.end(key, ConnectionError::EndpointGone);
         }
         debug_assert!(self.sessions.is_empty(), "every session ended");
+        self.woken.wake();
     }
 }
 

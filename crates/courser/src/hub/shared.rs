@@ -200,36 +200,34 @@ impl Shared {
     // ---- what the worker calls ----
 
     /// Offers a connection to the application; `false` when too many wait.
-    pub(super) fn offer(&self, key: ConnKey, incoming: IncomingInfo) -> bool {
+    pub(super) fn offer(&self, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {
         let mut front = lock(&self.front);
         if front.incoming.len() >= INCOMING_MAX {
             return false;
         }
         front.incoming.push_back((key, incoming));
-        let woken = front.arrivals.take();
-        drop(front);
-        drop(woken);
+        front.arrivals.call(woken);
         true
     }
 
     /// Publishes figures at the end of a turn.
-    pub(super) fn publish(&self, connections: usize, stats: EngineStats) {
+    pub(super) fn publish(&self, connections: usize, stats: EngineStats, woken: &mut Woken) {
         let mut front = lock(&self.front);
         front.connections = connections;
         front.stats = stats;
-        let woken = if connections == 0 { Some(front.idle.take()) } else { None };
-        drop(front);
-        drop(woken);
+        if connections == 0 {
+            front.idle.call(woken);
+        }
     }
 
     /// The worker is gone: everybody who waits is told. What waited for the worker comes back.
-    pub(super) fn set_gone(&self) -> Inbox {
+    pub(super) fn set_gone(&self, woken: &mut Woken) -> Inbox {
         let mut front = lock(&self.front);
         front.gone = true;
         front.incoming.clear();
-        let woken: [Woken; 2] = [front.arrivals.take(), front.idle.take()];
+        front.arrivals.call(woken);
+        front.idle.call(woken);
         drop(front);
-        drop(woken);
         std::mem::take(&mut *lock(&self.inbox))
     }
 }

@@ -9,8 +9,8 @@
 //! or in the engine, where it holds back the peer by flow control (receiving).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +21,7 @@ use courser_session::handle::Handle;
 
 use super::conn::ConnSlot;
 use crate::error::{ReadError, WriteError};
-use crate::wait::lock;
+use crate::wait::{Woken, lock, wait_alone};
 
 /// Bytes that every stream may have waiting, each way.
 const WINDOW_MIN: usize = 64 << 10;
@@ -34,13 +34,21 @@ const GATHER_MIN: usize = 4 << 10;
 /// A corked stream is handed over when so much has gathered: more than any packet holds.
 const CORK_BYTES: usize = 16 << 10;
 
+/// Bit of [`StreamSlot::over`]: sending is over.
+const SENT: u8 = 1;
+/// Bit of [`StreamSlot::over`]: receiving is over.
+const RECEIVED: u8 = 2;
+
 /// One stream, between its handles and the worker.
 pub(crate) struct StreamSlot {
     pub(crate) conn: Arc<ConnSlot>,
     pub(crate) id: StreamId,
-    pub(crate) handle: Handle,
+    /// The session; there is none before the worker has heard of the stream.
+    handle: OnceLock<Handle>,
     /// Whether it stands in the inbox.
     queued: AtomicBool,
+    /// Which halves have nothing left to do between handles and engine.
+    over: AtomicU8,
     send: Mutex<SendHalf>,
     recv: Mutex<RecvHalf>,
 }
@@ -113,9 +121,24 @@ pub(crate) enum Taken {
 }
 
 impl StreamSlot {
-    pub(super) fn new(conn: Arc<ConnSlot>, id: StreamId, handle: Handle) -> Arc<Self> {
-        let queued = AtomicBool::new(false);
-        Arc::new(Self { conn, id, handle, queued, send: Mutex::default(), recv: Mutex::default() })
+    /// A stream at this side of its connection.
+    pub(super) fn new(conn: Arc<ConnSlot>, id: StreamId, side: Side) -> Arc<Self> {
+        let sent = if id.sends(side) { 0 } else { SENT };
+        let received = if id.receives(side) { 0 } else { RECEIVED };
+        Arc::new(Self {
+            conn,
+            id,
+            handle: OnceLock::new(),
+            queued: AtomicBool::new(false),
+            over: AtomicU8::new(sent | received),
+            send: Mutex::default(),
+            recv: Mutex::default(),
+        })
+    }
+
+    /// The session handle; known as soon as the worker has heard of the stream.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.handle.get().copied()
     }
 
     /// Asks the worker to look at this stream.
@@ -140,7 +163,7 @@ impl StreamSlot {
         }
         let n = data.len().min(self.send_window().saturating_sub(send.held));
         if n == 0 && !data.is_empty() {
-            send.waker = Some(cx.waker().clone());
+            wait_alone(&mut send.waker, cx);
             return Poll::Pending;
         }
         if send.tail.capacity() - send.tail.len() < n {
@@ -166,7 +189,7 @@ impl StreamSlot {
         }
         let n = data.len().min(self.send_window().saturating_sub(send.held));
         if n == 0 && !data.is_empty() {
-            send.waker = Some(cx.waker().clone());
+            wait_alone(&mut send.waker, cx);
             return Poll::Pending;
         }
         if !send.tail.is_empty() {
@@ -270,7 +293,7 @@ impl StreamSlot {
             _ if send.reset.is_some() => Err(WriteError::Finished),
             _ if !send.finish => Err(WriteError::NotFinished),
             _ => {
-                send.waker = Some(cx.waker().clone());
+                wait_alone(&mut send.waker, cx);
                 return Poll::Pending;
             }
         })
@@ -284,7 +307,7 @@ impl StreamSlot {
             Some(SendEnd::Acked | SendEnd::Reset) => Ok(None),
             Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
             None => {
-                send.waker = Some(cx.waker().clone());
+                wait_alone(&mut send.waker, cx);
                 return Poll::Pending;
             }
         })
@@ -319,7 +342,7 @@ impl StreamSlot {
             Some(RecvEnd::Reset(code)) => Poll::Ready(Err(ReadError::Reset(code))),
             Some(RecvEnd::Lost) => Poll::Ready(Err(ReadError::Closed(self.conn.reason()))),
             None => {
-                recv.waker = Some(cx.waker().clone());
+                wait_alone(&mut recv.waker, cx);
                 Poll::Pending
             }
         }
@@ -347,8 +370,14 @@ impl StreamSlot {
 
     // ---- what the worker calls ----
 
+    /// The worker entered it into its books.
+    pub(super) fn bind(&self, handle: Handle) {
+        let fresh = self.handle.set(handle).is_ok();
+        debug_assert!(fresh, "a stream has one session");
+    }
+
     /// Moves written bytes, the end, a reset or a priority into the engine.
-    pub(super) fn pump_send(&self, engine: &mut Engine, key: ConnKey) {
+    pub(super) fn pump_send(&self, engine: &mut Engine, key: ConnKey, woken: &mut Woken) {
         let mut send = lock(&self.send);
         if let Some(priority) = send.priority.take() {
             // The stream may be gone; then nobody is interested.
@@ -359,11 +388,11 @@ impl StreamSlot {
         }
         if let Some(code) = send.reset {
             send.end = Some(SendEnd::Reset);
+            self.end_half(SENT);
             self.drop_unsent(&mut send);
-            let waker = send.waker.take();
+            woken.add(&mut send.waker);
             drop(send);
             let _ = engine.reset(key, self.id, code);
-            waker.into_iter().for_each(Waker::wake);
             return;
         }
         let mut out = std::mem::take(&mut send.out);
@@ -389,13 +418,12 @@ impl StreamSlot {
             // What was written meanwhile comes behind what is left.
             let younger = std::mem::replace(&mut send.out, out);
             send.out.extend(younger);
+        } else if send.out.capacity() == 0 {
+            // Its memory serves the next writes.
+            send.out = out;
         }
-        if send.held <= self.send_window() / 2
-            && !send.finish
-            && let Some(waker) = send.waker.take()
-        {
-            drop(send);
-            waker.wake();
+        if send.held <= self.send_window() / 2 && !send.finish {
+            woken.add(&mut send.waker);
         }
     }
 
@@ -405,7 +433,7 @@ impl StreamSlot {
     }
 
     /// Moves received bytes out of the engine, as many as there is room for; all of them with `all`.
-    pub(super) fn pump_recv(&self, engine: &mut Engine, key: ConnKey, all: bool) {
+    pub(super) fn pump_recv(&self, engine: &mut Engine, key: ConnKey, all: bool, woken: &mut Woken) {
         let (stop, held) = {
             let recv = lock(&self.recv);
             if recv.end.is_some() || recv.stop_told {
@@ -416,6 +444,7 @@ impl StreamSlot {
         if let Some(code) = stop {
             let _ = engine.stop_sending(key, self.id, code);
             lock(&self.recv).stop_told = true;
+            self.end_half(RECEIVED);
             return;
         }
         let window = if self.conn.unread.load(Ordering::Relaxed) < CONN_BUDGET { WINDOW_MAX } else { WINDOW_MIN };
@@ -424,59 +453,58 @@ impl StreamSlot {
         let (bytes, end, more) = fetch(engine, key, self.id, room, &mut got);
         let mut recv = lock(&self.recv);
         (recv.more, recv.end) = (more, end);
+        if end.is_some() {
+            self.end_half(RECEIVED);
+        }
         if recv.stop.is_none() {
             recv.held += bytes;
             self.conn.unread.fetch_add(bytes, Ordering::Relaxed);
-            recv.ready.append(&mut got);
+            if recv.ready.is_empty() {
+                recv.ready = got;
+            } else {
+                recv.ready.append(&mut got);
+            }
         }
-        if (bytes > 0 || end.is_some())
-            && let Some(waker) = recv.waker.take()
-        {
-            drop(recv);
-            waker.wake();
+        if bytes > 0 || end.is_some() {
+            woken.add(&mut recv.waker);
         }
     }
 
     /// The peer has everything.
-    pub(super) fn on_acked(&self) {
-        self.end_send(SendEnd::Acked);
+    pub(super) fn on_acked(&self, woken: &mut Woken) {
+        self.end_send(SendEnd::Acked, woken);
     }
 
     /// The peer wants no more.
-    pub(super) fn on_stopped(&self, code: u64) {
-        self.end_send(SendEnd::Stopped(code));
+    pub(super) fn on_stopped(&self, code: u64, woken: &mut Woken) {
+        self.end_send(SendEnd::Stopped(code), woken);
     }
 
-    fn end_send(&self, end: SendEnd) {
+    fn end_send(&self, end: SendEnd, woken: &mut Woken) {
         let mut send = lock(&self.send);
-        if send.end.is_none() {
-            send.end = Some(end);
-        }
+        send.end.get_or_insert(end);
+        self.end_half(SENT);
         self.drop_unsent(&mut send);
-        let waker = send.waker.take();
-        drop(send);
-        waker.into_iter().for_each(Waker::wake);
+        woken.add(&mut send.waker);
     }
 
     /// The connection ended; bytes that are ready can still be read.
-    pub(super) fn on_lost(&self) {
-        self.end_send(SendEnd::Lost);
+    pub(super) fn on_lost(&self, woken: &mut Woken) {
+        self.end_send(SendEnd::Lost, woken);
         let mut recv = lock(&self.recv);
         recv.end.get_or_insert(RecvEnd::Lost);
         recv.more = false;
-        let waker = recv.waker.take();
-        drop(recv);
-        waker.into_iter().for_each(Waker::wake);
+        self.end_half(RECEIVED);
+        woken.add(&mut recv.waker);
     }
 
-    /// Whether nothing more will happen between handles and engine.
-    pub(super) fn is_over(&self, side: Side) -> bool {
-        let sent = !self.id.sends(side) || lock(&self.send).end.is_some();
-        let received = !self.id.receives(side) || {
-            let recv = lock(&self.recv);
-            recv.end.is_some() || recv.stop_told
-        };
-        sent && received
+    fn end_half(&self, half: u8) {
+        self.over.fetch_or(half, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more will happen between handles and engine. Only the worker sets that, and asks.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) == SENT | RECEIVED
     }
 
     /// Whether the application finished the stream and the peer may not have everything yet.

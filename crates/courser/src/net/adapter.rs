@@ -91,6 +91,12 @@ pub trait Adapter: Send {
     /// What the socket can do at once, as found out when it was made.
     fn offload(&self) -> Offload;
 
+    /// Whether [`receive`](Self::receive) has emptied the socket when it leaves slots empty. If so, drivers that are told of
+    /// new datagrams spare themselves a call.
+    fn empties(&self) -> bool {
+        false
+    }
+
     /// Called after the system refused a call for its arguments: forget what was concluded from this.
     fn forgive(&mut self, udp: &UdpSocket);
 }

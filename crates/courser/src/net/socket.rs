@@ -203,6 +203,11 @@ impl Socket {
         Offload { send_segments: self.send_segments, ..self.adapter.offload() }
     }
 
+    /// Whether a receive call that leaves slots empty has emptied the socket.
+    pub(crate) fn empties(&self) -> bool {
+        self.adapter.empties()
+    }
+
     /// Size of the receive buffer.
     #[must_use]
     pub const fn receive_buffer(&self) -> BufferSize {

@@ -209,19 +209,24 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// Only when the socket itself has failed.
     pub fn turn_with(&mut self, app: &mut dyn FnMut(&mut M, Instant)) -> io::Result<Turn> {
-        self.stats.turns += 1;
         let read = self.read()?;
+        Ok(self.turn_after(&read, app))
+    }
+
+    /// What follows reading in a turn.
+    fn turn_after(&mut self, read: &Read, app: &mut dyn FnMut(&mut M, Instant)) -> Turn {
+        self.stats.turns += 1;
         let now = self.clock.now();
         self.machine.process(now);
         app(&mut self.machine, now);
         self.machine.process(now);
         let (sent, more_to_send) = self.write(now);
         let at_once = read.more || more_to_send;
-        Ok(Turn {
+        Turn {
             deadline: if at_once { Some(now) } else { self.deadline() },
             progressed: read.any || sent,
             blocked: self.kept.as_ref().is_some_and(|k| k.not_before.is_none()),
-        })
+        }
     }
 
     /// Waits until another turn is due: something came in, there is room for a kept train, the deadline passed, or
@@ -256,7 +261,7 @@ impl<M: Machine> Worker<M> {
         for call in 0..self.limits.receive_calls.max(1) {
             let filled = self.socket.receive(&mut self.slots)?;
             if filled == 0 {
-                return Ok(Read { any: call > 0, more: false });
+                return Ok(Read { any: call > 0, more: false, drained: true });
             }
             self.stats.batches += 1;
             let now = self.clock.now();
@@ -270,10 +275,11 @@ impl<M: Machine> Worker<M> {
             }
             if filled < self.slots.capacity() || bytes_read >= self.limits.receive_bytes {
                 // A batch that was not full was most likely all; the next turn looks again before it waits.
-                return Ok(Read { any: true, more: filled == self.slots.capacity() });
+                let more = filled == self.slots.capacity();
+                return Ok(Read { any: true, more, drained: !more && self.socket.empties() });
             }
         }
-        Ok(Read { any: true, more: true })
+        Ok(Read { any: true, more: true, drained: false })
     }
 
     /// Sends the kept train and then new ones, within the turn's bounds; returns whether any went and whether more may be
@@ -359,6 +365,9 @@ struct Read {
     any: bool,
     /// A bound was reached before the socket was empty.
     more: bool,
+    /// The socket was empty at the end.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "threads are told by the next wait"))]
+    drained: bool,
 }
 
 #[cfg(test)]

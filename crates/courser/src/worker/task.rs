@@ -1,16 +1,30 @@
 //! The driver inside a Tokio runtime.
 //!
 //! The worker's turns run in the task that awaits [`Worker::drive`]; between them the task waits for the socket, a call,
-//! or the deadline. The descriptors that Tokio waits on are duplicates; the worker keeps using its own.
+//! or the deadline. Every system call that tells nothing new is left out:
+//!
+//! * The runtime tells when the socket becomes readable. It is read only then, and not once more when a batch was less
+//!   than there was room for: what comes later is told anew. So a turn that handles asked for reads nothing.
+//! * The runtime watches for room in the socket only while a train waits for that; otherwise each datagram that leaves
+//!   would be reported.
+//! * What came in is handed to the tasks before the turn goes on to send, so that one system call carries their answers
+//!   and the acknowledgements.
+//! * The timer is moved only to an earlier time. One that is early costs a turn in which nothing happens, a timer that is
+//!   moved costs more each time.
 
+use std::future::poll_fn;
 use std::io;
+use std::net::UdpSocket;
 use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use courser_core::time::Instant;
-use tokio::net::UdpSocket;
+use tokio::time::Sleep;
 
 use super::machine::Machine;
-use super::{Turn, Waker, Worker};
+use super::{Read, Turn, Worker};
 
 impl<M: Machine> Worker<M> {
     /// Takes turns in the calling task until `app` breaks. Other tasks of the runtime get their turn after each one.
@@ -20,59 +34,180 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// When the socket has failed, or outside a Tokio runtime with networking and time.
     pub async fn drive(&mut self, app: &mut (dyn FnMut(&mut M, Instant) -> ControlFlow<()> + Send)) -> io::Result<()> {
-        let ready = UdpSocket::from_std(self.socket.udp().try_clone()?)?;
+        let inbound = Watch::reading(self.socket.udp())?;
+        let mut timer = Timer::default();
         loop {
+            let read = self.read_if(&inbound)?;
+            if read.any {
+                // Tasks that what came in wakes have their say before anything is sent: their answers leave together
+                // with the acknowledgements.
+                let now = self.clock.now();
+                self.machine.process(now);
+                requeue().await;
+            }
             let mut flow = ControlFlow::Continue(());
-            let turn = self.turn_with(&mut |machine, now| flow = app(machine, now))?;
+            let turn = self.turn_after(&read, &mut |machine, now| flow = app(machine, now));
             if flow.is_break() {
                 return Ok(());
             }
-            if turn.progressed || turn.deadline.is_some_and(|at| at <= self.clock.now()) {
+            let now = self.clock.now();
+            if turn.deadline.is_some_and(|at| at <= now) {
+                // The runtime looks at its sockets before it comes back here.
                 tokio::task::yield_now().await;
             } else {
-                self.stats.waits += 1;
-                let waited = idle(&ready, &self.waker, &turn, self.clock.now()).await;
+                timer.set(turn.deadline.map(|at| at.since(now)));
+                let waited = self.idle(&inbound, &mut timer, &turn).await;
                 self.waker.woke();
                 waited?;
             }
         }
     }
+
+    /// Reads if the runtime has told that there is something.
+    fn read_if(&mut self, inbound: &Watch) -> io::Result<Read> {
+        let mut read = Ok(Read { any: false, more: false, drained: true });
+        inbound.attempt(|| {
+            read = self.read();
+            matches!(&read, Ok(Read { drained: true, .. }))
+        });
+        read
+    }
+
+    /// Waits until another turn is due.
+    async fn idle(&mut self, inbound: &Watch, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
+        self.stats.waits += 1;
+        // Registered anew, so that what is told is the present state of the socket.
+        let room = if turn.blocked { Some(Watch::writing(self.socket.udp())?) } else { None };
+        let waker = &self.waker;
+        let (mut rested, mut due) = (false, false);
+        poll_fn(|cx| {
+            due = due
+                || inbound.poll(cx)?.is_ready()
+                || match &room {
+                    Some(room) => room.poll(cx)?.is_ready(),
+                    None => false,
+                }
+                || timer.poll(cx).is_ready()
+                || waker.park(cx).is_ready();
+            let first = !std::mem::replace(&mut rested, true);
+            if due && first {
+                // Something was there at once. Those whom the turn woke go first all the same.
+                cx.waker().wake_by_ref();
+            }
+            if due && !first { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
 }
 
-/// Waits until another turn is due.
-async fn idle(ready: &UdpSocket, waker: &Waker, turn: &Turn, now: Instant) -> io::Result<()> {
-    // Tokio remembers readiness until a call through it has found the socket empty. The look has to be a real one: a
-    // datagram that came after the turn's last call must not be forgotten.
-    match ready.try_io(tokio::io::Interest::READABLE, || peek(ready)) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-        // Something is there, if only a report of an earlier datagram's fate: the next turn reads it.
-        _ => return Ok(()),
+/// Lets the tasks go first that can run now, without a look at sockets and timers.
+async fn requeue() {
+    let mut stood_back = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut stood_back, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// When the next turn is due though nothing happens.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When it goes off; `None`: it has, or never was set.
+    at: Option<tokio::time::Instant>,
+}
+
+impl Timer {
+    /// Sees to it that it goes off after this time at the latest.
+    fn set(&mut self, after: Option<Duration>) {
+        // A time too far away to be counted never comes.
+        let Some(at) = after.and_then(|t| tokio::time::Instant::now().checked_add(t)) else { return };
+        if self.at.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.at = Some(at);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
     }
-    let timeout = turn.deadline.map(|at| at.since(now));
-    let sleep = async {
-        match timeout {
-            Some(t) => tokio::time::sleep(t).await,
-            None => std::future::pending().await,
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(sleep), Some(_)) = (&mut self.sleep, self.at) else { return Poll::Pending };
+        let polled = sleep.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.at = None;
         }
-    };
-    let room = async {
-        if turn.blocked {
-            // Tokio's memory of room in the socket may be old; a short rest keeps a wrong one from spinning.
-            tokio::time::sleep(super::PAUSE).await;
-            ready.writable().await
-        } else {
-            std::future::pending().await
-        }
-    };
-    tokio::select! {
-        r = ready.readable() => r,
-        r = room => r,
-        () = sleep => Ok(()),
-        () = std::future::poll_fn(|cx| waker.park(cx)) => Ok(()),
+        polled
     }
 }
 
-/// Whether something is there to be read; `WouldBlock` when not.
-fn peek(ready: &UdpSocket) -> io::Result<()> {
-    socket2::SockRef::from(ready).peek(&mut [core::mem::MaybeUninit::uninit(); 1]).map(|_| ())
+/// What the runtime tells of the worker's socket. It watches a duplicate of the descriptor.
+#[cfg(unix)]
+struct Watch {
+    fd: tokio::io::unix::AsyncFd<UdpSocket>,
+    writing: bool,
+}
+
+#[cfg(unix)]
+impl Watch {
+    fn new(udp: &UdpSocket, interest: tokio::io::Interest) -> io::Result<Self> {
+        // The newer constructor is unsafe for the sake of types that do not keep their descriptor open; a socket does.
+        #[allow(deprecated, reason = "the descriptor is owned by what is handed over")]
+        let fd = tokio::io::unix::AsyncFd::with_interest(udp.try_clone()?, interest)?;
+        Ok(Self { fd, writing: interest.is_writable() })
+    }
+
+    fn reading(udp: &UdpSocket) -> io::Result<Self> {
+        Self::new(udp, tokio::io::Interest::READABLE)
+    }
+
+    fn writing(udp: &UdpSocket) -> io::Result<Self> {
+        Self::new(udp, tokio::io::Interest::WRITABLE)
+    }
+
+    /// Ready when the socket can be used.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ready = if self.writing { self.fd.poll_write_ready(cx) } else { self.fd.poll_read_ready(cx) };
+        ready.map_ok(|_| ())
+    }
+
+    /// Calls `f` if the socket can be read; `f` says whether it emptied the socket.
+    fn attempt(&self, mut f: impl FnMut() -> bool) {
+        let blocked = || io::Error::from(io::ErrorKind::WouldBlock);
+        let _ = self.fd.try_io(tokio::io::Interest::READABLE, |_| if f() { Err(blocked()) } else { Ok(()) });
+    }
+}
+
+/// What the runtime tells of the worker's socket. It watches a duplicate of the descriptor.
+#[cfg(not(unix))]
+struct Watch {
+    udp: tokio::net::UdpSocket,
+    writing: bool,
+}
+
+#[cfg(not(unix))]
+impl Watch {
+    fn reading(udp: &UdpSocket) -> io::Result<Self> {
+        Ok(Self { udp: tokio::net::UdpSocket::from_std(udp.try_clone()?)?, writing: false })
+    }
+
+    fn writing(udp: &UdpSocket) -> io::Result<Self> {
+        Ok(Self { udp: tokio::net::UdpSocket::from_std(udp.try_clone()?)?, writing: true })
+    }
+
+    /// Ready when the socket can be used.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writing { self.udp.poll_send_ready(cx) } else { self.udp.poll_recv_ready(cx) }
+    }
+
+    /// Calls `f` if the socket can be read; `f` says whether it emptied the socket.
+    fn attempt(&self, mut f: impl FnMut() -> bool) {
+        let blocked = || io::Error::from(io::ErrorKind::WouldBlock);
+        let _ = self.udp.try_io(tokio::io::Interest::READABLE, || if f() { Err(blocked()) } else { Ok(()) });
+    }
 }

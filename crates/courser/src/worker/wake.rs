@@ -14,7 +14,7 @@
 use std::io;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task;
 
 use crate::net::os::Bell;
@@ -47,9 +47,9 @@ impl Waker {
         match self.0.state.swap(CALLED, Ordering::AcqRel) {
             ASLEEP => self.0.bell.ring(),
             PARKED => {
-                let task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(task) = task {
-                    task.wake();
+                // It stays for the next time; a wake too many does no harm.
+                if let Some(task) = &*crate::wait::lock(&self.0.task) {
+                    task.wake_by_ref();
                 }
             }
             _ => {}
@@ -69,7 +69,7 @@ impl Waker {
     /// Falls asleep as a task; ready when somebody called in the meantime.
     #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tasks park"))]
     pub(crate) fn park(&self, cx: &task::Context<'_>) -> task::Poll<()> {
-        *self.0.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        crate::wait::wait_alone(&mut crate::wait::lock(&self.0.task), cx);
         match self.0.state.compare_exchange(AWAKE, PARKED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) | Err(PARKED) => task::Poll::Pending,
             Err(_) => {

@@ -58,6 +58,11 @@ impl Adapter for Udp {
         Offload { send_segments: self.state.max_gso_segments(), receive_segments: self.state.gro_segments() }
     }
 
+    fn empties(&self) -> bool {
+        // There one call reads as many datagrams as there are slots; elsewhere it may read fewer than there are.
+        cfg!(any(target_os = "linux", target_os = "android"))
+    }
+
     fn forgive(&mut self, udp: &UdpSocket) {
         // After one refused call the state leaves out ECN marks for good; a fresh one starts without that suspicion.
         if let Ok(fresh) = UdpSocketState::new(UdpSockRef::from(udp)) {
