@@ -3,11 +3,13 @@
 
 use courser_core::engine::{ConnStats, Event};
 use courser_core::error::CloseReason;
-use courser_core::ids::{Cid, Dir, Level, ResetToken, Side};
+use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId};
+use courser_core::protect::null::NullTlsServer;
 use courser_core::spans::FrameKind;
+use courser_core::stream::StreamEvent;
 use courser_core::wire::Writer;
 use courser_core::wire::frame::{Extensions, Frame, frames, write_ack};
-use courser_testing::rig::{Plan, Rig, Seen, Stage, encode, packets};
+use courser_testing::rig::{Plan, Rig, Seen, Stage, encode, numbered, packets};
 
 /// Kinds of the frames that were sent, apart from PADDING, which makes the smallest packets long enough to be sealed.
 fn kinds(seen: &Seen) -> Vec<FrameKind> {
@@ -92,6 +94,188 @@ fn a_probe_carries_data_when_there_is_any() {
     let said = |seen: &Seen, what: &[u8]| seen.datagrams.iter().any(|d| d.windows(what.len()).any(|w| w == what));
     assert!(said(&probe, b"old words"), "old data is repeated when there is no new one: {:?}", kinds(&probe));
     assert_eq!(kinds(&probe).first(), Some(&FrameKind::Stream));
+}
+
+#[test]
+fn a_probe_carries_new_data_when_some_waits() {
+    // OSSL-PKT-06: the window is full, nothing is acknowledged, and more waits behind it.
+    let mut rig = quiet();
+    let id = rig.victim.open_stream(rig.key, Dir::Uni).unwrap().unwrap();
+    rig.victim.write(rig.key, id, &[7; 100_000]).unwrap();
+    let mut sent = 0;
+    let mut probes = Vec::new();
+    while probes.is_empty() {
+        let spans = spans(&rig.collect(), id);
+        let before = rig.victim.conn_stats(rig.key).unwrap();
+        if before.ptos > 0 {
+            probes = spans;
+        } else {
+            spans.iter().for_each(|s| sent = sent.max(s.1));
+            rig.now = rig.now.max(rig.victim.deadline().unwrap());
+        }
+    }
+    assert!(sent > 8_000, "{sent} bytes filled the window");
+    assert!(probes.iter().all(|s| s.0 >= sent), "{probes:?} behind {sent}");
+}
+
+/// Offsets and ends of the STREAM frames of that stream.
+fn spans(seen: &Seen, of: StreamId) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    for (level, payload) in seen.datagrams.iter().flat_map(|d| packets(d)) {
+        for frame in frames(&payload, level, Extensions::ALL) {
+            if let Frame::Stream { id, offset, data, .. } = frame.unwrap()
+                && id == of
+            {
+                all.push((offset, offset + data.len() as u64));
+            }
+        }
+    }
+    all
+}
+
+/// Acknowledges all 1-RTT packets but these. Gives what leaves then.
+fn acknowledge_others(rig: &mut Rig, lost: &[u64]) -> Seen {
+    let all = rig.sent.iter().rev().flat_map(|r| (r.0..=r.1).rev()).filter(|pn| !lost.contains(pn));
+    let ranges = all.take(40).fold(Vec::new(), |mut ranges: Vec<(u64, u64)>, pn| {
+        match ranges.last_mut() {
+            Some(range) if range.0 == pn + 1 => range.0 = pn,
+            _ => ranges.push((pn, pn)),
+        }
+        ranges
+    });
+    ack(rig, Level::OneRtt, &ranges)
+}
+
+/// The same behind so many later packets that these count as lost.
+fn lose(rig: &mut Rig, lost: &[u64]) -> Seen {
+    for _ in 0..4 {
+        rig.victim.ping(rig.key).unwrap();
+        rig.collect();
+        rig.now += core::time::Duration::from_millis(1);
+    }
+    acknowledge_others(rig, lost)
+}
+
+#[test]
+fn a_lost_packet_with_two_ranges_of_a_stream_gives_both_back_and_an_end_alone_is_repeated() {
+    // OSSL-FIFM-01, OSSL-FIFM-11, OSSL-FIFM-13
+    let mut rig = quiet();
+    let id = rig.victim.open_stream(rig.key, Dir::Uni).unwrap().unwrap();
+    let mut numbers = Vec::new();
+    for part in 0..3u8 {
+        rig.victim.write(rig.key, id, &[part; 50]).unwrap();
+        assert_eq!(spans(&rig.collect(), id), [(50 * u64::from(part), 50 * u64::from(part) + 50)]);
+        numbers.push(rig.sent.last().unwrap().1);
+    }
+    let both = [(0, 50), (100, 150)];
+    let mut lost = vec![numbers[0], numbers[2]];
+    let again = lose(&mut rig, &lost);
+    assert_eq!((again.datagrams.len(), spans(&again, id)), (1, both.to_vec()), "the middle arrived");
+    for _ in 0..3 {
+        lost.push(rig.sent.last().unwrap().1);
+        let again = lose(&mut rig, &lost);
+        assert_eq!((again.datagrams.len(), spans(&again, id)), (1, both.to_vec()));
+        assert_eq!(kinds(&again), [FrameKind::Stream; 2], "exactly what still matters");
+    }
+    assert_eq!(kinds(&acknowledge_others(&mut rig, &lost)), []);
+    assert_eq!(rig.victim.pool_stats().in_use, 0, "all of it arrived");
+    // The end by itself.
+    rig.victim.finish(rig.key, id).unwrap();
+    assert_eq!(spans(&rig.collect(), id), [(150, 150)]);
+    for _ in 0..3 {
+        lost.push(rig.sent.last().unwrap().1);
+        let again = lose(&mut rig, &lost);
+        assert_eq!((kinds(&again), spans(&again, id)), (vec![FrameKind::Stream], vec![(150, 150)]));
+    }
+    assert!(!rig.events.contains(&Event::Stream(StreamEvent::AllAcked(id))));
+    assert_eq!(kinds(&acknowledge_others(&mut rig, &lost)), []);
+    assert!(rig.events.contains(&Event::Stream(StreamEvent::AllAcked(id))));
+}
+
+/// CRYPTO ranges of each packet of that level, with the packet's number.
+fn crypto(seen: &Seen, of: Level) -> Vec<(u64, Vec<(u64, u64)>)> {
+    let of_packet = |payload: &[u8]| {
+        let range = |f| match f {
+            Ok(Frame::Crypto { offset, data }) => Some((offset, offset + data.len() as u64)),
+            _ => None,
+        };
+        frames(payload, of, Extensions::ALL).filter_map(range).collect::<Vec<_>>()
+    };
+    let all = seen.datagrams.iter().flat_map(|d| numbered(d)).filter(|p| p.0 == of);
+    all.map(|(_, pn, payload)| (pn, of_packet(&payload))).filter(|p| !p.1.is_empty()).collect()
+}
+
+fn ack(rig: &mut Rig, level: Level, ranges: &[(u64, u64)]) -> Seen {
+    let mut bytes = [0; 1100];
+    let mut w = Writer::new(&mut bytes);
+    write_ack(&mut w, ranges.iter().copied(), 0, None, 1100).unwrap();
+    let len = w.len();
+    rig.inject(level, &bytes[..len])
+}
+
+#[test]
+fn handshake_data_around_what_arrived_leaves_again_at_each_level() {
+    // OSSL-FIFM-12: the packet in the middle arrives; a probe carries the ranges on both sides of it in one packet.
+    let tls = NullTlsServer { certificate_len: 2300, ..NullTlsServer::default() };
+    let server = Plan { tls, ..Plan::new(Side::Server, Stage::Handshake) };
+    let client = Plan { hello_len: 2500, ..Plan::new(Side::Client, Stage::Initial) };
+    for (plan, level) in [(server, Level::Handshake), (client, Level::Initial)] {
+        let mut rig = Rig::new(plan);
+        let first = crypto(&rig.first, level);
+        let [(_, a), (middle, b), (_, c)] = &first[..] else { panic!("{first:?}") };
+        let (a, b, c) = (a[0], b[0], c[0]);
+        assert_eq!((a.0, a.1, b.1), (0, b.0, c.0), "three packets in a row");
+        let mut again = crypto(&ack(&mut rig, level, &[(*middle, *middle)]), level);
+        while rig.victim.conn_stats(rig.key).unwrap().ptos < 2 {
+            again.extend(crypto(&next(&mut rig), level));
+        }
+        let mut ranges: Vec<_> = again.iter().flat_map(|p| p.1.clone()).collect();
+        ranges.sort_unstable();
+        assert!(ranges.iter().all(|r| r.1 <= b.0 || r.0 >= b.1), "{ranges:?} and {b:?} arrived");
+        assert!(ranges.contains(&a) && ranges.iter().any(|r| r.0 == c.0) && ranges.iter().any(|r| r.1 == c.1));
+        // Only the server's first packet leaves room for a part of the last one.
+        let both = again.iter().any(|p| p.1.len() == 2 && (p.1[0], p.1[1].0) == (a, c.0));
+        assert!(both || level == Level::Initial, "{again:?}");
+        // These arrive, and with them all of their ranges: nothing is left to say.
+        let last = again.last().unwrap().0;
+        let mut later = ack(&mut rig, level, &[(*middle + 2, last)]);
+        for _ in 0..6 {
+            assert_eq!(crypto(&later, level), [], "{level:?}");
+            let Some(at) = rig.victim.deadline() else { break };
+            rig.now = rig.now.max(at);
+            later = rig.collect();
+        }
+    }
+}
+
+#[test]
+fn each_space_acknowledges_its_own_numbers_in_its_own_packets() {
+    // OSSL-PKT-11
+    let mut rig = Rig::at(Side::Server, Stage::Handshake);
+    let mut acked = Vec::new();
+    let ping = encode(&[Frame::Ping, Frame::Padding(1100)]);
+    // Both come before an answer, twice. The client's first Handshake packet ends the Initial keys of the server.
+    for (first, numbers) in [(Level::Initial, [700, 900]), (Level::Handshake, [905, 907])] {
+        for (level, pn) in [first, Level::Handshake].into_iter().zip(numbers) {
+            let packet = rig.forge_numbered(level, pn, &ping, |_| {});
+            rig.give_packet(level, packet);
+            if level == Level::Initial {
+                note_acks(&rig.collect(), &mut acked);
+            }
+        }
+        note_acks(&rig.collect(), &mut acked);
+    }
+    assert_eq!(acked, [(Level::Initial, 700), (Level::Handshake, 900), (Level::Handshake, 907)]);
+}
+
+fn note_acks(seen: &Seen, acked: &mut Vec<(Level, u64)>) {
+    for (level, payload) in seen.datagrams.iter().flat_map(|d| packets(d)) {
+        for frame in frames(&payload, level, Extensions::ALL) {
+            if let Frame::Ack(ack) = frame.unwrap() {
+                acked.push((level, ack.largest));
+            }
+        }
+    }
 }
 
 #[test]

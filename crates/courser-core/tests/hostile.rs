@@ -8,7 +8,7 @@ use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId, Version};
 use courser_core::protect::null::NullTlsServer;
 use courser_core::wire::frame::Frame;
-use courser_testing::rig::{Plan, Rig, Seen, SeenClose, Stage, encode, packets};
+use courser_testing::rig::{Plan, Rig, Seen, SeenClose, Stage, encode, numbered};
 
 const FLOW_CONTROL: u64 = 0x3;
 const STREAM_LIMIT: u64 = 0x4;
@@ -271,16 +271,6 @@ fn acknowledgements_of_skipped_numbers_are_refused() {
         return;
     }
     panic!("no number was skipped");
-}
-
-/// Packets of a datagram with their numbers, which null keys do not hide.
-fn numbered(datagram: &[u8]) -> Vec<(Level, u64, Vec<u8>)> {
-    if datagram[0] & 0x80 != 0 {
-        return Vec::new();
-    }
-    let len = courser_core::wire::header::pn_len(datagram[0]);
-    let pn = datagram[9..9 + len].iter().fold(0, |n, b| n << 8 | u64::from(*b));
-    packets(datagram).into_iter().map(|(level, payload)| (level, pn, payload)).collect()
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::duo::{null_client, null_server};
 use self::seen::close_in;
 use self::tap::{Tap, Twisted};
 
-pub use self::seen::{Seen, SeenClose, encode, packets};
+pub use self::seen::{Seen, SeenClose, encode, numbered, packets};
 pub use self::tap::Twist;
 
 /// Length of the connection IDs that engines issue.
@@ -74,6 +74,8 @@ pub struct Plan {
     pub forger: Settings,
     /// The server's TLS, whichever end is the server.
     pub tls: NullTlsServer,
+    /// Padded length of the ClientHello.
+    pub hello_len: usize,
     /// Changes to the server part of an engine under test that is a server.
     pub server: fn(&mut ServerConfig),
     /// Whether an honest peer is connected as well; only when the engine under test is a server.
@@ -94,6 +96,7 @@ impl Plan {
             settings: Settings::default(),
             forger: Settings::default(),
             tls,
+            hello_len: 0,
             server: |_| {},
             friend: false,
             twist: None,
@@ -176,7 +179,7 @@ impl Rig {
             rig.befriend();
         }
         let client = if plan.victim.is_client() { &plan.settings } else { &plan.forger };
-        rig.shake_hands(plan.stage, client, plan.twist);
+        rig.shake_hands(plan.stage, client, plan.twist, plan.hello_len);
         rig
     }
 
@@ -199,10 +202,11 @@ impl Rig {
         }
     }
 
-    fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>) {
+    fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>, hello_len: usize) {
+        let hello = NullTlsClient { hello_len, ..NullTlsClient::default() };
         let tls: Box<dyn TlsClientConfig> = match twist {
-            Some(twist) if self.side.is_server() => Box::new(Twisted(NullTlsClient::default(), twist)),
-            _ => Box::new(NullTlsClient::default()),
+            Some(twist) if self.side.is_server() => Box::new(Twisted(hello, twist)),
+            _ => Box::new(hello),
         };
         let server = if self.side.is_client() { FORGER } else { VICTIM };
         let client = match self.side {

@@ -94,16 +94,16 @@ impl RecvHistory {
                 self.inline_len += 1;
                 return;
             }
-            self.spilled.reserve_exact(SPILL.min(usize::from(self.cap) + 1));
+            self.spilled.reserve_exact(SPILL.min(usize::from(self.cap)));
             self.spilled.extend_from_slice(&self.inline);
             self.inline_len = 0;
         }
         self.spilled.insert(at, range);
     }
 
-    /// Removes the ranges at `..n`; at least one range stays.
+    /// Removes the ranges at `..n`.
     fn remove_lowest(&mut self, n: usize) {
-        debug_assert!(n < self.slice().len() || n == 0);
+        debug_assert!(n <= self.slice().len());
         if self.spilled.is_empty() {
             self.inline.copy_within(n.., 0);
             self.inline_len -= n as u8;
@@ -134,9 +134,9 @@ impl RecvHistory {
         if pn > last.end {
             let gap = pn - last.end > 1;
             if gap {
+                self.make_room();
                 let at = self.slice().len();
                 self.insert_at(at, PnRange { start: pn, end: pn });
-                self.enforce_cap();
             } else {
                 last.end = pn;
             }
@@ -170,21 +170,23 @@ impl RecvHistory {
                     self.floor = pn + 1;
                     return Inserted::New { reordered: true, gap: true };
                 }
+                let at = at - self.make_room();
                 self.insert_at(at, PnRange { start: pn, end: pn });
-                self.enforce_cap();
             }
         }
         Inserted::New { reordered: true, gap: !joins_below }
     }
 
-    /// Drops the lowest range when there are too many, and remembers its end as the floor.
-    fn enforce_cap(&mut self) {
-        let over = self.slice().len().saturating_sub(usize::from(self.cap));
-        if over > 0 {
-            //= rfc9000#13.2.3-3
-            self.floor = self.slice()[over - 1].end + 1;
-            self.remove_lowest(over);
+    /// Drops the lowest range when there is no room for one more, and remembers its end as the floor. Comes before the new
+    /// range, so that the array never outgrows the limit. Tells how many ranges went.
+    fn make_room(&mut self) -> usize {
+        if self.slice().len() < usize::from(self.cap) {
+            return 0;
         }
+        //= rfc9000#13.2.3-3
+        self.floor = self.slice()[0].end + 1;
+        self.remove_lowest(1);
+        1
     }
 
     /// Whether the number was received, or is too old to know.
@@ -306,16 +308,34 @@ mod tests {
 
     #[test]
     fn overflow_drops_the_lowest_and_keeps_the_newest() {
+        // LS-DS-18: a peer that leaves out every other number.
         //= rfc9000#13.2.3-3 type=test
         let mut h = RecvHistory::new();
         for i in 0..100_000u64 {
             h.insert(2 * i);
+            assert!(h.spilled.capacity() * size_of::<PnRange>() <= 4 << 10);
         }
-        let ranges = listed(&h);
-        assert_eq!(ranges.len(), RANGES_MAX);
-        assert_eq!(ranges[0], (199_998, 199_998));
+        let newest: Vec<_> = (0..RANGES_MAX as u64).map(|i| (199_998 - 2 * i, 199_998 - 2 * i)).collect();
+        assert_eq!(listed(&h), newest);
         assert!(h.is_duplicate(1) && !h.is_duplicate(199_997));
-        assert!(h.spilled.capacity() * size_of::<PnRange>() <= 16 << 10);
+        // The same from above, where each new range is the second lowest.
+        let mut h = RecvHistory::new();
+        h.insert(0);
+        for i in (1..10_000u64).rev() {
+            h.insert(2 * i);
+            assert!(h.spilled.capacity() * size_of::<PnRange>() <= 4 << 10);
+        }
+        assert_eq!((h.ranges().len(), h.largest()), (RANGES_MAX, Some(19_998)));
+    }
+
+    #[test]
+    fn a_thousand_ranges_fit_in_17_kilobytes() {
+        // LS-DS-17: 16 bytes each and the struct itself. Ours end at 256 ranges, whose 4 KiB are checked above.
+        let mut h = RecvHistory::with_cap(1000);
+        (0..5000).for_each(|i| _ = h.insert(2 * i));
+        assert_eq!(h.ranges().len(), 1000);
+        let bytes = h.spilled.capacity() * size_of::<PnRange>() + size_of::<RecvHistory>();
+        assert!(bytes <= 17_000, "{bytes} bytes");
     }
 
     #[test]

@@ -305,6 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn early_bytes_survive_what_becomes_of_the_buffer_that_they_came_in() {
+        // NGX-BUF-10
+        let (mut pool, mut r) = (ChunkPool::new(1 << 20), Reassembly::new());
+        let mut buffer = pattern(5000, 3000);
+        r.insert(5000, &buffer, 10, &mut pool).unwrap();
+        buffer.fill(0xee);
+        buffer.copy_from_slice(&pattern(2000, 3000));
+        r.insert(2000, &buffer, 10, &mut pool).unwrap();
+        buffer.fill(0xee);
+        assert_eq!(r.readable(), 0);
+        r.insert(0, &pattern(0, 2000), 10, &mut pool).unwrap();
+        let mut out = vec![0; 9000];
+        assert_eq!(r.read(&mut out, &mut pool), 8000);
+        assert_eq!(out[..8000], pattern(0, 8000));
+    }
+
+    #[test]
     fn one_byte_frames_hold_no_more_than_the_window_and_two_chunks() {
         let window = 256 << 10;
         for bulk in [false, true] {

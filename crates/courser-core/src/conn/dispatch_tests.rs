@@ -5,11 +5,12 @@ use bytes::Bytes;
 use super::*;
 use crate::config::{Settings, TransportParams};
 use crate::control::ControlQueue;
-use crate::ids::{Dir, PathId, Side, StreamId};
-use crate::packetiser::{AppVoices, Archetype, PRIORITY_CID, Plan, Voices, build};
+use crate::ids::{Dir, Ecn, PathId, Side, StreamId};
+use crate::packetiser::{AppVoices, Archetype, PRIORITY_CID, PRIORITY_TOKEN, Plan, Voices, build};
 use crate::path::{Challenges, Responses};
 use crate::spans::{FrameSet, SentPacket};
 use crate::wire::Writer;
+use crate::wire::frame::{Extensions, Frame, frames};
 
 const NOW: Instant = Instant::from_micros(1_000_000);
 
@@ -25,6 +26,8 @@ struct House {
     responses: Responses,
     stats: ConnStats,
     pool: ChunkPool,
+    /// The packet that was built last.
+    payload: Vec<u8>,
 }
 
 impl House {
@@ -52,6 +55,7 @@ impl House {
             responses: Responses::default(),
             stats: ConnStats::default(),
             pool: ChunkPool::new(8 << 20),
+            payload: Vec::new(),
         }
     }
 
@@ -77,7 +81,28 @@ impl House {
         };
         let mut voices = Voices { acks: &mut self.acks[2], crypto: Some(&mut self.crypto), app: Some(app) };
         let draft = build(&mut voices, &plan, &mut w, &mut records);
+        self.payload = w.written().to_vec();
+        if let Some(span) = &draft.tail {
+            self.payload.extend_from_slice(self.streams.slice(span));
+        }
         (draft.frames, records)
+    }
+
+    /// Frames of that kind in the packet that was built last: what they name, the value that may grow, and all else.
+    fn said(&self, kind: FrameKind) -> Vec<(Option<StreamId>, u64, String)> {
+        if self.payload.is_empty() {
+            return Vec::new();
+        }
+        let all = frames(&self.payload, Level::OneRtt, Extensions::ALL).map(Result::unwrap);
+        all.filter(|f| f.kind() == kind)
+            .map(|f| match f {
+                Frame::MaxData { max } | Frame::MaxStreams { max, .. } => (None, max, String::new()),
+                Frame::MaxStreamData { id, max } => (Some(id), max, String::new()),
+                // Whether a Length field is needed depends on the rest of the packet.
+                Frame::Stream { id, offset, data, fin, .. } => (Some(id), offset, format!("{data:?} {fin}")),
+                other => (None, 0, format!("{other:?}")),
+            })
+            .collect()
     }
 
     fn settle(&mut self, fate: Fate, frames: FrameSet, records: &[Record]) {
@@ -109,8 +134,19 @@ impl House {
     }
 }
 
-/// A way to make the owners want to send a frame of that kind.
-type Wish = (FrameKind, fn(&mut House));
+/// What follows when a packet with the frame was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// The same again, byte for byte or range for range.
+    Same,
+    /// The newest value, if another one holds by then.
+    Newest,
+    /// Nothing.
+    Never,
+}
+
+/// A way to make the owners want to send a frame of that kind, and what happens when it is lost.
+type Wish = (FrameKind, Rule, fn(&mut House));
 
 fn uni(h: &mut House) -> StreamId {
     let id = h.streams.open(Dir::Uni).unwrap();
@@ -120,73 +156,183 @@ fn uni(h: &mut House) -> StreamId {
 
 /// The peer fills that stream and the application reads it: more than half of both windows is used up.
 fn read_much(h: &mut House) {
-    let peer = StreamId::new(Side::Server, Dir::Uni, 0);
-    let len = usize::try_from(Settings::default().stream_window).unwrap() - 100;
-    h.streams.on_stream(NOW, peer, 0, &vec![1; len], false, &mut h.pool).unwrap();
-    assert_eq!(h.streams.accept(Dir::Uni), Some(peer));
+    let len = usize::try_from(Settings::default().conn_window / 2).unwrap();
+    read_at(h, 0, 0, len / 2);
+    read_at(h, 1, 0, len / 2);
+}
+
+/// The peer sends that much of one of its streams, and the application reads it.
+fn read_at(h: &mut House, index: u64, offset: u64, len: usize) {
+    let peer = StreamId::new(Side::Server, Dir::Uni, index);
+    h.streams.on_stream(NOW, peer, offset, &vec![1; len], false, &mut h.pool).unwrap();
+    while h.streams.accept(Dir::Uni).is_some() {}
     while h.streams.read_with(peer, &mut h.pool, |b| b.len()).is_ok_and(|n| n != crate::stream::Read::Blocked) {}
 }
 
+/// The peer opens a stream, and both ends are done with it.
+fn close_one(h: &mut House, dir: Dir, index: u64) {
+    let peer = StreamId::new(Side::Server, dir, index);
+    h.streams.on_stream(NOW, peer, 0, b"", true, &mut h.pool).unwrap();
+    while h.streams.accept(dir).is_some() {}
+    assert_eq!(h.streams.read_with(peer, &mut h.pool, |b| b.len()), Ok(crate::stream::Read::Finished));
+    if dir == Dir::Bi {
+        h.streams.reset(peer, 0, &mut h.pool).unwrap();
+        h.streams.on_reset_fate(peer, Fate::Acked, &mut h.pool);
+    }
+}
+
+fn item(h: &mut House, priority: u8, kind: FrameKind, frame: &Frame<'_>) {
+    let mut bytes = [0; 200];
+    let mut w = Writer::new(&mut bytes);
+    frame.encode(&mut w).unwrap();
+    h.control.add(priority, Space::Data, kind, w.written()).unwrap();
+}
+
 const WISHES: &[Wish] = &[
-    (FrameKind::HandshakeDone, |h| h.done.request()),
-    (FrameKind::RetireConnectionId, |h| {
-        h.control.add(PRIORITY_CID, Space::Data, FrameKind::RetireConnectionId, &[0x19, 5]).unwrap();
+    (FrameKind::HandshakeDone, Rule::Same, |h| h.done.request()),
+    (FrameKind::NewConnectionId, Rule::Same, |h| {
+        let (cid, token) = (crate::ids::Cid::new(&[8; 8]).unwrap(), crate::ids::ResetToken([9; 16]));
+        let frame = Frame::NewConnectionId { sequence: 3, retire_prior_to: 1, cid, token };
+        item(h, PRIORITY_CID, FrameKind::NewConnectionId, &frame);
     }),
-    (FrameKind::Crypto, |h| {
+    (FrameKind::RetireConnectionId, Rule::Same, |h| {
+        item(h, PRIORITY_CID, FrameKind::RetireConnectionId, &Frame::RetireConnectionId { sequence: 5 });
+    }),
+    (FrameKind::NewToken, Rule::Same, |h| {
+        item(h, PRIORITY_TOKEN, FrameKind::NewToken, &Frame::NewToken { token: &[7; 100] });
+    }),
+    (FrameKind::Crypto, Rule::Same, |h| {
         h.crypto.write(b"a ticket", &mut h.pool);
     }),
-    (FrameKind::Stream, |h| {
+    (FrameKind::Stream, Rule::Same, |h| {
         uni(h);
     }),
-    (FrameKind::ResetStream, |h| {
+    (FrameKind::ResetStream, Rule::Same, |h| {
         let id = uni(h);
         h.build();
         h.streams.reset(id, 1, &mut h.pool).unwrap();
     }),
-    (FrameKind::StopSending, |h| {
+    (FrameKind::StopSending, Rule::Same, |h| {
         let peer = StreamId::new(Side::Server, Dir::Uni, 0);
         h.streams.on_stream(NOW, peer, 0, b"x", false, &mut h.pool).unwrap();
         h.streams.stop_sending(peer, 1, &mut h.pool).unwrap();
     }),
-    (FrameKind::MaxStreamData, read_much),
-    (FrameKind::StreamDataBlocked, |h| {
+    (FrameKind::MaxData, Rule::Newest, read_much),
+    (FrameKind::MaxStreamData, Rule::Newest, read_much),
+    (FrameKind::MaxStreamsBidi, Rule::Newest, |h| (0..3).for_each(|i| close_one(h, Dir::Bi, i))),
+    (FrameKind::MaxStreamsUni, Rule::Newest, |h| (0..3).for_each(|i| close_one(h, Dir::Uni, i))),
+    (FrameKind::StreamDataBlocked, Rule::Same, |h| {
         let id = h.streams.open(Dir::Bi).unwrap();
         h.streams.write(id, &[1; 2000], &mut h.pool).unwrap();
         h.build();
     }),
-    (FrameKind::DataBlocked, |h| {
+    (FrameKind::DataBlocked, Rule::Same, |h| {
         let id = h.streams.open(Dir::Uni).unwrap();
         h.streams.write(id, &[1; 9000], &mut h.pool).unwrap();
         (0..5).for_each(|_| drop(h.build()));
     }),
-    (FrameKind::StreamsBlockedBidi, |h| while h.streams.open(Dir::Bi).is_some() {}),
-    (FrameKind::StreamsBlockedUni, |h| while h.streams.open(Dir::Uni).is_some() {}),
-    (FrameKind::Datagram, |h| {
+    (FrameKind::StreamsBlockedBidi, Rule::Same, |h| while h.streams.open(Dir::Bi).is_some() {}),
+    (FrameKind::StreamsBlockedUni, Rule::Same, |h| while h.streams.open(Dir::Uni).is_some() {}),
+    (FrameKind::Datagram, Rule::Never, |h| {
         h.datagrams.push(Bytes::from_static(b"datagram"), 1200).unwrap();
+    }),
+    (FrameKind::PathChallenge, Rule::Never, |h| h.challenges.start([1; 8])),
+    (FrameKind::PathResponse, Rule::Never, |h| h.responses.push([2; 8])),
+    (FrameKind::Ack, Rule::Never, |h| {
+        h.acks[2].on_packet(NOW, 3, true, Ecn::NotEct);
     }),
 ];
 
+/// More is read and closed while the first frame travels: other values hold then.
+fn go_on(h: &mut House) {
+    read_at(h, 0, Settings::default().conn_window / 4, 1000);
+    close_one(h, Dir::Bi, 3);
+    close_one(h, Dir::Uni, 3);
+}
+
 #[test]
 fn each_fate_of_each_class_of_frame_reaches_its_owner() {
-    // OSSL-FIFD-02, OSSL-FIFM-09: what arrived never leaves again; what was lost does, apart from a DATAGRAM. What was
+    // OSSL-FIFD-02, OSSL-FIFM-08, OSSL-FIFM-09: what arrived never leaves again; what was lost follows its rule. What was
     // discarded with its keys leaves again where it may have been in 0-RTT packets that the server rejected.
-    const ENDS_WITH_ITS_KEYS: [FrameKind; 4] =
-        [FrameKind::HandshakeDone, FrameKind::RetireConnectionId, FrameKind::Crypto, FrameKind::Datagram];
-    for (kind, wish) in WISHES {
+    const ENDS_WITH_ITS_KEYS: FrameSet = FrameSet::of(&[
+        FrameKind::HandshakeDone,
+        FrameKind::NewConnectionId,
+        FrameKind::RetireConnectionId,
+        FrameKind::NewToken,
+        FrameKind::Crypto,
+    ]);
+    for (kind, rule, wish) in WISHES {
         for fate in [Fate::Acked, Fate::Lost, Fate::Discarded] {
             let mut h = House::new();
             wish(&mut h);
             let (frames, records) = h.build();
             assert!(frames.contains(*kind), "{kind:?} is sent: {frames:?}");
+            let first = h.said(*kind);
             assert!(!h.build().0.contains(*kind), "{kind:?} waits for its fate");
             h.settle(fate, frames, &records);
             let again = h.build().0.contains(*kind);
             let expected = match fate {
                 Fate::Acked => false,
-                Fate::Lost => *kind != FrameKind::Datagram,
-                Fate::Discarded => !ENDS_WITH_ITS_KEYS.contains(kind),
+                Fate::Lost => *rule != Rule::Never,
+                Fate::Discarded => *rule != Rule::Never && !ENDS_WITH_ITS_KEYS.contains(*kind),
             };
             assert_eq!(again, expected, "{kind:?}, {fate:?}");
+            if again {
+                assert_eq!(h.said(*kind), first, "{kind:?}, {fate:?}");
+                assert!(!h.build().0.contains(*kind), "{kind:?} leaves once for each loss");
+            }
         }
     }
+}
+
+#[test]
+fn a_lost_limit_is_told_with_its_newest_value_alone() {
+    // OSSL-FIFM-03, OSSL-FIFM-15, OSSL-TXPIM-04
+    for (kind, rule, wish) in WISHES.iter().filter(|w| w.1 == Rule::Newest) {
+        let mut h = House::new();
+        wish(&mut h);
+        let (frames, records) = h.build();
+        let first = h.said(*kind);
+        go_on(&mut h);
+        h.settle(Fate::Lost, frames, &records);
+        assert!(h.build().0.contains(*kind));
+        let again = h.said(*kind);
+        let newer = again.iter().any(|(id, value, _)| first.iter().any(|f| f.0 == *id && f.1 < *value));
+        let older = again.iter().any(|(id, value, _)| first.iter().any(|f| f.0 == *id && f.1 > *value));
+        assert!(newer && !older, "{kind:?} {rule:?}: {first:?}, then {again:?}");
+    }
+}
+
+#[test]
+fn the_table_has_each_kind_that_a_packet_carries() {
+    // The rest is made by the packet's plan, never sent by us, or ends the connection.
+    let mut kinds = FrameSet::of(&[
+        FrameKind::Padding,
+        FrameKind::Ping,
+        FrameKind::ConnectionClose,
+        FrameKind::ApplicationClose,
+        FrameKind::AckFrequency,
+        FrameKind::ImmediateAck,
+    ]);
+    for (kind, ..) in WISHES {
+        assert!(!kinds.contains(*kind), "{kind:?} stands there twice");
+        kinds.insert(*kind);
+    }
+    let all = FrameKind::ImmediateAck as usize + 1;
+    assert_eq!(WISHES.len() + 6, all);
+}
+
+#[test]
+fn an_acknowledged_ack_ends_the_report_of_what_it_reported() {
+    // OSSL-TXPIM-04, OSSL-TXPIM-05: through the records of packets; two of them, so that late packets are still taken.
+    let mut h = House::new();
+    let mut reported = Vec::new();
+    for pn in [0, 2, 4, 6, 8] {
+        h.acks[2].on_packet(NOW, pn, true, Ecn::NotEct);
+        let (frames, records) = h.build();
+        assert_eq!(records, [Record::Ack(pn)]);
+        reported.push(h.acks[2].history().ranges().len());
+        h.settle(Fate::Acked, frames, &records);
+    }
+    assert_eq!(reported, [1, 2, 2, 2, 2], "instead of one more each time");
 }

@@ -291,7 +291,11 @@ fn write_acks(v: &mut Voices<'_>, plan: &Plan<'_>, w: &mut Writer<'_>, records: 
         _ => v.acks.delay(plan.now),
     };
     let raw = (micros(delay) >> plan.ack_delay_exponent).min(crate::ids::VARINT_MAX);
-    let room = if plan.archetype.allows_eliciting() { w.room().min(ACK_ROOM_MAX) } else { w.room() };
+    let full = plan.archetype.allows_eliciting();
+    // A PING may have to follow: its byte stays free.
+    let reserve = usize::from(full && plan.must_elicit && !draft.frames.is_ack_eliciting());
+    let room = w.room().saturating_sub(reserve);
+    let room = if full { room.min(ACK_ROOM_MAX) } else { room };
     if frame::write_ack(w, v.acks.history().ranges(), raw, v.acks.ecn(), room).is_some() {
         v.acks.on_sent(largest);
         draft.frames.insert(FrameKind::Ack);

@@ -56,6 +56,9 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Cid, Level, Version};
+    use crate::wire::Writer;
+    use crate::wire::header::{LongSpec, ShortSpec, long_size, short_size, write_long};
     use proptest::prelude::*;
 
     #[test]
@@ -72,23 +75,73 @@ mod tests {
     }
 
     #[test]
-    fn no_room_is_no_negative_room() {
-        let mut b = Budget::new(1200);
-        b.add(1190);
-        assert_eq!((b.packet_max(), b.payload_max(20), b.payload_min(20)), (10, None, 0));
+    fn every_form_of_header_leaves_exactly_its_room() {
+        // OSSL-TXP-20: header, payload and tag are the packet, to the byte. All suites have tags of 16 bytes.
+        let cid = |len| Cid::new(&[7; 20][..len]).unwrap();
+        for (to, from) in [(0, 0), (8, 8), (20, 4)] {
+            for pn_len in 1..=4 {
+                let (dcid, scid) = (cid(to), cid(from));
+                let short = ShortSpec { dcid: &dcid, spin: false, key_phase: false, pn: 9, pn_len };
+                let mut headers = vec![short_size(&short)];
+                for (level, token) in
+                    [(Level::Initial, 0), (Level::Initial, 64), (Level::Handshake, 0), (Level::ZeroRtt, 0)]
+                {
+                    let (token, version) = (&[1; 64][..token], Version::V1);
+                    let spec = LongSpec { level, version, dcid: &dcid, scid: &scid, token, pn: 9, pn_len };
+                    let mut buffer = [0; 256];
+                    let mut w = Writer::new(&mut buffer);
+                    headers.push(write_long(&mut w, &spec).unwrap().head().payload_at);
+                    assert_eq!((w.len(), headers.last()), (long_size(&spec), Some(&long_size(&spec))));
+                }
+                for header in headers {
+                    let mut b = Budget::new(1472);
+                    b.add(300);
+                    let room = b.payload_max(header).unwrap();
+                    assert_eq!(header + room + TAG_LEN, b.packet_max());
+                    b.add(header + room + TAG_LEN);
+                    assert_eq!((b.used, b.packet_max(), b.payload_max(0)), (1472, 0, None));
+                }
+            }
+        }
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn packets_that_fit_never_exceed_the_datagram(max in 1200usize..9000, sizes in prop::collection::vec(1usize..3000, 1..6)) {
+        fn packets_that_fit_never_exceed_the_datagram(
+            max in 1200usize..9000,
+            packets in prop::collection::vec((1usize..80, 1usize..3000), 1..6),
+        ) {
+            // OSSL-TXP-19, 21, 22: each packet takes what it wants of its room; the last one takes all of it.
             let mut b = Budget::new(max);
-            for size in sizes {
-                if let Some(room) = b.payload_max(20) {
-                    b.add(20 + TAG_LEN + room.min(size));
-                }
-                prop_assert!(b.used <= b.datagram_max);
+            let mut sum = 0;
+            for (header, want) in packets {
+                let Some(room) = b.payload_max(header) else {
+                    prop_assert!(b.packet_max() <= header + TAG_LEN);
+                    continue;
+                };
+                let packet = header + TAG_LEN + room.min(want);
+                prop_assert!(packet <= b.packet_max() && b.packet_max() <= b.datagram_max);
+                b.add(packet);
+                sum += packet;
+                prop_assert_eq!((b.used, b.used + b.packet_max()), (sum, max));
             }
+            if let Some(room) = b.payload_max(20) {
+                b.add(20 + room + TAG_LEN);
+                prop_assert_eq!(b.used, max);
+            }
+        }
+
+        #[test]
+        fn no_room_is_no_negative_room(max in 0usize..3000, used in 0usize..3000, min in 0usize..1300, header in 0usize..300) {
+            // OSSL-TXP-23, 25, 26
+            let b = Budget { datagram_max: max, used, datagram_min: min };
+            let left = max as i64 - used as i64;
+            prop_assert_eq!(b.packet_max() as i64, left.max(0));
+            let room = left - (header + TAG_LEN) as i64;
+            prop_assert_eq!(b.payload_max(header).map(|r| r as i64), (room > 0).then_some(room));
+            let missing = min as i64 - used as i64 - (header + TAG_LEN) as i64;
+            prop_assert_eq!(b.payload_min(header) as i64, missing.max(0));
         }
     }
 }

@@ -6,6 +6,11 @@
 //!
 //! A stream stays at its turn until the packet is full or the stream has nothing more, so a packet mixes streams only
 //! where one alone does not fill it.
+//!
+//! Lost bytes leave before new bytes of whatever stream of the same urgency: the peer's application waits for them, and
+//! they were paid for. Such a repair is not part of anybody's run, and the run that it interrupts goes on behind it.
+//!
+//! Invariant: a stream with a repair is among those that wait by urgency.
 
 use std::collections::VecDeque;
 
@@ -32,6 +37,10 @@ pub(super) struct Active {
     /// Whether the ring comes first where an urgency has both.
     ring_first: bool,
     blocked: usize,
+    /// Streams with lost bytes, by urgency.
+    repairs: Lists<URGENCIES>,
+    /// Whether the stream that was picked last repeats lost bytes, outside of its run.
+    repairing: bool,
 }
 
 impl Active {
@@ -44,6 +53,8 @@ impl Active {
             holder: None,
             ring_first: false,
             blocked: 0,
+            repairs: Lists::new(),
+            repairing: false,
         }
     }
 
@@ -79,6 +90,15 @@ impl Active {
         }
     }
 
+    /// Says whether a stream that takes part has lost bytes to repeat.
+    pub(super) fn set_repair(&mut self, slot: u32, priority: Priority, wanted: bool) {
+        match (wanted, self.repairs.list_of(slot).is_some()) {
+            (true, false) => self.repairs.push_back(usize::from(priority.urgency.min(7)), slot),
+            (false, true) => self.repairs.remove(slot),
+            _ => {}
+        }
+    }
+
     /// Lets a stream wait for credit of the connection.
     pub(super) fn block(&mut self, slot: u32, id: StreamId, priority: Priority) {
         if self.rings.list_of(slot) != Some(BLOCKED) {
@@ -90,6 +110,7 @@ impl Active {
 
     /// Takes a stream out; `priority` is the one it was put in with.
     pub(super) fn remove(&mut self, slot: u32, id: StreamId, priority: Priority) {
+        self.repairs.remove(slot);
         match self.rings.list_of(slot) {
             Some(list) => {
                 self.rings.remove(slot);
@@ -118,6 +139,12 @@ impl Active {
     pub(super) fn pick(&mut self) -> Option<u32> {
         let ring = (0..URGENCIES).find_map(|u| Some((u, self.rings.front(u)?)));
         let queued = self.queue.front().map(|&(u, _, slot)| (usize::from(u), slot));
+        let urgent = ring.map(|r| r.0).into_iter().chain(queued.map(|q| q.0)).min()?;
+        let repair = self.repairs.front(urgent);
+        self.repairing = repair.is_some();
+        if repair.is_some() {
+            return repair;
+        }
         let slot = match (ring, queued) {
             (Some((a, slot)), Some((b, _))) if a < b || (a == b && self.ring_first) => slot,
             (Some((_, slot)), None) | (_, Some((_, slot))) => slot,
@@ -131,7 +158,7 @@ impl Active {
 
     /// A packet is full; the stream whose turn it is has more. Ends its run after the scheduled number of packets.
     pub(super) fn end_packet(&mut self) {
-        let Some(slot) = self.holder else { return };
+        let Some(slot) = self.holder.filter(|_| !self.repairing) else { return };
         self.run += 1;
         let over = match self.schedule {
             StreamSchedule::RoundRobin(n) => self.run >= n.max(1),
@@ -151,6 +178,9 @@ impl Active {
     /// Takes all streams out that could send, in the order of their turns.
     pub(super) fn drain_into(&mut self, out: &mut Vec<u32>) {
         for urgency in 0..URGENCIES {
+            while let Some(slot) = self.repairs.front(urgency) {
+                self.repairs.remove(slot);
+            }
             while let Some(slot) = self.rings.front(urgency) {
                 self.rings.remove(slot);
                 out.push(slot);
@@ -161,5 +191,6 @@ impl Active {
 
     pub(super) fn shrink(&mut self) {
         self.rings.shrink();
+        self.repairs.shrink();
     }
 }

@@ -424,7 +424,11 @@ impl Streams {
         let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
         self.note_credit(slot, matches!(want, Want::StreamCredit));
         match want {
-            Want::Send => self.active.insert(slot, id, priority),
+            Want::Send => {
+                let lost = stream.send.state.has_lost();
+                self.active.insert(slot, id, priority);
+                self.active.set_repair(slot, priority, lost);
+            }
             Want::ConnCredit => {
                 //= rfc9000#4.1-4, rfc9000#19.12-1
                 self.send_credit.block();

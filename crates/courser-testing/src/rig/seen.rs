@@ -63,6 +63,12 @@ pub fn encode(frames: &[Frame<'_>]) -> Vec<u8> {
 /// The packets of a datagram that null keys sealed, with their payloads.
 #[must_use]
 pub fn packets(datagram: &[u8]) -> Vec<(Level, Vec<u8>)> {
+    numbered(datagram).into_iter().map(|(level, _, payload)| (level, payload)).collect()
+}
+
+/// The packets of a datagram that null keys sealed, with their numbers as far as they are sent, and their payloads.
+#[must_use]
+pub fn numbered(datagram: &[u8]) -> Vec<(Level, u64, Vec<u8>)> {
     let mut found = Vec::new();
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -76,7 +82,8 @@ pub fn packets(datagram: &[u8]) -> Vec<(Level, Vec<u8>)> {
         };
         let from = pn_at + header::pn_len(rest[0]);
         if let Some(payload) = end.checked_sub(TAG_LEN).and_then(|to| rest.get(from..to)) {
-            found.push((level, payload.to_vec()));
+            let pn = rest[pn_at..from].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+            found.push((level, pn, payload.to_vec()));
         }
         rest = &rest[end..];
     }

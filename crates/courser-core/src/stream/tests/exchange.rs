@@ -192,21 +192,34 @@ fn a_window_of_one_byte_ends_too() {
 
 #[test]
 fn frames_that_cross_pieces_are_whole() {
-    let (mut a, mut b) = pair(&Settings::default());
-    let id = a.s.open(Dir::Uni).unwrap();
-    for at in (0..30_000).step_by(1500) {
-        let n = a.s.write_owned(id, &mut Bytes::from(pattern(id, at, 1500)), &mut a.pool).unwrap();
-        assert_eq!(n, 1500);
+    // NGX-BUF-09: pieces of every size between packets of every size, empty ones among them. The limit is used to the
+    // byte, and the next frame begins where the last one ended.
+    for size in [60, 517, 1200] {
+        let (mut a, mut b) = pair(&Settings::default());
+        let id = a.s.open(Dir::Uni).unwrap();
+        let mut at = 0;
+        for len in [1500, 0, 1, 512, 0, 0, 4096, 700, 4097, 3, 1500, 1200, 12_000].into_iter().cycle().take(16) {
+            let piece = pattern(id, at, len);
+            at += len;
+            match len % 2 {
+                0 => assert_eq!(a.s.write_owned(id, &mut Bytes::from(piece), &mut a.pool).unwrap(), len),
+                _ => assert_eq!(a.write(id, &piece), len),
+            }
+        }
+        a.s.finish(id).unwrap();
+        let (mut out, mut next) = (Vec::new(), 0);
+        while let Some(p) = a.packet(size, true) {
+            let [Record::Stream(span)] = p.records[..] else { panic!("{:?}", p.records) };
+            assert_eq!(span.offset, next);
+            next = span.end();
+            assert!(p.payload.len() == size || (span.fin && !a.s.has_data() && p.payload.len() < size));
+            b.deliver(&p).unwrap();
+        }
+        assert_eq!(next, at as u64);
+        assert_eq!(b.s.accept(Dir::Uni), Some(id));
+        assert!(b.read_all(id, &mut out));
+        assert!(out == pattern(id, 0, at));
     }
-    a.s.finish(id).unwrap();
-    let mut out = Vec::new();
-    while let Some(p) = a.packet(1200, true) {
-        assert!(p.records.len() == 1 && (p.payload.len() == 1200 || !a.s.has_data()));
-        b.deliver(&p).unwrap();
-    }
-    assert_eq!(b.s.accept(Dir::Uni), Some(id));
-    assert!(b.read_all(id, &mut out));
-    assert_eq!(out, pattern(id, 0, 30_000));
 }
 
 #[test]

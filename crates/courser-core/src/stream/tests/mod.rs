@@ -1,7 +1,9 @@
 //! Streams of two ends in memory, without packets' headers, protection or recovery: what `fill` writes is parsed and given
 //! to the other end, or lost, or late.
 
+mod credit;
 mod exchange;
+mod fates;
 mod life;
 mod schedule;
 mod violations;

@@ -131,6 +131,44 @@ fn lost_bytes_of_a_stream_leave_before_its_new_ones() {
 }
 
 #[test]
+fn lost_bytes_leave_before_new_bytes_of_other_streams() {
+    // OSSL-TXP-07: and nobody's run is longer or shorter for it.
+    for (run, before, after) in [
+        (8, vec![0, 0, 0], vec![0, 0, 0, 0, 0, 1]),
+        (1, vec![0, 1, 2, 0, 1], vec![2, 0, 1, 2]),
+        (3, vec![0, 0, 0, 1], vec![1, 1, 2, 2, 2, 0]),
+    ] {
+        let (mut a, _) = sender(StreamSchedule::RoundRobin(run), 3, 50_000);
+        let sent: Vec<Packet> = before.iter().map(|_| a.packet(1200, true).unwrap()).collect();
+        assert_eq!(sent.iter().flat_map(ids).collect::<Vec<_>>(), before);
+        let mut lost = [sent[0].clone(), sent[sent.len() - 1].clone()];
+        lost.iter().for_each(|p| a.fate(p, Fate::Lost));
+        for p in &lost {
+            assert_eq!(a.packet(1200, true).unwrap().records, p.records, "run of {run}");
+        }
+        lost.reverse();
+        lost.iter().for_each(|p| a.fate(p, Fate::Acked));
+        assert_eq!(sequence(&mut a, after.len()), after, "run of {run}");
+    }
+}
+
+#[test]
+fn lost_bytes_do_not_overtake_what_is_more_urgent() {
+    let (mut a, s) = sender(StreamSchedule::RoundRobin(8), 2, 50_000);
+    let first = a.packet(1200, true).unwrap();
+    a.fate(&first, Fate::Lost);
+    let urgent = a.s.open(Dir::Uni).unwrap();
+    a.s.set_priority(urgent, Priority { urgency: 1, incremental: true }).unwrap();
+    a.write(urgent, &[9; 100]);
+    // Its new priority takes the lost bytes of the first stream along.
+    a.s.set_priority(s[0], Priority { urgency: 5, incremental: true }).unwrap();
+    assert_eq!(ids(&a.packet(1200, true).unwrap()), [2, 1]);
+    assert_eq!(ids(&a.packet(1200, true).unwrap()), [1]);
+    a.s.set_priority(s[0], Priority { urgency: 3, incremental: true }).unwrap();
+    assert_eq!(a.packet(1200, true).unwrap().records, first.records);
+}
+
+#[test]
 fn ten_thousand_idle_streams_are_in_no_list() {
     let (mut a, s) = sender(StreamSchedule::RoundRobin(1), 10_000, 0);
     assert!(!a.s.has_data() && a.s.stats().open == 10_000);
@@ -138,6 +176,8 @@ fn ten_thousand_idle_streams_are_in_no_list() {
     assert_eq!((a.s.stats().active, a.s.control.len()), (1, 0));
     assert_eq!(sequence(&mut a, 3), [5000, 5000, 5000]);
     assert!(s.iter().all(|id| a.s.table.lookup(*id).is_some_and(|stream| stream.id == *id)));
+    assert_eq!(sequence(&mut a, 2), [5000, 5000]);
+    assert_eq!((a.s.stats().active, a.packet(1200, true).is_none()), (0, true), "who has nothing to say is inactive");
     // Nor do streams exist that the peer's higher number opened and nobody touched.
     let settings = Settings { max_streams_bidi: 1 << 40, ..Settings::default() };
     let mut b = End::new(Side::Server, &settings);

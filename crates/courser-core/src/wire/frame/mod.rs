@@ -6,6 +6,8 @@
 //! without room for the whole frame gets nothing of it.
 
 mod ack;
+#[cfg(test)]
+mod bounds_tests;
 mod encode;
 mod head;
 mod parse;

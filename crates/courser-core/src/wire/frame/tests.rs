@@ -12,7 +12,7 @@ use crate::wire::{Reader, Writer, varint};
 const ACK_RANGES: &[(u64, u64)] = &[(90, 100), (50, 70), (3, 3)];
 
 /// One of each frame with the bytes that it has on the wire.
-fn samples() -> Vec<(Frame<'static>, &'static str)> {
+pub(super) fn samples() -> Vec<(Frame<'static>, &'static str)> {
     let id = StreamId(4);
     let cid = Cid::new(&[1, 2, 3, 4]).unwrap();
     let token = ResetToken([7; 16]);
@@ -67,7 +67,7 @@ fn samples() -> Vec<(Frame<'static>, &'static str)> {
     ]
 }
 
-fn encoded(frame: &Frame<'_>) -> Vec<u8> {
+pub(super) fn encoded(frame: &Frame<'_>) -> Vec<u8> {
     let mut buf = vec![0xee; frame.size() + 1];
     let mut w = Writer::new(&mut buf);
     frame.encode(&mut w).unwrap();
@@ -378,7 +378,7 @@ fn a_head_without_room_or_with_a_number_too_large_writes_nothing() {
 }
 
 /// The table of RFC 9000 section 12.4, typed in once more, with the extensions' frames.
-const TABLE: &[(FrameKind, &str)] = &[
+pub(super) const TABLE: &[(FrameKind, &str)] = &[
     (FrameKind::Padding, "IH01"),
     (FrameKind::Ping, "IH01"),
     (FrameKind::Ack, "IH_1"),
