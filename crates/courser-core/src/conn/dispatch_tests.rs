@@ -14,6 +14,16 @@ use crate::wire::frame::{Extensions, Frame, frames};
 
 const NOW: Instant = Instant::from_micros(1_000_000);
 
+impl Connection {
+    /// What is remembered of sent packets: control items, packets that ask for an acknowledgement, further records, bytes
+    /// in flight.
+    pub(crate) fn remembered(&self) -> [usize; 4] {
+        let sent = self.recovery.sent_data();
+        let in_flight = usize::try_from(self.path.congestion.in_flight()).unwrap();
+        [self.control.len(), sent.eliciting(), sent.records_in_use(), in_flight]
+    }
+}
+
 /// The owners of everything that a 1-RTT packet can carry.
 struct House {
     acks: [AckSchedule; 3],

@@ -5,7 +5,7 @@ use core::ops::Range;
 use courser_core::ids::Level;
 use courser_core::spans::{FrameKind, FrameSet};
 use courser_core::wire::Reader;
-use courser_core::wire::frame::{self, Extensions};
+use courser_core::wire::frame::{self, Extensions, Frame};
 use courser_core::wire::header::{self, Header};
 
 /// Length of the connection IDs that our engines issue.
@@ -48,6 +48,21 @@ pub fn packets(datagram: &[u8]) -> Vec<Packet> {
 #[must_use]
 pub fn has(datagram: &[u8], kind: FrameKind) -> bool {
     packets(datagram).iter().any(|p| p.frames.contains(kind))
+}
+
+/// The frames of a datagram, packet by packet.
+#[must_use]
+pub fn frames_of(datagram: &[u8]) -> Vec<(Level, Vec<Frame<'_>>)> {
+    let all = packets(datagram).into_iter();
+    all.filter_map(|p| {
+        let bytes = &datagram[p.at.clone()];
+        let (level, pn_at, end) = bounds(bytes)?;
+        let payload = bytes.get(pn_at + usize::from(bytes[0] & 3) + 1..end.checked_sub(TAG_LEN)?)?;
+        let mut r = Reader::new(payload);
+        let next = || (!r.is_empty()).then(|| frame::parse(&mut r, Extensions::ALL).ok()).flatten();
+        Some((level, core::iter::from_fn(next).collect()))
+    })
+    .collect()
 }
 
 fn bounds(bytes: &[u8]) -> Option<(Level, usize, usize)> {

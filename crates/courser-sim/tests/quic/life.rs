@@ -166,7 +166,11 @@ fn a_closing_connection_answers_ever_more_rarely() {
     let (arrived, answers) =
         (net.client_stats().unwrap().sent.datagrams, net.world.link(net.down).stats().sent - before);
     assert!((1..=12).contains(&answers), "{answers} answers, {arrived} datagrams");
+    // OSSL-FIFM-06: without packets to answer the close is not repeated, neither by a timer nor by a loss.
+    let sent = net.world.link(net.down).stats().sent;
+    net.tap_up(Box::new(|_, _| Verdict::Drop));
     net.run_until(60 * S);
+    assert_eq!(net.world.link(net.down).stats().sent, sent);
     net.assert_empty();
 }
 

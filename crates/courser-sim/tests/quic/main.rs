@@ -9,6 +9,7 @@ mod frames;
 mod handshake;
 mod life;
 mod limits;
+mod onwire;
 mod race;
 mod support;
 mod tls;

@@ -193,6 +193,14 @@ fn bulk_fills_packets_and_trains() {
     let per_datagram = stats.sent.bytes as f64 / stats.sent.datagrams as f64;
     assert!(per_datagram > 0.95 * 1_472.0, "{per_datagram} bytes in a datagram");
     assert_eq!(stats.mtu, 1_472);
+    // OSSL-TXP-13: several packets at once.
+    let engine = net.server().engine.stats();
+    assert!(
+        engine.sent_datagrams >= 4 * engine.trains,
+        "{} datagrams in {} trains",
+        engine.sent_datagrams,
+        engine.trains
+    );
     // One ACK frame for each batch that arrived, none for each packet.
     let client = net.client_stats().unwrap();
     assert!(client.sent.datagrams * 10 <= stats.sent.datagrams * 6, "{client:?}");

@@ -261,6 +261,38 @@ fn datagrams_that_the_interface_refuses_are_no_loss_and_stop_nobody() {
     assert!((1200..=1300).contains(&stats.mtu), "{}", stats.mtu);
 }
 
+#[test]
+fn once_all_is_acknowledged_nothing_is_remembered_of_what_was_sent() {
+    // OSSL-FIFM-16, OSSL-TXPIM-01, OSSL-FIFD-06: many streams, connection IDs and a token, with every ninth datagram lost.
+    let settings = Settings { active_cid_limit: 8, ..Settings::default() };
+    let mut pair = Pair::new(&settings);
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    pair.filter = Box::new(|_, n, _| n % 9 != 4);
+    let mut most = [[0; 4]; 2];
+    let ids: Vec<_> = (0..40).map(|_| pair.client.open_stream(client, Dir::Uni).unwrap().unwrap()).collect();
+    for id in &ids {
+        assert_eq!(pair.client.write(client, *id, &[7; 3_000]), Ok(3_000));
+        pair.client.finish(client, *id).unwrap();
+    }
+    let mut sink = Vec::new();
+    let arrived = pair.run_until(Duration::from_secs(20), |p| {
+        for (end, conn) in [p.client.conn(client), p.server.conn(server)].into_iter().enumerate() {
+            let now = conn.unwrap().remembered();
+            (0..4).for_each(|i| most[end][i] = now[i].max(most[end][i]));
+        }
+        ids.iter().for_each(|id| _ = p.read_all(server, *id, &mut sink));
+        sink.len() == 120_000
+    });
+    assert!(arrived, "{} bytes", sink.len());
+    assert!(most[0][1] > 5 && most[0][2] > 3 && most[0][3] > 5_000 && most[1][0] > 1, "{most:?}");
+    pair.filter = Box::new(|_, _, _| true);
+    let nothing = pair.run_until(Duration::from_secs(5), |p| {
+        [p.client.conn(client), p.server.conn(server)].iter().all(|c| c.unwrap().remembered() == [0; 4])
+    });
+    assert!(nothing, "{:?} {:?}", pair.client.conn(client).unwrap().remembered(), most);
+}
+
 /// Remembers which kinds it was told.
 struct Listener(Interest, Arc<Mutex<std::collections::HashSet<Kind>>>);
 
