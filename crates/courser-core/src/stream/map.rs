@@ -422,10 +422,10 @@ impl Streams {
         let (id, priority) = (stream.id, stream.priority);
         let beyond = id.initiator() == self.side && id.index() >= self.local[id.dir() as usize].credit.limit();
         let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
+        let lost = stream.send.state.has_lost();
         self.note_credit(slot, matches!(want, Want::StreamCredit));
         match want {
             Want::Send => {
-                let lost = stream.send.state.has_lost();
                 self.active.insert(slot, id, priority);
                 self.active.set_repair(slot, priority, lost);
             }
