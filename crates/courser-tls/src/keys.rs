@@ -2,14 +2,17 @@
 //!
 //! One object protects one direction of one level: the AEAD key, the header protection key and the IV. Sealing encrypts
 //! the packet's prefix in place and the tail from where it lies, so that the largest part of a packet is never copied
-//! in the clear, and masks the header in the same call.
+//! in the clear, and masks the header in the same call. Batches are sealed packet by packet and then masked together:
+//! the samples lie in one piece, so that the block cipher has independent blocks to work on.
 
 use core::ops::Range;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
+use aws_lc_rs::cipher::{self, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{constant_time, hkdf, hmac};
 use courser_core::crypto::{
-    CryptoFailed, Exporter, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Secret, Suite, TAG_LEN,
+    CryptoFailed, Exporter, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN,
+    Unmasking,
 };
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
 
@@ -65,11 +68,11 @@ const fn labels(version: Version) -> &'static Labels {
     }
 }
 
-const fn algorithms(suite: Suite) -> (&'static aead::Algorithm, &'static quic::Algorithm) {
+const fn aead_of(suite: Suite) -> &'static aead::Algorithm {
     match suite {
-        Suite::Aes128Gcm => (&aead::AES_128_GCM, &quic::AES_128),
-        Suite::Aes256Gcm => (&aead::AES_256_GCM, &quic::AES_256),
-        Suite::ChaCha20Poly1305 => (&aead::CHACHA20_POLY1305, &quic::CHACHA20),
+        Suite::Aes128Gcm => &aead::AES_128_GCM,
+        Suite::Aes256Gcm => &aead::AES_256_GCM,
+        Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
     }
 }
 
@@ -77,10 +80,48 @@ const fn algorithms(suite: Suite) -> (&'static aead::Algorithm, &'static quic::A
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AwsLc;
 
+/// Packets whose masks are made in one call.
+const BATCH: usize = 16;
+
+/// Makes header protection masks.
+enum HeaderKey {
+    /// A mask is the sample encrypted as one block.
+    Aes(EncryptingKey),
+    /// A mask is the beginning of the key stream whose counter and nonce are the sample.
+    ChaCha(quic::HeaderProtectionKey),
+}
+
+impl HeaderKey {
+    fn new(suite: Suite, key: &[u8]) -> Self {
+        let algorithm = match suite {
+            Suite::Aes128Gcm => &cipher::AES_128,
+            Suite::Aes256Gcm => &cipher::AES_256,
+            Suite::ChaCha20Poly1305 => {
+                let key = quic::HeaderProtectionKey::new(&quic::CHACHA20, key);
+                return Self::ChaCha(key.expect("the key has the algorithm's length"));
+            }
+        };
+        let key = UnboundCipherKey::new(algorithm, key).and_then(EncryptingKey::ecb);
+        Self::Aes(key.expect("the key has the algorithm's length"))
+    }
+
+    /// Replaces each sample by its mask, of which the first five bytes count.
+    fn mask(&self, samples: &mut [[u8; SAMPLE_LEN]]) -> Option<()> {
+        match self {
+            Self::Aes(key) => key.encrypt(samples.as_flattened_mut()).ok().map(drop),
+            Self::ChaCha(key) => samples.iter_mut().try_for_each(|sample| {
+                let mask = key.new_mask(sample).ok()?;
+                sample[..mask.len()].copy_from_slice(&mask);
+                Some(())
+            }),
+        }
+    }
+}
+
 /// Protects one direction of one level.
 struct PacketKey {
     aead: LessSafeKey,
-    header: quic::HeaderProtectionKey,
+    header: HeaderKey,
     iv: [u8; IV_LEN],
     /// Encrypting the tail from its source pays with AES only: the library encrypts it block by block with ChaCha20.
     scatter: bool,
@@ -90,17 +131,18 @@ const _: () = assert!(size_of::<PacketKey>() <= 576, "two to three of these live
 
 impl PacketKey {
     fn new(version: Version, suite: Suite, secret: &[u8], first: &[u8]) -> Self {
-        let (aead, header) = algorithms(suite);
+        let aead = aead_of(suite);
         let (labels, hash) = (labels(version), algorithm(suite));
         let (mut key, mut hp, mut iv) = ([0; 32], [0; 32], [0; IV_LEN]);
-        let (key, hp) = (&mut key[..aead.key_len()], &mut hp[..header.key_len()]);
+        // Header protection takes a key as long as that of the AEAD.
+        let (key, hp) = (&mut key[..aead.key_len()], &mut hp[..aead.key_len()]);
         let derived = expand_label(hash, secret, labels.key, b"", key)
             .and_then(|()| expand_label(hash, secret, labels.iv, b"", &mut iv))
             .and_then(|()| expand_label(hash, first, labels.hp, b"", hp));
         derived.expect("a secret has at most 48 bytes, labels and outputs are short");
         Self {
             aead: LessSafeKey::new(UnboundKey::new(aead, key).expect("the key has the algorithm's length")),
-            header: quic::HeaderProtectionKey::new(header, hp).expect("the key has the algorithm's length"),
+            header: HeaderKey::new(suite, hp),
             iv,
             scatter: suite != Suite::ChaCha20Poly1305,
         }
@@ -115,31 +157,20 @@ impl PacketKey {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    /// The mask from the sample that starts four bytes behind the start of the packet number.
-    fn mask(&self, packet: &[u8], pn_at: usize) -> Option<[u8; 5]> {
-        let from = pn_at.checked_add(4)?;
-        let sample = packet.get(from..from.checked_add(SAMPLE_LEN)?)?;
-        self.header.new_mask(sample).ok()
-    }
-}
-
-/// The bits of the first byte that header protection covers.
-const fn protected_bits(first: u8) -> u8 {
-    if first & 0x80 != 0 { 0x0f } else { 0x1f }
-}
-
-impl Sealer for PacketKey {
-    fn seal(&self, pn: PacketNumber, packet: &mut [u8], head: Head, tail: &[u8]) -> Result<(), CryptoFailed> {
-        let Head { pn_at, payload_at } = head;
-        let pn_len = payload_at.checked_sub(pn_at).ok_or(CryptoFailed)?;
-        // The sample has to fit, so that the packet can be masked and the peer can unmask it.
-        let fits = packet.len().checked_sub(pn_at).is_some_and(|n| n >= 4 + SAMPLE_LEN);
-        if pn_at == 0 || !(1..=4).contains(&pn_len) || !fits {
+    /// Encrypts one packet; its header is still to be masked. Returns the sample for that.
+    fn encrypt(&self, packet: &mut Sealing<'_>) -> Result<[u8; SAMPLE_LEN], CryptoFailed> {
+        let Sealing { pn, packet, head: Head { pn_at, payload_at }, tail } = packet;
+        let pn_len = payload_at.checked_sub(*pn_at).ok_or(CryptoFailed)?;
+        if *pn_at == 0 || !(1..=4).contains(&pn_len) {
             return Err(CryptoFailed);
         }
-        let (header, rest) = packet.split_at_mut_checked(payload_at).ok_or(CryptoFailed)?;
+        let (header, rest) = packet.split_at_mut_checked(*payload_at).ok_or(CryptoFailed)?;
         let prefix = rest.len().checked_sub(TAG_LEN + tail.len()).ok_or(CryptoFailed)?;
-        let (nonce, aad) = (self.nonce(pn), Aad::from(&*header));
+        // The sample has to fit, so that the packet can be masked and the peer can unmask it.
+        if pn_len + rest.len() < 4 + SAMPLE_LEN {
+            return Err(CryptoFailed);
+        }
+        let (nonce, aad) = (self.nonce(*pn), Aad::from(&*header));
         let sealed = if self.scatter {
             let (payload, tail_and_tag) = rest.split_at_mut(prefix);
             self.aead.seal_in_place_scatter(nonce, aad, payload, tail, tail_and_tag)
@@ -149,10 +180,57 @@ impl Sealer for PacketKey {
             self.aead.seal_in_place_scatter(nonce, aad, payload, &[], tag)
         };
         sealed.map_err(|_| CryptoFailed)?;
-        let mask = self.mask(packet, pn_at).ok_or(CryptoFailed)?;
-        packet[0] ^= mask[0] & protected_bits(packet[0]);
-        for (byte, mask) in packet[pn_at..payload_at].iter_mut().zip(&mask[1..]) {
-            *byte ^= mask;
+        sample(packet, *pn_at).ok_or(CryptoFailed)
+    }
+}
+
+/// The sample starts four bytes behind the start of the packet number.
+fn sample(packet: &[u8], pn_at: usize) -> Option<[u8; SAMPLE_LEN]> {
+    packet.get(pn_at.checked_add(4)?..)?.first_chunk().copied()
+}
+
+/// The bits of the first byte that header protection covers.
+const fn protected_bits(first: u8) -> u8 {
+    if first & 0x80 != 0 { 0x0f } else { 0x1f }
+}
+
+/// Masks the header of a packet.
+fn apply_mask(packet: &mut [u8], head: Head, mask: &[u8; SAMPLE_LEN]) {
+    packet[0] ^= mask[0] & protected_bits(packet[0]);
+    for (byte, mask) in packet[head.pn_at..head.payload_at].iter_mut().zip(&mask[1..]) {
+        *byte ^= mask;
+    }
+}
+
+/// Removes the mask of a header; `None` when the packet is too short for its number.
+fn remove_mask(packet: &mut [u8], pn_at: usize, mask: &[u8; SAMPLE_LEN]) -> Option<(u32, usize)> {
+    let first = packet.first_mut()?;
+    *first ^= mask[0] & protected_bits(*first);
+    let len = usize::from(*first & 3) + 1;
+    let mut pn = 0;
+    for (byte, mask) in packet.get_mut(pn_at..pn_at + len)?.iter_mut().zip(&mask[1..]) {
+        *byte ^= mask;
+        pn = pn << 8 | u32::from(*byte);
+    }
+    Some((pn, len))
+}
+
+impl Sealer for PacketKey {
+    fn seal(&self, pn: PacketNumber, packet: &mut [u8], head: Head, tail: &[u8]) -> Result<(), CryptoFailed> {
+        self.seal_batch(&mut [Sealing { pn, packet, head, tail }])
+    }
+
+    fn seal_batch(&self, packets: &mut [Sealing<'_>]) -> Result<(), CryptoFailed> {
+        let mut samples = [[0; SAMPLE_LEN]; BATCH];
+        for batch in packets.chunks_mut(BATCH) {
+            let samples = &mut samples[..batch.len()];
+            for (packet, sample) in batch.iter_mut().zip(&mut *samples) {
+                *sample = self.encrypt(packet)?;
+            }
+            self.header.mask(samples).ok_or(CryptoFailed)?;
+            for (packet, mask) in batch.iter_mut().zip(&*samples) {
+                apply_mask(packet.packet, packet.head, mask);
+            }
         }
         Ok(())
     }
@@ -160,16 +238,25 @@ impl Sealer for PacketKey {
 
 impl Opener for PacketKey {
     fn unmask(&self, packet: &mut [u8], pn_at: usize) -> Option<(u32, usize)> {
-        let mask = self.mask(packet, pn_at)?;
-        let first = packet.first_mut()?;
-        *first ^= mask[0] & protected_bits(*first);
-        let len = usize::from(*first & 3) + 1;
-        let mut pn = 0;
-        for (byte, mask) in packet.get_mut(pn_at..pn_at + len)?.iter_mut().zip(&mask[1..]) {
-            *byte ^= mask;
-            pn = pn << 8 | u32::from(*byte);
+        let mut mask = [sample(packet, pn_at)?];
+        self.header.mask(&mut mask)?;
+        remove_mask(packet, pn_at, &mask[0])
+    }
+
+    fn unmask_batch(&self, packets: &mut [Unmasking<'_>]) {
+        let mut samples = [[0; SAMPLE_LEN]; BATCH];
+        for batch in packets.chunks_mut(BATCH) {
+            let samples = &mut samples[..batch.len()];
+            for (packet, place) in batch.iter().zip(&mut *samples) {
+                // The block of a packet without sample is encrypted with the others and not used.
+                *place = sample(packet.packet, packet.pn_at).unwrap_or_default();
+            }
+            let made = self.header.mask(samples).is_some();
+            for (packet, mask) in batch.iter_mut().zip(&*samples) {
+                let whole = made && sample(packet.packet, packet.pn_at).is_some();
+                packet.number = if whole { remove_mask(packet.packet, packet.pn_at, mask) } else { None };
+            }
         }
-        Some((pn, len))
     }
 
     fn open(&self, pn: PacketNumber, packet: &mut [u8], header: usize) -> Option<Range<usize>> {

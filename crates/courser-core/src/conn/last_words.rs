@@ -25,10 +25,12 @@ impl Connection {
         let room = usize::from(self.path.pmtud.current()).min(self.path.amplification.room());
         let slot = train.slot(room)?;
         let len = self.build_close(env, now, slot)?;
-        if let Life::Closing { packet, .. } = &mut self.life {
-            *packet = slot[..len].into();
-        }
         train.commit(len);
+        // If not even this can be sealed, nobody can be told why: the connection ends in silence.
+        self.seal_train(env, train).ok()?;
+        if let Life::Closing { packet, .. } = &mut self.life {
+            *packet = train.bytes().into();
+        }
         Some(self.train_meta(train, len, false))
     }
 
@@ -72,6 +74,7 @@ impl Connection {
             }
         }
         pad_datagram(&mut packets, &budget, slot);
-        self.seal_datagram(env, &Turn { now, ect: false, paced: usize::MAX }, &mut packets, slot)
+        let turn = Turn { now, ect: false, paced: usize::MAX };
+        self.finish_datagram(env, &turn, &packets, slot).map(|datagram| datagram.len)
     }
 }

@@ -9,6 +9,7 @@
 //! - `handshake`: TLS, transport parameters, keys;
 //! - `early`: 0-RTT at both ends;
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
+//! - `seal`: packets are committed to and sealed;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
 //! - `close`: closing and draining;
@@ -27,6 +28,7 @@ mod last_words;
 mod limit;
 mod probe;
 mod receive;
+mod seal;
 mod setup;
 mod stats;
 mod tick;
@@ -59,7 +61,8 @@ use crate::time::Instant;
 pub use early::EarlyData;
 pub use history::{Logged, PacketLog};
 pub use limit::Limits;
-pub(crate) use receive::Received;
+pub(crate) use receive::{GROUP, Number, Received};
+pub(crate) use seal::Unsealed;
 pub use setup::Connect;
 pub(crate) use setup::{ServerStart, fresh_cid};
 pub use stats::ConnStats;
@@ -76,6 +79,8 @@ pub(crate) struct Env {
     pub(crate) early_acks: AckRanges,
     /// Records of the packets under construction.
     pub(crate) records: Vec<Record>,
+    /// Packets of the train under construction.
+    pub(crate) unsealed: Unsealed,
     /// Stateless reset tokens are derived from this and the connection ID.
     pub(crate) reset_key: [u8; 32],
     /// Address tokens.

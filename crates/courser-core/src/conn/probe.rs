@@ -52,7 +52,7 @@ impl Connection {
             records: 0..0,
             mtu_probe: true,
         };
-        let len = self.seal_datagram(env, turn, &mut [Some(built), None, None, None], slot)?;
+        let len = self.finish_datagram(env, turn, &[Some(built), None, None, None], slot)?.len;
         self.path.pmtud.on_probe_sent(u16::try_from(size).unwrap_or(u16::MAX));
         train.commit(len);
         Some(len)

@@ -1,12 +1,13 @@
 //! A datagram in: packet by packet.
-
-use core::ops::Range;
+//!
+//! Datagrams of one connection that arrive together, each one packet with a short header, are unmasked together first
+//! ([`Connection::unmask_group`]); everything else happens one by one, in their order.
 
 use super::frames::Carrier;
 use super::handshake::Retry;
 use super::{Connection, Env, Life, Stashed};
 use crate::cid::OWN_CID_LEN;
-use crate::crypto::TAG_LEN;
+use crate::crypto::{TAG_LEN, Unmasking};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Ecn, Level};
 use crate::observe::{Dropped, Event as Observed, Kind};
@@ -16,7 +17,7 @@ use crate::spans::FrameSet;
 use crate::time::Instant;
 use crate::wire::Reader;
 use crate::wire::frame::{self, Extensions};
-use crate::wire::header::{self, Header};
+use crate::wire::header::{self, Header, Long};
 
 /// Packets that wait for keys, at most; what a flight of the peer can have in the air before its keys are here.
 const STASH_MAX: usize = 16;
@@ -45,11 +46,57 @@ struct Packet {
     dcid: Cid,
     pn_at: usize,
     end: usize,
+    /// Set when the packet was unmasked with its group.
+    number: Number,
+}
+
+/// Datagrams that are unmasked together, at most.
+pub(crate) const GROUP: usize = 16;
+
+/// The truncated packet number of an unmasked packet and its length; `None` for one that is masked.
+pub(crate) type Number = Option<(u32, usize)>;
+
+impl Packet {
+    fn short(dcid: Cid, pn_at: usize, end: usize) -> Self {
+        Self { level: Level::OneRtt, dcid, pn_at, end, number: None }
+    }
+
+    fn long(header: &Long<'_>) -> Self {
+        Self { level: header.level, dcid: header.dcid, pn_at: header.pn_at, end: header.end, number: None }
+    }
 }
 
 impl Connection {
-    /// Takes a datagram that was routed here. The bytes are decrypted in place.
-    pub(crate) fn receive(&mut self, env: &mut Env, now: Instant, meta: &Meta, datagram: &mut [u8]) -> Received {
+    /// Removes the header protection of a group of datagrams that were routed here, each of them one packet with a short
+    /// header; at most [`GROUP`]. What cannot be unmasked, or would not be looked at, stays as it is.
+    pub(crate) fn unmask_group(&mut self, env: &Env, meta: &Meta, group: &mut [u8]) -> [Number; GROUP] {
+        let mut numbers = [None; GROUP];
+        if !self.is_open() || meta.remote != self.path.remote() {
+            return numbers;
+        }
+        let mut batch: [Unmasking<'_>; GROUP] = Default::default();
+        let mut count = 0;
+        for (place, packet) in batch.iter_mut().zip(group.chunks_mut(meta.stride.max(1))) {
+            *place = Unmasking { packet, pn_at: 1 + OWN_CID_LEN, number: None };
+            count += 1;
+        }
+        self.keys.unmask_batch(env.keys.as_ref(), &mut batch[..count]);
+        for (number, packet) in numbers.iter_mut().zip(&batch) {
+            *number = packet.number;
+        }
+        numbers
+    }
+
+    /// Takes a datagram that was routed here; `number` is set when it was unmasked with its group. The bytes are decrypted
+    /// in place.
+    pub(crate) fn receive(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        meta: &Meta,
+        datagram: &mut [u8],
+        number: Number,
+    ) -> Received {
         self.stats.received.datagrams += 1;
         self.stats.received.bytes += datagram.len() as u64;
         match &mut self.life {
@@ -71,16 +118,24 @@ impl Connection {
         }
         //= rfc9000#8.1-2
         self.path.amplification.on_received(datagram.len());
-        self.receive_packets(env, now, meta, datagram)
+        self.receive_packets(env, now, meta, datagram, number)
     }
 
-    fn receive_packets(&mut self, env: &mut Env, now: Instant, meta: &Meta, datagram: &mut [u8]) -> Received {
+    fn receive_packets(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        meta: &Meta,
+        datagram: &mut [u8],
+        number: Number,
+    ) -> Received {
         let mut first_dcid = None;
         let mut outcome = Received::Opaque;
         let whole = datagram.len();
         let mut rest = datagram;
         while !rest.is_empty() && self.is_open() {
-            let Some(packet) = self.next_packet(env, now, rest, whole) else { break };
+            let Some(mut packet) = self.next_packet(env, now, rest, whole) else { break };
+            packet.number = number;
             //= rfc9000#12.2-4
             if first_dcid.is_some_and(|cid| cid != packet.dcid) {
                 self.drop_packet(env, now, Some(packet.level), rest.len(), Dropped::Unexpected);
@@ -100,7 +155,7 @@ impl Connection {
     /// Reads the next header; handles what is no packet with frames. `None` ends the datagram.
     fn next_packet(&mut self, env: &mut Env, now: Instant, bytes: &[u8], whole: usize) -> Option<Packet> {
         match header::decode(bytes, OWN_CID_LEN) {
-            Ok(Header::Short { dcid, pn_at }) => Some(Packet { level: Level::OneRtt, dcid, pn_at, end: bytes.len() }),
+            Ok(Header::Short { dcid, pn_at }) => Some(Packet::short(dcid, pn_at, bytes.len())),
             Ok(Header::Initial(long) | Header::ZeroRtt(long) | Header::Handshake(long)) => {
                 //= rfc9000#14.1-3
                 let short_initial = self.side.is_server() && long.level == Level::Initial && whole < 1200;
@@ -110,7 +165,7 @@ impl Connection {
                     self.drop_packet(env, now, Some(long.level), bytes.len(), Dropped::Unexpected);
                     return None;
                 }
-                Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
+                Some(Packet::long(&long))
             }
             Ok(Header::Retry { version, dcid, scid, token, tag, without_tag }) => {
                 if self.side.is_client() && version == self.version && self.local_cids.first().cid == dcid {
@@ -148,7 +203,12 @@ impl Connection {
     ) -> bool {
         let space = packet.level.space();
         let expected = self.acks[space.index()].history().largest().map_or(0, |largest| largest + 1);
-        match self.keys.open(env.keys.as_ref(), packet.level, bytes, packet.pn_at, expected) {
+        let keys = env.keys.as_ref();
+        let opened = match packet.number {
+            Some(number) => self.keys.open_unmasked(keys, bytes, packet.pn_at, number, expected),
+            None => self.keys.open(keys, packet.level, bytes, packet.pn_at, expected),
+        };
+        match opened {
             Ok(opened) => {
                 self.on_opened(env, now, origin, bytes, packet, &opened);
                 true
@@ -322,12 +382,9 @@ impl Connection {
 }
 
 fn packet_of(kept: &Stashed) -> Option<Packet> {
-    let whole: Range<usize> = 0..kept.bytes.len();
     match header::decode(&kept.bytes, OWN_CID_LEN).ok()? {
-        Header::Short { dcid, pn_at } => Some(Packet { level: Level::OneRtt, dcid, pn_at, end: whole.end }),
-        Header::Handshake(long) | Header::ZeroRtt(long) => {
-            Some(Packet { level: long.level, dcid: long.dcid, pn_at: long.pn_at, end: long.end })
-        }
+        Header::Short { dcid, pn_at } => Some(Packet::short(dcid, pn_at, kept.bytes.len())),
+        Header::Handshake(long) | Header::ZeroRtt(long) => Some(Packet::long(&long)),
         _ => None,
     }
 }

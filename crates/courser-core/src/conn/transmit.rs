@@ -1,16 +1,17 @@
-//! A train of datagrams out: how much may leave, what goes into each datagram, sealing, and remembering.
+//! A train of datagrams out: how much may leave, and what goes into each datagram.
+//!
+//! A packet is written in plaintext, committed to, and sealed together with the others of its train; see `seal`.
 
 use core::ops::Range;
 
+use super::seal::Datagram;
 use super::{Connection, Env, Life};
 use crate::crypto::{Head, TAG_LEN};
-use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Ecn, Level, PacketNumber, PathId, Space};
-use crate::observe::{Event as Observed, Kind};
+use crate::error::{PeerViolation, TransportCode};
+use crate::ids::{Ecn, Level, PacketNumber, Space};
 use crate::packetiser::sizes::Budget;
 use crate::packetiser::{self, AppVoices, Archetype, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices};
-use crate::protect::SealError;
-use crate::spans::{FrameKind, SentPacket};
+use crate::spans::FrameKind;
 use crate::time::Instant;
 use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
 use crate::wire::{Writer, pn};
@@ -58,6 +59,7 @@ impl Connection {
     /// Builds the next train; `None` when there is nothing that may leave now.
     pub(crate) fn fill(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
         train.clear();
+        env.unsealed.clear();
         match self.life {
             Life::Handshaking | Life::Established => {}
             Life::Closing { .. } => return self.fill_close(env, now, train),
@@ -70,13 +72,16 @@ impl Connection {
         let mut segment = usize::from(self.path.pmtud.current());
         let mut count = 0;
         if let Some(len) = self.fill_mtu_probe(env, &turn, train) {
-            return Some(self.train_meta(train, len, ect));
+            return self.finish_train(env, &turn, train, len);
         }
         while count < TRAIN_DATAGRAMS_MAX {
             let room = segment.min(self.path.amplification.room());
             let Some(slot) = train.slot(room) else { break };
-            let Some(len) = self.build_datagram(env, &turn, slot) else { break };
+            let Some(Datagram { len, ends_initial }) = self.build_datagram(env, &turn, slot) else { break };
             train.commit(len);
+            if ends_initial && let Err(error) = self.leave_initial(env, now, train) {
+                return self.fail_train(env, now, train, error);
+            }
             turn.paced = turn.paced.saturating_sub(len);
             count += 1;
             let short = len < segment;
@@ -88,7 +93,10 @@ impl Connection {
             }
         }
         self.note_pacing(&turn);
-        (count > 0).then(|| self.train_meta(train, segment, ect))
+        if count == 0 {
+            return None;
+        }
+        self.finish_train(env, &turn, train, segment)
     }
 
     pub(super) fn train_meta(&self, train: &Train, segment: usize, ect: bool) -> TrainMeta {
@@ -201,8 +209,8 @@ impl Connection {
         self.streams.has_data() || self.streams.any_due() || self.ping || self.datagrams.waiting() > 0
     }
 
-    /// Builds and seals one datagram into `slot`; returns its length.
-    fn build_datagram(&mut self, env: &mut Env, turn: &Turn, slot: &mut [u8]) -> Option<usize> {
+    /// Builds one datagram into `slot`.
+    fn build_datagram(&mut self, env: &mut Env, turn: &Turn, slot: &mut [u8]) -> Option<Datagram> {
         env.records.clear();
         let allowed = self.window_allows() && turn.paced >= slot.len().min(usize::from(self.path.pmtud.current()));
         if self.handshake.is_none() {
@@ -214,7 +222,7 @@ impl Connection {
             let built = self.build_packet(env, turn, Level::OneRtt, archetype, &mut budget, slot)?;
             let mut packets = [Some(built), None, None, None];
             pad_datagram(&mut packets, &budget, slot);
-            return self.seal_datagram(env, turn, &mut packets, slot);
+            return self.finish_datagram(env, turn, &packets, slot);
         }
         let mut packets = [const { None }; 4];
         let mut budget = Budget::new(slot.len());
@@ -225,7 +233,7 @@ impl Connection {
             }
         }
         pad_datagram(&mut packets, &budget, slot);
-        self.seal_datagram(env, turn, &mut packets, slot)
+        self.finish_datagram(env, turn, &packets, slot)
     }
 
     /// Writes header and frames of one packet behind those that are in the datagram already.
@@ -343,131 +351,6 @@ impl Connection {
             datagrams: &mut self.datagrams,
         });
         Voices { acks, crypto, app }
-    }
-
-    /// Seals the packets of a datagram and remembers them. Returns the datagram's length.
-    pub(super) fn seal_datagram(
-        &mut self,
-        env: &mut Env,
-        turn: &Turn,
-        packets: &mut [Option<Built>; 4],
-        slot: &mut [u8],
-    ) -> Option<usize> {
-        let mut len = 0;
-        for built in packets.iter().flatten() {
-            let end = built.start + built.len();
-            if let Err(error) = self.seal(env, turn.now, built, &mut slot[built.start..end]) {
-                self.on_seal_error(turn.now, error);
-                return None;
-            }
-            len = end;
-        }
-        if len == 0 {
-            return None;
-        }
-        self.observe_sealed(env, turn.now, len, packets[0].as_ref().is_some_and(|b| b.mtu_probe));
-        self.path.amplification.on_sent(len);
-        for built in packets.iter().flatten() {
-            self.commit(env, turn, built);
-        }
-        self.stats.sent.datagrams += 1;
-        self.stats.sent.bytes += len as u64;
-        self.last_sent = turn.now;
-        let handshake_sent = packets.iter().flatten().any(|b| b.level == Level::Handshake);
-        if handshake_sent && self.side.is_client() {
-            //= rfc9001#4.9.1-1
-            self.discard(env, turn.now, Level::Initial);
-        }
-        Some(len)
-    }
-
-    fn observe_sealed(&self, env: &mut Env, now: Instant, len: usize, mtu_probe: bool) {
-        let from = self.side;
-        let len_max = if mtu_probe { len } else { self.path.pmtud.current().into() };
-        let limited = self.path.amplification.room() < INITIAL_DATAGRAM_MIN;
-        env.observe(now, self.key, Kind::DatagramBuilt, || Observed::DatagramSealed { from, len, len_max, limited });
-    }
-
-    fn seal(&mut self, env: &mut Env, now: Instant, built: &Built, packet: &mut [u8]) -> Result<(), SealError> {
-        if let Some(layout) = built.layout {
-            let len = packet.len();
-            header::patch_length(packet, layout, len).ok_or(SealError::Failed)?;
-        }
-        let tail: &[u8] = match &built.draft.tail {
-            Some(span) => self.streams.slice(span),
-            None => &[],
-        };
-        debug_assert_eq!(tail.len(), built.draft.tail.map_or(0, |t| t.len as usize));
-        if env.interest.wants(Kind::DatagramBuilt)
-            && let Some(observer) = &mut env.observer
-        {
-            env.payload.clear();
-            env.payload.extend_from_slice(&packet[built.head.payload_at..built.written]);
-            env.payload.extend_from_slice(tail);
-            let event = Observed::DatagramBuilt {
-                level: built.level,
-                pn: built.pn,
-                header: &packet[..built.head.payload_at],
-                packet_len: packet.len(),
-                mtu_probe: built.mtu_probe,
-                recorded: built.draft.frames,
-                payload: &env.payload,
-            };
-            observer.on(now, self.key, &event);
-        }
-        self.keys.seal(built.level, built.pn, packet, built.head, tail)
-    }
-
-    /// A sealed packet is on its way: recovery and congestion control learn of it.
-    fn commit(&mut self, env: &mut Env, turn: &Turn, built: &Built) {
-        let space = built.level.space();
-        let frames = built.draft.frames;
-        let eliciting = frames.is_ack_eliciting();
-        let size = built.len();
-        let packet = SentPacket {
-            time: turn.now,
-            frames,
-            size: u16::try_from(size).unwrap_or(u16::MAX),
-            level: built.level,
-            path: PathId(0),
-            ack_eliciting: eliciting,
-            in_flight: frames.is_in_flight(),
-            mtu_probe: built.mtu_probe,
-            ect: turn.ect,
-        };
-        self.recovery.on_packet_sent(space, built.pn, &packet, &env.records[built.records.clone()]);
-        if packet.in_flight {
-            self.path.congestion.on_sent(turn.now, size as u64);
-            self.path.pacer.on_sent(turn.now, size as u64);
-        }
-        if turn.ect {
-            self.path.ecn.on_sent();
-        }
-        if eliciting {
-            self.probes[space.index()] = self.probes[space.index()].saturating_sub(1);
-            self.ping &= space != Space::Data;
-            //= rfc9000#10.1-1
-            if !core::mem::replace(&mut self.eliciting_since_receive, true) {
-                self.last_activity = turn.now;
-            }
-        }
-        self.ack_ping.on_sent(eliciting, built.pn as u8);
-        self.stats.sent.packets += 1;
-        self.log.sent(turn.now, built.level, built.pn, size);
-        let (level, pn) = (built.level, built.pn);
-        env.observe(turn.now, self.key, Kind::PacketSent, || Observed::PacketSent { level, pn, size, frames });
-    }
-
-    fn on_seal_error(&mut self, now: Instant, error: SealError) {
-        match error {
-            SealError::Exhausted => {
-                let reason = "the packet protection key is used up";
-                self.fail(now, PeerViolation::new(TransportCode::AEAD_LIMIT_REACHED, reason, "rfc9001#6.6"));
-            }
-            SealError::NoKeys | SealError::Failed => {
-                self.begin_close(now, CloseReason::Internal("a packet could not be sealed"));
-            }
-        }
     }
 }
 

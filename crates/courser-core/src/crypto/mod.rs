@@ -2,6 +2,9 @@
 //!
 //! The core protects packets and runs TLS through these traits only. `dyn` calls cost 1.5 ns beside about 300 ns of
 //! AEAD per packet.
+//!
+//! Packets go through in batches of one key: a train of datagrams is sealed in one call, and a train that came in is
+//! unmasked in one call. A provider may implement the forms for one packet alone; those for batches follow from them.
 
 use core::ops::Range;
 
@@ -80,12 +83,36 @@ impl core::fmt::Debug for Secret {
 ///
 /// The packet is laid out as header (with an unprotected packet number at `pn_at`), plaintext prefix from `payload_at`,
 /// room for the tail, room for the tag: `packet.len() == payload_at + prefix + tail.len() + TAG_LEN`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Offset of the packet number.
     pub pn_at: usize,
     /// Offset of the payload; `pn_at` plus 1 to 4.
     pub payload_at: usize,
+}
+
+/// One packet of a batch that is to be sealed.
+#[derive(Debug, Default)]
+pub struct Sealing<'a> {
+    /// Its number.
+    pub pn: PacketNumber,
+    /// The packet, laid out as [`Head`] says.
+    pub packet: &'a mut [u8],
+    /// Where its parts lie.
+    pub head: Head,
+    /// The plaintext that belongs behind the prefix.
+    pub tail: &'a [u8],
+}
+
+/// One packet of a batch whose header protection is to be removed.
+#[derive(Debug, Default)]
+pub struct Unmasking<'a> {
+    /// The packet; it ends where the packet ends.
+    pub packet: &'a mut [u8],
+    /// Offset of the packet number.
+    pub pn_at: usize,
+    /// The truncated packet number with its length in bytes (1 to 4); `None` as long as the packet is not unmasked.
+    pub number: Option<(u32, usize)>,
 }
 
 /// Sealing failed; only an exhausted key or a broken layout can cause it.
@@ -108,6 +135,14 @@ pub trait Sealer: Send {
     /// # Errors
     /// [`CryptoFailed`] when the layout does not fit or the library refuses; the packet must not be sent then.
     fn seal(&self, pn: PacketNumber, packet: &mut [u8], head: Head, tail: &[u8]) -> Result<(), CryptoFailed>;
+
+    /// Seals each packet of a batch; the bytes are those that [`seal`](Self::seal) makes.
+    ///
+    /// # Errors
+    /// [`CryptoFailed`] when one packet cannot be sealed; no packet of the batch must be sent then.
+    fn seal_batch(&self, packets: &mut [Sealing<'_>]) -> Result<(), CryptoFailed> {
+        packets.iter_mut().try_for_each(|p| self.seal(p.pn, p.packet, p.head, p.tail))
+    }
 }
 
 /// Opens packets of one level in one direction.
@@ -115,6 +150,14 @@ pub trait Opener: Send {
     /// Removes header protection in place and returns the truncated packet number with its length in bytes (1 to 4).
     /// `None` when the packet is too short for a sample; nothing is changed then.
     fn unmask(&self, packet: &mut [u8], pn_at: usize) -> Option<(u32, usize)>;
+
+    /// Removes the header protection of each packet of a batch in place, as [`unmask`](Self::unmask) does, and notes its
+    /// number. A packet that is too short is left unchanged and without number; the others do not suffer.
+    fn unmask_batch(&self, packets: &mut [Unmasking<'_>]) {
+        for p in packets {
+            p.number = self.unmask(p.packet, p.pn_at);
+        }
+    }
 
     /// Authenticates and decrypts in place. `header` is the length of the header including the packet number. Returns
     /// where the plaintext lies, or `None` when the packet is not authentic; the payload is garbage then.

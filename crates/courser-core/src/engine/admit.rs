@@ -195,7 +195,7 @@ impl Engine {
         conn.observe_start(&mut self.env, now, held.retried_from);
         let mut authentic = false;
         for (meta, datagram) in first {
-            authentic |= conn.receive(&mut self.env, now, meta, datagram) == Received::Handled;
+            authentic |= conn.receive(&mut self.env, now, meta, datagram, None) == Received::Handled;
         }
         if !authentic {
             conn.observe_dismissed(&mut self.env, now);

@@ -33,7 +33,7 @@ use core::net::{IpAddr, SocketAddr};
 use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
-use crate::conn::{Connection, Env, RouteChange};
+use crate::conn::{Connection, Env, GROUP, Number, RouteChange, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::ids::{Cid, ConnKey, Version};
 use crate::observe::Interest;
@@ -139,6 +139,7 @@ impl Engine {
                 merging: None,
                 early_acks: AckRanges::new(),
                 records: Vec::with_capacity(64),
+                unsealed: Unsealed::with_room(),
                 reset_key,
                 tokens: TokenKey::new(token_key),
                 observer: config.observer,
@@ -171,15 +172,52 @@ impl Engine {
     /// Takes a received train: datagrams of `meta.stride` bytes, the last may be shorter. They are decrypted in place.
     pub fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
         (self.received_at, self.env.now) = (now, now);
-        for datagram in train.chunks_mut(meta.stride.max(1)) {
-            self.stats.datagrams += 1;
-            self.receive_datagram(now, meta, datagram);
+        let stride = meta.stride.max(1);
+        for group in train.chunks_mut(stride.saturating_mul(GROUP)) {
+            self.stats.datagrams += group.len().div_ceil(stride) as u64;
+            match self.common_route(group, stride) {
+                Some(key) => self.receive_group(now, meta, key, group),
+                None => group.chunks_mut(stride).for_each(|datagram| self.receive_datagram(now, meta, datagram)),
+            }
+        }
+    }
+
+    /// The connection that several datagrams go to, when each of them is a packet with a short header.
+    fn common_route(&mut self, group: &[u8], stride: usize) -> Option<ConnKey> {
+        if group.len() <= stride {
+            return None;
+        }
+        let mut common = None;
+        for datagram in group.chunks(stride) {
+            let cid = crate::wire::header::short_destination(datagram, OWN_CID_LEN)?;
+            let key = self.routes.find(cid)?;
+            if *common.get_or_insert(key) != key {
+                return None;
+            }
+        }
+        common
+    }
+
+    /// Datagrams of one connection: unmasked together, then handled one by one.
+    fn receive_group(&mut self, now: Instant, meta: &Meta, key: ConnKey, group: &mut [u8]) {
+        let numbers = match self.table.get_mut(key).map(|e| &mut e.kind) {
+            Some(Kind::Live(conn)) => conn.unmask_group(&self.env, meta, group),
+            _ => [None; GROUP],
+        };
+        for (datagram, number) in group.chunks_mut(meta.stride.max(1)).zip(numbers) {
+            self.receive_routed(now, meta, key, datagram, number);
         }
     }
 
     fn receive_datagram(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
         let key = crate::wire::header::destination(datagram, OWN_CID_LEN).and_then(|cid| self.routes.find(cid));
-        let Some(key) = key else { return self.on_unrouted(now, meta, datagram) };
+        match key {
+            Some(key) => self.receive_routed(now, meta, key, datagram, None),
+            None => self.on_unrouted(now, meta, datagram),
+        }
+    }
+
+    fn receive_routed(&mut self, now: Instant, meta: &Meta, key: ConnKey, datagram: &mut [u8], number: Number) {
         if self.env.merging.is_some_and(|other| other != key) {
             self.flush_merged(now);
         }
@@ -188,7 +226,7 @@ impl Engine {
             Kind::Live(conn) => conn,
             Kind::Held(held) => return held.keep(meta, datagram),
         };
-        if conn.receive(&mut self.env, now, meta, datagram) == crate::conn::Received::Opaque {
+        if conn.receive(&mut self.env, now, meta, datagram, number) == crate::conn::Received::Opaque {
             self.on_opaque(now, key, datagram);
         }
         self.apply_routes(now, key);

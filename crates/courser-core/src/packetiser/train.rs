@@ -35,6 +35,11 @@ impl Train {
         &self.buffer[..self.len]
     }
 
+    /// The datagrams from that byte on, to be sealed where they lie.
+    pub(crate) fn bytes_from(&mut self, from: usize) -> &mut [u8] {
+        self.buffer.get_mut(from..self.len).unwrap_or_default()
+    }
+
     /// Bytes of all datagrams.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -19,7 +19,9 @@ mod update;
 use core::ops::Range;
 use core::time::Duration;
 
-use crate::crypto::{CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Secret, Suite, TAG_LEN};
+use crate::crypto::{
+    CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN, Unmasking,
+};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 use crate::time::Instant;
@@ -301,7 +303,7 @@ impl KeySlots {
         self.failed
     }
 
-    /// Seals a packet in place; see [`Sealer::seal`]. For 1-RTT the header must carry [`key_phase`](Self::key_phase).
+    /// Seals one packet in place; see [`Sealer::seal`]. For 1-RTT the header must carry [`key_phase`](Self::key_phase).
     ///
     /// # Errors
     /// See [`SealError`]; the packet must not be sent then.
@@ -313,14 +315,37 @@ impl KeySlots {
         head: Head,
         tail: &[u8],
     ) -> Result<(), SealError> {
+        self.count_sealed(level, pn)?;
+        self.seal_batch(level, &mut [Sealing { pn, packet, head, tail }])
+    }
+
+    /// Counts a packet against the limit of its key. Must be called once for each packet before
+    /// [`seal_batch`](Self::seal_batch), in the order of their numbers.
+    ///
+    /// # Errors
+    /// See [`SealError`]; the packet must not be sealed then.
+    pub fn count_sealed(&mut self, level: Level, pn: PacketNumber) -> Result<(), SealError> {
         //= rfc9001#6.6-2
         let limit = self.confidentiality_limit(level);
         if let Level::OneRtt = level {
-            return self.app.as_deref_mut().ok_or(SealError::NoKeys)?.seal(limit, pn, packet, head, tail);
+            return self.app.as_deref_mut().ok_or(SealError::NoKeys)?.count_sealed(limit, pn);
         }
         // These levels have one key each, so the packet number bounds the packets that it protected.
         if pn >= limit {
             return Err(SealError::Exhausted);
+        }
+        if self.has_send(level) { Ok(()) } else { Err(SealError::NoKeys) }
+    }
+
+    /// Seals packets of one level in place, all with its present key; see [`Sealer::seal_batch`]. They were counted with
+    /// [`count_sealed`](Self::count_sealed), and no key update came between. For 1-RTT the headers must carry
+    /// [`key_phase`](Self::key_phase).
+    ///
+    /// # Errors
+    /// See [`SealError`]; no packet of the batch must be sent then.
+    pub fn seal_batch(&self, level: Level, packets: &mut [Sealing<'_>]) -> Result<(), SealError> {
+        if let Level::OneRtt = level {
+            return self.app.as_deref().ok_or(SealError::NoKeys)?.seal_batch(packets);
         }
         let before = self.before.as_deref().ok_or(SealError::NoKeys)?;
         let sealer = match (level, &before.early) {
@@ -329,7 +354,18 @@ impl KeySlots {
             (Level::Handshake, _) => before.handshake.as_ref().map(|k| &*k.seal),
             _ => None,
         };
-        Ok(sealer.ok_or(SealError::NoKeys)?.seal(pn, packet, head, tail)?)
+        Ok(sealer.ok_or(SealError::NoKeys)?.seal_batch(packets)?)
+    }
+
+    /// Removes the header protection of 1-RTT packets in place, for [`open_unmasked`](Self::open_unmasked). Does nothing as
+    /// long as 1-RTT packets cannot be opened. The header protection key outlives key updates, so that packets of several
+    /// key phases may be in one batch.
+    pub fn unmask_batch(&mut self, keys: &dyn KeyFactory, packets: &mut [Unmasking<'_>]) {
+        if self.has_recv(Level::OneRtt)
+            && let Some(app) = self.app.as_deref_mut()
+        {
+            app.unmask_batch(keys, packets);
+        }
     }
 
     /// Opens a packet in place. `packet` ends where the packet ends, `pn_at` is the offset of its packet number,
@@ -359,6 +395,32 @@ impl KeySlots {
             let opener = self.opener_before(level, packet).ok_or(OpenError::NoKeys)?;
             open_with(opener, packet, pn_at, expected_pn)
         };
+        self.judge(level, result)
+    }
+
+    /// Opens a 1-RTT packet that [`unmask_batch`](Self::unmask_batch) unmasked; `number` is what that found. Otherwise like
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_unmasked(
+        &mut self,
+        keys: &dyn KeyFactory,
+        packet: &mut [u8],
+        pn_at: usize,
+        number: (u32, usize),
+        expected_pn: PacketNumber,
+    ) -> Result<Opened, OpenError> {
+        if !self.has_recv(Level::OneRtt) {
+            return Err(OpenError::NoKeys);
+        }
+        let app = self.app.as_deref_mut().ok_or(OpenError::NoKeys)?;
+        let result = app.open_unmasked(keys, packet, pn_at, number, expected_pn);
+        self.judge(Level::OneRtt, result)
+    }
+
+    /// Counts a failure, and looks at what a stranger could have changed once the packet is known to be the peer's.
+    fn judge(&mut self, level: Level, result: Result<Opened, OpenError>) -> Result<Opened, OpenError> {
         if result == Err(OpenError::NotAuthentic) {
             self.count_failure(level)?;
         }

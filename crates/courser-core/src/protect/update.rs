@@ -17,7 +17,7 @@
 use core::time::Duration;
 
 use super::{OpenError, Opened, SealError};
-use crate::crypto::{Head, KeyFactory, Opener, Sealer, Secret, Suite};
+use crate::crypto::{KeyFactory, Opener, Sealer, Sealing, Secret, Suite, Unmasking};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{PacketNumber, Version};
 use crate::time::Instant;
@@ -136,28 +136,35 @@ impl AppKeys {
         self.send.sent
     }
 
-    pub(super) fn seal(
-        &mut self,
-        limit: u64,
-        pn: PacketNumber,
-        packet: &mut [u8],
-        head: Head,
-        tail: &[u8],
-    ) -> Result<(), SealError> {
+    pub(super) fn count_sealed(&mut self, limit: u64, pn: PacketNumber) -> Result<(), SealError> {
         let send = &mut self.send;
+        if send.sealer.is_none() {
+            return Err(SealError::NoKeys);
+        }
         if send.sent >= limit {
             return Err(SealError::Exhausted);
         }
-        debug_assert_eq!(
-            packet.first().is_some_and(|first| first & KEY_PHASE != 0),
-            send.generation & 1 == 1,
-            "the header carries the key phase of the key"
-        );
-        send.sealer.as_deref().ok_or(SealError::NoKeys)?.seal(pn, packet, head, tail)?;
         //= rfc9001#6.6-1
         send.sent += 1;
         send.first_pn = send.first_pn.min(pn);
         Ok(())
+    }
+
+    pub(super) fn seal_batch(&self, packets: &mut [Sealing<'_>]) -> Result<(), SealError> {
+        let send = &self.send;
+        debug_assert!(
+            packets.iter().all(|p| p.packet.first().is_some_and(|b| b & KEY_PHASE != 0) == self.key_phase()),
+            "the headers carry the key phase of the key"
+        );
+        debug_assert!(packets.iter().all(|p| p.pn >= send.first_pn), "every packet was counted under this key");
+        Ok(send.sealer.as_deref().ok_or(SealError::NoKeys)?.seal_batch(packets)?)
+    }
+
+    pub(super) fn unmask_batch(&mut self, keys: &dyn KeyFactory, packets: &mut [Unmasking<'_>]) {
+        self.wake(keys);
+        if let Some(current) = self.recv.current.as_deref() {
+            current.unmask_batch(packets);
+        }
     }
 
     pub(super) fn open(
@@ -169,7 +176,18 @@ impl AppKeys {
     ) -> Result<Opened, OpenError> {
         self.wake(keys);
         let current = self.recv.current.as_deref().ok_or(OpenError::NoKeys)?;
-        let (truncated, len) = current.unmask(packet, pn_at).ok_or(OpenError::TooShort)?;
+        let number = current.unmask(packet, pn_at).ok_or(OpenError::TooShort)?;
+        self.open_unmasked(keys, packet, pn_at, number, expected_pn)
+    }
+
+    pub(super) fn open_unmasked(
+        &mut self,
+        keys: &dyn KeyFactory,
+        packet: &mut [u8],
+        pn_at: usize,
+        (truncated, len): (u32, usize),
+        expected_pn: PacketNumber,
+    ) -> Result<Opened, OpenError> {
         let first = packet.first().copied().unwrap_or_default();
         let (pn, header_len) = (expand(truncated, len, expected_pn), pn_at + len);
         let phase = self.recv.phase_of(first & KEY_PHASE != 0, pn);

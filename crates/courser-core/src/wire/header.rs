@@ -185,6 +185,11 @@ pub fn destination(datagram: &[u8], short_dcid_len: usize) -> Option<&[u8]> {
     }
 }
 
+/// Like [`destination`] for datagrams that begin with a short header; `None` for others.
+pub fn short_destination(datagram: &[u8], short_dcid_len: usize) -> Option<&[u8]> {
+    if is_long(*datagram.first()?) { None } else { destination(datagram, short_dcid_len) }
+}
+
 /// Reads the header of the first packet of a datagram. `short_dcid_len` is the length of the connection IDs that we
 /// issued, which short headers do not tell.
 ///
