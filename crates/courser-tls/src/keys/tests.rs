@@ -125,6 +125,81 @@ fn the_short_packet_of_the_appendices_is_made_and_opened() {
     }
 }
 
+/// A provider that implements the forms for one packet alone.
+struct OneByOne(PacketKey);
+
+impl Sealer for OneByOne {
+    fn seal(&self, pn: PacketNumber, packet: &mut [u8], head: Head, tail: &[u8]) -> Result<(), CryptoFailed> {
+        self.0.seal(pn, packet, head, tail)
+    }
+}
+
+impl Opener for OneByOne {
+    fn unmask(&self, packet: &mut [u8], pn_at: usize) -> Option<(u32, usize)> {
+        self.0.unmask(packet, pn_at)
+    }
+
+    fn open(&self, pn: PacketNumber, packet: &mut [u8], header: usize) -> Option<Range<usize>> {
+        self.0.open(pn, packet, header)
+    }
+}
+
+#[test]
+fn batches_have_the_bytes_of_packets_that_go_one_by_one() {
+    for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        let secret = vec![5; if suite == Suite::Aes256Gcm { 48 } else { 32 }];
+        let batch = PacketKey::new(Version::V1, suite, &secret, &secret);
+        let single = OneByOne(PacketKey::new(Version::V1, suite, &secret, &secret));
+        for count in [0, 1, 2, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5] {
+            let front = |i: usize| [&[0x41, 9, 9, 9, 9, 7, i as u8][..], &[0x33; 20]].concat();
+            let tails: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; i * 37 % 1300]).collect();
+            let seal = |sealer: &dyn Sealer| {
+                let whole = |i: usize| [&front(i)[..], &vec![0; tails[i].len() + TAG_LEN]].concat();
+                let mut packets: Vec<_> = (0..count).map(whole).collect();
+                let job =
+                    |(i, packet): (usize, _)| Sealing { pn: 0x700 + i as u64, packet, head: HEAD, tail: &tails[i] };
+                let mut jobs: Vec<_> = packets.iter_mut().map(Vec::as_mut_slice).enumerate().map(job).collect();
+                sealer.seal_batch(&mut jobs).unwrap();
+                packets
+            };
+            let sealed = seal(&batch);
+            assert_eq!(sealed, seal(&single), "{suite:?} {count}");
+            let unmask = |opener: &dyn Opener| {
+                let mut packets = sealed.clone();
+                // One in the middle is too short for a sample.
+                packets.iter_mut().skip(count / 2).take(1).for_each(|p| p.truncate(HEAD.pn_at + 19));
+                let job = |packet| Unmasking { packet, pn_at: HEAD.pn_at, number: Some((99, 9)) };
+                let mut jobs: Vec<_> = packets.iter_mut().map(Vec::as_mut_slice).map(job).collect();
+                opener.unmask_batch(&mut jobs);
+                let numbers: Vec<_> = jobs.iter().map(|j| j.number).collect();
+                (numbers, packets)
+            };
+            let (numbers, mut packets) = unmask(&batch);
+            assert_eq!((&numbers, &packets), (&unmask(&single).0, &unmask(&single).1), "{suite:?} {count}");
+            for (i, (number, packet)) in numbers.iter().zip(&mut packets).enumerate() {
+                if i == count / 2 {
+                    assert_eq!((*number, &packet[..]), (None, &sealed[i][..HEAD.pn_at + 19]), "unchanged");
+                    continue;
+                }
+                assert_eq!(*number, Some((0x700 + i as u32, 2)));
+                let payload = batch.open(0x700 + i as u64, packet, HEAD.payload_at).unwrap();
+                assert_eq!(packet[payload][20..], tails[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_with_a_broken_layout_is_refused() {
+    let key = PacketKey::new(Version::V1, Suite::Aes128Gcm, &[1; 32], &[1; 32]);
+    let (mut good, mut bad) = (vec![0x40; 60], vec![0x40; 60]);
+    let mut packets = [
+        Sealing { pn: 0, packet: &mut good, head: HEAD, tail: &[] },
+        Sealing { pn: 1, packet: &mut bad, head: HEAD, tail: &[0; 60] },
+    ];
+    assert_eq!(key.seal_batch(&mut packets), Err(CryptoFailed));
+}
+
 #[test]
 fn retry_tags_are_those_of_the_appendices() {
     for (version, vectors) in DOCUMENTS {
