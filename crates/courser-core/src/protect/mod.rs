@@ -12,6 +12,7 @@
 //! number; no key is used beyond its confidentiality limit; packets that fail to authenticate are counted over the
 //! whole life of the connection; 1-RTT packets are not opened before the handshake is complete.
 
+mod before;
 pub mod client_hello;
 pub mod null;
 mod update;
@@ -20,13 +21,14 @@ use core::ops::Range;
 use core::time::Duration;
 
 use crate::crypto::{
-    CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN, Unmasking,
+    CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealing, Secret, Suite, TAG_LEN, Unmasking,
 };
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 use crate::time::Instant;
 use crate::wire::pn::expand;
 
+use before::{EarlyData, HandshakeKeys};
 use update::AppKeys;
 pub use update::UpdateRefused;
 
@@ -79,29 +81,6 @@ pub enum SealError {
 impl From<CryptoFailed> for SealError {
     fn from(_: CryptoFailed) -> Self {
         Self::Failed
-    }
-}
-
-/// 0-RTT goes one way only.
-enum EarlyData {
-    Seal(Box<dyn Sealer>),
-    Open(Box<dyn Opener>),
-}
-
-/// Keys that are gone once the handshake is confirmed; boxed so that an established connection does not carry them.
-#[derive(Default)]
-struct HandshakeKeys {
-    initial: Option<Keys>,
-    /// Opens Initial packets of the version that the client started with, after the other compatible version was
-    /// chosen: both ends still have such packets in flight.
-    initial_before: Option<(Version, Box<dyn Opener>)>,
-    early: Option<EarlyData>,
-    handshake: Option<Keys>,
-}
-
-impl HandshakeKeys {
-    const fn is_empty(&self) -> bool {
-        self.initial.is_none() && self.initial_before.is_none() && self.early.is_none() && self.handshake.is_none()
     }
 }
 
@@ -261,27 +240,21 @@ impl KeySlots {
     /// Whether packets of the level can be sealed.
     #[must_use]
     pub fn has_send(&self, level: Level) -> bool {
-        let before = self.before.as_deref();
         match level {
-            Level::Initial => before.is_some_and(|b| b.initial.is_some()),
-            Level::ZeroRtt => matches!(before, Some(HandshakeKeys { early: Some(EarlyData::Seal(_)), .. })),
-            Level::Handshake => before.is_some_and(|b| b.handshake.is_some()),
             Level::OneRtt => self.app.is_some(),
+            _ => self.before.as_deref().is_some_and(|b| b.sealer(level).is_some()),
         }
     }
 
     /// Whether packets of the level can be opened now.
     #[must_use]
     pub fn has_recv(&self, level: Level) -> bool {
-        let before = self.before.as_deref();
         match level {
-            Level::Initial => before.is_some_and(|b| b.initial.is_some()),
-            Level::ZeroRtt => matches!(before, Some(HandshakeKeys { early: Some(EarlyData::Open(_)), .. })),
-            Level::Handshake => before.is_some_and(|b| b.handshake.is_some()),
             //= rfc9001#5.7-1
             //= rfc9001#5.7-2
             //= rfc9001#5.7-3
             Level::OneRtt => self.complete && self.app.is_some(),
+            _ => self.before.as_deref().is_some_and(|b| b.has_opener(level)),
         }
     }
 
@@ -347,14 +320,8 @@ impl KeySlots {
         if let Level::OneRtt = level {
             return self.app.as_deref().ok_or(SealError::NoKeys)?.seal_batch(packets);
         }
-        let before = self.before.as_deref().ok_or(SealError::NoKeys)?;
-        let sealer = match (level, &before.early) {
-            (Level::Initial, _) => before.initial.as_ref().map(|k| &*k.seal),
-            (Level::ZeroRtt, Some(EarlyData::Seal(seal))) => Some(&**seal),
-            (Level::Handshake, _) => before.handshake.as_ref().map(|k| &*k.seal),
-            _ => None,
-        };
-        Ok(sealer.ok_or(SealError::NoKeys)?.seal_batch(packets)?)
+        let sealer = self.before.as_deref().and_then(|b| b.sealer(level)).ok_or(SealError::NoKeys)?;
+        Ok(sealer.seal_batch(packets)?)
     }
 
     /// Removes the header protection of 1-RTT packets in place, for [`open_unmasked`](Self::open_unmasked). Does nothing as
@@ -392,7 +359,7 @@ impl KeySlots {
             let app = self.app.as_deref_mut().ok_or(OpenError::NoKeys)?;
             app.open(keys, packet, pn_at, expected_pn)
         } else {
-            let opener = self.opener_before(level, packet).ok_or(OpenError::NoKeys)?;
+            let opener = self.before.as_deref().and_then(|b| b.opener(level, packet)).ok_or(OpenError::NoKeys)?;
             open_with(opener, packet, pn_at, expected_pn)
         };
         self.judge(level, result)
@@ -521,24 +488,6 @@ impl KeySlots {
 
     fn confidentiality_limit(&self, level: Level) -> u64 {
         self.suite_of(level).confidentiality_limit().min(self.limits.confidentiality)
-    }
-
-    /// The key for a long header packet that is not 1-RTT.
-    fn opener_before(&self, level: Level, packet: &[u8]) -> Option<&dyn Opener> {
-        let before = self.before.as_deref()?;
-        match (level, &before.early) {
-            (Level::Initial, _) => {
-                // Long headers of every version have the version in these bytes (RFC 8999 section 5.1).
-                let version = packet.get(1..5).map(|b| Version(u32::from_be_bytes([b[0], b[1], b[2], b[3]])));
-                match &before.initial_before {
-                    Some((old, opener)) if version == Some(*old) => Some(&**opener),
-                    _ => before.initial.as_ref().map(|k| &*k.open),
-                }
-            }
-            (Level::ZeroRtt, Some(EarlyData::Open(open))) => Some(&**open),
-            (Level::Handshake, _) => before.handshake.as_ref().map(|k| &*k.open),
-            _ => None,
-        }
     }
 
     fn count_failure(&mut self, level: Level) -> Result<(), OpenError> {
