@@ -185,7 +185,7 @@ struct Echo {
 }
 
 impl Source<()> for Echo {
-    fn read(&mut self, (): &(), _: u32) -> Read {
+    fn read(&mut self, (): &mut (), _: u32) -> Read {
         Read::Nothing
     }
 

@@ -31,11 +31,16 @@ pub(crate) struct Made {
 /// Binds a client's socket and makes its worker.
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
+    make(engine(None), bind(&options.bind_candidates())?, options.linger)
+}
+
+/// A socket at the first of the addresses that can be had.
+pub(crate) fn bind(candidates: &[SocketAddr]) -> Result<Socket, EndpointError> {
     let mut last = None;
-    for local in options.bind_candidates() {
-        match Socket::bind(&SocketConfig::new(local)) {
-            Ok(socket) => return make(engine(None), socket, options.linger),
-            Err(e) => last = Some((local, e)),
+    for local in candidates {
+        match Socket::bind(&SocketConfig::new(*local)) {
+            Ok(socket) => return Ok(socket),
+            Err(e) => last = Some((*local, e)),
         }
     }
     let (local, e) = last.unwrap_or_else(|| {
@@ -47,15 +52,19 @@ pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
 /// Binds a server's socket and makes its worker.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
-    let socket = Socket::bind(&SocketConfig::new(local)).map_err(|e| EndpointError::Bind(local, e))?;
+    make(engine(Some(server_config(options))), bind(&[local])?, options.linger)
+}
+
+/// A server's part of an engine; its applications decide over each connection.
+pub(crate) fn server_config(options: &ServerOptions) -> ServerConfig {
     let mut server = ServerConfig::new(Box::new(options.tls.clone()), options.settings.clone());
     server.retry = options.retry;
     server.handshakes_max = options.handshakes_max;
     server.ask = true;
-    make(engine(Some(server)), socket, options.linger)
+    server
 }
 
-fn engine(server: Option<ServerConfig>) -> Engine {
+pub(crate) fn engine(server: Option<ServerConfig>) -> Engine {
     let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
     config.server = server;
     Engine::new(config)

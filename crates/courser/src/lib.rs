@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! faces      blocking (also re-exported here), aio (feature "tokio")
-//! sessions   hub: slots that handles and worker share, one turn at a time
+//! sessions   hub: slots that handles and worker share, one turn at a time; session: ports, messages instead of handles
 //! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
 //! beside     certs (throw-away certificates), doctor (what this machine offers)
@@ -28,6 +28,7 @@ mod face;
 pub mod hub;
 pub mod net;
 mod options;
+pub mod session;
 mod wait;
 pub mod worker;
 

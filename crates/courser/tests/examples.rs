@@ -3,6 +3,8 @@
 
 #[path = "../examples/echo_blocking.rs"]
 mod echo_blocking;
+#[path = "../examples/echo_ports.rs"]
+mod echo_ports;
 #[cfg(feature = "tokio")]
 #[path = "../examples/echo_tokio.rs"]
 mod echo_tokio;
@@ -21,6 +23,14 @@ fn the_tokio_echo_answers() {
     let message: Vec<u8> = (0..500_000u32).map(|i| i as u8).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert!(runtime.block_on(echo_tokio::echo(&message)).unwrap() == message);
+}
+
+#[test]
+fn the_echo_over_ports_answers_wherever_the_worker_runs() {
+    let message: Vec<u8> = (0..500_000u32).map(|i| i as u8).collect();
+    for inline in [false, true] {
+        assert!(echo_ports::echo(&message, inline).unwrap() == message);
+    }
 }
 
 #[test]

@@ -386,4 +386,38 @@ mod tests {
             prop_assert!(table.iter().all(|(h, v)| *v == model[&h] + 1));
         }
     }
+
+    #[test]
+    fn a_million_sessions_through_one_slot_have_a_million_handles() {
+        let mut table = HandleTable::new(7, 1);
+        let mut last: Option<Handle> = None;
+        for n in 1..=1u32 << 20 {
+            let handle = table.insert(Kind::Stream, n).unwrap();
+            assert_eq!((handle.index(), handle.generation()), (0, n));
+            if let Some(last) = last {
+                assert_eq!(table.get(last), Err(HandleError::Late));
+            }
+            assert_eq!(table.remove(handle), Ok(n));
+            last = Some(handle);
+        }
+    }
+
+    #[test]
+    fn a_slot_is_retired_before_its_generation_of_28_bits_wraps() {
+        let mut table = HandleTable::new(0, 2);
+        let first = table.insert(Kind::Stream, 0).unwrap();
+        table.remove(first).unwrap();
+        // As after 2^28 - 3 more sessions.
+        table.slot_mut(0).tag = GENERATION_MAX - 2;
+        for generation in [GENERATION_MAX - 1, GENERATION_MAX] {
+            let handle = table.insert(Kind::Stream, 1).unwrap();
+            assert_eq!((handle.index(), handle.generation()), (0, generation));
+            table.remove(handle).unwrap();
+            assert_eq!(table.get(handle), Err(HandleError::Late));
+        }
+        let next = table.insert(Kind::Stream, 2).unwrap();
+        assert_eq!((table.retired(), next.index(), next.generation()), (1, 1, 1), "another slot");
+        assert_eq!(table.get(first), Err(HandleError::Late));
+        assert!(table.insert(Kind::Stream, 3).is_err(), "the retired slot is never used again");
+    }
 }

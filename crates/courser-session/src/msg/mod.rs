@@ -170,25 +170,32 @@ pub enum Completion {
         token: u64,
         /// Names the session from now on.
         handle: Handle,
+        /// What both ends call it in the transport (QUIC: the stream ID); 0 for other sessions than streams.
+        number: u64,
     },
     /// The session that was asked for could not be opened.
     Failed {
         /// From the submission.
         token: u64,
         /// Index in the worker's list of reasons.
-        reason: u32,
+        reason: u8,
+        /// What the index alone does not say; may be empty.
+        text: Bytes,
     },
     /// The connection's handshake is done.
     Established {
         /// The connection.
         connection: Handle,
     },
-    /// A session came in. The application answers [`Submission::Accept`] or [`Submission::Refuse`].
+    /// A session came in. The application answers [`Submission::Accept`] or [`Submission::Refuse`]; a stream goes on
+    /// without an answer.
     Accepted {
         /// The new session.
         handle: Handle,
         /// The listener or connection that it came in on.
         parent: Handle,
+        /// As in [`Self::Opened`].
+        number: u64,
     },
     /// More may be written.
     CreditGranted {
@@ -197,7 +204,7 @@ pub enum Completion {
         /// The total number of bytes that may ever have been written.
         limit: u64,
     },
-    /// The peer has everything, the end included.
+    /// The peer has everything, the end included. Left out when a [`Self::Closed`] that says as much follows at once.
     AllAcked {
         /// The stream.
         stream: Handle,
@@ -238,8 +245,10 @@ pub enum Completion {
         handle: Handle,
         /// The error code; 0 when none was given.
         code: u64,
-        /// Index in the worker's list of reasons.
-        reason: u32,
+        /// Index in the worker's list of reasons. 0: it did all it was there for, so that the peer has everything.
+        reason: u8,
+        /// What the index alone does not say, for example the peer's own words; may be empty.
+        text: Bytes,
     },
     /// One unreliable datagram.
     Datagram {
@@ -281,6 +290,8 @@ pub enum Rejection {
     Handle(HandleError),
     /// More bytes than the credit allows.
     Overrun,
+    /// A number or a size that the transport cannot carry, or something that the peer did not agree to.
+    Argument,
 }
 
 impl fmt::Display for Rejection {
@@ -288,6 +299,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::Handle(error) => error.fmt(f),
             Self::Overrun => f.write_str("more bytes than the credit allows"),
+            Self::Argument => f.write_str("a number or size that the transport or the peer does not take"),
         }
     }
 }

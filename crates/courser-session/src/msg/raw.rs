@@ -4,10 +4,10 @@
 //! |--:|---|---|
 //! | 0–7 | handle | the session; 0 when the message names none |
 //! | 8–15 | arg | token, code, offset, limit, parent or number of bytes |
-//! | 16–19 | len | length of the payload |
-//! | 20–23 | chunk | where the payload lies, for whoever moves payloads by place; the reason's index in answers without one |
+//! | 16–19 | len | length of the payload; low half of the number of a session that was opened or came in |
+//! | 20–23 | chunk | where the payload lies, for whoever moves payloads by place; high half of that number |
 //! | 24 | op | what is said |
-//! | 25 | flags | end of stream, or why a submission was rejected |
+//! | 25 | flags | end of stream, why a submission was rejected, or the index of a reason |
 //! | 26–31 | – | 0 |
 //!
 //! All numbers are little-endian. [`Submission::split`] and [`Completion::split`] take a message apart into the 32 bytes
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::{Completion, Endpoint, Rejection, SessionStats, Submission};
 use crate::{
     handle::{Handle, HandleError, Kind},
-    num::clamp,
+    num::{clamp, low},
 };
 
 /// What a message says. Submissions are below 64, completions above.
@@ -118,9 +118,9 @@ pub struct Raw {
     pub handle: u64,
     /// Token, code, offset, limit, parent or number of bytes.
     pub arg: u64,
-    /// Length of the payload.
+    /// Length of the payload, or half of a number.
     pub len: u32,
-    /// Where the payload lies, or a reason.
+    /// Where the payload lies, or half of a number.
     pub chunk: u32,
     /// [`Op::byte`].
     pub op: u8,
@@ -144,6 +144,11 @@ impl Raw {
 
     fn sized(mut self, payload: &Bytes) -> Self {
         self.len = clamp(payload.len());
+        self
+    }
+
+    fn numbered(mut self, number: u64) -> Self {
+        (self.len, self.chunk) = (low(number), low(number >> 32));
         self
     }
 
@@ -361,13 +366,17 @@ impl Completion {
         let (op, handle) = (self.op(), self.handle());
         let head = |arg| Raw::new(op, handle, arg);
         match self {
-            Self::Opened { token, .. } => (head(token), None),
-            Self::Failed { token, reason } => (Raw { chunk: reason, ..head(token) }, None),
-            Self::Accepted { parent, .. } => (head(parent.raw()), None),
+            Self::Opened { token, number, .. } => (head(token).numbered(number), None),
+            Self::Failed { token, reason, text } => {
+                (head(token).sized(&text).flagged(reason), Some(Payload::Bytes(text)))
+            }
+            Self::Accepted { parent, number, .. } => (head(parent.raw()).numbered(number), None),
             Self::CreditGranted { limit, .. } => (head(limit), None),
             Self::Established { .. } | Self::AllAcked { .. } | Self::Readable { .. } | Self::Wake => (head(0), None),
             Self::Reset { code, .. } | Self::Stopped { code, .. } => (head(code), None),
-            Self::Closed { code, reason, .. } => (Raw { chunk: reason, ..head(code) }, None),
+            Self::Closed { code, reason, text, .. } => {
+                (head(code).sized(&text).flagged(reason), Some(Payload::Bytes(text)))
+            }
             Self::Rejected { op, why, .. } => (head(u64::from(op.byte())).flagged(rejection_byte(why)), None),
             Self::Data { offset, data, fin, .. } => {
                 (head(offset).sized(&data).flagged(u8::from(fin)), Some(Payload::Bytes(data)))
@@ -382,12 +391,13 @@ impl Completion {
         let op = Op::from_byte(raw.op).ok_or(BadMessage::Op)?;
         let mut parts = Parts::new(raw, payload)?;
         let completion = match op {
-            Op::Opened => Self::Opened { token: parts.arg(), handle: parts.handle()? },
-            Op::Failed => Self::Failed { token: parts.arg(), reason: parts.reason() },
+            Op::Opened => Self::Opened { token: parts.arg(), handle: parts.handle()?, number: parts.number() },
+            Op::Failed => Self::Failed { token: parts.arg(), reason: parts.reason(), text: parts.bytes()? },
             Op::Established => Self::Established { connection: parts.connection()? },
             Op::Accepted => {
                 let parent = Handle::from_raw(parts.arg()).filter(|parent| parent.kind().is_connectable_listener());
-                Self::Accepted { handle: parts.handle()?, parent: parent.ok_or(BadMessage::Handle)? }
+                let parent = parent.ok_or(BadMessage::Handle)?;
+                Self::Accepted { handle: parts.handle()?, parent, number: parts.number() }
             }
             Op::CreditGranted => Self::CreditGranted { stream: parts.stream()?, limit: parts.arg() },
             Op::AllAcked => Self::AllAcked { stream: parts.stream()? },
@@ -397,7 +407,12 @@ impl Completion {
             }
             Op::WasReset => Self::Reset { stream: parts.stream()?, code: parts.arg() },
             Op::Stopped => Self::Stopped { stream: parts.stream()?, code: parts.arg() },
-            Op::Closed => Self::Closed { handle: parts.handle()?, code: parts.arg(), reason: parts.reason() },
+            Op::Closed => Self::Closed {
+                handle: parts.handle()?,
+                code: parts.arg(),
+                reason: parts.reason(),
+                text: parts.bytes()?,
+            },
             Op::DatagramIn => Self::Datagram { connection: parts.connection()?, data: parts.bytes()? },
             Op::StatsReply => Self::Stats { handle: parts.handle()?, token: parts.arg(), stats: parts.stats()? },
             Op::Rejected => Self::Rejected { handle: parts.handle()?, op: parts.rejected_op()?, why: parts.why()? },
@@ -409,12 +424,13 @@ impl Completion {
     }
 }
 
-const REJECTIONS: [Rejection; 5] = [
+const REJECTIONS: [Rejection; 6] = [
     Rejection::Handle(HandleError::Late),
     Rejection::Handle(HandleError::Unknown),
     Rejection::Handle(HandleError::Foreign),
     Rejection::Handle(HandleError::WrongKind),
     Rejection::Overrun,
+    Rejection::Argument,
 ];
 
 const fn rejection_byte(why: Rejection) -> u8 {
@@ -424,6 +440,7 @@ const fn rejection_byte(why: Rejection) -> u8 {
         Rejection::Handle(HandleError::Foreign) => 3,
         Rejection::Handle(HandleError::WrongKind) => 4,
         Rejection::Overrun => 5,
+        Rejection::Argument => 6,
     }
 }
 
@@ -448,8 +465,13 @@ impl Parts {
         core::mem::take(&mut self.raw.arg)
     }
 
-    fn reason(&mut self) -> u32 {
-        core::mem::take(&mut self.raw.chunk)
+    fn reason(&mut self) -> u8 {
+        core::mem::take(&mut self.raw.flags)
+    }
+
+    fn number(&mut self) -> u64 {
+        let (low, high) = (core::mem::take(&mut self.raw.len), core::mem::take(&mut self.raw.chunk));
+        u64::from(high) << 32 | u64::from(low)
     }
 
     fn handle(&mut self) -> Result<Handle, BadMessage> {

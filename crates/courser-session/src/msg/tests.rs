@@ -62,6 +62,7 @@ fn rejection() -> impl Strategy<Value = Rejection> {
     prop_oneof![
         prop::sample::select(vec![Late, Unknown, Foreign, WrongKind]).prop_map(Rejection::Handle),
         Just(Rejection::Overrun),
+        Just(Rejection::Argument),
     ]
 }
 
@@ -83,10 +84,22 @@ fn figures() -> impl Strategy<Value = Box<SessionStats>> {
 fn completion() -> impl Strategy<Value = Completion> {
     let parent = prop_oneof![connection(), handle_of(Kind::Listener)];
     prop_oneof![
-        (any::<u64>(), any_handle()).prop_map(|(token, handle)| Completion::Opened { token, handle }),
-        (any::<u64>(), any::<u32>()).prop_map(|(token, reason)| Completion::Failed { token, reason }),
+        (any::<u64>(), any_handle(), any::<u64>()).prop_map(|(token, handle, number)| Completion::Opened {
+            token,
+            handle,
+            number
+        }),
+        (any::<u64>(), any::<u8>(), data()).prop_map(|(token, reason, text)| Completion::Failed {
+            token,
+            reason,
+            text
+        }),
         connection().prop_map(|connection| Completion::Established { connection }),
-        (any_handle(), parent).prop_map(|(handle, parent)| Completion::Accepted { handle, parent }),
+        (any_handle(), parent, any::<u64>()).prop_map(|(handle, parent, number)| Completion::Accepted {
+            handle,
+            parent,
+            number
+        }),
         (stream(), any::<u64>()).prop_map(|(stream, limit)| Completion::CreditGranted { stream, limit }),
         stream().prop_map(|stream| Completion::AllAcked { stream }),
         stream().prop_map(|stream| Completion::Readable { stream }),
@@ -98,10 +111,11 @@ fn completion() -> impl Strategy<Value = Completion> {
         }),
         (stream(), any::<u64>()).prop_map(|(stream, code)| Completion::Reset { stream, code }),
         (stream(), any::<u64>()).prop_map(|(stream, code)| Completion::Stopped { stream, code }),
-        (any_handle(), any::<u64>(), any::<u32>()).prop_map(|(handle, code, reason)| Completion::Closed {
+        (any_handle(), any::<u64>(), any::<u8>(), data()).prop_map(|(handle, code, reason, text)| Completion::Closed {
             handle,
             code,
-            reason
+            reason,
+            text
         }),
         (connection(), data()).prop_map(|(connection, data)| Completion::Datagram { connection, data }),
         (any_handle(), any::<u64>(), figures()).prop_map(|(handle, token, stats)| Completion::Stats {

@@ -40,7 +40,7 @@ impl Mirror {
 }
 
 impl Source<u32> for Mirror {
-    fn read(&mut self, stream: &u32, max: u32) -> Read {
+    fn read(&mut self, stream: &mut u32, max: u32) -> Read {
         let back = self.back(*stream);
         let count = back.bytes.len().min(usize::try_from(max).unwrap());
         let fin = back.fin && count == back.bytes.len() && !back.told_fin;
@@ -67,7 +67,7 @@ impl Serve for Mirror {
             Submission::OpenBi { token, .. } => {
                 let next = u32::try_from(token).unwrap();
                 if outbox.open(sessions, Kind::Stream, next, Origin::Token(token)).is_err() {
-                    outbox.reply(Completion::Failed { token, reason: 1 });
+                    outbox.reply(Completion::Failed { token, reason: 1, text: Bytes::new() });
                 }
             }
             Submission::Write { stream, data, fin } => {
@@ -84,7 +84,7 @@ impl Serve for Mirror {
             }
             Submission::Reset { stream, code } => outbox.event(sessions, stream, Event::Reset(code)).unwrap(),
             Submission::Close { handle, code, .. } => {
-                outbox.event(sessions, handle, Event::Closed { code, reason: 0 }).unwrap();
+                outbox.event(sessions, handle, Event::Closed { code, reason: 0, text: Bytes::new() }).unwrap();
             }
             Submission::Datagram { connection, data } => {
                 self.datagrams.push_back(data);
@@ -189,7 +189,7 @@ fn an_application_that_never_polls_is_told_full_and_gets_its_submission_back() {
     assert_eq!(port.poll_into(&mut rest, 2), 2);
     assert_eq!(port.poll_into(&mut rest, 9), 3);
     assert!(matches!(rest[3], Completion::Stats { token: 7, .. }));
-    assert_eq!(rest[4], Completion::Opened { token: 9, handle: connection });
+    assert_eq!(rest[4], Completion::Opened { token: 9, handle: connection, number: 0 });
     assert_eq!(port.poll(), None);
 }
 

@@ -1,7 +1,8 @@
 //! What the worker has to tell one application.
 //!
 //! Invariants: a session is queued exactly while it has an event that can be told now; it stands in the queue at most
-//! once. Bits are told lowest first, `CLOSED` last, and telling it ends the session.
+//! once. Bits are told lowest first, `CLOSED` last, and telling it ends the session. While bytes wait for the application
+//! to consume earlier ones the end waits behind them.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 
 use super::PortSetup;
 use crate::{
-    credit::{DeliveryCredit, Grantor, Share},
+    credit::{DeliveryCredit, Grantor, INITIAL_WINDOW_BYTES, Share},
     handle::{Handle, HandleError, HandleTable, Kind, TableFull},
     msg::{Completion, Rejection, Submission},
     num::{clamp, widen},
@@ -28,7 +29,7 @@ const CLOSED: u16 = 1 << 9;
 
 /// Something that happened to a session. Until it is told, a later one of the same kind replaces it; a close, like a
 /// reset, keeps the first values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The handshake is done.
     Established,
@@ -46,8 +47,10 @@ pub enum Event {
     Closed {
         /// The error code; 0 when none was given.
         code: u64,
-        /// Index in the worker's list of reasons.
-        reason: u32,
+        /// Index in the worker's list of reasons; 0 when it did all that it was there for.
+        reason: u8,
+        /// What the index alone does not say.
+        text: Bytes,
     },
 }
 
@@ -65,7 +68,7 @@ pub enum Origin {
 struct Ends {
     reset: u64,
     stopped: u64,
-    closed: (u64, u32),
+    closed: (u64, u8, Bytes),
 }
 
 /// A session in the worker's table: the worker's key and what waits to be told.
@@ -88,9 +91,13 @@ pub struct Session<K> {
 const _: () = assert!(size_of::<Session<u64>>() <= 56 + size_of::<u64>());
 
 impl<K> Session<K> {
-    /// The bits that can be told now: reading waits while the application holds a window of bytes.
+    /// The bits that can be told now: reading waits while the application holds a window of bytes, and the end behind it.
     fn tellable(&self) -> u16 {
-        if self.delivery.room() == 0 { self.dirty & !READABLE } else { self.dirty }
+        if self.delivery.room() == 0 && self.dirty & READABLE != 0 {
+            self.dirty & !(READABLE | CLOSED)
+        } else {
+            self.dirty
+        }
     }
 
     /// Bytes of the application that the worker holds.
@@ -112,6 +119,8 @@ pub enum Read {
         /// Whether the stream ends behind them.
         fin: bool,
     },
+    /// The peer gave up sending, with this code.
+    Reset(u64),
     /// Nothing now; another [`Event::Readable`] follows when there is.
     Nothing,
 }
@@ -119,9 +128,21 @@ pub enum Read {
 /// Where the worker's bytes come from.
 pub trait Source<K> {
     /// The next bytes of a stream, at most `max`.
-    fn read(&mut self, stream: &K, max: u32) -> Read;
+    fn read(&mut self, stream: &mut K, max: u32) -> Read;
+
     /// The next datagram of a connection.
     fn datagram(&mut self, connection: &K) -> Option<Bytes>;
+
+    /// What both ends call a stream in the transport.
+    fn number(&self, _session: &K) -> u64 {
+        0
+    }
+
+    /// The reason with which a stream is closed whose end or reset was just read, when it has nothing else to do. With
+    /// reason 0 it is told as closed instead of as acknowledged.
+    fn over(&self, _stream: &K) -> Option<u8> {
+        None
+    }
 }
 
 /// What waits to be told to one application.
@@ -155,6 +176,18 @@ impl Outbox {
         self.port = port;
     }
 
+    /// The number that marks this port's sessions.
+    #[must_use]
+    pub const fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Whether the application's share has room for the window of one more stream.
+    #[must_use]
+    pub fn has_share(&self) -> bool {
+        self.share.free() >= u64::from(INITIAL_WINDOW_BYTES)
+    }
+
     /// Enters a session, to be told as opened or accepted. The key comes back when the table is full or, for a stream,
     /// the application's share is used up.
     pub fn open<K>(
@@ -171,6 +204,27 @@ impl Outbox {
             },
             Kind::Listener | Kind::Connection => None,
         };
+        self.enter(sessions, kind, key, origin, grantor)
+    }
+
+    /// Enters a stream that only brings bytes, which needs no share.
+    pub fn open_inward<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        key: K,
+        origin: Origin,
+    ) -> Result<Handle, TableFull<K>> {
+        self.enter(sessions, Kind::Stream, key, origin, None)
+    }
+
+    fn enter<K>(
+        &mut self,
+        sessions: &mut HandleTable<Session<K>>,
+        kind: Kind,
+        key: K,
+        origin: Origin,
+        grantor: Option<Grantor>,
+    ) -> Result<Handle, TableFull<K>> {
         let (origin, dirty) = match origin {
             Origin::Token(token) => (token, OPENED),
             Origin::Parent(parent) => (parent.raw(), ACCEPTED),
@@ -224,12 +278,29 @@ impl Outbox {
             match event {
                 Event::Reset(code) => ends.get_or_insert_default().reset = code,
                 Event::Stopped(code) => ends.get_or_insert_default().stopped = code,
-                Event::Closed { code, reason } => ends.get_or_insert_default().closed = (code, reason),
+                // The usual end has no values, and costs no memory.
+                Event::Closed { code, reason, text } if (code, reason, text.len()) != (0, 0, 0) => {
+                    ends.get_or_insert_default().closed = (code, reason, text);
+                }
                 _ => {}
             }
         }
         Self::queue(&mut self.ready, session, handle);
         Ok(())
+    }
+
+    /// Nobody will want what the [`Source`] still has for this session.
+    pub fn discard<K>(&mut self, sessions: &mut HandleTable<Session<K>>, handle: Handle) -> Result<(), HandleError> {
+        let session = self.own(sessions, handle)?;
+        session.dirty &= !(READABLE | DATAGRAM);
+        Self::queue(&mut self.ready, session, handle);
+        Ok(())
+    }
+
+    /// All sessions of this port.
+    #[must_use]
+    pub fn own_handles<K>(&self, sessions: &HandleTable<Session<K>>) -> Vec<Handle> {
+        sessions.iter().filter(|(_, session)| session.port == self.port).map(|(handle, _)| handle).collect()
     }
 
     /// `bytes` of a stream reached the peer; the window may grow towards `target`. Grants credit when it is worth it.
@@ -363,10 +434,16 @@ impl Outbox {
         if bit != READABLE && bit != DATAGRAM {
             session.dirty &= !bit;
         }
-        let ends = session.ends.as_deref();
+        let ends = session.ends.as_deref_mut();
         match bit {
-            OPENED => Some(Completion::Opened { token: session.origin, handle }),
-            ACCEPTED => Handle::from_raw(session.origin).map(|parent| Completion::Accepted { handle, parent }),
+            OPENED => {
+                let number = source.number(&session.key);
+                Some(Completion::Opened { token: session.origin, handle, number })
+            }
+            ACCEPTED => {
+                let number = source.number(&session.key);
+                Handle::from_raw(session.origin).map(|parent| Completion::Accepted { handle, parent, number })
+            }
             ESTABLISHED => Some(Completion::Established { connection: handle }),
             CREDIT => {
                 let limit = session.grantor.as_mut()?.grant()?;
@@ -385,26 +462,46 @@ impl Outbox {
             },
             CLOSED => {
                 session.dirty = 0;
-                ends.map(|ends| Completion::Closed { handle, code: ends.closed.0, reason: ends.closed.1 })
+                let (code, reason, text) = ends.map(|ends| core::mem::take(&mut ends.closed)).unwrap_or_default();
+                Some(Completion::Closed { handle, code, reason, text })
             }
             _ => None,
         }
     }
 
     fn deliver<K>(session: &mut Session<K>, stream: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
-        match source.read(&session.key, session.delivery.room()) {
+        match source.read(&mut session.key, session.delivery.room()) {
             Read::Data { offset, data, fin } => {
                 debug_assert!(clamp(data.len()) <= session.delivery.room(), "the source keeps to what was asked for");
                 session.delivery.delivered(data.len());
                 if fin {
-                    session.dirty &= !READABLE;
+                    Self::on_end(session, source);
                 }
                 Some(Completion::Data { stream, offset, data, fin })
+            }
+            Read::Reset(code) => {
+                Self::on_end(session, source);
+                session.dirty |= RESET;
+                session.ends.get_or_insert_default().reset = code;
+                None
             }
             Read::Nothing => {
                 session.dirty &= !READABLE;
                 None
             }
+        }
+    }
+
+    /// The last of a stream was read.
+    fn on_end<K>(session: &mut Session<K>, source: &dyn Source<K>) {
+        session.dirty &= !READABLE;
+        match source.over(&session.key) {
+            Some(0) => session.dirty = session.dirty & !ALL_ACKED | CLOSED,
+            Some(reason) => {
+                session.dirty |= CLOSED;
+                session.ends.get_or_insert_default().closed.1 = reason;
+            }
+            None => {}
         }
     }
 

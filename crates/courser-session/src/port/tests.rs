@@ -28,7 +28,7 @@ impl Queues {
 }
 
 impl Source<u64> for Queues {
-    fn read(&mut self, stream: &u64, max: u32) -> Read {
+    fn read(&mut self, stream: &mut u64, max: u32) -> Read {
         let (offset, bytes) = self.stream(*stream);
         let count = bytes.len().min(usize::try_from(max).unwrap());
         if count == 0 {
@@ -74,7 +74,7 @@ fn a_tiny_ring_loses_no_event_of_a_thousand_sessions() {
                 Event::Reset(round),
                 Event::Stopped(round + 1),
                 Event::Readable,
-                Event::Closed { code: round, reason: 7 },
+                Event::Closed { code: round, reason: 7, text: Bytes::from_static(b"why") },
             ] {
                 worker.outbox().event(&mut table, *handle, event).unwrap();
             }
@@ -89,7 +89,9 @@ fn a_tiny_ring_loses_no_event_of_a_thousand_sessions() {
             match message {
                 Completion::Reset { code, .. } => assert_eq!(code, 0, "the first code stays"),
                 Completion::Stopped { code, .. } => assert_eq!(code, 1),
-                Completion::Closed { code, reason, .. } => assert_eq!((code, reason), (0, 7)),
+                Completion::Closed { code, reason, text, .. } => {
+                    assert_eq!((code, reason, &text[..]), (0, 7, &b"why"[..]))
+                }
                 _ => {}
             }
         }
@@ -142,7 +144,7 @@ fn writes_stop_at_the_credit_and_go_on_with_the_grant() {
     assert_eq!((sent.len(), fin), (65_536, false));
     worker.outbox().released(&mut table, stream, 65_536, 131_072).unwrap();
     worker.flush(&mut table, &mut source);
-    assert_eq!(app.poll(), Some(Completion::Opened { token: 0, handle: stream }));
+    assert_eq!(app.poll(), Some(Completion::Opened { token: 0, handle: stream, number: 0 }));
     let Some(Completion::CreditGranted { limit, .. }) = app.poll() else { panic!("a grant") };
     assert_eq!(limit, 65_536 + 131_072, "the window doubled");
     assert!(credit.grant(limit));
@@ -165,7 +167,7 @@ fn late_foreign_and_misused_handles_are_told_apart() {
     let foreign = open(&mut other, &mut table, Kind::Connection, 1);
     let listener = open(&mut worker, &mut table, Kind::Listener, 2);
     worker.flush(&mut table, &mut source);
-    assert_eq!(app.poll(), Some(Completion::Opened { token: 2, handle: listener }));
+    assert_eq!(app.poll(), Some(Completion::Opened { token: 2, handle: listener, number: 0 }));
     for (submission, error) in [
         (Submission::Finish { stream: late }, HandleError::Late),
         (Submission::OpenBi { connection: foreign, token: 1 }, HandleError::Foreign),
@@ -340,4 +342,92 @@ fn a_megabyte_echoes_between_sleeping_threads_through_tiny_rings() {
     }
     drop(app);
     echo.join().unwrap();
+}
+
+/// One stream that has `left` bytes, then its end or a reset.
+struct Tail {
+    left: Vec<u8>,
+    reset: Option<u64>,
+    over: Option<u8>,
+}
+
+impl Source<()> for Tail {
+    fn read(&mut self, (): &mut (), max: u32) -> Read {
+        if self.left.is_empty()
+            && let Some(code) = self.reset
+        {
+            return Read::Reset(code);
+        }
+        let count = self.left.len().min(usize::try_from(max).unwrap());
+        let data: Bytes = self.left.drain(..count).collect::<Vec<_>>().into();
+        Read::Data { offset: 0, data, fin: self.left.is_empty() && self.reset.is_none() }
+    }
+
+    fn datagram(&mut self, (): &()) -> Option<Bytes> {
+        None
+    }
+
+    fn number(&self, (): &()) -> u64 {
+        1 << 40
+    }
+
+    fn over(&self, (): &()) -> Option<u8> {
+        self.over
+    }
+}
+
+fn ops(outbox: &mut Outbox, table: &mut HandleTable<Session<()>>, source: &mut Tail) -> Vec<Op> {
+    std::iter::from_fn(|| outbox.next(table, source)).map(|message| message.op()).collect()
+}
+
+#[test]
+fn the_end_of_a_session_waits_behind_bytes_that_the_application_has_no_room_for() {
+    let (mut outbox, mut table) = (Outbox::new(tiny()), HandleTable::new(0, 4));
+    let mut source = Tail { left: vec![1; 6], reset: None, over: None };
+    let stream = outbox.open_inward(&mut table, (), Origin::Token(0)).unwrap();
+    outbox.event(&mut table, stream, Event::Readable).unwrap();
+    outbox.event(&mut table, stream, Event::Closed { code: 5, reason: 1, text: Bytes::new() }).unwrap();
+    assert_eq!(
+        outbox.next(&mut table, &mut source),
+        Some(Completion::Opened { token: 0, handle: stream, number: 1 << 40 })
+    );
+    assert_eq!(ops(&mut outbox, &mut table, &mut source), [Op::Data]);
+    assert!(outbox.is_empty(), "nothing can be told until the application consumed something");
+    let write = Submission::Write { stream, data: Bytes::from_static(b"x"), fin: false };
+    assert_eq!(outbox.admit(&mut table, write), None, "a stream that only brings bytes takes none");
+    outbox.admit(&mut table, Submission::Consumed { stream, bytes: 4 }).unwrap();
+    assert_eq!(ops(&mut outbox, &mut table, &mut source), [Op::Rejected, Op::Data, Op::Closed]);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn an_end_that_nobody_wants_to_read_up_to_is_told_at_once() {
+    let (mut outbox, mut table) = (Outbox::new(tiny()), HandleTable::new(0, 4));
+    let mut source = Tail { left: vec![1; 6], reset: None, over: None };
+    let stream = outbox.open_inward(&mut table, (), Origin::Token(0)).unwrap();
+    outbox.event(&mut table, stream, Event::Readable).unwrap();
+    assert_eq!(ops(&mut outbox, &mut table, &mut source), [Op::Opened, Op::Data]);
+    outbox.event(&mut table, stream, Event::Closed { code: 5, reason: 1, text: Bytes::new() }).unwrap();
+    assert!(outbox.is_empty());
+    assert_eq!(outbox.own_handles(&table), [stream]);
+    outbox.discard(&mut table, stream).unwrap();
+    assert_eq!(ops(&mut outbox, &mut table, &mut source), [Op::Closed]);
+}
+
+#[test]
+fn a_stream_that_is_over_with_its_last_byte_is_closed_without_further_words() {
+    for (reset, reason, expected) in [
+        (None, 0, vec![Op::Opened, Op::Data, Op::Closed]),
+        (Some(9), 0, vec![Op::Opened, Op::WasReset, Op::Closed]),
+        (None, 3, vec![Op::Opened, Op::Data, Op::AllAcked, Op::Closed]),
+    ] {
+        let (mut outbox, mut table) = (Outbox::new(tiny()), HandleTable::new(0, 4));
+        let mut source = Tail { left: Vec::new(), reset, over: Some(reason) };
+        let stream = outbox.open(&mut table, Kind::Stream, (), Origin::Token(0)).unwrap();
+        outbox.event(&mut table, stream, Event::AllAcked).unwrap();
+        outbox.event(&mut table, stream, Event::Readable).unwrap();
+        let heard = ops(&mut outbox, &mut table, &mut source);
+        assert_eq!(heard, expected);
+        assert!(table.is_empty());
+    }
 }

@@ -1,0 +1,350 @@
+//! Sessions and the engine's objects: which belongs to which, and what an application's submissions do.
+//!
+//! A stream's own state stands in its session ([`Key::Stream`]), so that a submission finds it by handle alone; the engine's
+//! events find the handle by connection and stream ID.
+//!
+//! Invariants: a live connection's session names its key, and `conns` has the handle at the key's place; a stream is in its
+//! connection's map until both directions are over (`streams`). A stream's bytes wait here (`Parked::out`) only while the engine takes no
+//! more of it, and never more than the application's credit.
+
+mod streams;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use courser_core::engine::Engine;
+use courser_core::error::ApiMisuse;
+use courser_core::ids::{ConnKey, Dir, Side, StreamId};
+use courser_core::time::Instant;
+use courser_session::handle::{Handle, HandleTable, Kind};
+use courser_session::msg::{Completion, Endpoint, Op, Rejection, SessionStats, Submission};
+use courser_session::port::{Origin, Outbox, Serve, Session};
+
+use super::reason::{Ended, Reason};
+use super::service::ServiceSetup;
+use crate::options::ClientOptions;
+
+pub use self::streams::StreamState;
+
+/// Bytes of datagrams of one connection that wait for the engine, at most; further ones are lost, as any datagram may be.
+const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// What a waiting datagram costs besides its bytes.
+const DATAGRAM_OVERHEAD: usize = 64;
+
+pub(in crate::session) type Sessions = HandleTable<Session<Key>>;
+
+/// What a session stands for.
+pub enum Key {
+    /// A listener.
+    Listener,
+    /// A connection of the engine.
+    Connection(ConnKey),
+    /// A stream, with what the service keeps of it.
+    Stream(StreamState),
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listener => f.write_str("Listener"),
+            Self::Connection(key) => write!(f, "{key:?}"),
+            Self::Stream(s) => write!(f, "{:?} of {:?}", s.id, s.conn),
+        }
+    }
+}
+
+/// A connection.
+pub(in crate::session) struct Conn {
+    pub(in crate::session) key: ConnKey,
+    pub(in crate::session) handle: Handle,
+    pub(in crate::session) port: u32,
+    /// The listener that it came in on.
+    parent: Option<Handle>,
+    side: Side,
+    /// Waits for the application's decision.
+    held: bool,
+    pub(in crate::session) streams: HashMap<StreamId, Handle>,
+    /// Tokens of streams that wait to be opened, by direction.
+    opens: [VecDeque<u64>; 2],
+    datagrams: VecDeque<Bytes>,
+    datagram_bytes: usize,
+}
+
+/// A listener.
+pub(in crate::session) struct Listener {
+    pub(in crate::session) port: u32,
+    pub(in crate::session) handle: Handle,
+}
+
+/// The engine and what its objects are called by applications.
+pub struct Books {
+    pub(in crate::session) engine: Engine,
+    /// The time of the turn.
+    pub(in crate::session) now: Instant,
+    local: SocketAddr,
+    /// Whether the engine takes connections.
+    is_server: bool,
+    profiles: Vec<ClientOptions>,
+    /// Connections that wait for their applications' decisions.
+    pub(in crate::session) undecided: usize,
+    /// By the engine's slot.
+    pub(in crate::session) conns: Vec<Option<Box<Conn>>>,
+    pub(in crate::session) listeners: VecDeque<Listener>,
+    /// Connections whose next stream waits for the application's share.
+    pub(in crate::session) starved: Vec<ConnKey>,
+    /// Connections whose datagrams wait for the engine.
+    pub(in crate::session) backlog: Vec<ConnKey>,
+}
+
+impl std::fmt::Debug for Books {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Books").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl Books {
+    pub(in crate::session) fn new(engine: Engine, local: SocketAddr, setup: ServiceSetup) -> Self {
+        Self {
+            engine,
+            now: Instant::ZERO,
+            local,
+            is_server: setup.is_server,
+            profiles: setup.profiles,
+            undecided: 0,
+            conns: Vec::new(),
+            listeners: VecDeque::new(),
+            starved: Vec::new(),
+            backlog: Vec::new(),
+        }
+    }
+
+    pub(in crate::session) fn conn(&mut self, key: ConnKey) -> Option<&mut Conn> {
+        self.conns.get_mut(key.index as usize)?.as_deref_mut().filter(|conn| conn.key == key)
+    }
+
+    pub(in crate::session) fn forget_conn(&mut self, key: ConnKey) -> Option<Box<Conn>> {
+        self.conns.get_mut(key.index as usize)?.take_if(|conn| conn.key == key)
+    }
+
+    /// The application of a connection is gone.
+    pub(in crate::session) fn abandon(&mut self, key: ConnKey) {
+        let held = self.forget_conn(key).is_some_and(|conn| conn.held);
+        self.undecided -= usize::from(held);
+        // Either it waits for a decision, or it is to be closed, or it is over already.
+        let _ = if held { self.engine.refuse(key) } else { self.engine.close(self.now, key, 0, b"") };
+    }
+
+    /// Enters a connection; `false` when there is no room for its session.
+    pub(in crate::session) fn enter_conn(
+        &mut self,
+        outbox: &mut Outbox,
+        sessions: &mut Sessions,
+        key: ConnKey,
+        (origin, held): (Origin, bool),
+    ) -> bool {
+        let Ok(handle) = outbox.open(sessions, Kind::Connection, Key::Connection(key), origin) else { return false };
+        let (side, parent) = match origin {
+            Origin::Token(_) => (Side::Client, None),
+            Origin::Parent(parent) => (Side::Server, Some(parent)),
+        };
+        let at = key.index as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        self.conns[at] = Some(Box::new(Conn {
+            key,
+            handle,
+            port: outbox.port(),
+            parent,
+            side,
+            held,
+            streams: HashMap::new(),
+            opens: Default::default(),
+            datagrams: VecDeque::new(),
+            datagram_bytes: 0,
+        }));
+        self.undecided += usize::from(held);
+        true
+    }
+
+    fn listen(&mut self, outbox: &mut Outbox, sessions: &mut Sessions, token: u64, at: SocketAddr) {
+        let here = (at.ip().is_unspecified() || at.ip() == self.local.ip())
+            && (at.port() == 0 || at.port() == self.local.port());
+        if !here || !self.is_server {
+            return outbox.reply(Ended::plain(Reason::NoListener).failure(token));
+        }
+        match outbox.open(sessions, Kind::Listener, Key::Listener, Origin::Token(token)) {
+            Ok(handle) => self.listeners.push_back(Listener { port: outbox.port(), handle }),
+            Err(_) => outbox.reply(Ended::plain(Reason::Full).failure(token)),
+        }
+    }
+
+    fn connect(&mut self, outbox: &mut Outbox, sessions: &mut Sessions, token: u64, to: &Endpoint) {
+        let profile = usize::try_from(to.profile).ok().and_then(|n| self.profiles.get(n));
+        let Some(profile) = profile else {
+            return outbox.reply(Ended::plain(Reason::NoProfile).failure(token));
+        };
+        match self.engine.connect(self.now, to.address, &to.server_name, &profile.tls, &profile.settings) {
+            Ok(key) => {
+                if !self.enter_conn(outbox, sessions, key, (Origin::Token(token), false)) {
+                    let _ = self.engine.close(self.now, key, 0, b"");
+                    outbox.reply(Ended::plain(Reason::Full).failure(token));
+                }
+            }
+            Err(alert) => {
+                let text = Bytes::from(alert.reason.into_bytes());
+                outbox.reply(Ended { text, ..Ended::plain(Reason::Tls) }.failure(token));
+            }
+        }
+    }
+
+    fn accept(&mut self, outbox: &mut Outbox, sessions: &mut Sessions, handle: Handle) {
+        let Some(key) = connection(sessions, handle) else { return };
+        let Some(conn) = self.conn(key).filter(|conn| conn.held) else { return };
+        conn.held = false;
+        self.undecided -= 1;
+        if self.engine.accept(self.now, key, None).is_err() {
+            self.forget_conn(key);
+            let _ = outbox.event(sessions, handle, Ended::plain(Reason::TooLate).event());
+        }
+    }
+
+    /// Ends a session for the application.
+    fn close(
+        &mut self,
+        outbox: &mut Outbox,
+        sessions: &mut Sessions,
+        handle: Handle,
+        (code, text): (u64, Bytes),
+    ) -> bool {
+        match sessions.get(handle).map(|session| &session.key) {
+            Ok(Key::Listener) => {
+                self.listeners.retain(|listener| listener.handle != handle);
+                let _ = outbox.event(sessions, handle, Ended::plain(Reason::ClosedHere).event());
+                true
+            }
+            Ok(Key::Connection(key)) => {
+                let key = *key;
+                if self.conn(key).is_some_and(|conn| conn.held) {
+                    self.abandon(key);
+                    let _ = outbox.event(sessions, handle, Ended::plain(Reason::ClosedHere).event());
+                    return true;
+                }
+                self.engine.close(self.now, key, code, &text) != Err(ApiMisuse::CodeTooLarge)
+            }
+            Ok(Key::Stream(s)) => {
+                let (sends, receives) = (s.sends && !s.finished, s.receives);
+                let mut fits = !sends || self.reset(outbox, sessions, handle, code);
+                fits &= !receives || self.stop(outbox, sessions, handle, code);
+                fits
+            }
+            Err(_) => true,
+        }
+    }
+
+    fn send_datagram(&mut self, handle: Handle, key: ConnKey, data: Bytes) -> Option<Completion> {
+        let waits = self.conn(key).is_some_and(|conn| !conn.datagrams.is_empty());
+        let sent = if waits { Ok(None) } else { self.engine.send_datagram(key, data.clone()) };
+        match sent {
+            Ok(Some(_)) => None,
+            Ok(None) => {
+                let conn = self.conn(key)?;
+                let cost = data.len() + DATAGRAM_OVERHEAD;
+                if conn.datagram_bytes + cost <= DATAGRAM_BYTES_MAX {
+                    conn.datagram_bytes += cost;
+                    conn.datagrams.push_back(data);
+                    if !self.backlog.contains(&key) {
+                        self.backlog.push(key);
+                    }
+                }
+                None
+            }
+            Err(ApiMisuse::UnknownConnection | ApiMisuse::Closing) => None,
+            Err(_) => Some(Completion::Rejected { handle, op: Op::Datagram, why: Rejection::Argument }),
+        }
+    }
+
+    /// Hands datagrams over that waited; whether some still do.
+    pub(in crate::session) fn pump_datagrams(&mut self, key: ConnKey) -> bool {
+        let Some(conn) = self.conns.get_mut(key.index as usize).and_then(|c| c.as_deref_mut()) else { return false };
+        while let Some(data) = conn.datagrams.front() {
+            if let Ok(None) = self.engine.send_datagram(key, data.clone()) {
+                return true;
+            }
+            // One that became too large while it waited is lost, as any datagram may be.
+            conn.datagram_bytes -= data.len() + DATAGRAM_OVERHEAD;
+            conn.datagrams.pop_front();
+        }
+        false
+    }
+
+    fn stats(&mut self, sessions: &Sessions, handle: Handle) -> Box<SessionStats> {
+        let mut stats = Box::<SessionStats>::default();
+        match sessions.get(handle).map(|session| &session.key) {
+            Ok(Key::Listener) => {
+                let own = |conn: &Conn| conn.parent == Some(handle);
+                stats.children = self.conns.iter().flatten().filter(|conn| own(conn)).count() as u64;
+            }
+            Ok(Key::Connection(key)) => {
+                if let Ok(s) = self.engine.conn_stats(*key) {
+                    stats.packets_lost = s.lost_packets;
+                    stats.rtt_us = u64::try_from(s.rtt.as_micros()).unwrap_or(u64::MAX);
+                    stats.congestion_window_bytes = s.congestion_window;
+                    (stats.datagrams_sent, stats.datagrams_received) = (s.sent.datagrams, s.received.datagrams);
+                    (stats.written_bytes, stats.read_bytes) = (s.sent.bytes, s.received.bytes);
+                }
+                stats.children = self.conn(*key).map_or(0, |conn| conn.streams.len() as u64);
+            }
+            Ok(Key::Stream(s)) => (stats.written_bytes, stats.read_bytes) = (s.written, s.offset),
+            Err(_) => {}
+        }
+        stats
+    }
+}
+
+fn connection(sessions: &Sessions, handle: Handle) -> Option<ConnKey> {
+    match sessions.get(handle).ok()?.key {
+        Key::Connection(key) => Some(key),
+        _ => None,
+    }
+}
+
+impl Serve for Books {
+    type Key = Key;
+
+    fn serve(&mut self, outbox: &mut Outbox, sessions: &mut Sessions, submission: Submission) {
+        let op = submission.op();
+        let fits = match submission {
+            Submission::Listen { token, at } => return self.listen(outbox, sessions, token, at.address),
+            Submission::Connect { token, to } => return self.connect(outbox, sessions, token, &to),
+            Submission::Accept { handle } => return self.accept(outbox, sessions, handle),
+            Submission::OpenBi { connection, token } => {
+                return self.open(outbox, sessions, connection, (Dir::Bi, token));
+            }
+            Submission::OpenUni { connection, token } => {
+                return self.open(outbox, sessions, connection, (Dir::Uni, token));
+            }
+            Submission::Write { stream, data, fin } => return self.write(outbox, sessions, stream, (data, fin)),
+            Submission::Finish { stream } => return self.write(outbox, sessions, stream, (Bytes::new(), true)),
+            Submission::Datagram { connection: handle, data } => {
+                let answer = connection(sessions, handle).and_then(|key| self.send_datagram(handle, key, data));
+                return answer.into_iter().for_each(|answer| outbox.reply(answer));
+            }
+            Submission::Stats { handle, token } => {
+                let stats = self.stats(sessions, handle);
+                return outbox.reply(Completion::Stats { handle, token, stats });
+            }
+            Submission::Reset { stream, code } => (stream, self.reset(outbox, sessions, stream, code)),
+            Submission::Stop { stream, code } => (stream, self.stop(outbox, sessions, stream, code)),
+            Submission::Refuse { handle, code } => (handle, self.close(outbox, sessions, handle, (code, Bytes::new()))),
+            Submission::Close { handle, code, reason } => {
+                (handle, self.close(outbox, sessions, handle, (code, reason)))
+            }
+            Submission::Consumed { .. } | Submission::Wake => return,
+        };
+        if let (handle, false) = fits {
+            outbox.reply(Completion::Rejected { handle, op, why: Rejection::Argument });
+        }
+    }
+}

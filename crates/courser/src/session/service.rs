@@ -1,0 +1,445 @@
+//! The machine of a worker that serves ports.
+//!
+//! A turn of its worker is: receive, process, [`Service::serve`], process, send. `serve` takes what applications ask, turns
+//! the engine's events into sessions' dirty bits, and tells as much as the completion rings take.
+//!
+//! Bounds: each port is asked for a limited number of submissions per turn, so that none keeps the others, or the socket,
+//! waiting; what applications are told is bounded by their own sessions (see [`courser_session::port`]).
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use courser_core::engine::{Engine, Event as EngineEvent, Meta, SendOutcome, Train, TrainMeta};
+use courser_core::error::CloseReason;
+use courser_core::ids::{ConnKey, Dir};
+use courser_core::stream::StreamEvent;
+use courser_core::time::Instant;
+use courser_session::handle::{Handle, HandleTable, Kind};
+use courser_session::port::{Event, Inline, InlinePort, Origin, Outbox, PortSetup, WorkerPort};
+
+use super::books::{Books, Key, Sessions};
+use super::reason::Ended;
+use crate::options::ClientOptions;
+use crate::wait::lock;
+use crate::worker::machine::Machine;
+
+/// Submissions of one port that a turn takes at most.
+const SUBMISSIONS_MAX: usize = 256;
+/// Connections that wait for decisions of their applications, at most; further ones are refused.
+const INCOMING_MAX: usize = 4096;
+
+/// Where a port's application is.
+enum Place {
+    Thread(WorkerPort),
+    Inline(InlinePort),
+}
+
+impl Place {
+    fn outbox(&mut self) -> &mut Outbox {
+        match self {
+            Self::Thread(port) => port.outbox(),
+            Self::Inline(port) => port.outbox(),
+        }
+    }
+}
+
+fn outbox(ports: &mut [Option<Place>], port: u32) -> Option<&mut Outbox> {
+    ports.get_mut(port as usize)?.as_mut().map(Place::outbox)
+}
+
+/// What a service shares with the threads that attach ports to it.
+#[derive(Default)]
+pub(super) struct Door {
+    arrivals: Mutex<Vec<WorkerPort>>,
+    /// Whether `arrivals` or one of the flags below has news; spares the worker the lock.
+    news: AtomicBool,
+    stop: AtomicBool,
+    gone: AtomicBool,
+}
+
+impl Door {
+    /// Hands a port to the worker, which has to be woken then. A port for a worker that is gone is closed.
+    pub(super) fn attach(&self, port: WorkerPort) {
+        let mut arrivals = lock(&self.arrivals);
+        if !self.gone.load(Ordering::Acquire) {
+            arrivals.push(port);
+        }
+        drop(arrivals);
+        self.news.store(true, Ordering::Release);
+    }
+
+    /// Asks the worker to end.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.news.store(true, Ordering::Release);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Everything was closed; what remains is to say so.
+    Stopping,
+    /// Nothing is left to be sent.
+    Stopped,
+}
+
+/// An engine and the sessions that applications have with it, by ports.
+pub struct Service {
+    books: Books,
+    sessions: Sessions,
+    /// By the number of the port.
+    ports: Vec<Option<Place>>,
+    door: Arc<Door>,
+    phase: Phase,
+}
+
+/// What a service knows besides its engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServiceSetup {
+    /// What [`Endpoint::profile`] chooses among for connections to be made: TLS and settings of each.
+    ///
+    /// [`Endpoint::profile`]: courser_session::msg::Endpoint::profile
+    pub profiles: Vec<ClientOptions>,
+    /// Whether the engine takes connections.
+    pub is_server: bool,
+    /// Sessions of all ports at once; at most 2^24.
+    pub sessions_max: u32,
+    /// The number of the worker in its handles.
+    pub worker: u8,
+}
+
+impl ServiceSetup {
+    /// For an engine that makes connections with these profiles.
+    #[must_use]
+    pub const fn client(profiles: Vec<ClientOptions>) -> Self {
+        Self { profiles, is_server: false, sessions_max: 1 << 24, worker: 0 }
+    }
+
+    /// For an engine that takes connections.
+    #[must_use]
+    pub const fn server() -> Self {
+        Self { profiles: Vec::new(), is_server: true, sessions_max: 1 << 24, worker: 0 }
+    }
+}
+
+impl Service {
+    /// A service for `engine`, whose socket is bound to `local`.
+    #[must_use]
+    pub fn new(engine: Engine, local: SocketAddr, setup: ServiceSetup) -> Self {
+        Self {
+            sessions: HandleTable::new(setup.worker, setup.sessions_max),
+            books: Books::new(engine, local, setup),
+            ports: Vec::new(),
+            door: Arc::default(),
+            phase: Phase::Running,
+        }
+    }
+
+    pub(super) fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The engine, for its counters.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.books.engine
+    }
+
+    /// Whether it was asked to stop and the peers were told, so that the worker can end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    /// Takes a port in; its number.
+    fn place(&mut self, mut place: Place) -> u32 {
+        let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        // More ports than 32 bits count would need more memory than there is.
+        let number = u32::try_from(free).unwrap_or(u32::MAX);
+        place.outbox().set_port(number);
+        if free == self.ports.len() {
+            self.ports.push(Some(place));
+        } else {
+            self.ports[free] = Some(place);
+        }
+        number
+    }
+
+    /// A port for the thread that drives the worker; its number.
+    pub(super) fn place_inline(&mut self, setup: PortSetup) -> u32 {
+        self.place(Place::Inline(InlinePort::new(setup)))
+    }
+
+    /// The inline port of that number. Submissions are carried out before the call returns.
+    pub(super) fn inline(&mut self, number: u32, now: Instant) -> Option<Inline<'_, Books>> {
+        self.books.now = now;
+        match self.ports.get_mut(number as usize)?.as_mut()? {
+            Place::Inline(port) => Some(port.with(&mut self.sessions, &mut self.books)),
+            Place::Thread(_) => None,
+        }
+    }
+
+    /// The applications' part of a turn. Whether anything happened, so that another turn is worthwhile.
+    pub fn serve(&mut self, now: Instant) -> bool {
+        self.books.now = now;
+        let mut busy = self.look_at_the_door(now);
+        for number in 0..self.ports.len() {
+            busy |= self.serve_port(number);
+        }
+        busy |= self.serve_events();
+        self.serve_waiting();
+        for place in self.ports.iter_mut().flatten() {
+            if let Place::Thread(port) = place {
+                busy |= port.flush(&mut self.sessions, &mut self.books) > 0;
+            }
+        }
+        busy
+    }
+
+    fn look_at_the_door(&mut self, now: Instant) -> bool {
+        if !self.door.news.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        let arrivals = std::mem::take(&mut *lock(&self.door.arrivals));
+        arrivals.into_iter().for_each(|port| {
+            self.place(Place::Thread(port));
+        });
+        if self.phase == Phase::Running && self.door.stop.load(Ordering::Acquire) {
+            self.stop(now);
+        }
+        true
+    }
+
+    fn serve_port(&mut self, number: usize) -> bool {
+        let Some(Some(Place::Thread(port))) = self.ports.get_mut(number) else { return false };
+        let served = port.serve(&mut self.sessions, &mut self.books, SUBMISSIONS_MAX);
+        if served < SUBMISSIONS_MAX && port.is_gone() {
+            self.end_port(number);
+            return true;
+        }
+        served > 0
+    }
+
+    /// A port's application is gone: its sessions end.
+    fn end_port(&mut self, number: usize) {
+        let Some(mut place) = self.ports.get_mut(number).and_then(Option::take) else { return };
+        for handle in place.outbox().own_handles(&self.sessions) {
+            match place.outbox().forget(&mut self.sessions, handle) {
+                Some(Key::Connection(key)) => self.books.abandon(key),
+                Some(Key::Listener) => self.books.listeners.retain(|listener| listener.handle != handle),
+                // A stream goes with its connection, which is the same application's.
+                Some(Key::Stream(_)) | None => {}
+            }
+        }
+    }
+
+    fn serve_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some((key, event)) = self.books.engine.poll_event() {
+            any = true;
+            if event == EngineEvent::Accepted {
+                if self.books.conn(key).is_none() {
+                    self.welcome(key, false);
+                }
+                continue;
+            }
+            let Some(port) = self.books.conn(key).map(|conn| conn.port) else { continue };
+            let Some(outbox) = outbox(&mut self.ports, port) else { continue };
+            on_event(&mut self.books, outbox, &mut self.sessions, (key, event));
+        }
+        while let Some((key, _)) = self.books.engine.poll_incoming() {
+            any = true;
+            if self.phase != Phase::Running || self.books.undecided >= INCOMING_MAX || !self.welcome(key, true) {
+                let _ = self.books.engine.refuse(key);
+            }
+        }
+        any
+    }
+
+    /// Gives a connection to the listener whose turn it is; `false` when nobody takes it.
+    fn welcome(&mut self, key: ConnKey, held: bool) -> bool {
+        let Some(listener) = self.books.listeners.pop_front() else {
+            if !held {
+                let _ = self.books.engine.close(self.books.now, key, 0, b"nobody listens");
+            }
+            return false;
+        };
+        let (port, parent) = (listener.port, Origin::Parent(listener.handle));
+        self.books.listeners.push_back(listener);
+        outbox(&mut self.ports, port)
+            .is_some_and(|outbox| self.books.enter_conn(outbox, &mut self.sessions, key, (parent, held)))
+    }
+
+    /// What waited for the engine, or for an application's share, may go on.
+    fn serve_waiting(&mut self) {
+        for key in std::mem::take(&mut self.books.backlog) {
+            if self.books.pump_datagrams(key) {
+                self.books.backlog.push(key);
+            }
+        }
+        for key in std::mem::take(&mut self.books.starved) {
+            let Some(port) = self.books.conn(key).map(|conn| conn.port) else { continue };
+            let Some(outbox) = outbox(&mut self.ports, port) else { continue };
+            if outbox.has_share() {
+                open_and_accept(&mut self.books, outbox, &mut self.sessions, key);
+            } else {
+                self.books.starved.push(key);
+            }
+        }
+    }
+
+    /// Whether a turn could do something for an application. To be asked after the worker's bell is armed and before it
+    /// sleeps.
+    pub(super) fn has_work(&mut self) -> bool {
+        self.door.news.load(Ordering::Acquire)
+            || self.ports.iter_mut().flatten().any(|place| match place {
+                Place::Thread(port) => port.has_work(),
+                Place::Inline(_) => false,
+            })
+            || self.share_came_back()
+    }
+
+    fn share_came_back(&mut self) -> bool {
+        let Self { books, ports, .. } = self;
+        let starved = std::mem::take(&mut books.starved);
+        let found = starved.iter().any(|key| {
+            let port = books.conn(*key).map(|conn| conn.port);
+            port.and_then(|port| outbox(ports, port)).is_none_or(|outbox| outbox.has_share())
+        });
+        books.starved = starved;
+        found
+    }
+
+    /// Everything is closed.
+    fn stop(&mut self, now: Instant) {
+        self.phase = Phase::Stopping;
+        self.books.engine.set_cooldown(true);
+        let keys: Vec<ConnKey> = self.books.engine.keys().collect();
+        for key in keys {
+            let _ = self.books.engine.close(now, key, 0, b"");
+        }
+    }
+}
+
+/// Whoever attaches a port from now on is told at once that nobody serves it.
+impl Drop for Service {
+    fn drop(&mut self) {
+        let mut arrivals = lock(&self.door.arrivals);
+        self.door.gone.store(true, Ordering::Release);
+        arrivals.clear();
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("books", &self.books)
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine for Service {
+    fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
+        self.books.engine.receive(now, meta, train);
+    }
+
+    fn process(&mut self, now: Instant) {
+        self.books.engine.process(now);
+    }
+
+    fn fill(&mut self, now: Instant, out: &mut Train) -> Option<TrainMeta> {
+        let train = self.books.engine.fill(now, out);
+        if train.is_none() && self.phase == Phase::Stopping {
+            self.phase = Phase::Stopped;
+        }
+        train
+    }
+
+    fn sent(&mut self, now: Instant, train: &TrainMeta, outcome: SendOutcome) {
+        self.books.engine.sent(now, train, outcome);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Running { self.books.engine.deadline() } else { Some(Instant::ZERO) }
+    }
+}
+
+fn open_and_accept(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, key: ConnKey) {
+    for dir in [Dir::Bi, Dir::Uni] {
+        books.open_waiting(outbox, sessions, key, dir);
+        books.accept_streams(outbox, sessions, key, dir);
+    }
+}
+
+/// Something happened to a connection.
+fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (key, event): (ConnKey, EngineEvent)) {
+    let Some(conn) = books.conn(key) else { return };
+    let handle = conn.handle;
+    match event {
+        EngineEvent::Connected => {
+            let _ = outbox.event(sessions, handle, Event::Established);
+            books.open_waiting(outbox, sessions, key, Dir::Bi);
+            books.open_waiting(outbox, sessions, key, Dir::Uni);
+        }
+        EngineEvent::Stream(StreamEvent::Opened { dir }) => books.accept_streams(outbox, sessions, key, dir),
+        EngineEvent::Stream(StreamEvent::Available { dir }) => books.open_waiting(outbox, sessions, key, dir),
+        EngineEvent::Stream(event) => on_stream_event(books, outbox, sessions, (key, event)),
+        EngineEvent::DatagramReceived => {
+            let _ = outbox.event(sessions, handle, Event::Datagram);
+        }
+        EngineEvent::Closed(reason) => on_closed(books, outbox, sessions, (key, &reason)),
+        _ => {}
+    }
+}
+
+fn on_stream_event(
+    books: &mut Books,
+    outbox: &mut Outbox,
+    sessions: &mut Sessions,
+    (key, event): (ConnKey, StreamEvent),
+) {
+    let (StreamEvent::Readable(id)
+    | StreamEvent::Writable(id)
+    | StreamEvent::AllAcked(id)
+    | StreamEvent::Stopped { id, .. }) = event
+    else {
+        return;
+    };
+    let Some(handle) = books.conn(key).and_then(|conn| conn.streams.get(&id).copied()) else { return };
+    match event {
+        StreamEvent::Readable(_) => {
+            let _ = outbox.event(sessions, handle, Event::Readable);
+        }
+        StreamEvent::Writable(_) => books.pump(outbox, sessions, handle),
+        StreamEvent::AllAcked(_) => books.end_sending(outbox, sessions, handle, Some(Event::AllAcked)),
+        StreamEvent::Stopped { code, .. } => books.end_sending(outbox, sessions, handle, Some(Event::Stopped(code))),
+        StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
+    }
+}
+
+/// A connection ended: what the peer sent before can still be read, every session of it is told.
+fn on_closed(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (key, reason): (ConnKey, &CloseReason)) {
+    if !matches!(reason, CloseReason::LocalApplication { .. }) {
+        books.accept_streams(outbox, sessions, key, Dir::Bi);
+        books.accept_streams(outbox, sessions, key, Dir::Uni);
+    }
+    let Some(conn) = books.forget_conn(key) else { return };
+    let ended = Ended::from(reason);
+    let mut streams: Vec<Handle> = conn.streams.into_values().collect();
+    streams.sort_unstable();
+    for handle in streams {
+        debug_assert_eq!(handle.kind(), Kind::Stream);
+        books.cut_stream(outbox, sessions, handle, &ended);
+    }
+    let _ = outbox.event(sessions, conn.handle, ended.event());
+}
