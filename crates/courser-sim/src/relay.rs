@@ -6,7 +6,8 @@
 //! rate steps count from there.
 //!
 //! One thread does all the work: it sleeps in `poll` until a socket is readable or a link is due. Times are as good as the
-//! machine's timers, usually within 0.1 ms. ECN fields are not carried over: the relay is a path that bleaches.
+//! machine's timers, usually within 0.1 ms. ECN fields are carried over where the system shows and sets them; queues mark as
+//! [`LinkConfig::ce_above_us`], [`LinkConfig::codel`] and [`LinkConfig::ecn`] say.
 //!
 //! ```no_run
 //! use courser_sim::{LinkConfig, relay::Relay};
@@ -19,24 +20,25 @@
 //! ```
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::config::LinkConfig;
-use crate::datagram::{Datagram, Pool};
+use crate::datagram::{Datagram, NOT_ECT, Pool};
 use crate::link::Link;
 use crate::rng::mix;
 use crate::stats::LinkStats;
 
 /// Most clients at once; a further one takes the place of the one that was quiet for longest.
 const CLIENTS_MAX: usize = 1_024;
-/// Most datagrams read from one socket before the others have their turn.
+/// Most reads from one socket before the others have their turn; a read may give several datagrams of one sender.
 const READ_MAX: usize = 64;
 /// The thread looks at least so often whether it is to stop.
 const NAP_MAX_US: u64 = 20_000;
@@ -79,8 +81,8 @@ impl Relay {
         down: LinkConfig,
         seed: u64,
     ) -> io::Result<Self> {
-        let socket = Arc::new(socket_at(listen)?);
-        let addr = socket.local_addr()?;
+        let socket = Arc::new(Port::at(listen)?);
+        let addr = socket.udp.local_addr()?;
         let link = |mut config: LinkConfig, tag| {
             config.in_flight_max = config.in_flight_max.min(IN_FLIGHT_MAX);
             Link::new(&config, mix(seed) ^ mix(tag))
@@ -128,7 +130,7 @@ impl Relay {
         let mut core = lock(&self.core);
         let upstream = core.upstream;
         for client in &mut core.clients {
-            client.socket = Arc::new(upstream_socket(upstream)?);
+            client.socket = Arc::new(Port::towards(upstream)?);
         }
         Ok(())
     }
@@ -155,15 +157,15 @@ impl Drop for Relay {
 #[derive(Debug)]
 struct Client {
     addr: SocketAddr,
-    /// Connected to upstream, so only upstream can send to it. Shared with the thread's list while that waits.
-    socket: Arc<UdpSocket>,
+    /// What does not come from upstream is not read from it. Shared with the thread's list while that waits.
+    socket: Arc<Port>,
     last_used: Instant,
 }
 
 /// Everything that the thread works on. It is locked while the thread works and free while it waits.
 #[derive(Debug)]
 struct Core {
-    socket: Arc<UdpSocket>,
+    socket: Arc<Port>,
     upstream: SocketAddr,
     up: Link,
     down: Link,
@@ -180,20 +182,58 @@ fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn socket_at(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(addr)?;
-    socket.set_nonblocking(true)?;
-    // Best effort: a small buffer only loses more under bursts, and the caller may not be allowed to have a large one.
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES);
-    Ok(socket)
+/// A socket, and what is needed to see and set the ECN field of its datagrams.
+#[derive(Debug)]
+struct Port {
+    udp: UdpSocket,
+    state: UdpSocketState,
 }
 
-fn upstream_socket(upstream: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr =
-        if upstream.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = socket_at(any)?;
-    socket.connect(upstream)?;
-    Ok(socket)
+impl Port {
+    fn at(addr: SocketAddr) -> io::Result<Self> {
+        let udp = UdpSocket::bind(addr)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&udp))?;
+        udp.set_nonblocking(true)?;
+        // Best effort: a small buffer only loses more under bursts, and the caller may not be allowed to have a large one.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&udp, SOCKET_BYTES);
+        Ok(Self { udp, state })
+    }
+
+    /// Any port, of the family of `upstream`.
+    fn towards(upstream: SocketAddr) -> io::Result<Self> {
+        Self::at(if upstream.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() })
+    }
+
+    /// Whether the system took it.
+    fn send(&self, to: SocketAddr, d: &Datagram) -> bool {
+        let ecn = EcnCodepoint::from_bits(d.ecn);
+        let transmit = Transmit { destination: to, ecn, contents: &d.bytes, segment_size: None, src_ip: None };
+        self.state.try_send(UdpSockRef::from(&self.udp), &transmit).is_ok()
+    }
+
+    /// Reads once. What the system joined is still in one piece: [`Received::datagrams`] cuts it.
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let mut metas = [RecvMeta::default()];
+        self.state.recv(UdpSockRef::from(&self.udp), &mut [IoSliceMut::new(buffer)], &mut metas)?;
+        let [meta] = metas;
+        let bytes = buffer.get(..meta.len).unwrap_or_default();
+        let ecn = meta.ecn.map_or(NOT_ECT, |e| e as u8);
+        Ok(Received { from: meta.addr, ecn, stride: meta.stride.max(1), bytes })
+    }
+}
+
+/// What one read gave: datagrams of one sender with one ECN field, of equal size but for the last.
+struct Received<'a> {
+    from: SocketAddr,
+    ecn: u8,
+    stride: usize,
+    bytes: &'a [u8],
+}
+
+impl Received<'_> {
+    fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks(self.stride)
+    }
 }
 
 fn run(core: &Mutex<Core>, stop: &AtomicBool) {
@@ -206,8 +246,8 @@ fn run(core: &Mutex<Core>, stop: &AtomicBool) {
 }
 
 /// Sleeps until a socket is readable or the time is over; tells which are.
-fn wait(sockets: &[Arc<UdpSocket>], nap_us: u64) -> Vec<bool> {
-    let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|s| PollFd::new(s.as_ref(), PollFlags::IN)).collect();
+fn wait(sockets: &[Arc<Port>], nap_us: u64) -> Vec<bool> {
+    let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|s| PollFd::new(&s.udp, PollFlags::IN)).collect();
     let nap = Timespec { tv_sec: 0, tv_nsec: (nap_us.min(NAP_MAX_US) * 1_000) as _ };
     match rustix::event::poll(&mut fds, Some(&nap)) {
         Ok(_) => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
@@ -222,7 +262,7 @@ impl Core {
     }
 
     /// The listening socket and each client's, and how long to wait at most.
-    fn waiting_list(&self) -> (Vec<Arc<UdpSocket>>, u64) {
+    fn waiting_list(&self) -> (Vec<Arc<Port>>, u64) {
         let clients = self.clients.iter().map(|c| Arc::clone(&c.socket));
         let sockets = std::iter::once(Arc::clone(&self.socket)).chain(clients).collect();
         let due = [self.up.next(), self.down.next()].into_iter().flatten().min();
@@ -230,7 +270,7 @@ impl Core {
     }
 
     /// Reads what came, sends what is due.
-    fn turn(&mut self, sockets: &[Arc<UdpSocket>], ready: &[bool], buffer: &mut [u8]) {
+    fn turn(&mut self, sockets: &[Arc<Port>], ready: &[bool], buffer: &mut [u8]) {
         for (at, (socket, _)) in sockets.iter().zip(ready).enumerate().filter(|(_, (_, ready))| **ready) {
             match at.checked_sub(1) {
                 None => self.read_clients(buffer),
@@ -240,14 +280,14 @@ impl Core {
         let now_us = self.now_us();
         while let Some(d) = self.up.poll(now_us) {
             let sent = match self.by_addr.get(&d.src) {
-                Some(&at) => self.clients[at].socket.send(&d.bytes).is_ok(),
+                Some(&at) => self.clients[at].socket.send(self.upstream, &d),
                 None => false,
             };
             self.unsent += u64::from(!sent);
             self.pool.give(d.bytes);
         }
         while let Some(d) = self.down.poll(now_us) {
-            let sent = self.socket.send_to(&d.bytes, d.dst).is_ok();
+            let sent = self.socket.send(d.dst, &d);
             self.unsent += u64::from(!sent);
             self.pool.give(d.bytes);
         }
@@ -259,26 +299,29 @@ impl Core {
     /// What taps sent the other way goes straight to that side.
     fn turn_back(&mut self) {
         for d in self.up.take_back() {
-            self.unsent += u64::from(self.socket.send_to(&d.bytes, d.dst).is_err());
+            self.unsent += u64::from(!self.socket.send(d.dst, &d));
         }
         for d in self.down.take_back() {
             let socket = self.by_addr.get(&d.src).map(|&at| &self.clients[at].socket);
-            self.unsent += u64::from(socket.is_none_or(|s| s.send(&d.bytes).is_err()));
+            self.unsent += u64::from(!socket.is_some_and(|s| s.send(self.upstream, &d)));
         }
     }
 
     fn read_clients(&mut self, buffer: &mut [u8]) {
         for _ in 0..READ_MAX {
-            match self.socket.recv_from(buffer) {
-                Ok((len, from)) => {
-                    if self.admit(from).is_err() {
+            match self.socket.receive(buffer) {
+                Ok(got) => {
+                    if self.admit(got.from).is_err() {
                         self.unsent += 1;
                         continue;
                     }
                     self.origin.get_or_insert_with(Instant::now);
-                    let bytes = self.pool.copy_of(&buffer[..len]);
                     let now_us = self.now_us();
-                    self.up.send(now_us, Datagram::new(from, self.upstream, bytes));
+                    for bytes in got.datagrams() {
+                        let bytes = self.pool.copy_of(bytes);
+                        let d = Datagram { ecn: got.ecn, ..Datagram::new(got.from, self.upstream, bytes) };
+                        self.up.send(now_us, d);
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // Some systems report here that an earlier datagram met a closed port; that is not this one's fault.
@@ -287,19 +330,22 @@ impl Core {
         }
     }
 
-    fn read_upstream(&mut self, client: usize, socket: &UdpSocket, buffer: &mut [u8]) {
+    fn read_upstream(&mut self, client: usize, socket: &Port, buffer: &mut [u8]) {
         for _ in 0..READ_MAX {
             // The table may have changed since the wait began: a socket that was replaced is not read any more.
             let Some(c) = self.clients.get_mut(client).filter(|c| std::ptr::eq(c.socket.as_ref(), socket)) else {
                 return;
             };
-            match socket.recv(buffer) {
-                Ok(len) => {
+            match socket.receive(buffer) {
+                Ok(got) if (got.from.ip(), got.from.port()) != (self.upstream.ip(), self.upstream.port()) => {}
+                Ok(got) => {
                     c.last_used = Instant::now();
                     let to = c.addr;
-                    let bytes = self.pool.copy_of(&buffer[..len]);
                     let now_us = self.now_us();
-                    self.down.send(now_us, Datagram::new(self.upstream, to, bytes));
+                    for bytes in got.datagrams() {
+                        let bytes = self.pool.copy_of(bytes);
+                        self.down.send(now_us, Datagram { ecn: got.ecn, ..Datagram::new(self.upstream, to, bytes) });
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {}
@@ -314,7 +360,7 @@ impl Core {
             self.clients[at].last_used = now;
             return Ok(());
         }
-        let socket = Arc::new(upstream_socket(self.upstream)?);
+        let socket = Arc::new(Port::towards(self.upstream)?);
         let client = Client { addr, socket, last_used: now };
         let quietest = (0..self.clients.len()).min_by_key(|&at| self.clients[at].last_used);
         let at = match quietest.filter(|_| self.clients.len() >= CLIENTS_MAX) {

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use courser_sim::LinkConfig;
+use courser_sim::node::ecn::Ecn;
 use courser_sim::relay::Relay;
 use courser_sim::script::Verdict;
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 fn socket() -> UdpSocket {
     let s = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -110,6 +113,88 @@ fn the_rate_holds_in_real_time() {
     (0..50).for_each(|i| assert_eq!(client.send_to(&[i; 972], relay.addr()).unwrap(), 972));
     (0..50).for_each(|i| assert_eq!(take(&server).0, i));
     assert!(start.elapsed() >= Duration::from_millis(99), "{:?}", start.elapsed());
+}
+
+/// A socket that sees and sets ECN fields; `None` where the system does not.
+struct Marked {
+    udp: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Marked {
+    fn new() -> Self {
+        let udp = socket();
+        let state = UdpSocketState::new(UdpSockRef::from(&udp)).unwrap();
+        udp.set_nonblocking(false).unwrap();
+        Self { udp, state }
+    }
+
+    fn send(&self, to: SocketAddr, ecn: Option<EcnCodepoint>, contents: &[u8]) {
+        let t = Transmit { destination: to, ecn, contents, segment_size: None, src_ip: None };
+        self.state.try_send(UdpSockRef::from(&self.udp), &t).unwrap();
+    }
+
+    fn take(&self) -> (Option<EcnCodepoint>, SocketAddr) {
+        let mut metas = [RecvMeta::default()];
+        let mut bytes = [0; 2_000];
+        self.state.recv(UdpSockRef::from(&self.udp), &mut [IoSliceMut::new(&mut bytes)], &mut metas).unwrap();
+        (metas[0].ecn, metas[0].addr)
+    }
+
+    /// Whether fields pass between two sockets of this machine without a relay.
+    fn work() -> bool {
+        let (a, b) = (Self::new(), Self::new());
+        a.send(b.udp.local_addr().unwrap(), Some(EcnCodepoint::Ect0), &[1]);
+        b.take().0 == Some(EcnCodepoint::Ect0)
+    }
+}
+
+#[test]
+fn ecn_fields_pass_in_both_directions() {
+    let fields = [None, Some(EcnCodepoint::Ect0), Some(EcnCodepoint::Ect1), Some(EcnCodepoint::Ce)];
+    if !Marked::work() {
+        eprintln!("this system does not carry ECN fields");
+        return;
+    }
+    let (client, server) = (Marked::new(), Marked::new());
+    let relay = relay_to(&server.udp, LinkConfig::new(), LinkConfig::new());
+    for field in fields {
+        client.send(relay.addr(), field, &[7]);
+        let (there, from) = server.take();
+        assert_eq!(there, field);
+        server.send(from, field, &[8]);
+        assert_eq!(client.take(), (field, relay.addr()));
+    }
+}
+
+#[test]
+fn a_queue_marks_what_waited_long_and_a_bleaching_path_clears() {
+    if !Marked::work() {
+        eprintln!("this system does not carry ECN fields");
+        return;
+    }
+    let (client, server) = (Marked::new(), Marked::new());
+    // Ten datagrams of 1,000 bytes on the wire at 4 Mbit/s: the last ones wait for some 18 ms.
+    let up = LinkConfig::new().rate(4_000_000).ce_above_us(8_000);
+    let relay = relay_to(&server.udp, up, LinkConfig::new().ecn(Ecn::Bleach));
+    (0..10).for_each(|n| client.send(relay.addr(), Some(EcnCodepoint::Ect0), &[n; 972]));
+    let (seen, from): (Vec<_>, Vec<_>) = (0..10).map(|_| server.take()).unzip();
+    assert_eq!((seen[0], seen[9]), (Some(EcnCodepoint::Ect0), Some(EcnCodepoint::Ce)), "{seen:?}");
+    assert!(seen.is_sorted_by_key(|e| *e == Some(EcnCodepoint::Ce)), "once it is long it stays long: {seen:?}");
+    assert_eq!(relay.stats().up.marked, seen.iter().filter(|e| **e == Some(EcnCodepoint::Ce)).count() as u64);
+    server.send(from[0], Some(EcnCodepoint::Ect0), &[1]);
+    assert_eq!(client.take().0, None);
+}
+
+#[test]
+fn what_comes_from_elsewhere_does_not_pass_for_upstream() {
+    let (client, server, stranger) = (socket(), socket(), socket());
+    let relay = relay_to(&server, LinkConfig::new(), LinkConfig::new());
+    client.send_to(&[1], relay.addr()).unwrap();
+    let (_, from) = take(&server);
+    stranger.send_to(&[66], from).unwrap();
+    server.send_to(&[2], from).unwrap();
+    assert_eq!(take(&client).0, 2);
 }
 
 #[test]
