@@ -24,7 +24,8 @@ pub enum Congestion {
 pub enum StreamSchedule {
     /// Round robin among the streams of the highest urgency, moving on after that many packets of one stream.
     RoundRobin(u16),
-    /// One stream to its end before the next; later streams wait.
+    /// One stream to its end before the next. Later streams wait for as long as an earlier one has something to send, which
+    /// may be for ever.
     Sequential,
 }
 

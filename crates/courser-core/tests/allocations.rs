@@ -10,7 +10,7 @@ use courser_core::observe::{self, Interest, Kind, Observer};
 use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use courser_core::stream::Read;
 use courser_core::time::Instant;
-use courser_testing::alloc::{Counting, Counts, count, now};
+use courser_testing::alloc::{Counting, Counts, count, largest, now};
 use courser_testing::duo::{Duo, SERVER, null_client, null_server};
 
 #[global_allocator]
@@ -135,6 +135,22 @@ fn owned_bytes_take_no_memory_once_they_flow() {
     });
     assert!(datagrams > 4000 && bytes > 4 << 20, "{datagrams} datagrams, {bytes} bytes");
     assert_eq!(counts.calls, 0, "{datagrams} datagrams");
+}
+
+#[test]
+fn a_write_of_a_megabyte_asks_for_64_kib_at_most_at_once() {
+    // NGX-BUF-07, NGX-BUF-01: as the decision about chunk classes says; and nothing lies outside of chunks.
+    let mut bench = Bench::new(&settings());
+    let id = bench.open(Dir::Uni);
+    let data = vec![7; 1 << 20];
+    let ((taken, small), most) = largest(|| {
+        let taken = bench.duo.client.write(bench.client, id, &data).unwrap();
+        let other = bench.duo.client.open_stream(bench.client, Dir::Uni).unwrap().unwrap();
+        (taken, bench.duo.client.write(bench.client, other, &data[..300]).unwrap())
+    });
+    assert_eq!((taken, small), (1 << 20, 300));
+    assert_eq!(most, 64 << 10, "bytes at once");
+    assert_eq!(bench.duo.client.pool_stats().in_use_bytes, (1 << 20) + 512);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use courser_core::spans::FrameKind;
 use courser_core::stream::StreamEvent;
 use courser_core::wire::Writer;
 use courser_core::wire::frame::{Extensions, Frame, frames, write_ack};
+use courser_core::wire::header;
 use courser_testing::rig::{Plan, Rig, Seen, Stage, encode, numbered, packets};
 
 /// Kinds of the frames that were sent, apart from PADDING, which makes the smallest packets long enough to be sealed.
@@ -246,6 +247,24 @@ fn handshake_data_around_what_arrived_leaves_again_at_each_level() {
             later = rig.collect();
         }
     }
+}
+
+#[test]
+fn what_the_initial_space_held_is_free_when_its_keys_go() {
+    // OSSL-FIFD-07: the ServerHello was never acknowledged; the client's first Handshake packet ends its keys.
+    let mut rig = Rig::at(Side::Server, Stage::Handshake);
+    let held = |rig: &Rig| (rig.victim.pool_stats().in_use, rig.victim.conn_stats(rig.key).unwrap().bytes_in_flight);
+    let (chunks, in_flight) = held(&rig);
+    let first = &rig.first.datagrams[0];
+    assert_eq!(packets(first)[0].0, Level::Initial);
+    let size = header::decode(first, 8).unwrap().long().unwrap().end as u64;
+    rig.give(Level::Handshake, &encode(&[Frame::Ping, Frame::Padding(9)]));
+    assert_eq!(held(&rig), (chunks - 1, in_flight - size));
+    let mut later = Vec::new();
+    for _ in 0..5 {
+        later.extend(next(&mut rig).datagrams.iter().flat_map(|d| packets(d)).map(|p| p.0));
+    }
+    assert!(!later.is_empty() && !later.contains(&Level::Initial), "{later:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<i64> = const { Cell::new(0) };
     static TRAPS: Cell<u32> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What happened on this thread.
@@ -25,6 +26,7 @@ pub struct Counts {
 }
 
 fn note(calls: u64, bytes: i64) {
+    let _ = LARGEST.try_with(|l| l.set(l.get().max(usize::try_from(bytes).unwrap_or(0))));
     // A thread that ends has no counters any more; nobody asks for them either.
     let _ = CALLS.try_with(|c| c.set(c.get() + calls));
     let _ = LIVE.try_with(|c| c.set(c.get() + bytes));
@@ -85,6 +87,13 @@ pub fn count<R>(run: impl FnOnce() -> R) -> (R, Counts) {
     let result = run();
     let after = now();
     (result, Counts { calls: after.calls - before.calls, live: after.live - before.live })
+}
+
+/// Runs something and tells the most bytes that it asked for at once on this thread.
+pub fn largest<R>(run: impl FnOnce() -> R) -> (R, usize) {
+    LARGEST.set(0);
+    let result = run();
+    (result, LARGEST.get())
 }
 
 /// The counters of this thread.

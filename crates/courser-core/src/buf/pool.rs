@@ -282,6 +282,39 @@ mod tests {
     }
 
     #[test]
+    fn each_take_and_each_return_moves_one_counter_by_one() {
+        // NGX-BUF-25: the counters are a running number of what a log would have one line each for.
+        let freed = |s: PoolStats| s.allocated + s.reused - s.in_use as u64;
+        let mut pool = ChunkPool::new(9000);
+        let mut held = Vec::new();
+        for step in 0..200u32 {
+            let before = pool.stats();
+            if step.wrapping_mul(2_654_435_761) >> 30 == 0 && !held.is_empty() {
+                pool.give(held.remove(step as usize % held.len()));
+                let after = pool.stats();
+                assert_eq!((after.allocated, after.reused), (before.allocated, before.reused));
+                assert_eq!((freed(after), after.in_use), (freed(before) + 1, before.in_use - 1));
+                continue;
+            }
+            let free = before.free_bytes;
+            let got = pool.take(300);
+            let after = pool.stats();
+            let moved =
+                (after.allocated - before.allocated, after.reused - before.reused, after.refused - before.refused);
+            let expected = match (&got, free) {
+                (None, _) => (0, 0, 1),
+                (Some(_), 0) => (1, 0, 0),
+                (Some(_), _) => (0, 1, 0),
+            };
+            assert_eq!(moved, expected, "step {step}");
+            assert_eq!(freed(after), freed(before));
+            held.extend(got);
+        }
+        let s = pool.stats();
+        assert!(s.allocated > 5 && s.reused > 20 && s.refused > 5, "{s:?}");
+    }
+
+    #[test]
     fn the_limit_holds_and_nothing_is_lost_there() {
         let mut pool = ChunkPool::new(8192);
         let a = pool.take(4096).unwrap();

@@ -383,6 +383,25 @@ fn a_datagram_is_routed_before_its_number_is_known() {
     assert_eq!(decode(&[0x40; 64], 21), Err(HeaderError::CidTooLong));
 }
 
+#[test]
+fn each_first_byte_of_each_length_is_a_header_or_an_error() {
+    // LS-PARS-02: lengths that lie, too: the byte behind both connection IDs is a length of token or packet.
+    for first in 0..=255 {
+        for version in [0, 1, Version::V2.0, 0x0a0a_0a0a] {
+            for filler in [0x00, 0x03, 0x14, 0x3f, 0xff] {
+                let mut bytes = [filler; 70];
+                bytes[0] = first;
+                bytes[1..5].copy_from_slice(&version.to_be_bytes());
+                for cut in 0..=bytes.len() {
+                    let Ok(header) = decode(&bytes[..cut], 8) else { continue };
+                    let end = header.long().map_or(cut, |l| l.end.max(l.pn_at));
+                    assert!(end <= cut, "{first:#x} {version:#x} {filler:#x} {cut}: {header:?}");
+                }
+            }
+        }
+    }
+}
+
 fn any_cid() -> impl Strategy<Value = Cid> {
     prop::collection::vec(any::<u8>(), 0..=20).prop_map(|b| Cid::new(&b).unwrap())
 }

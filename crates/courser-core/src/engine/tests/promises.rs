@@ -12,6 +12,7 @@ use crate::observe::{self, Interest, Kind, Observer};
 use crate::protect::null::{NullTlsClient, NullTlsServer};
 use crate::time::Instant;
 use crate::wire::header::{self, Header};
+use crate::wire::legality;
 
 /// Ticks one connection: whether it wants to send, has a deadline, and is over.
 fn tick(engine: &mut Engine, now: Instant, key: ConnKey) -> (bool, bool, bool) {
@@ -365,9 +366,14 @@ impl Observer for Measure {
     }
 
     fn on(&mut self, _: Instant, _: ConnKey, event: &observe::Event<'_>) {
-        let observe::Event::DatagramBuilt { level, pn, header, packet_len, payload, .. } = event else { return };
+        let observe::Event::DatagramBuilt { level, pn, header, packet_len, payload, recorded, .. } = event else {
+            return;
+        };
         let mut seen = self.0.lock().unwrap();
         seen.0 += 1;
+        if legality::check_packet(*level, payload) != Ok(*recorded) {
+            seen.1.push(format!("{level:?} {pn}: {recorded:?} is not what {payload:02x?} decodes to"));
+        }
         if header.len() + payload.len() + crate::crypto::TAG_LEN != *packet_len {
             seen.1.push(format!("{level:?} {pn}: {} + {} of {packet_len}", header.len(), payload.len()));
         }
