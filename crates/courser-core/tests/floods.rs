@@ -13,7 +13,7 @@ use courser_core::protect::null::{NullKeys, NullTlsServer};
 use courser_core::stream::Read;
 use courser_core::wire::Writer;
 use courser_core::wire::frame::{Frame, write_ack};
-use courser_core::wire::header::{self, LongSpec};
+use courser_core::wire::header::{self, Header, LongSpec};
 use courser_testing::alloc::{Counting, count};
 use courser_testing::duo::null_server;
 use courser_testing::rig::{Plan, Rig, Stage, encode};
@@ -376,6 +376,7 @@ fn difference(after: &EngineStats, before: &EngineStats) -> EngineStats {
     d.gate_purgatory = after.gate_purgatory - before.gate_purgatory;
     d.gate_version = after.gate_version - before.gate_version;
     d.gate_retry = after.gate_retry - before.gate_retry;
+    d.gate_not_authentic = after.gate_not_authentic - before.gate_not_authentic;
     d.bad_tokens = after.bad_tokens - before.bad_tokens;
     d.replies_dropped = after.replies_dropped - before.replies_dropped;
     d.accepted = after.accepted - before.accepted;
@@ -423,8 +424,24 @@ fn each_gate_counts_what_it_refuses_and_allocates_nothing() {
     let mut rig =
         Rig::new(Plan { server: |s| s.retry = RetryPolicy::Always, ..Plan::new(Side::Server, Stage::Confirmed) });
     assert_eq!(refused(&mut rig, "an Initial without a token", ok(1200)), only(|s| s.gate_retry = 1));
-    assert_eq!(rig.collect().datagrams.len(), 1, "a Retry");
+    // One that is too long to be ours: over shorter ones null keys allocate to make a digest.
+    let forged = initial(Version::V1, &cid(6), &[1; 60], &[0x55; 70], 1200);
+    let refused_token = only(|s| (s.bad_tokens, s.gate_retry) = (1, 1));
+    assert_eq!(refused(&mut rig, "an Initial with a token that is not ours", forged), refused_token);
+    let retries = rig.collect().datagrams;
+    assert_eq!(retries.len(), 2, "two Retries");
+    assert!(retries.iter().all(|d| matches!(header::decode(d, 8), Ok(Header::Retry { .. }))));
     assert_eq!(rig.victim.connections(), 1, "and no state");
+    // What looks well is opened before it is refused; nothing of it stays.
+    let mut rig = Rig::at(Side::Server, Stage::Confirmed);
+    for n in 0..3 {
+        let before = rig.victim.stats().gate_not_authentic;
+        let mut bad = initial(Version::V1, &cid(7), &[1; 60], &[], 1200);
+        bad[60] ^= 1;
+        let ((), counts) = count(|| rig.deliver_from(from(77), &mut bad));
+        assert_eq!(rig.victim.stats().gate_not_authentic, before + 1);
+        assert_eq!((rig.victim.connections(), n == 0 || counts.live == 0), (1, true), "{counts:?}");
+    }
     let mut rig = Rig::new(Plan { server: |s| s.handshakes_max = 1, ..Plan::new(Side::Server, Stage::Handshake) });
     assert_eq!(refused(&mut rig, "one handshake too many", ok(1200)), only(|s| s.gate_handshakes = 1));
 }

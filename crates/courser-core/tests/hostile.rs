@@ -3,11 +3,12 @@
 //! A forger holds the keys of a connection to the engine under test and sends packets of its own making at every level.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use courser_core::config::Settings;
+use courser_core::config::{Settings, TransportParams};
 use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Cid, Dir, Level, ResetToken, Side, StreamId, Version};
 use courser_core::protect::null::NullTlsServer;
-use courser_core::wire::frame::Frame;
+use courser_core::wire::Reader;
+use courser_core::wire::frame::{Extensions, Frame, frames};
 use courser_testing::rig::{Plan, Rig, Seen, SeenClose, Stage, encode, numbered};
 
 const FLOW_CONTROL: u64 = 0x3;
@@ -88,6 +89,44 @@ fn frames_that_make_no_sense_are_told_so() {
     ];
     run(Side::Server, cases.clone());
     run(Side::Client, cases);
+}
+
+/// Payloads that other implementations' fuzzers found, each behind its length in two bytes.
+fn found_by_fuzzing() -> Vec<&'static [u8]> {
+    let mut all = Vec::new();
+    let files: [&[u8]; 3] = [
+        include_bytes!("../testdata/fuzz/frame-neqo.bin"),
+        include_bytes!("../testdata/fuzz/frame-ngtcp2.bin"),
+        include_bytes!("../testdata/fuzz/frame-s2n.bin"),
+    ];
+    for mut r in files.map(Reader::new) {
+        while let Some(len) = r.u16() {
+            all.push(r.bytes(usize::from(len)).unwrap());
+        }
+    }
+    all
+}
+
+#[test]
+fn every_malformed_frame_of_the_corpora_closes_with_its_code() {
+    // LS-GQ-21: a frame that cannot be read, in front of a packet and behind frames that can.
+    let known = Extensions::of(&TransportParams { max_datagram_frame: 65_535, ..TransportParams::default() });
+    let mut seen = std::collections::BTreeMap::new();
+    for input in found_by_fuzzing() {
+        // Every beginning of an input is one more input.
+        for end in 1..=input.len().min(64) {
+            let Some(Err(violation)) = frames(&input[..end], Level::OneRtt, known).next() else { continue };
+            for before in [&[][..], &[0x00, 0x01, 0x00]] {
+                let payload = [before, &input[..end]].concat();
+                let mut rig = Rig::at(Side::Server, Stage::Confirmed);
+                let answer = rig.inject(Level::OneRtt, &payload);
+                let what = format!("{payload:02x?}");
+                assert_violation(&rig, &answer, &what, Level::OneRtt, violation.code.0);
+                *seen.entry(violation.code.0).or_insert(0) += 1;
+            }
+        }
+    }
+    assert!(seen[&FRAME_ENCODING] > 100, "{seen:?}");
 }
 
 #[test]

@@ -205,6 +205,10 @@ impl Connection {
         self.version
     }
 
+    pub(crate) fn settings(&self) -> &super::Settings {
+        &self.settings
+    }
+
     pub(crate) fn remote(&self) -> core::net::SocketAddr {
         self.path.remote()
     }

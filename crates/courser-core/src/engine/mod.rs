@@ -35,6 +35,7 @@ use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
 use crate::conn::{Connection, Env, GROUP, Number, RouteChange, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
+use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey, Version};
 use crate::observe::Interest;
 use crate::time::Instant;
@@ -522,6 +523,14 @@ impl Engine {
     #[must_use]
     pub fn handshakes(&self) -> usize {
         self.handshakes
+    }
+
+    /// The settings of a connection, as they were when it began.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn settings(&self, key: ConnKey) -> Result<&Settings, ApiMisuse> {
+        self.conn(key).map(Connection::settings).ok_or(ApiMisuse::UnknownConnection)
     }
 
     /// Counters.

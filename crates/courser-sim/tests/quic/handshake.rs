@@ -9,23 +9,53 @@ use courser_sim::script::{Act, Pick, Script, Verdict};
 use courser_sim::{Duplex, LinkConfig};
 
 use crate::support::{MS, S, plain};
+use crate::tls::with_tls;
+
+/// Who does TLS and protects packets. Handshakes have to get through whoever it is (LS-CONN-03).
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Null,
+    Tls,
+}
+
+const BOTH: [By; 2] = [By::Null, By::Tls];
+
+/// Sizes of the ClientHello, where the null provider makes it, and of the certificate.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    hello: usize,
+    certificate: usize,
+}
+
+const SMALL: Sizes = Sizes { hello: 0, certificate: 600 };
+const MIDDLE: Sizes = Sizes { hello: 0, certificate: 2_500 };
+const LARGE: Sizes = Sizes { hello: 1_700, certificate: 20_000 };
+
+fn net_config(by: By, seed: u64, link: Duplex, sizes: Sizes) -> NetConfig {
+    let mut config = match by {
+        By::Null => NetConfig::new(seed, link),
+        By::Tls => with_tls(seed, link, sizes.certificate),
+    };
+    config.hello_len = sizes.hello;
+    config.tls.certificate_len = sizes.certificate;
+    config
+}
 
 #[test]
 fn a_handshake_takes_one_round_trip_and_a_request_two() {
-    let mut net = Net::new(NetConfig::new(1, plain()).job(Job::fetch(1_000)));
-    net.run_until_done(10 * S);
-    let report = &net.client().app(0).unwrap().report;
-    assert_eq!(report.connected_us, Some(20 * MS));
-    assert_eq!(report.first_byte_us, Some(40 * MS));
-    net.finish();
+    for by in BOTH {
+        let mut net = Net::new(net_config(by, 1, plain(), SMALL).job(Job::fetch(1_000)));
+        net.run_until_done(10 * S);
+        let report = &net.client().app(0).unwrap().report;
+        assert_eq!(report.connected_us, Some(20 * MS), "{by:?}");
+        assert_eq!(report.first_byte_us, Some(40 * MS), "{by:?}");
+        net.finish();
+    }
 }
 
-fn with_losses(up: &[u64], down: &[u64], hello: usize, certificate: usize) -> u64 {
+fn with_losses(by: By, up: &[u64], down: &[u64], sizes: Sizes) -> u64 {
     let link = Script::new().drop_up(up.iter().copied()).drop_down(down.iter().copied()).apply(plain());
-    let mut config = NetConfig::new(1, link).job(Job::exchange(500, 500));
-    config.hello_len = hello;
-    config.tls.certificate_len = certificate;
-    let mut net = Net::new(config);
+    let mut net = Net::new(net_config(by, 1, link, sizes).job(Job::exchange(500, 500)));
     net.run_until_done(20 * S);
     let done = net.client().app(0).unwrap().report.done_us.unwrap();
     net.finish();
@@ -34,80 +64,76 @@ fn with_losses(up: &[u64], down: &[u64], hello: usize, certificate: usize) -> u6
 
 #[test]
 fn each_single_datagram_of_a_handshake_may_be_lost() {
-    for n in 0..10 {
+    for (by, n) in BOTH.into_iter().flat_map(|by| (0..10).map(move |n| (by, n))) {
         // The first probe comes after three times the initial round trip of 333 ms.
         for (up, down) in [(vec![n], vec![]), (vec![], vec![n])] {
-            let took = with_losses(&up, &down, 0, 600);
-            assert!(took < 1_200 * MS, "lost {up:?} {down:?}: {took} us");
+            let took = with_losses(by, &up, &down, SMALL);
+            assert!(took < 1_200 * MS, "{by:?}: lost {up:?} {down:?}: {took} us");
         }
     }
 }
 
 #[test]
 fn each_pair_of_datagrams_of_a_handshake_may_be_lost() {
-    for (up, down) in courser_sim::script::loss_patterns(5, 2) {
-        let took = with_losses(&up, &down, 0, 600);
-        assert!(took < 3_500 * MS, "lost {up:?} {down:?}: {took} us");
-    }
-}
-
-#[test]
-fn each_single_datagram_of_a_large_handshake_may_be_lost() {
-    for n in 0..24 {
-        for (up, down) in [(vec![n], vec![]), (vec![], vec![n])] {
-            let took = with_losses(&up, &down, 1_700, 20_000);
-            assert!(took < 3_500 * MS, "lost {up:?} {down:?}: {took} us");
+    for by in BOTH {
+        for (up, down) in courser_sim::script::loss_patterns(5, 2) {
+            let took = with_losses(by, &up, &down, SMALL);
+            assert!(took < 3_500 * MS, "{by:?}: lost {up:?} {down:?}: {took} us");
         }
     }
 }
 
 #[test]
+fn each_single_datagram_of_a_large_handshake_may_be_lost() {
+    for (by, n) in BOTH.into_iter().flat_map(|by| (0..24).map(move |n| (by, n))) {
+        for (up, down) in [(vec![n], vec![]), (vec![], vec![n])] {
+            let took = with_losses(by, &up, &down, LARGE);
+            assert!(took < 3_500 * MS, "{by:?}: lost {up:?} {down:?}: {took} us");
+        }
+    }
+}
+
+/// Runs an exchange over a bad link; says when it was done.
+fn over(by: By, seed: u64, link: LinkConfig, sizes: Sizes, job: Job) -> u64 {
+    let config = net_config(by, seed, Duplex::symmetric(link), sizes)
+        .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
+        .job(job);
+    let mut net = Net::new(config);
+    net.run_until_done(120 * S);
+    let done = net.client().app(0).unwrap().report.done_us.unwrap();
+    net.finish();
+    done
+}
+
+#[test]
 fn a_large_handshake_gets_through_random_loss() {
-    for seed in 0..10 {
-        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.15));
-        let mut config = NetConfig::new(seed, link).job(Job::exchange(500, 500));
-        config.hello_len = 1_700;
-        config.tls.certificate_len = 20_000;
-        config = config.settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60));
-        let mut net = Net::new(config);
-        net.run_until_done(60 * S);
-        net.finish();
+    for (by, seed) in BOTH.into_iter().flat_map(|by| (0..10).map(move |seed| (by, seed))) {
+        let took = over(by, seed, LinkConfig::new().delay_us(10 * MS).loss(0.15), LARGE, Job::exchange(500, 500));
+        assert!(took < 60 * S, "{by:?}: {took} us");
     }
 }
 
 #[test]
 fn thirty_percent_loss_both_ways_is_overcome() {
-    let mut slowest = 0;
-    for seed in 0..60 {
-        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.3));
-        let config = NetConfig::new(seed, link)
-            .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
-            .job(Job::exchange(2_000, 20_000));
-        let mut net = Net::new(config);
-        net.run_until_done(120 * S);
-        slowest = slowest.max(net.client().app(0).unwrap().report.done_us.unwrap());
-        net.finish();
+    for (by, seed) in BOTH.into_iter().flat_map(|by| (0..60).map(move |seed| (by, seed))) {
+        let link = LinkConfig::new().delay_us(10 * MS).loss(0.3);
+        let took = over(by, seed, link, SMALL, Job::exchange(2_000, 20_000));
+        assert!(took < 60 * S, "{by:?}: {took} us");
     }
-    assert!(slowest < 60 * S, "{slowest}");
 }
 
 #[test]
 fn thirty_percent_corruption_both_ways_is_overcome() {
-    for seed in 0..20 {
-        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).corrupt(0.3, Damage::FlipBits(1)));
-        let config = NetConfig::new(seed, link)
-            .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
-            .job(Job::exchange(2_000, 50_000));
-        let mut net = Net::new(config);
-        net.run_until_done(120 * S);
-        net.finish();
+    for (by, seed) in BOTH.into_iter().flat_map(|by| (0..20).map(move |seed| (by, seed))) {
+        let link = LinkConfig::new().delay_us(10 * MS).corrupt(0.3, Damage::FlipBits(1));
+        over(by, seed, link, SMALL, Job::exchange(2_000, 50_000));
     }
 }
 
 /// Delays datagrams of the handshake against each other in all orders.
 #[test]
 fn datagrams_of_a_handshake_may_arrive_in_any_order() {
-    for order in 0..(3u64 * 3 * 3 * 3 * 3) {
+    for (by, order) in BOTH.into_iter().flat_map(|by| (0..3u64.pow(5)).map(move |order| (by, order))) {
         let mut digits = order;
         let mut script = Script::new();
         for n in 0..5 {
@@ -115,12 +141,10 @@ fn datagrams_of_a_handshake_may_arrive_in_any_order() {
             digits /= 3;
             script = if n < 2 { script.delay_up([n], delay) } else { script.delay_down([n - 2], delay) };
         }
-        let mut config = NetConfig::new(1, script.apply(plain())).job(Job::exchange(500, 500));
-        config.tls.certificate_len = 2_500;
-        let mut net = Net::new(config);
+        let mut net = Net::new(net_config(by, 1, script.apply(plain()), MIDDLE).job(Job::exchange(500, 500)));
         net.run_until_done(10 * S);
         let took = net.client().app(0).unwrap().report.done_us.unwrap();
-        assert!(took < 200 * MS, "order {order}: {took} us");
+        assert!(took < 200 * MS, "{by:?}, order {order}: {took} us");
         net.finish();
     }
 }
@@ -128,10 +152,8 @@ fn datagrams_of_a_handshake_may_arrive_in_any_order() {
 /// Every coalesced datagram is taken apart, and its packets arrive in reverse order as datagrams of their own.
 #[test]
 fn coalesced_packets_may_come_apart_and_in_any_order() {
-    for reverse in [false, true] {
-        let mut config = NetConfig::new(1, plain()).job(Job::exchange(500, 500));
-        config.tls.certificate_len = 2_500;
-        let mut net = Net::new(config);
+    for (by, reverse) in BOTH.into_iter().flat_map(|by| [(by, false), (by, true)]) {
+        let mut net = Net::new(net_config(by, 1, plain(), MIDDLE).job(Job::exchange(500, 500)));
         net.tap_down(Box::new(move |view, d| {
             let parts = inspect::packets(&d.bytes);
             if parts.len() < 2 {
@@ -153,13 +175,15 @@ fn coalesced_packets_may_come_apart_and_in_any_order() {
 
 #[test]
 fn duplicates_of_everything_change_nothing() {
-    let link = Script::new().up(Pick::All, Act::Copies(2)).down(Pick::All, Act::Copies(2)).apply(plain());
-    let mut net = Net::new(NetConfig::new(1, link).job(Job::exchange(50_000, 50_000)));
-    net.run_until_done(10 * S);
-    let (client, server) = (net.client_stats().unwrap(), net.server_stats().unwrap());
-    assert!(client.duplicates > 50 && server.duplicates > 50, "{client:?} {server:?}");
-    assert_eq!((client.lost_packets, server.lost_packets), (0, 0));
-    net.finish();
+    for by in BOTH {
+        let link = Script::new().up(Pick::All, Act::Copies(2)).down(Pick::All, Act::Copies(2)).apply(plain());
+        let mut net = Net::new(net_config(by, 1, link, SMALL).job(Job::exchange(50_000, 50_000)));
+        net.run_until_done(10 * S);
+        let (client, server) = (net.client_stats().unwrap(), net.server_stats().unwrap());
+        assert!(client.duplicates > 50 && server.duplicates > 50, "{by:?}: {client:?} {server:?}");
+        assert_eq!((client.lost_packets, server.lost_packets), (0, 0));
+        net.finish();
+    }
 }
 
 /// Bytes that a server may send and did send before the client's address is validated.
@@ -277,11 +301,13 @@ fn a_certificate_that_is_refused_ends_both_ends_with_the_alert() {
 
 #[test]
 fn version_2_alone_works() {
-    let mut net =
-        Net::new(NetConfig::new(1, plain()).settings(|s| s.versions = vec![Version::V2]).job(Job::fetch(1_000)));
-    net.run_until_done(5 * S);
-    assert_eq!(net.client().engine.version(net.client_key()), Ok(Version::V2));
-    net.finish();
+    for by in BOTH {
+        let config = net_config(by, 1, plain(), SMALL).settings(|s| s.versions = vec![Version::V2]);
+        let mut net = Net::new(config.job(Job::fetch(1_000)));
+        net.run_until_done(5 * S);
+        assert_eq!(net.client().engine.version(net.client_key()), Ok(Version::V2));
+        net.finish();
+    }
 }
 
 #[test]

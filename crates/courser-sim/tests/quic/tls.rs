@@ -8,13 +8,17 @@ use courser_tls::{AwsLc, ClientConfig, Credentials, Roots, ServerConfig};
 
 use crate::support::{MS, S, plain};
 
-fn with_tls(seed: u64, link: Duplex) -> NetConfig {
-    with_early_data(seed, link, false)
+/// A net with real TLS and keys. The certificate takes about so many bytes, for as many names as that needs.
+pub fn with_tls(seed: u64, link: Duplex, certificate_len: usize) -> NetConfig {
+    with_early_data(seed, link, certificate_len, false)
 }
 
-fn with_early_data(seed: u64, link: Duplex, early: bool) -> NetConfig {
+fn with_early_data(seed: u64, link: Duplex, certificate_len: usize, early: bool) -> NetConfig {
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let more = (0..certificate_len.saturating_sub(300).div_ceil(58)).map(|n| format!("{n:040}.courser.example"));
+    let names: Vec<_> = core::iter::once("localhost".to_owned()).chain(more).collect();
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    assert!(certificate.der().len() >= certificate_len, "{} bytes", certificate.der().len());
     let credentials = Credentials::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
     let roots = Roots::empty().add_pem(certificate.pem().as_bytes()).unwrap();
     let client = ClientConfig::builder().roots(roots).alpn(["sim"]).early_data(early).build().unwrap();
@@ -34,7 +38,7 @@ fn with_early_data(seed: u64, link: Duplex, early: bool) -> NetConfig {
 
 #[test]
 fn real_tls_over_a_clean_path() {
-    let mut net = Net::new(with_tls(1, plain()).job(Job::exchange(100_000, 100_000)));
+    let mut net = Net::new(with_tls(1, plain(), 0).job(Job::exchange(100_000, 100_000)));
     net.run_until_done(5 * S);
     assert_eq!(net.client().app(0).unwrap().report.connected_us, Some(20 * MS));
     let identity = net.client().engine.identity(net.client_key()).unwrap().unwrap();
@@ -44,7 +48,7 @@ fn real_tls_over_a_clean_path() {
 
 #[test]
 fn real_tls_resumes_with_early_data() {
-    let mut net = Net::new(with_early_data(1, plain(), true).job(Job::exchange(10_000, 10_000)));
+    let mut net = Net::new(with_early_data(1, plain(), 0, true).job(Job::exchange(10_000, 10_000)));
     net.run_until_done(5 * S);
     let to = courser_sim::topology::addr::server(0);
     for n in 1..4 {
@@ -67,7 +71,7 @@ fn real_tls_under_loss_and_key_updates() {
         let link = Duplex::symmetric(
             LinkConfig::new().rate(20_000_000).queue_bytes(50_000).delay_us(10 * MS).loss(0.1).reorder(0.05, 5 * MS),
         );
-        let config = with_tls(seed, link)
+        let config = with_tls(seed, link, 0)
             .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
             .job(Job::exchange(300_000, 300_000));
         let mut net = Net::new(config);
@@ -85,7 +89,7 @@ fn real_tls_under_loss_and_key_updates() {
 
 #[test]
 fn real_tls_with_version_2() {
-    let config = with_tls(1, plain()).settings(|s| s.versions = vec![Version::V2]).job(Job::fetch(10_000));
+    let config = with_tls(1, plain(), 0).settings(|s| s.versions = vec![Version::V2]).job(Job::fetch(10_000));
     let mut net = Net::new(config);
     net.run_until_done(5 * S);
     net.finish();

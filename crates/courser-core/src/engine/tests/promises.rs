@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pair::{CLIENT, Pair, SERVER, Watcher, Way, config};
 use crate::config::Settings;
 use crate::engine::{Engine, Event, Kind as Entry, Meta, SendOutcome, Train};
-use crate::error::ApiMisuse;
+use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{ConnKey, Dir, Ecn, Level, Version};
 use crate::observe::{self, Interest, Kind, Observer};
 use crate::protect::null::{NullTlsClient, NullTlsServer};
@@ -186,19 +186,30 @@ fn one_call_takes_a_datagram_with_both_addresses_its_mark_and_its_time() {
 #[test]
 fn version_and_the_times_of_the_last_packets_and_the_ticks_can_be_looked_up() {
     // LS-CONN-07
-    let settings = Settings::default();
+    let settings = Settings { mtu_discovery: false, ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
-    pair.establish();
+    let server = pair.establish();
     pair.run_for(Duration::from_secs(2));
     assert_eq!(pair.client.version(client), Ok(Version::V1));
     let ticks = pair.client.conn_stats(client).unwrap().ticks;
+    let came = pair.now;
+    pair.server.ping(server).unwrap();
+    let now = came + Duration::from_millis(3);
+    for mut datagram in send_all(&mut pair.server, came) {
+        pair.client.receive(now, &meta(SERVER, datagram.len()), &mut datagram);
+    }
     pair.client.ping(client).unwrap();
-    let now = pair.now;
     assert_eq!(send_all(&mut pair.client, now).len(), 1);
     assert_eq!(pair.client.conn_stats(client).unwrap().ticks, ticks + 1);
-    let last = pair.client.packet_log(client).unwrap().last_sent().last();
-    assert_eq!(last.map(|l| (l.time, l.level)), Some((now, Level::OneRtt)));
+    let log = pair.client.packet_log(client).unwrap();
+    let last = [log.last_sent().last(), log.last_received().last()];
+    assert_eq!(last.map(|l| l.map(|l| (l.time, l.level))), [Some((now, Level::OneRtt)); 2]);
+    // Of the flags: whether it closes, and why.
+    assert_eq!(pair.client.close_reason(client), Ok(None));
+    pair.client.close(now, client, 3, b"").unwrap();
+    let reason = CloseReason::LocalApplication { code: 3, reason: vec![] };
+    assert_eq!(pair.client.close_reason(client), Ok(Some(&reason)));
 }
 
 #[test]

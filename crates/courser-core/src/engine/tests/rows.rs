@@ -54,11 +54,23 @@ fn engines_come_and_go_and_take_their_connections_along() {
 
 #[test]
 fn settings_are_copied_when_they_are_given() {
-    let mut settings = Settings { idle_timeout: Duration::from_secs(5), ..Settings::default() };
+    // LS-ENG-03
+    let mut settings = Settings {
+        idle_timeout: Duration::from_secs(5),
+        keep_alive: None,
+        stream_window: 77_777,
+        max_streams_uni: 9,
+        ..Settings::default()
+    };
+    let given = settings.clone();
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     settings.idle_timeout = Duration::from_secs(500);
-    pair.establish();
+    settings.stream_window = 1;
+    let server = pair.establish();
+    assert_ne!(settings, given);
+    assert_eq!(pair.client.settings(client), Ok(&given), "each of them reads back as it was");
+    assert_eq!(pair.server.settings(server), Ok(&given));
     pair.run_for(Duration::from_secs(7));
     let idle = |events: &[(ConnKey, Event)]| events.iter().any(|(_, e)| *e == Event::Closed(CloseReason::IdleTimeout));
     assert!(idle(&pair.events[0]) && idle(&pair.events[1]));
