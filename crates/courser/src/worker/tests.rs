@@ -298,7 +298,8 @@ fn a_turn_of_two_milliseconds_ends_after_them_and_one_train() {
         let turn = w.turn().unwrap();
         let sent = called.lock().unwrap().len() - before;
         assert!((1..=2).contains(&sent), "{sent} trains");
-        assert!(turn.deadline.is_some_and(|d| d <= w.clock().now()), "the rest waits for no event");
+        let at_once = turn.deadline.is_some_and(|d| d <= w.clock().now());
+        assert!(at_once || w.machine().out.is_empty(), "the rest waits for no event");
     }
 }
 
