@@ -276,7 +276,8 @@ impl KeySlots {
         self.failed
     }
 
-    /// Seals one packet in place; see [`Sealer::seal`]. For 1-RTT the header must carry [`key_phase`](Self::key_phase).
+    /// Seals one packet in place; see [`seal`](crate::crypto::Sealer::seal). For 1-RTT the header must carry
+    /// [`key_phase`](Self::key_phase).
     ///
     /// # Errors
     /// See [`SealError`]; the packet must not be sent then.
@@ -310,9 +311,9 @@ impl KeySlots {
         if self.has_send(level) { Ok(()) } else { Err(SealError::NoKeys) }
     }
 
-    /// Seals packets of one level in place, all with its present key; see [`Sealer::seal_batch`]. They were counted with
-    /// [`count_sealed`](Self::count_sealed), and no key update came between. For 1-RTT the headers must carry
-    /// [`key_phase`](Self::key_phase).
+    /// Seals packets of one level in place, all with its present key; see
+    /// [`seal_batch`](crate::crypto::Sealer::seal_batch). They were counted with [`count_sealed`](Self::count_sealed), and
+    /// no key update came between. For 1-RTT the headers must carry [`key_phase`](Self::key_phase).
     ///
     /// # Errors
     /// See [`SealError`]; no packet of the batch must be sent then.
