@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use courser_core::crypto::Suite;
+
 /// Most characters of a peer's text that are shown.
 const SHOWN_MAX: usize = 200;
 
@@ -76,6 +78,16 @@ pub fn time(d: Duration) -> String {
 #[must_use]
 pub fn count(n: u64, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+/// A cipher suite by the name that the RFCs use.
+#[must_use]
+pub const fn suite(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Aes128Gcm => "AES-128-GCM",
+        Suite::Aes256Gcm => "AES-256-GCM",
+        Suite::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+    }
 }
 
 /// Three digits, as many after the point as that leaves.

@@ -44,16 +44,15 @@ Examples:
           See whether a server speaks QUIC, and which step fails if not
 
 Exit codes:
-  0  done
-  1  the job failed: bytes differ, bytes are missing, time ran out
-  2  the command line cannot be understood
-  3  a name or address cannot be used
-  4  nobody answered
-  5  TLS failed
-  6  the peer closed the connection, or broke the protocol
-  7  something of this machine is missing: a port, a file, memory
-  130  a client was interrupted (Ctrl-C or SIGTERM): it closes its connections and tells
-       what it moved; servers that are interrupted close theirs and end with 0
+  0    done; also a server that was interrupted
+  1    the job failed: bytes differ, bytes are missing, time ran out
+  2    the command line cannot be understood
+  3    a name or address cannot be used
+  4    nobody answered
+  5    TLS failed
+  6    the peer closed the connection, or broke the protocol
+  7    something of this machine is missing: a port, a file, memory
+  130  a client was interrupted; it tells what it moved until then
 
 Environment:
   COURSER_LOG  what to log, like --log

@@ -28,6 +28,7 @@ use crate::output::Ui;
 use crate::perf_proto;
 use crate::progress::{INTERVAL, Progress};
 use crate::report::demo::{DemoReport, Leg};
+use crate::text;
 use crate::transport::App;
 use crate::tuning::Tuning;
 
@@ -236,7 +237,7 @@ impl<'a> Client<'a> {
             up: leg(up, up_s),
             down: leg(down, down_s),
             version: engine.version(key).map(|v| format!("{v:?}")).unwrap_or_default(),
-            cipher: suite.map(|s| format!("{s:?}")).unwrap_or_default(),
+            cipher: suite.map(text::suite).unwrap_or_default().to_owned(),
             ..timed(&stats)
         }
     }

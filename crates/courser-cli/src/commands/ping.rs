@@ -98,7 +98,7 @@ fn facts(engine: &Engine, key: ConnKey, report: &mut PingReport) {
     let Ok(Some(id)) = engine.identity(key) else { return };
     let words = |bytes: &[u8]| text::harmless(bytes);
     report.fact("protocol", id.alpn.as_deref().map_or_else(|| "none".into(), words));
-    let suite = id.suite.map(|s| format!("{s:?}")).unwrap_or_default();
+    let suite = id.suite.map_or("unknown suite", text::suite);
     report.fact("TLS", format!("{suite}, {}", id.group.as_deref().unwrap_or("unknown group")));
 }
 
