@@ -6,6 +6,8 @@ Usage:
     coverage.py TREE --missing rfc9000   list the requirements of a document that lack something
     coverage.py TREE --min-test 80       exit 1 when fewer than 80 % of the MUST class are tested or excepted
     coverage.py TREE --require FILE      FILE: one "DOC MIN_MUST_COVERED" per line (a floor that only goes up)
+    coverage.py TREE --list              every cited requirement with its places and the functions around them, and how
+                                         many of the MUST class are cited nowhere
     coverage.py TREE --json FILE         the same facts as JSON
     coverage.py --show rfc9000#4.1-3     print requirements (an id, or a DOC#SECTION prefix)
 
@@ -130,6 +132,45 @@ def scan_text(rel, text, errors):
         yield [x.strip() for x in mm.group(1).split(",")], kind, reason, place
 
 
+FUNCTION = re.compile(r"^(\s*).*\bfn\s+(\w+)\s*[(<]")
+
+
+def function_at(lines, i):
+    """The function that a citation stands above or in; empty when there is none."""
+    for line in lines[i + 1:i + 9]:
+        found = FUNCTION.match(line)
+        if found:
+            return found.group(2)
+        if line.strip() and not re.match(r"^\s*(#\[|//|[)\]])", line):
+            break
+    indent = len(lines[i]) - len(lines[i].lstrip())
+    for line in reversed(lines[:i]):
+        found = FUNCTION.match(line)
+        if found and len(found.group(1)) < indent:
+            return found.group(2)
+    return ""
+
+
+def print_list(reqs, state, trees):
+    """Every cited requirement, where it is met and tested, and the count of the others of the MUST class."""
+    texts = {}
+    for rid, r in reqs.items():
+        s = state[rid]
+        if not any(s.values()):
+            continue
+        print("%s [%s]" % (rid, r["level"]))
+        for kind in ("implementation", "test", "exception", "todo"):
+            for place in s[kind]:
+                rel, line = place.rsplit(":", 1)
+                if rel not in texts:
+                    paths = [os.path.join(t, rel) for t in trees if os.path.exists(os.path.join(t, rel))]
+                    texts[rel] = open(paths[0], encoding="utf-8").read().split("\n") if paths else []
+                name = function_at(texts[rel], int(line) - 1) if texts[rel] else ""
+                print("    %-14s %s %s" % (kind, place, name))
+    bare = [rid for rid, r in reqs.items() if r["class"] == "must" and not any(state[rid].values())]
+    print("%d requirements of the MUST class are cited nowhere" % len(bare))
+
+
 def walk(tree):
     for base, dirs, files in os.walk(tree):
         dirs[:] = sorted(d for d in dirs if d not in SKIP_DIRS)
@@ -225,6 +266,7 @@ def main():
     ap.add_argument("--tables", nargs="*", default=[os.path.join(HERE, t) for t in TABLES])
     ap.add_argument("--exceptions")
     ap.add_argument("--missing", metavar="DOC")
+    ap.add_argument("--list", action="store_true")
     ap.add_argument("--what", choices=["test", "implementation", "any"], default="test")
     ap.add_argument("--show", metavar="ID")
     ap.add_argument("--min-test", type=float, metavar="PERCENT")
@@ -249,7 +291,9 @@ def main():
     main_docs = {r.split("#")[0] for r in load(a.tables[:1])}
     wanted = a.docs.split(",") if a.docs else [d for d in docs if d in main_docs or any(
         docs[d][c][k] for c in ("must", "should") for k in ("test", "implementation", "exception", "todo"))]
-    if a.missing:
+    if a.list:
+        print_list(reqs, state, a.tree)
+    elif a.missing:
         for rid, r in reqs.items():
             s = state[rid]
             if not rid.startswith(a.missing + "#") or s["exception"]:

@@ -305,6 +305,27 @@ fn an_engine_that_is_dropped_takes_ten_thousand_connections_along() {
 }
 
 #[test]
+fn engines_that_are_dropped_take_established_connections_and_their_data_along() {
+    // LS-ENG-01, LS-LIFE-01: with data that was not sent, not acknowledged and not read.
+    const CONNECTIONS: usize = 3000;
+    let ((), counts) = count(|| {
+        let settings = settings();
+        let mut duo = Duo::null(&settings);
+        let keys: Vec<_> = (0..CONNECTIONS).map(|_| duo.connect(&settings).0).collect();
+        for key in keys {
+            let id = duo.client.open_stream(key, Dir::Uni).unwrap().unwrap();
+            assert_eq!(duo.client.write(key, id, &[7; 20_000]), Ok(20_000));
+        }
+        duo.round();
+        for engine in [&duo.client, &duo.server] {
+            assert_eq!(engine.connections(), CONNECTIONS);
+            assert!(engine.pool_stats().in_use >= CONNECTIONS, "{:?}", engine.pool_stats());
+        }
+    });
+    assert_eq!(counts.live, 0);
+}
+
+#[test]
 fn ten_thousand_connections_that_close_leave_nothing() {
     // NGX-BUF-24
     let ((), counts) = count(|| {

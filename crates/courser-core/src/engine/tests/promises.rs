@@ -227,8 +227,13 @@ fn what_a_write_accepts_is_what_the_peer_sees() {
         let id = pair.client.open_stream(client, Dir::Uni).unwrap().unwrap();
         let data: Vec<u8> = (0..400_000u32).map(|i| (i * 31 + i / 253) as u8).collect();
         let mut accepted = Vec::new();
-        for part in data.chunks(70_001).take(3) {
-            let n = pair.client.write(client, id, part).unwrap();
+        for (turn, part) in data.chunks(70_001).take(3).enumerate() {
+            let (front, back) = part.split_at(20_003);
+            let n = match turn {
+                1 => pair.client.write(client, id, part),
+                _ => pair.client.write_vectored(client, id, &[front, &[], &back[..9], &back[9..]]),
+            };
+            let n = n.unwrap();
             accepted.extend_from_slice(&part[..n]);
         }
         assert!(!accepted.is_empty() && accepted.len() < 210_003, "{} accepted", accepted.len());
