@@ -73,6 +73,14 @@ pub struct Settings {
     pub pacing: bool,
     /// How streams share packets.
     pub schedule: StreamSchedule,
+    /// Whether the connection may move to other addresses: a client when it is told to, or when the server prefers another
+    /// address; a server when its peer does on purpose. A server always follows a peer whose translator moved it.
+    pub migration: bool,
+    /// IPv4 address that a server would rather be reached at; its packets have to reach the same engine, and its port is
+    /// the one of the socket.
+    pub preferred_v4: Option<SocketAddrV4>,
+    /// The same for IPv6.
+    pub preferred_v6: Option<SocketAddrV6>,
     /// Connection IDs that the peer may issue to us; 2 to 8.
     pub active_cid_limit: u8,
     /// The longest time an acknowledgement is held back.
@@ -105,6 +113,9 @@ impl Default for Settings {
             congestion: Congestion::Cubic,
             pacing: true,
             schedule: StreamSchedule::default(),
+            migration: true,
+            preferred_v4: None,
+            preferred_v6: None,
             active_cid_limit: 4,
             max_ack_delay: Duration::from_millis(25),
             ecn: true,

@@ -156,6 +156,8 @@ pub enum ApiMisuse {
     NotNegotiated,
     /// The argument is larger than the peer or the path takes.
     TooLarge,
+    /// The peer has issued no connection ID that could be used at another address.
+    NoConnectionId,
 }
 
 impl fmt::Display for ApiMisuse {
@@ -170,6 +172,7 @@ impl fmt::Display for ApiMisuse {
             Self::Closing => "the connection is closing",
             Self::NotNegotiated => "the peer did not agree to this extension",
             Self::TooLarge => "larger than the peer or the path takes",
+            Self::NoConnectionId => "the peer has issued no connection ID for another address",
         })
     }
 }
@@ -223,6 +226,8 @@ pub enum CloseReason {
         /// What the server offers.
         offered: Vec<Version>,
     },
+    /// No path to the peer is left: it moved and could not be validated there, or it does not let us move.
+    NoPath,
     /// The server's Retry, or what it says of itself, does not fit together.
     Refused,
     /// An error of our own; the peer was told INTERNAL_ERROR.
@@ -251,6 +256,7 @@ impl fmt::Display for CloseReason {
             Self::VersionNegotiation { offered } => {
                 write!(f, "no common version; the server offers {offered:?}")
             }
+            Self::NoPath => f.write_str("no path to the peer is left"),
             Self::Refused => f.write_str("refused"),
             Self::Internal(what) => write!(f, "internal error: {what}"),
         }

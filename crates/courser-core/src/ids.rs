@@ -273,6 +273,17 @@ pub struct ConnKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathId(pub u8);
 
+impl PathId {
+    /// Paths of a connection at once.
+    pub const SLOTS: usize = 4;
+
+    /// Its position.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        (self.0 & 3) as usize
+    }
+}
+
 /// Explicit congestion notification mark of an IP packet (RFC 3168).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ecn {

@@ -52,6 +52,13 @@ impl LocalCids {
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX).min(ACTIVE_MAX);
     }
 
+    /// Issues the connection ID of a preferred address, which travels in the transport parameters: sequence number 1.
+    pub fn issue_preferred(&mut self, cid: Cid) {
+        debug_assert!(self.next == 1 && self.count() == 1, "before any other");
+        self.active[1] = Some(Issued { sequence: 1, cid });
+        self.next = 2;
+    }
+
     /// Whether another one should be issued now.
     #[must_use]
     pub fn wants_issue(&self, now: Instant) -> bool {

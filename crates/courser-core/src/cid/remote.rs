@@ -107,6 +107,51 @@ impl RemoteCids {
         Ok(changed)
     }
 
+    /// Sequence number of the one in use.
+    #[must_use]
+    pub fn active_sequence(&self) -> u64 {
+        self.active
+    }
+
+    /// A connection ID that is still stored.
+    #[must_use]
+    pub fn get(&self, sequence: u64) -> Option<Cid> {
+        self.find(sequence).map(|r| r.cid)
+    }
+
+    /// Takes a connection ID that was not used before for another path: its sequence number, its bytes, and its token,
+    /// which counts from now on.
+    pub fn take(&mut self) -> Option<(u64, Cid, Option<ResetToken>)> {
+        let next = self.stored.iter_mut().filter(|r| !r.used).min_by_key(|r| r.sequence)?;
+        next.used = true;
+        Some((next.sequence, next.cid, next.token))
+    }
+
+    /// Connection IDs that were not used yet.
+    #[must_use]
+    pub fn unused(&self) -> usize {
+        self.stored.iter().filter(|r| !r.used).count()
+    }
+
+    /// The connection moved to a path with that connection ID; the one before stays with its path.
+    pub fn set_active(&mut self, sequence: u64) {
+        debug_assert!(self.find(sequence).is_some(), "the path has one that is stored");
+        self.active = sequence;
+    }
+
+    /// No path uses that connection ID any more. Returns its token, which is void now.
+    pub fn retire(&mut self, sequence: u64) -> Option<ResetToken> {
+        debug_assert!(sequence != self.active);
+        let at = self.stored.iter().position(|r| r.sequence == sequence)?;
+        // Beyond the limit of frames it stays stored until there is room, rather than being forgotten.
+        if self.retired.len() >= RETIRED_MAX || self.stored[at].cid.is_empty() {
+            return None;
+        }
+        //= rfc9000#5.1.2-1
+        self.retired.push(sequence);
+        self.stored.remove(at).token
+    }
+
     /// Switches to a connection ID that was not used before and retires the present one; `None` when there is none.
     pub fn rotate(&mut self) -> Option<Cid> {
         let next = self.stored.iter_mut().filter(|r| !r.used).min_by_key(|r| r.sequence)?;
@@ -170,7 +215,7 @@ impl RemoteCids {
         if self.active >= floor {
             return Ok(false);
         }
-        match self.stored.iter_mut().min_by_key(|r| r.sequence) {
+        match self.stored.iter_mut().min_by_key(|r| (r.used, r.sequence)) {
             Some(next) => {
                 next.used = true;
                 self.active = next.sequence;
@@ -266,6 +311,23 @@ mod tests {
         r.on_new(1, 0, cid(1), token(1)).unwrap();
         assert_eq!(r.rotate(), Some(cid(1)));
         assert_eq!((r.active(), r.rotate(), r.take_retired()), (cid(1), None, Some(0)));
+    }
+
+    #[test]
+    fn paths_take_fresh_ones_and_give_them_back() {
+        //= rfc9000#5.1.2-1 type=test
+        let mut r = remote();
+        assert_eq!(r.take(), None);
+        for n in [1, 2] {
+            r.on_new(n.into(), 0, cid(n), token(n)).unwrap();
+        }
+        assert_eq!(r.take(), Some((1, cid(1), Some(token(1)))));
+        assert_eq!((r.active(), r.unused(), r.get(1)), (cid(0), 1, Some(cid(1))));
+        r.set_active(1);
+        assert_eq!((r.active(), r.retire(0)), (cid(1), None), "the first one had no token");
+        assert_eq!((r.take_retired(), r.get(0)), (Some(0), None));
+        assert_eq!(r.take().map(|t| t.0), Some(2));
+        assert_eq!((r.retire(2), r.tokens().collect::<Vec<_>>()), (Some(token(2)), vec![token(1)]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::datagram::DatagramQueue;
 use crate::error::PeerViolation;
 use crate::ids::{Level, Space};
 use crate::observe::{Event as Observed, Interest, Kind, Observer};
+use crate::path::Path;
 use crate::recovery::{AckOutcome, Context, Freed, Settled, timer::TimeoutOutcome};
 use crate::spans::{Fate, FrameKind, Record};
 use crate::stream::Streams;
@@ -161,7 +162,8 @@ impl Connection {
     /// What recovery has to know of the connection.
     pub(super) fn recovery_context(&self) -> Context {
         Context {
-            path: crate::ids::PathId(0),
+            path: self.path.id,
+            opened: self.standby.opened(&self.path),
             max_ack_delay: core::time::Duration::from_millis(self.peer.max_ack_delay_ms),
             handshake_confirmed: self.confirmed,
             has_handshake_keys: self.keys.has_send(Level::Handshake),
@@ -276,34 +278,17 @@ impl Connection {
     fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome, ranges: Option<&AckRanges>) {
         let path = &mut self.path;
         let in_flight = path.congestion.in_flight();
-        let tally = &outcome.paths[0];
-        if let Some(sent) = tally.lost_sent {
-            let before = path.congestion.window();
-            path.congestion.on_lost(now, tally.lost_bytes, sent, outcome.persistent_congestion);
-            self.stats.congestion_events += u64::from(path.congestion.window() < before);
-        }
-        if tally.released_bytes > 0 {
-            path.congestion.on_discarded(tally.released_bytes);
-        }
-        if let Some(sent) = tally.acked_sent {
-            let sample = AckSample {
-                bytes: tally.acked_bytes,
-                sent,
-                rtt: RttSnapshot {
-                    latest: path.rtt.latest(),
-                    fresh: outcome.rtt_sampled,
-                    smoothed: path.rtt.smoothed(),
-                    min: path.rtt.min(),
-                },
-            };
-            path.congestion.on_acked(now, &sample);
-        }
-        if let Some(sent) = tally.spurious_sent {
-            path.congestion.on_spurious(tally.spurious_bytes, sent);
+        let tally = &outcome.paths[path.id.slot()];
+        self.stats.congestion_events += u64::from(apply_tally(path, now, outcome, true));
+        //= rfc9000#9.4-1
+        for other in self.standby.iter_mut() {
+            apply_tally(other, now, outcome, false);
         }
         if let Some(ranges) = ranges {
             let ce = path.ecn.on_ack(ranges.space(), tally.acked_ect, ranges.ecn(), outcome.largest_increased);
-            if let Some(sent) = tally.acked_sent.filter(|_| ce > 0) {
+            // Marks may be those of packets that left on another path.
+            let all_ours = outcome.paths.iter().all(|t| t.acked_ect == 0 || core::ptr::eq(t, tally));
+            if let Some(sent) = tally.acked_sent.filter(|_| ce > 0 && all_ours) {
                 self.stats.congestion_events += 1;
                 path.congestion.on_ecn_ce(now, sent);
             }
@@ -352,8 +337,38 @@ impl Connection {
 
     /// Packets left the flight without saying anything about the path.
     pub(super) fn on_freed(&mut self, freed: &Freed) {
-        self.path.congestion.on_discarded(freed.bytes[0]);
+        self.path.congestion.on_discarded(freed.bytes[self.path.id.slot()]);
     }
+}
+
+/// Tells a path's congestion control what became of its packets. Returns whether the window shrank.
+fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool) -> bool {
+    let tally = &outcome.paths[path.id.slot()];
+    let before = path.congestion.window();
+    if let Some(sent) = tally.lost_sent {
+        path.congestion.on_lost(now, tally.lost_bytes, sent, in_use && outcome.persistent_congestion);
+    }
+    let shrank = path.congestion.window() < before;
+    if tally.released_bytes > 0 {
+        path.congestion.on_discarded(tally.released_bytes);
+    }
+    if let Some(sent) = tally.acked_sent {
+        let sample = AckSample {
+            bytes: tally.acked_bytes,
+            sent,
+            rtt: RttSnapshot {
+                latest: path.rtt.latest(),
+                fresh: in_use && outcome.rtt_sampled,
+                smoothed: path.rtt.smoothed(),
+                min: path.rtt.min(),
+            },
+        };
+        path.congestion.on_acked(now, &sample);
+    }
+    if let Some(sent) = tally.spurious_sent {
+        path.congestion.on_spurious(tally.spurious_bytes, sent);
+    }
+    shrank
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{Connection, Env, Event, RouteChange};
 use crate::ack::merge::{AckInfo, Merge};
 use crate::cid::STORED_MAX;
 use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Cid, Level, Space};
+use crate::ids::{Cid, Level, PathId, Space};
 use crate::time::Instant;
 use crate::wire::frame::{Ack, Frame};
 
@@ -19,6 +19,8 @@ pub(super) struct Carrier {
     pub(super) generation: u64,
     /// When its datagram arrived.
     pub(super) received: Instant,
+    /// The path that it came on.
+    pub(super) path: PathId,
 }
 
 impl Connection {
@@ -76,12 +78,13 @@ impl Connection {
         frame: Frame<'_>,
     ) -> Result<(), PeerViolation> {
         match frame {
-            Frame::PathChallenge(data) => self.path.responses.push(data),
-            Frame::PathResponse(data) => {
-                if self.path.challenges.on_response(data) {
-                    self.path.amplification.validate();
+            //= rfc9000#8.2.2-3
+            Frame::PathChallenge(data) => {
+                if let Some(path) = self.path_mut(carrier.path) {
+                    path.responses.push(data);
                 }
             }
+            Frame::PathResponse(data) => self.on_path_response(env, now, data),
             Frame::HandshakeDone => {
                 //= rfc9000#19.20-2
                 if self.side.is_server() {
@@ -128,7 +131,9 @@ impl Connection {
         for (place, token) in before.iter_mut().zip(self.remote_cids.tokens()) {
             *place = Some(token);
         }
-        if self.remote_cids.on_new(sequence, retire_prior_to, cid, token)? {
+        self.remote_cids.on_new(sequence, retire_prior_to, cid, token)?;
+        self.renew_destinations();
+        if !before.into_iter().flatten().eq(self.remote_cids.tokens()) {
             self.routes.extend(before.into_iter().flatten().map(RouteChange::RemoveToken));
             self.routes.extend(self.remote_cids.tokens().map(RouteChange::AddToken));
         }

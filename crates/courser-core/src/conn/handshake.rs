@@ -157,6 +157,7 @@ impl Connection {
         if self.settings.mtu_discovery {
             self.path.pmtud.start();
         }
+        self.follow_preferred_address(env, now);
         self.events.push_back(Event::Confirmed);
         env.observe(now, self.key, Kind::Life, || Observed::Life(Step::HandshakeConfirmed));
     }
@@ -218,6 +219,10 @@ impl Connection {
             self.remote_cids.set_first_token(token);
             self.routes.push(RouteChange::AddToken(token));
         }
+        if let Some(preferred) = &params.preferred_address {
+            //= rfc9000#5.1.1-1
+            self.remote_cids.on_new(1, 0, preferred.cid, preferred.token)?;
+        }
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::PeerParams(&params)));
         *self.peer = params;
         self.peer_known = true;
@@ -263,6 +268,7 @@ impl Connection {
         handshake.retry_scid = Some(scid);
         handshake.token = token.into();
         self.remote_cids.replace_first(scid);
+        self.path.to.cid = scid;
         self.keys.install_initial(env.keys.as_ref(), self.version, &scid);
         handshake.crypto[0].repeat_unacked();
         let freed = self.recovery.abandon(now, Level::Initial, &mut |_, _| {});

@@ -6,6 +6,7 @@
 //! values between them:
 //!
 //! - `receive` and `frames`: a datagram in, packet by packet, frame by frame;
+//! - `paths`: which path it came on, and moving to another one;
 //! - `handshake`: TLS, transport parameters, keys;
 //! - `early`: 0-RTT at both ends;
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
@@ -26,6 +27,7 @@ mod handshake;
 mod history;
 mod last_words;
 mod limit;
+mod paths;
 mod probe;
 mod receive;
 mod seal;
@@ -35,6 +37,7 @@ mod tick;
 mod transmit;
 mod watch;
 
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -50,7 +53,7 @@ use crate::datagram::DatagramQueue;
 use crate::error::CloseReason;
 use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
-use crate::path::{Path, TokenKey};
+use crate::path::{Path, Standby, TokenKey};
 use crate::protect::KeySlots;
 use crate::recovery::Recovery;
 use crate::spans::Record;
@@ -201,6 +204,20 @@ pub enum Event {
     Stream(StreamEvent),
     /// Datagrams can be read.
     DatagramReceived,
+    /// The connection uses another path: an address changed.
+    PathChanged {
+        /// The peer's address.
+        remote: SocketAddr,
+        /// Our address, when known.
+        local: Option<IpAddr>,
+    },
+    /// A path that was to be used did not prove itself; the connection stays where it is.
+    PathFailed {
+        /// The peer's address.
+        remote: SocketAddr,
+        /// Our address, when known.
+        local: Option<IpAddr>,
+    },
     /// The connection is over; nothing follows.
     Closed(CloseReason),
 }
@@ -244,7 +261,10 @@ pub(crate) struct Connection {
     keys: KeySlots,
     recovery: Recovery,
     acks: [AckSchedule; 3],
+    /// The path in use.
     path: Path,
+    /// The other ones.
+    standby: Standby,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
     streams: Streams,

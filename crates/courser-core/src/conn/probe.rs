@@ -1,12 +1,14 @@
-//! Probes of the path's datagram size, and what their fate means.
+//! Packets that only test: how large the datagrams of the path in use may be, and whether other paths work.
 
-use super::transmit::{Built, Turn};
+use super::transmit::{Built, INITIAL_DATAGRAM_MIN, Turn};
 use super::{Connection, Env};
 use crate::crypto::TAG_LEN;
 use crate::ids::{Level, Space};
-use crate::packetiser::{Draft, Train};
+use crate::packetiser::{Draft, Train, TrainMeta};
 use crate::spans::FrameKind;
 use crate::time::Instant;
+use crate::wire::Writer;
+use crate::wire::frame::Frame;
 
 /// Datagrams after which the search for a larger size goes on beside stream data.
 const MTU_SEARCH_AFTER: u64 = 24;
@@ -19,7 +21,9 @@ impl Connection {
     /// A short answer fits the initial window only as long as no probe takes room in it: the search waits for a pause, or
     /// until the connection turns out to have more to say.
     fn may_probe_mtu(&self) -> bool {
-        self.confirmed && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER || !self.streams.has_data())
+        self.confirmed
+            && self.path.is_validated()
+            && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER || !self.streams.has_data())
     }
 
     /// A datagram of exactly the size that is searched for: PING and PADDING.
@@ -58,9 +62,60 @@ impl Connection {
         Some(len)
     }
 
+    /// A datagram that tests a path which is not in use: PATH_CHALLENGE, PATH_RESPONSE, PADDING.
+    pub(super) fn fill_path_probe(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        let id = self.standby.iter().find(|p| p.wants_probe())?.id;
+        let in_use = self.path.id;
+        // What the path in use asked for is not answered by a packet elsewhere.
+        let asked = (self.probes, self.ping);
+        self.standby.swap(&mut self.path, id);
+        let meta = self.build_path_probe(env, now, train);
+        self.standby.swap(&mut self.path, in_use);
+        (self.probes, self.ping) = asked;
+        meta
+    }
+
+    fn build_path_probe(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        //= rfc9000#8.2.1-4
+        //= rfc9000#8.2.2-5
+        //= rfc9000#8.2.2-6
+        let size = INITIAL_DATAGRAM_MIN.min(self.path.amplification.room());
+        env.records.clear();
+        let slot = train.slot(size)?;
+        let pn = self.recovery.next_pn(Space::Data);
+        let (head, _) = self.write_header(Level::OneRtt, pn, slot)?;
+        let written = size.checked_sub(TAG_LEN)?;
+        let mut w = Writer::new(slot.get_mut(head.payload_at..written)?);
+        let mut draft = Draft::default();
+        if let Some(data) = self.path.challenges.due() {
+            Frame::PathChallenge(data).encode(&mut w)?;
+            self.path.challenges.mark_sent(now);
+            if size < INITIAL_DATAGRAM_MIN {
+                self.path.challenges.mark_small();
+            }
+            draft.frames.insert(FrameKind::PathChallenge);
+        }
+        if let Some(data) = self.path.responses.front()
+            && Frame::PathResponse(data).encode(&mut w).is_some()
+        {
+            self.path.responses.pop();
+            draft.frames.insert(FrameKind::PathResponse);
+        }
+        let room = w.room();
+        if w.zeros(room).is_some() && room > 0 {
+            draft.frames.insert(FrameKind::Padding);
+        }
+        let (level, layout, mtu_probe) = (Level::OneRtt, None, false);
+        let built = Built { level, pn, start: 0, head, layout, written, draft, records: 0..0, mtu_probe };
+        let turn = Turn { now, ect: false, paced: usize::MAX };
+        let len = self.finish_datagram(env, &turn, &[Some(built), None, None, None], slot)?.len;
+        train.commit(len);
+        self.finish_train(env, &turn, train, len)
+    }
+
     /// Largest room for a DATAGRAM frame in a packet of its own.
     pub(super) fn datagram_room(&self) -> usize {
-        let header = 1 + self.remote_cids.active().len() + 4;
+        let header = 1 + self.path.to.cid.len() + 4;
         usize::from(self.path.pmtud.current()).saturating_sub(header + TAG_LEN)
     }
 

@@ -3,13 +3,15 @@
 //! Datagrams of one connection that arrive together, each one packet with a short header, are unmasked together first
 //! ([`Connection::unmask_group`]); everything else happens one by one, in their order.
 
+use core::net::{IpAddr, SocketAddr};
+
 use super::frames::Carrier;
 use super::handshake::Retry;
 use super::{Connection, Env, Life, Stashed};
 use crate::cid::OWN_CID_LEN;
 use crate::crypto::{TAG_LEN, Unmasking};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Cid, Ecn, Level};
+use crate::ids::{Cid, Ecn, Level, PathId};
 use crate::observe::{Dropped, Event as Observed, Kind};
 use crate::packetiser::Meta;
 use crate::protect::{KEEP_OLD_KEYS_PTOS, OpenError, Opened};
@@ -33,11 +35,17 @@ pub(crate) enum Received {
     Opaque,
 }
 
-/// When and with which mark a packet's datagram arrived; a packet that waits for its keys keeps both.
+/// When, from where and with which mark a packet's datagram arrived; a packet that waits for its keys keeps that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     arrived: Instant,
     ecn: Ecn,
+    /// The path; `None` when it is none of ours yet.
+    path: Option<PathId>,
+    pub(super) remote: SocketAddr,
+    pub(super) local: Option<IpAddr>,
+    /// Bytes of the datagram.
+    pub(super) len: usize,
 }
 
 /// Where one packet lies in its datagram.
@@ -71,7 +79,7 @@ impl Connection {
     /// header; at most [`GROUP`]. What cannot be unmasked, or would not be looked at, stays as it is.
     pub(crate) fn unmask_group(&mut self, env: &Env, meta: &Meta, group: &mut [u8]) -> [Number; GROUP] {
         let mut numbers = [None; GROUP];
-        if !self.is_open() || meta.remote != self.path.remote() {
+        if !self.is_open() || self.locate(meta).is_none() && !self.may_open_path() {
             return numbers;
         }
         let mut batch: [Unmasking<'_>; GROUP] = Default::default();
@@ -110,22 +118,25 @@ impl Connection {
             }
             Life::Draining { .. } | Life::Ended => return Received::Handled,
         }
-        if meta.remote != self.path.remote() {
-            // A client drops what comes from elsewhere; a server does so as long as paths do not move.
-            //= rfc9000#9-5
+        let path = self.locate(meta);
+        if path.is_none() && !self.may_open_path() {
             self.drop_packet(env, now, None, datagram.len(), Dropped::Address);
             return Received::Handled;
         }
-        //= rfc9000#8.1-2
-        self.path.amplification.on_received(datagram.len());
-        self.receive_packets(env, now, meta, datagram, number)
+        if let Some(path) = path.and_then(|id| self.path_mut(id)) {
+            //= rfc9000#8.1-2
+            path.amplification.on_received(datagram.len());
+        }
+        let (remote, local, len) = (meta.remote, meta.local, datagram.len());
+        let origin = Origin { arrived: now, ecn: meta.ecn, path, remote, local, len };
+        self.receive_packets(env, now, origin, datagram, number)
     }
 
     fn receive_packets(
         &mut self,
         env: &mut Env,
         now: Instant,
-        meta: &Meta,
+        origin: Origin,
         datagram: &mut [u8],
         number: Number,
     ) -> Received {
@@ -143,7 +154,6 @@ impl Connection {
             }
             first_dcid = Some(packet.dcid);
             let (bytes, tail) = rest.split_at_mut(packet.end);
-            let origin = Origin { arrived: now, ecn: meta.ecn };
             if self.receive_packet(env, now, origin, bytes, &packet) {
                 outcome = Received::Handled;
             }
@@ -241,6 +251,10 @@ impl Connection {
             self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Duplicate);
             return;
         }
+        let Some(path) = self.path_of(env, now, &origin, packet) else {
+            self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Address);
+            return;
+        };
         self.stats.received.packets += 1;
         if opened.updated {
             let keep = self.pto() * KEEP_OLD_KEYS_PTOS;
@@ -249,12 +263,33 @@ impl Connection {
         }
         self.observe_opened(env, now, packet.level, &bytes[..packet.end], opened, origin.arrived != now);
         self.on_authentic(now, packet.level, bytes);
-        let carrier = Carrier { level: packet.level, dcid: packet.dcid, generation: opened.generation, received: now };
+        let (level, dcid, generation) = (packet.level, packet.dcid, opened.generation);
+        let carrier = Carrier { level, dcid, generation, received: now, path };
         match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
-            Ok(frames) => self.on_processed(env, now, origin, packet, opened, frames),
+            Ok(frames) => {
+                let newest = path == self.path.id
+                    || self.acks[space.index()].history().largest().is_none_or(|largest| opened.pn > largest);
+                self.on_processed(env, now, origin, packet, opened, frames);
+                if path != self.path.id && self.is_open() {
+                    self.consider_move(env, now, path, frames, newest);
+                }
+            }
             Err(violation) => self.fail(now, violation),
         }
         self.log.received(now, packet.level, opened.pn, packet.end);
+    }
+
+    /// The path that an authentic packet came on, opened if need be; `None` when there can be none.
+    fn path_of(&mut self, env: &mut Env, now: Instant, origin: &Origin, packet: &Packet) -> Option<PathId> {
+        if packet.level != Level::OneRtt {
+            return origin.path;
+        }
+        let Some(id) = origin.path else { return self.open_path(env, now, origin, packet.dcid) };
+        let path = self.path_mut(id)?;
+        if path.reached_by != packet.dcid {
+            path.reached_by = packet.dcid;
+        }
+        Some(id)
     }
 
     /// What an authentic packet says before its frames are read.
@@ -264,7 +299,7 @@ impl Connection {
         self.eliciting_since_receive = false;
         if level == Level::Handshake && self.side.is_server() {
             // Only somebody who read our Initial can send a Handshake packet.
-            self.path.amplification.validate();
+            self.path.validate();
         }
         if let Some(handshake) = self.handshake.as_mut().filter(|h| !h.peer_cid_known)
             && let Some(scid) = header::decode(bytes, OWN_CID_LEN).ok().and_then(|h| h.long().map(|l| l.scid))
@@ -273,6 +308,7 @@ impl Connection {
             handshake.peer_cid_known = true;
             handshake.peer_first_cid = scid;
             self.remote_cids.replace_first(scid);
+            self.path.to.cid = scid;
         }
     }
 

@@ -14,7 +14,7 @@ use super::transmit::{Built, INITIAL_DATAGRAM_MIN, LEVELS, Turn};
 use super::{Connection, Env};
 use crate::crypto::{Head, Sealing};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Level, PacketNumber, PathId, Space};
+use crate::ids::{Level, PacketNumber, Space};
 use crate::observe::{Event as Observed, Kind};
 use crate::packetiser::{TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 use crate::protect::SealError;
@@ -150,7 +150,7 @@ impl Connection {
             frames,
             size: u16::try_from(size).unwrap_or(u16::MAX),
             level: built.level,
-            path: PathId(0),
+            path: self.path.id,
             ack_eliciting: eliciting,
             in_flight: frames.is_in_flight(),
             mtu_probe: built.mtu_probe,

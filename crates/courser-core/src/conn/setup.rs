@@ -8,12 +8,12 @@ use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
-use crate::config::{Settings, TransportParams, VersionInformation};
+use crate::config::{PreferredAddress, Settings, TransportParams, VersionInformation};
 use crate::control::{ControlQueue, Once};
 use crate::crypto::{Alert, TlsClientConfig, TlsServerConfig};
 use crate::datagram::DatagramQueue;
 use crate::ids::{Cid, ConnKey, Level, Side, Space, Version};
-use crate::path::Path;
+use crate::path::{Path, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::stream::Streams;
@@ -78,7 +78,7 @@ impl Connection {
         params::encode(&params, Side::Client, env.random_u64(), &mut encoded);
         let tls = start.tls.start(version, start.server_name, &encoded)?;
         let handshake = new_handshake(now, start.settings, original, start.token);
-        let path = Path::new(start.remote, None, true, start.settings, now);
+        let path = Path::new(start.remote, None, original, true, start.settings, now);
         let parts = Parts { key, side: Side::Client, version, path, local, remote: original, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
         conn.tls = Some(tls);
@@ -99,7 +99,9 @@ impl Connection {
     ) -> Result<Box<Self>, Alert> {
         let local = fresh_cid(env);
         let token = env.reset_token(&local);
+        let preferred = preferred_address(env, start.settings);
         let params = TransportParams {
+            preferred_address: preferred,
             initial_scid: Some(local),
             original_dcid: Some(start.retried_from.unwrap_or(start.dcid)),
             retry_scid: start.retried_from.map(|_| start.dcid),
@@ -112,12 +114,16 @@ impl Connection {
         let mut handshake = new_handshake(now, start.settings, start.dcid, &[]);
         handshake.peer_cid_known = true;
         handshake.peer_first_cid = start.scid;
-        let path = Path::new(start.remote, start.local, start.validated, start.settings, now);
+        let path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
         let (side, version) = (Side::Server, start.version);
         let parts = Parts { key, side, version, path, local, remote: start.scid, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
         conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &start.dcid);
+        if let Some(preferred) = preferred {
+            conn.local_cids.issue_preferred(preferred.cid);
+            conn.routes.push(RouteChange::Add(preferred.cid));
+        }
         Ok(conn)
     }
 
@@ -138,6 +144,7 @@ impl Connection {
             recovery: Recovery::starting(now),
             acks: Space::ALL.map(|space| AckSchedule::new(space, settings.max_ack_delay)),
             path: parts.path,
+            standby: Standby::default(),
             local_cids: LocalCids::new(parts.local, now),
             remote_cids: RemoteCids::new(parts.remote, settings.active_cid_limit),
             streams: Streams::new(parts.side, settings),
@@ -185,6 +192,16 @@ fn new_handshake(now: Instant, settings: &Settings, original_dcid: Cid, token: &
     }
 }
 
+/// Where a server would rather be reached, with the connection ID for it.
+fn preferred_address(env: &mut Env, settings: &Settings) -> Option<PreferredAddress> {
+    if settings.preferred_v4.is_none() && settings.preferred_v6.is_none() {
+        return None;
+    }
+    let cid = fresh_cid(env);
+    let token = env.reset_token(&cid);
+    Some(PreferredAddress { v4: settings.preferred_v4, v6: settings.preferred_v6, cid, token })
+}
+
 /// An unpredictable connection ID of ours.
 pub(crate) fn fresh_cid(env: &mut Env) -> Cid {
     let mut bytes = [0; OWN_CID_LEN];
@@ -203,6 +220,7 @@ pub(super) fn local_params(settings: &Settings, version: Version) -> TransportPa
         max_streams_bidi: settings.max_streams_bidi,
         max_streams_uni: settings.max_streams_uni,
         max_ack_delay_ms: u64::try_from(settings.max_ack_delay.as_millis()).unwrap_or(25),
+        disable_active_migration: !settings.migration,
         active_cid_limit: settings.active_cid_limit.into(),
         max_datagram_frame: settings.max_datagram_frame.into(),
         grease_quic_bit: settings.grease,

@@ -44,6 +44,17 @@ pub struct ConnStats {
     pub dropped_packets: u64,
     /// Datagrams from an address that is not the peer's.
     pub dropped_address: u64,
+    /// Paths that were opened besides the first one.
+    pub paths_opened: u64,
+    /// Paths that the peer opened without a fresh connection ID, as behind a translator that moved it: whoever watches can
+    /// link them.
+    pub paths_with_known_cid: u64,
+    /// Paths on which nobody answered.
+    pub paths_failed: u64,
+    /// Moves of the peer that were refused: by the settings, or for want of a connection ID.
+    pub paths_refused: u64,
+    /// Times that the connection began to use another path.
+    pub migrations: u64,
     /// ACK frames received.
     pub ack_frames: u64,
     /// Times that (merged) ACK frames were processed.
@@ -108,6 +119,11 @@ impl ConnStats {
             undecryptable: self.undecryptable.saturating_sub(earlier.undecryptable),
             dropped_packets: self.dropped_packets.saturating_sub(earlier.dropped_packets),
             dropped_address: self.dropped_address.saturating_sub(earlier.dropped_address),
+            paths_opened: self.paths_opened.saturating_sub(earlier.paths_opened),
+            paths_with_known_cid: self.paths_with_known_cid.saturating_sub(earlier.paths_with_known_cid),
+            paths_failed: self.paths_failed.saturating_sub(earlier.paths_failed),
+            paths_refused: self.paths_refused.saturating_sub(earlier.paths_refused),
+            migrations: self.migrations.saturating_sub(earlier.migrations),
             ack_frames: self.ack_frames.saturating_sub(earlier.ack_frames),
             ack_runs: self.ack_runs.saturating_sub(earlier.ack_runs),
             retries: self.retries.saturating_sub(earlier.retries),

@@ -64,10 +64,7 @@ impl Connection {
         if self.keep_alive_deadline().is_some_and(|at| at <= now) {
             self.ping = true;
         }
-        if self.path.challenges.on_timeout(now) == Some(true) {
-            let data = env.random_u64().to_be_bytes();
-            self.path.challenges.start(data);
-        }
+        self.run_path_timers(env, now);
         if let Some((cid, at)) = self.chosen_route
             && at <= now
         {
@@ -146,7 +143,7 @@ impl Connection {
             self.idle_deadline(),
             handshake,
             self.keep_alive_deadline(),
-            self.path.challenges.deadline(),
+            self.path_deadline(),
             self.paced_until,
             self.keys.deadline(),
             self.early_keys_until,

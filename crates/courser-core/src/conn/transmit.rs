@@ -66,6 +66,9 @@ impl Connection {
             Life::Draining { .. } | Life::Ended => return None,
         }
         self.prepare_turn(env, now);
+        if let Some(meta) = self.fill_path_probe(env, now, train) {
+            return Some(meta);
+        }
         let ect = self.path.ecn.wants_mark();
         self.paced_until = None;
         let mut turn = Turn { now, ect, paced: self.pacing_budget(now) };
@@ -141,6 +144,9 @@ impl Connection {
             Life::Closing { answer, .. } => return *answer,
             Life::Draining { .. } | Life::Ended => return false,
             Life::Handshaking | Life::Established => {}
+        }
+        if self.standby.iter().any(|p| p.wants_probe()) {
+            return true;
         }
         if self.path.amplification.room() == 0 {
             return false;
@@ -277,6 +283,9 @@ impl Connection {
         if built.draft.frames.contains(FrameKind::PathChallenge) || built.draft.frames.contains(FrameKind::PathResponse)
         {
             budget.datagram_min = INITIAL_DATAGRAM_MIN.min(budget.datagram_max);
+            if budget.datagram_max < INITIAL_DATAGRAM_MIN && built.draft.frames.contains(FrameKind::PathChallenge) {
+                self.path.challenges.mark_small();
+            }
         }
         budget.add(built.len());
         Some(built)
@@ -319,7 +328,7 @@ impl Connection {
         packet: &mut [u8],
     ) -> Option<(Head, Option<LongLayout>)> {
         let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
-        let dcid = self.remote_cids.active();
+        let dcid = self.path.to.cid;
         let mut w = Writer::new(packet);
         if level == Level::OneRtt {
             let spec = ShortSpec { dcid: &dcid, spin: false, key_phase: self.keys.key_phase(), pn, pn_len };

@@ -1,6 +1,8 @@
 //! What applications call. Every call names a connection by key; after its end the answer is
 //! [`ApiMisuse::UnknownConnection`].
 
+use core::net::IpAddr;
+
 use bytes::Bytes;
 
 use super::{ConnStats, Engine, PacketLog};
@@ -286,6 +288,36 @@ impl Engine {
     /// [`ApiMisuse::UnknownConnection`].
     pub fn is_early(&self, key: ConnKey, id: StreamId) -> Result<bool, ApiMisuse> {
         Ok(self.look(key)?.is_early(id))
+    }
+
+    /// Moves a client's connection to another address of ours: the path from there is tested first, and used once the
+    /// server has answered. [`Event::PathChanged`](super::Event::PathChanged) tells that it is,
+    /// [`Event::PathFailed`](super::Event::PathFailed) that it will not be. Datagrams that are to leave from there have that
+    /// address in [`TrainMeta::from`](super::TrainMeta::from), and those that arrive there must have it in
+    /// [`Meta::local`](super::Meta::local).
+    ///
+    /// # Errors
+    /// [`ApiMisuse::HandshakePending`] before the handshake is confirmed; [`ApiMisuse::NotNegotiated`] on a server, or when
+    /// one end does not allow migration; [`ApiMisuse::NoConnectionId`] when the server has issued no spare connection ID.
+    pub fn migrate(&mut self, now: Instant, key: ConnKey, local: IpAddr) -> Result<(), ApiMisuse> {
+        let (conn, env) = self.touch::<ApiMisuse>(key)?;
+        let result = conn.migrate(env, now, local);
+        self.apply_routes(now, key);
+        result
+    }
+
+    /// The addresses that datagrams left from are gone: the socket is another one now, or the network changed. Every
+    /// client's connection goes on from the new address at once, with a fresh connection ID, and has it validated. `local`
+    /// is the new address when it is known and matters. A connection whose server does not allow migration ends with
+    /// [`CloseReason::NoPath`].
+    pub fn rebind(&mut self, now: Instant, local: Option<IpAddr>) {
+        let keys: Vec<ConnKey> = self.keys().collect();
+        for key in keys {
+            if let Ok((conn, env)) = self.touch::<ApiMisuse>(key) {
+                conn.rebind(env, now, local);
+            }
+            self.apply_routes(now, key);
+        }
     }
 
     /// Starts a key update.

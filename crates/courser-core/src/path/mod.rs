@@ -1,14 +1,16 @@
-//! One network path of a connection: addresses, validation, the anti-amplification limit, the search for a datagram size,
-//! and the round-trip time and congestion state that belong to the path.
+//! Network paths of a connection: addresses, validation, the anti-amplification limit, the search for a datagram size, and
+//! the round-trip time and congestion state that belong to a path. One path is in use; [`Standby`] has the others.
 
 mod amplification;
 mod pmtud;
+mod standby;
 mod state;
 mod token;
 mod validate;
 
 pub use amplification::Amplification;
 pub use pmtud::{Pmtud, Probe};
-pub use state::Path;
+pub use standby::Standby;
+pub use state::{Destination, Goal, Path};
 pub use token::{Proof, TokenKey};
-pub use validate::{Challenges, Responses};
+pub use validate::{Answer, Challenges, Due, Responses};

@@ -61,6 +61,24 @@ impl Pmtud {
         Self { current: initial, base: MIN_DATAGRAM, upper: max, ceiling: max, lost_full: 0, state: State::Off }
     }
 
+    /// The same for a path between the same hosts with another port: what passed there passes here, and the search goes on
+    /// where it was, without the probe that is on its way there.
+    #[must_use]
+    pub fn carried_over(&self) -> Self {
+        let state = match self.state {
+            State::Searching { size, lost, .. } => State::Searching { size, lost, in_flight: false },
+            other => other,
+        };
+        Self { state, lost_full: 0, ..*self }
+    }
+
+    /// Takes over what the peer said that it takes, for another path of the same connection.
+    pub fn limit_like(&mut self, other: &Self) {
+        self.ceiling = self.ceiling.min(other.ceiling);
+        self.upper = self.upper.min(self.ceiling);
+        self.current = self.current.min(self.ceiling);
+    }
+
     /// Largest datagram for data now.
     #[must_use]
     pub fn current(&self) -> u16 {

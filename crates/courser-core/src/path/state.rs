@@ -6,15 +6,49 @@ use super::{Amplification, Challenges, Pmtud, Responses};
 use crate::cc::Congestion;
 use crate::cc::pacer::Pacer;
 use crate::config::Settings;
+use crate::ids::{Cid, PathId};
 use crate::recovery::ecn::EcnValidator;
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
 use crate::time::Instant;
 
+/// What becomes of a path once it is validated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// It is kept for a while; the peer may move there.
+    #[default]
+    Keep,
+    /// The connection moves there.
+    Move,
+}
+
+/// A connection ID of the peer that packets of a path carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its bytes.
+    pub cid: Cid,
+}
+
 /// A path between one address of ours and one of the peer's.
 pub struct Path {
+    /// Its position among the connection's paths, by which sent packets name it.
+    pub id: PathId,
+    /// Packets at that position that are older are those of a predecessor.
+    pub opened: Instant,
     remote: SocketAddr,
     /// The address of ours that the peer talks to, when the socket tells; answers leave from it.
     local: Option<IpAddr>,
+    /// Whom its packets are addressed to. Two paths share one only when the peer itself did not know that it moved.
+    pub to: Destination,
+    /// Which connection ID of ours the peer uses here: a fresh one on a new path tells that it moved on purpose.
+    pub reached_by: Cid,
+    /// Whether a challenge, or the handshake, has shown that the peer is there.
+    validated: bool,
+    /// What follows the validation.
+    pub goal: Goal,
+    /// A path that is not in use is dropped at that time.
+    pub expires: Option<Instant>,
     /// What may be sent before the peer's address is validated.
     pub amplification: Amplification,
     /// Datagram size.
@@ -34,13 +68,27 @@ pub struct Path {
 }
 
 impl Path {
-    /// A new path. `validated` tells that the peer is known to be at that address.
+    /// The first path. `validated` tells that the peer is known to be at that address.
     #[must_use]
-    pub fn new(remote: SocketAddr, local: Option<IpAddr>, validated: bool, settings: &Settings, now: Instant) -> Self {
+    pub fn new(
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        to: Cid,
+        validated: bool,
+        settings: &Settings,
+        now: Instant,
+    ) -> Self {
         let mtu = settings.initial_udp_payload;
         Self {
+            id: PathId::default(),
+            opened: Instant::ZERO,
             remote,
             local,
+            to: Destination { sequence: 0, cid: to },
+            reached_by: Cid::EMPTY,
+            validated,
+            goal: Goal::Keep,
+            expires: None,
             amplification: if validated { Amplification::VALIDATED } else { Amplification::default() },
             pmtud: Pmtud::new(mtu, settings.max_udp_payload),
             challenges: Challenges::default(),
@@ -50,6 +98,33 @@ impl Path {
             pacer: Pacer::new(settings.pacing, mtu, now),
             ecn: EcnValidator::new(settings.ecn),
         }
+    }
+
+    /// A path of the same connection between other addresses. Nothing is known of it, unless both have only another port:
+    /// then it very likely is the same way through the network, and what was learnt of it stays.
+    #[must_use]
+    pub fn next(
+        &self,
+        id: PathId,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        settings: &Settings,
+        now: Instant,
+    ) -> Self {
+        let fresh = Self::new(remote, local, self.to.cid, false, settings, now);
+        let mut path = Self { id, opened: now, to: self.to, ecn: self.ecn.for_new_path(settings.ecn), ..fresh };
+        //= rfc9000#9.4-2
+        if remote.ip() == self.remote.ip() && local == self.local {
+            path.rtt = self.rtt;
+            path.congestion = self.congestion.clone();
+            // What is in flight stays with the old path.
+            path.congestion.on_discarded(self.congestion.in_flight());
+            path.pacer = self.pacer;
+            path.pmtud = self.pmtud.carried_over();
+        } else {
+            path.pmtud.limit_like(&self.pmtud);
+        }
+        path
     }
 
     /// The peer's address.
@@ -64,6 +139,39 @@ impl Path {
         self.local
     }
 
+    /// Whether a datagram between these addresses travels this path; an address of ours that is not known fits any.
+    #[must_use]
+    pub fn carries(&self, remote: SocketAddr, local: Option<IpAddr>) -> bool {
+        self.remote == remote && (self.local == local || self.local.is_none() || local.is_none())
+    }
+
+    /// Whether the peer is known to be there.
+    #[must_use]
+    pub fn is_validated(&self) -> bool {
+        self.validated
+    }
+
+    /// The peer is there.
+    pub fn validate(&mut self) {
+        self.validated = true;
+        self.amplification.validate();
+    }
+
+    /// The peer's address is known from elsewhere: the limit before validation does not apply, but whether packets pass
+    /// still has to be shown.
+    pub fn trust_address(&mut self) {
+        self.amplification.validate();
+    }
+
+    /// Whether a packet of challenges and answers should and may leave here although the path is not in use.
+    #[must_use]
+    pub fn wants_probe(&self) -> bool {
+        /// The smallest such packet: a short header, one frame, the tag.
+        const LEAST: usize = 1 + 20 + 4 + 9 + 16;
+        let says = self.challenges.due().is_some() || self.responses.front().is_some();
+        says && self.amplification.room() >= LEAST && self.congestion.room() >= LEAST as u64
+    }
+
     /// Brings the pacer up to date after the window, the round-trip time or the datagram size changed.
     pub fn update_pacer(&mut self, now: Instant) {
         let (window, slow_start) = (self.congestion.window(), self.congestion.in_slow_start());
@@ -73,5 +181,46 @@ impl Path {
     /// Remembers the address of ours that a packet of the peer was sent to.
     pub fn set_local(&mut self, local: Option<IpAddr>) {
         self.local = self.local.or(local);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    fn path() -> Path {
+        let now = Instant::from_micros(1);
+        let mut path = Path::new("192.0.2.1:1000".parse().unwrap(), None, Cid::EMPTY, true, &Settings::default(), now);
+        path.rtt.sample(now, Duration::from_millis(20), Duration::ZERO, None);
+        path.congestion.on_sent(now, 5000);
+        path
+    }
+
+    #[test]
+    fn another_port_keeps_what_was_learnt_and_another_address_starts_anew() {
+        //= rfc9000#9.4-2 type=test
+        let old = path();
+        let (settings, now) = (Settings::default(), Instant::from_micros(9));
+        for (remote, kept) in [("192.0.2.1:2000", true), ("192.0.2.2:1000", false)] {
+            let new = old.next(PathId(1), remote.parse().unwrap(), None, &settings, now);
+            assert_eq!(new.rtt.has_sample(), kept);
+            assert_eq!(new.congestion.in_flight(), 0, "packets of the old path are not counted here");
+            assert_eq!(new.congestion.window(), old.congestion.window());
+            assert!(!new.is_validated() && new.amplification.room() == 0);
+        }
+        let elsewhere = old.next(PathId(1), old.remote(), Some("10.0.0.1".parse().unwrap()), &settings, now);
+        assert!(!elsewhere.rtt.has_sample(), "another address of ours is another path");
+    }
+
+    #[test]
+    fn an_unknown_address_of_ours_fits_any() {
+        let (here, there) = (Some("10.0.0.1".parse().unwrap()), Some("10.0.0.2".parse().unwrap()));
+        let mut p = path();
+        assert!(p.carries(p.remote(), here) && p.carries(p.remote(), None));
+        p.set_local(here);
+        assert!(p.carries(p.remote(), here) && p.carries(p.remote(), None) && !p.carries(p.remote(), there));
+        assert!(!p.carries("192.0.2.1:1001".parse().unwrap(), here));
     }
 }

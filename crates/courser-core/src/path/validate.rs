@@ -12,20 +12,57 @@ const FIRST_WAIT: Duration = Duration::from_millis(333);
 /// Responses that wait for a packet, at most; a peer has little reason for more than one.
 const RESPONSES_MAX: usize = 4;
 
+/// A challenge that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    data: [u8; 8],
+    /// Its datagram had the size that every path has to carry.
+    full: bool,
+}
+
+/// What a PATH_RESPONSE showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It answers none of our challenges here.
+    Foreign,
+    /// The peer is there, but whether datagrams of the smallest allowed size pass is still open.
+    Address,
+    /// The path is validated.
+    Path,
+}
+
+/// What the time asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// A fresh challenge.
+    Again,
+    /// The validation failed.
+    Failed,
+}
+
 /// Our challenges on a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Challenges {
-    /// Data of the challenges that were sent; any of them validates the path.
-    sent: Vec<[u8; 8]>,
+    /// The challenges that were sent; any of them validates the path.
+    sent: Vec<Sent>,
     /// Data of the challenge that waits for a packet.
     due: Option<[u8; 8]>,
     /// When the next one is made.
     next: Option<Instant>,
+    /// When the validation is given up.
+    abandon: Option<Instant>,
 }
 
 impl Challenges {
-    /// Begins (or continues) a validation with unpredictable data.
-    pub fn start(&mut self, data: [u8; 8]) {
+    /// Begins a validation with unpredictable data, to be given up at that time.
+    pub fn start(&mut self, data: [u8; 8], abandon: Instant) {
+        *self = Self { due: Some(data), abandon: Some(abandon), ..Self::default() };
+    }
+
+    /// Goes on with fresh data.
+    pub fn again(&mut self, data: [u8; 8]) {
         self.due = Some(data);
     }
 
@@ -38,38 +75,45 @@ impl Challenges {
     /// The due challenge left.
     pub fn mark_sent(&mut self, now: Instant) {
         if let Some(data) = self.due.take() {
-            self.sent.push(data);
+            self.sent.push(Sent { data, full: true });
             let doublings = u32::try_from(self.sent.len() - 1).unwrap_or(u32::MAX).min(16);
-            self.next = Some(now + FIRST_WAIT * (1 << doublings));
+            self.next = Some(now + FIRST_WAIT * (1 << doublings)).filter(|_| self.sent.len() < CHALLENGES_MAX);
         }
     }
 
-    /// A PATH_RESPONSE came, on whatever path. Returns whether it validates this one.
-    pub fn on_response(&mut self, data: [u8; 8]) -> bool {
-        let ours = self.sent.contains(&data);
-        if ours {
-            *self = Self::default();
+    /// The datagram of the challenge that left last was smaller than every path has to carry.
+    pub fn mark_small(&mut self) {
+        if let Some(last) = self.sent.last_mut() {
+            last.full = false;
         }
-        ours
+    }
+
+    /// A PATH_RESPONSE came, on whatever path.
+    pub fn on_response(&mut self, data: [u8; 8]) -> Answer {
+        //= rfc9000#8.2.2-4
+        let Some(sent) = self.sent.iter().find(|s| s.data == data).copied() else { return Answer::Foreign };
+        *self = Self::default();
+        if sent.full { Answer::Path } else { Answer::Address }
     }
 
     /// When to look again.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.next
+        [self.next, self.abandon].into_iter().flatten().min()
     }
 
-    /// The deadline passed: `Some(true)` when a fresh challenge is wanted, `Some(false)` when the validation failed.
-    pub fn on_timeout(&mut self, now: Instant) -> Option<bool> {
-        if self.next.is_none_or(|at| now < at) {
-            return None;
-        }
-        if self.sent.len() >= CHALLENGES_MAX {
+    /// What the time asks for.
+    pub fn on_timeout(&mut self, now: Instant) -> Due {
+        //= rfc9000#8.2.4-1
+        if self.abandon.is_some_and(|at| at <= now) {
             *self = Self::default();
-            return Some(false);
+            return Due::Failed;
         }
-        self.next = None;
-        Some(true)
+        if self.next.is_some_and(|at| at <= now) {
+            self.next = None;
+            return Due::Again;
+        }
+        Due::Nothing
     }
 
     /// Whether a validation is under way.
@@ -123,36 +167,51 @@ mod tests {
 
     #[test]
     fn intervals_double_and_the_attempts_end() {
+        // LS-PATH-13
+        //= rfc9000#8.2.4-1 type=test
         let mut c = Challenges::default();
-        let mut now = Instant::ZERO;
-        let mut waits = vec![];
-        c.start([1; 8]);
+        let (mut now, mut waits) = (Instant::ZERO, vec![]);
+        c.start([1; 8], now + Duration::from_secs(20));
         loop {
             assert!(c.due().is_some());
             c.mark_sent(now);
             let at = c.deadline().unwrap();
-            assert_eq!(c.on_timeout(at - Duration::from_micros(1)), None);
+            assert_eq!(c.on_timeout(at - Duration::from_micros(1)), Due::Nothing);
             waits.push((at - now).as_millis());
             now = at;
             match c.on_timeout(now) {
-                Some(true) => c.start([waits.len() as u8; 8]),
-                other => break assert_eq!(other, Some(false)),
+                Due::Again => c.again([waits.len() as u8; 8]),
+                other => break assert_eq!(other, Due::Failed),
             }
         }
-        assert_eq!(waits, [333, 666, 1332, 2664, 5328]);
-        assert!(!c.is_active());
+        assert_eq!(waits, [333, 666, 1332, 2664, 20_000 - 4995]);
+        assert!(!c.is_active() && c.deadline().is_none());
     }
 
     #[test]
-    fn any_challenge_of_the_validation_counts() {
+    fn a_challenge_that_cannot_leave_is_given_up_too() {
         let mut c = Challenges::default();
-        c.start([1; 8]);
-        c.mark_sent(Instant::ZERO);
-        c.start([2; 8]);
-        c.mark_sent(Instant::ZERO);
-        assert!(!c.on_response([3; 8]));
-        assert!(c.on_response([1; 8]));
-        assert!(!c.is_active() && !c.on_response([1; 8]));
+        c.start([1; 8], Instant::from_micros(5));
+        assert_eq!(c.on_timeout(Instant::from_micros(4)), Due::Nothing);
+        assert_eq!((c.on_timeout(Instant::from_micros(5)), c.due()), (Due::Failed, None));
+    }
+
+    #[test]
+    fn any_challenge_of_the_validation_counts_and_a_small_one_shows_the_address_alone() {
+        //= rfc9000#8.2.2-4 type=test
+        for small in [false, true] {
+            let mut c = Challenges::default();
+            c.start([1; 8], Instant::FAR_FUTURE);
+            c.mark_sent(Instant::ZERO);
+            if small {
+                c.mark_small();
+            }
+            c.again([2; 8]);
+            c.mark_sent(Instant::ZERO);
+            assert_eq!(c.on_response([3; 8]), Answer::Foreign);
+            assert_eq!(c.on_response([1; 8]), if small { Answer::Address } else { Answer::Path });
+            assert!(!c.is_active() && c.on_response([1; 8]) == Answer::Foreign);
+        }
     }
 
     #[test]

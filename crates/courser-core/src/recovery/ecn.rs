@@ -59,6 +59,13 @@ impl EcnValidator {
         Self { counts: self.counts, marked_sent: self.marked_sent, ..Self::new(enabled) }
     }
 
+    /// The connection moved here from another path: counts go on from where they were there, what this path is known to
+    /// carry stays.
+    pub const fn adopt(&mut self, from: &Self) {
+        self.counts = from.counts;
+        self.marked_sent = from.marked_sent;
+    }
+
     /// The state.
     #[must_use]
     pub const fn state(&self) -> EcnState {

@@ -35,7 +35,7 @@ use crate::spans::{Fate, Record, SentPacket};
 use crate::time::Instant;
 
 /// Paths of a connection; the length of per-path arrays.
-pub const PATHS: usize = 4;
+pub const PATHS: usize = PathId::SLOTS;
 
 /// Lost packets are remembered for that many probe timeouts.
 const REMEMBER_LOST_PTOS: u32 = 3;
@@ -48,6 +48,9 @@ const PERSISTENT_PTOS: u32 = 3;
 pub struct Context {
     /// The path in use; only its packets give RTT samples.
     pub path: PathId,
+    /// When the path at each position was opened; [`Instant::FAR_FUTURE`] where there is none. Packets that left before
+    /// are those of a predecessor and count for nobody.
+    pub opened: [Instant; PATHS],
     /// The peer's largest delay of an acknowledgement.
     pub max_ack_delay: Duration,
     /// The handshake is confirmed (RFC 9001 section 4.1.2).
@@ -59,6 +62,18 @@ pub struct Context {
     pub peer_validated_address: bool,
     /// We are a server that may not send before it receives more.
     pub amplification_blocked: bool,
+}
+
+impl Context {
+    /// Whether the packet's path is still there.
+    fn is_live(&self, p: &SentPacket) -> bool {
+        p.time >= self.opened[p.path.slot()]
+    }
+
+    /// Whether the packet left on the path in use.
+    fn is_in_use(&self, p: &SentPacket) -> bool {
+        p.path == self.path && self.is_live(p)
+    }
 }
 
 /// A packet whose fate is told.
@@ -126,16 +141,19 @@ pub struct AckOutcome {
     pub acked_size_max: u16,
     /// Packets declared lost that are larger than every path carries, MTU probes apart.
     pub lost_large: u32,
-    /// Sums by [`PathId`].
+    /// Sums by position of the path.
     pub paths: [PathTally; PATHS],
 }
 
 impl AckOutcome {
-    fn on_acked(&mut self, found: &Found<'_>) {
+    fn on_acked(&mut self, found: &Found<'_>, cx: &Context) {
         let p = found.packet;
-        let tally = &mut self.paths[usize::from(p.path.0)];
+        let in_use = cx.is_in_use(p);
+        // What is known of a path that is gone goes nowhere.
+        let mut nowhere = PathTally::default();
+        let tally = if cx.is_live(p) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
         let bytes = if p.in_flight { u64::from(p.size) } else { 0 };
-        if p.mtu_probe {
+        if p.mtu_probe && in_use {
             self.mtu_acked = self.mtu_acked.max(Some((found.pn, p.size)));
         }
         if found.was_lost {
@@ -147,7 +165,9 @@ impl AckOutcome {
             return;
         }
         self.newly_acked += 1;
-        self.acked_size_max = self.acked_size_max.max(p.size);
+        if in_use {
+            self.acked_size_max = self.acked_size_max.max(p.size);
+        }
         self.newly_acked_eliciting |= p.ack_eliciting;
         tally.acked_ect += u64::from(p.ect);
         if p.in_flight {
@@ -158,18 +178,23 @@ impl AckOutcome {
         }
     }
 
-    fn on_lost(&mut self, found: &Found<'_>) {
+    fn on_lost(&mut self, found: &Found<'_>, cx: &Context) {
         let p = found.packet;
-        let tally = &mut self.paths[usize::from(p.path.0)];
+        let in_use = cx.is_in_use(p);
+        let mut nowhere = PathTally::default();
+        let tally = if cx.is_live(p) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
         let bytes = if p.in_flight { u64::from(p.size) } else { 0 };
         self.lost += 1;
         tally.lost_ect += u64::from(p.ect);
         if p.mtu_probe {
             //= rfc9000#14.4-1
             tally.released_bytes += bytes;
+            if !in_use {
+                return;
+            }
             self.mtu_lost = Some(self.mtu_lost.map_or((found.pn, p.size), |other| other.min((found.pn, p.size))));
         } else if p.in_flight {
-            self.lost_large += u32::from(p.size > crate::config::MIN_DATAGRAM);
+            self.lost_large += u32::from(in_use && p.size > crate::config::MIN_DATAGRAM);
             tally.lost_bytes += bytes;
             tally.lost_sent = tally.lost_sent.max(Some(p.time));
         }
@@ -186,7 +211,7 @@ struct Report<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Freed {
-    /// Bytes by [`PathId`].
+    /// Bytes by position of the path.
     pub bytes: [u64; PATHS],
 }
 
@@ -415,13 +440,13 @@ impl Recovery {
             }
             s.sent.ack_range(first, last, |found| {
                 if found.pn == largest && !found.was_lost {
-                    largest_sent = Some((found.packet.time, found.packet.path));
+                    largest_sent = Some((found.packet.time, cx.is_in_use(found.packet)));
                 }
-                if found.was_lost && !found.packet.mtu_probe && found.packet.path == cx.path {
+                if found.was_lost && !found.packet.mtu_probe && cx.is_in_use(found.packet) {
                     let took = ack.received().since(found.packet.time);
                     reordering.on_spurious(overtaken_by.saturating_sub(found.pn), took, round_trip);
                 }
-                out.on_acked(&found);
+                out.on_acked(&found, cx);
                 let Found { pn, packet, records, was_lost } = found;
                 settle(Fate::Acked, Settled { space, pn, packet, records, spurious: was_lost, overtaken: false });
             });
@@ -431,9 +456,8 @@ impl Recovery {
             return Ok(out);
         }
         //= rfc9002#5.1-1, rfc9002#5.1-2, rfc9000#9.4-1
-        if let Some((sent, path)) = largest_sent
+        if let Some((sent, true)) = largest_sent
             && out.newly_acked_eliciting
-            && path == cx.path
         {
             // Initial packets are acknowledged at once; what the peer says of its delay there is unauthenticated.
             let delay = if space == Space::Initial { Duration::ZERO } else { ack.delay() };
@@ -479,11 +503,11 @@ impl Recovery {
             }
             //= rfc9002#7.6.2-1, rfc9002#7.6.2-2
             let p = found.packet;
-            if p.ack_eliciting && p.time > first_sample && p.path == cx.path {
+            if p.ack_eliciting && p.time > first_sample && cx.is_in_use(p) {
                 let first = *lost_run.get_or_insert(p.time);
                 out.persistent_congestion |= p.time.since(first) > persistent;
             }
-            out.on_lost(&found);
+            out.on_lost(&found, cx);
             let Found { pn, packet, records, .. } = found;
             let overtaken = largest_acked.saturating_sub(pn) >= packet_threshold;
             settle(Fate::Lost, Settled { space, pn, packet, records, spurious: false, overtaken });
@@ -532,7 +556,7 @@ impl Recovery {
         let Some(s) = self.space_mut(space) else { return freed };
         s.sent.take(which, |Found { pn, packet, records, .. }| {
             if packet.in_flight {
-                freed.bytes[usize::from(packet.path.0)] += u64::from(packet.size);
+                freed.bytes[packet.path.slot()] += u64::from(packet.size);
             }
             settle(fate, Settled { space, pn, packet, records, spurious: false, overtaken: false });
         });

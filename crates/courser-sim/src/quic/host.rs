@@ -185,6 +185,12 @@ impl QuicHost {
         instant(now_us)
     }
 
+    /// The host leaves its address: from now on it sends from that one, and its engine knows.
+    pub fn rebind(&mut self, now_us: u64, me: SocketAddr) {
+        self.me = me;
+        self.engine.rebind(instant(now_us), Some(me.ip()));
+    }
+
     fn run_dials(&mut self, now_us: u64) {
         let due: Vec<_> = self.dials.extract_if(.., |d| d.at_us <= now_us).collect();
         for dial in due {
@@ -245,8 +251,9 @@ impl QuicHost {
             let Some(meta) = self.engine.fill(instant(now_us), &mut self.train) else { break };
             any = true;
             self.check_train(&meta);
+            let from = SocketAddr::new(meta.from.unwrap_or(self.me.ip()), self.me.port());
             for datagram in self.train.bytes().chunks(meta.segment.max(1)) {
-                out.send_with(self.me, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
+                out.send_with(from, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
             }
             self.engine.sent(instant(now_us), &meta, SendOutcome::Sent);
             self.socket_full_until = now_us + self.socket_pause_us;

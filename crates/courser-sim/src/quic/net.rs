@@ -1,5 +1,7 @@
 //! Two hosts and a link, and what has to hold at the end of every run.
 
+use std::net::IpAddr;
+
 use courser_core::config::Settings;
 use courser_core::engine::{ConnStats, EngineConfig};
 use courser_core::error::CloseReason;
@@ -8,10 +10,11 @@ use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 
 use super::{AppConfig, HostConfig, Job, Pace, Provider, QuicHost, Watch};
 use crate::config::Duplex;
+use crate::nat::NatConfig;
 use crate::outcome::Stop;
 use crate::script::Tap;
-use crate::topology::{addr, point_to_point};
-use crate::world::{HostId, LinkId, World};
+use crate::topology::{addr, home, point_to_point};
+use crate::world::{HostId, LinkId, NodeId, World};
 
 /// What a [`Net`] is made of.
 pub struct NetConfig {
@@ -35,6 +38,12 @@ pub struct NetConfig {
     pub app: AppConfig,
     /// What the server does.
     pub accept: AppConfig,
+    /// A translator before the client; its own link is perfect then.
+    pub nat: Option<NatConfig>,
+    /// Further addresses of the client.
+    pub client_also: Vec<IpAddr>,
+    /// Further addresses of the server.
+    pub server_also: Vec<IpAddr>,
     /// Whether every packet is noted.
     pub keep: bool,
     change: Box<dyn FnOnce(&mut EngineConfig)>,
@@ -55,6 +64,9 @@ impl NetConfig {
             tls: NullTlsServer::default(),
             app: AppConfig::default(),
             accept: AppConfig::default(),
+            nat: None,
+            client_also: Vec::new(),
+            server_also: Vec::new(),
             keep: false,
             change: Box::new(|_| ()),
         }
@@ -71,6 +83,13 @@ impl NetConfig {
     #[must_use]
     pub fn jobs(mut self, jobs: impl IntoIterator<Item = Job>) -> Self {
         self.app.jobs.extend(jobs);
+        self
+    }
+
+    /// Puts a translator before the client.
+    #[must_use]
+    pub fn nat(mut self, nat: NatConfig) -> Self {
+        self.nat = Some(nat);
         self
     }
 
@@ -119,7 +138,9 @@ pub struct Net {
     pub client: HostId<QuicHost>,
     /// The server.
     pub server: HostId<QuicHost>,
-    /// From client to server.
+    /// The translator, if there is one.
+    pub nat: Option<NodeId>,
+    /// From client (or its translator) to server.
     pub up: LinkId,
     /// From server to client.
     pub down: LinkId,
@@ -139,7 +160,7 @@ impl Net {
             Provider::null_client(config.seed, hello)
         };
         let client = HostConfig {
-            me: addr::client(0),
+            me: if config.nat.is_some() { addr::private(0) } else { addr::client(0) },
             provider: config.client_provider.unwrap_or_else(null),
             settings: config.client,
             accept: AppConfig::default(),
@@ -158,16 +179,19 @@ impl Net {
             client.dial(0, addr::server(0), config.app);
         }
         let server = QuicHost::new(server, config.change);
-        let pair = point_to_point(config.seed, client, server, &config.link);
-        Self {
-            world: pair.world,
-            client: pair.a,
-            server: pair.b,
-            up: pair.up,
-            down: pair.down,
-            client_watch,
-            server_watch,
-        }
+        let (mut world, client, server, up, down, nat) = match config.nat {
+            Some(nat) => {
+                let h = home(config.seed, client, server, nat, &config.link);
+                (h.world, h.client, h.server, h.up, h.down, Some(h.nat))
+            }
+            None => {
+                let p = point_to_point(config.seed, client, server, &config.link);
+                (p.world, p.a, p.b, p.up, p.down, None)
+            }
+        };
+        config.client_also.into_iter().for_each(|ip| world.add_address(client, ip));
+        config.server_also.into_iter().for_each(|ip| world.add_address(server, ip));
+        Self { world, client, server, nat, up, down, client_watch, server_watch }
     }
 
     /// The client.

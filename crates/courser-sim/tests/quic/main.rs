@@ -9,6 +9,7 @@ mod frames;
 mod handshake;
 mod life;
 mod limits;
+mod migration;
 mod onwire;
 mod race;
 mod support;

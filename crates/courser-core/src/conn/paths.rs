@@ -1,0 +1,403 @@
+//! Which path a datagram came on, and when the connection moves to another one (RFC 9000 section 9).
+//!
+//! One path is in use; everything that does not test a path leaves there. A server follows its peer: a packet with the
+//! highest number that says more than a probe moves the connection at once, and what may be sent is limited until the peer
+//! has answered a challenge from there. When it does not, the connection returns to the last path that was validated. A
+//! client moves by its own decision: [`Connection::migrate`] tests the new path first, [`Connection::rebind`] has lost the
+//! old one.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::receive::Origin;
+use super::{Connection, Env, Event, RouteChange};
+use crate::error::{ApiMisuse, CloseReason};
+use crate::ids::{Cid, PathId};
+use crate::observe::{Event as Observed, Kind, PathStep};
+use crate::packetiser::Meta;
+use crate::path::{Answer, Destination, Due, Goal, Path};
+use crate::recovery::rtt::{INITIAL_RTT, Rtt};
+use crate::spans::FrameSet;
+use crate::time::Instant;
+
+/// Probe timeouts after which a validation is given up, and a path that is not in use any more is dropped.
+const PATH_PTOS: u32 = 3;
+/// Where a path may be.
+const POSITIONS: [PathId; PathId::SLOTS] = [PathId(0), PathId(1), PathId(2), PathId(3)];
+
+impl Connection {
+    /// The path that a datagram came on; `None` when it is none of ours.
+    pub(super) fn locate(&self, meta: &Meta) -> Option<PathId> {
+        let fits = self.path.carries(meta.remote, meta.local);
+        if fits && (self.standby.is_empty() || self.path.local() == meta.local) {
+            return Some(self.path.id);
+        }
+        match self.standby.find(meta.remote, meta.local) {
+            Some(path) if !fits || path.local() == meta.local => Some(path.id),
+            // A client whose network gave it another address without a word still hears its server.
+            _ if fits || self.side.is_client() && meta.remote == self.path.remote() => Some(self.path.id),
+            _ => None,
+        }
+    }
+
+    /// Whether a packet from elsewhere may open a path.
+    pub(super) fn may_open_path(&self) -> bool {
+        //= rfc9000#9-5
+        //= rfc9000#9.6-1
+        self.side.is_server() && self.confirmed
+    }
+
+    /// A path of this connection.
+    pub(super) fn path_mut(&mut self, id: PathId) -> Option<&mut Path> {
+        if self.path.id == id { Some(&mut self.path) } else { self.standby.get_mut(id) }
+    }
+
+    /// An authentic packet came from elsewhere. `None` when there can be no path to there.
+    pub(super) fn open_path(&mut self, env: &mut Env, now: Instant, origin: &Origin, dcid: Cid) -> Option<PathId> {
+        let known = core::iter::once(&self.path).chain(self.standby.iter()).find(|p| p.reached_by == dcid);
+        let (to, fresh) = match known {
+            // The peer does not know that its address changed: the connection IDs stay.
+            Some(path) => (Some(path.to), false),
+            //= rfc9000#9-3
+            None if !self.settings.migration => (None, true),
+            //= rfc9000#9.5-2
+            None => (self.take_destination(), true),
+        };
+        let Some(to) = to else {
+            self.stats.paths_refused += 1;
+            return None;
+        };
+        let id = self.add_path(env, now, origin.remote, origin.local, to)?;
+        let path = self.standby.get_mut(id)?;
+        path.reached_by = dcid;
+        path.amplification.on_received(origin.len);
+        self.stats.paths_with_known_cid += u64::from(!fresh);
+        self.observe_path(env, now, id, PathStep::Probing);
+        Some(id)
+    }
+
+    /// Adds a path that is challenged at once; one that is worth least makes room.
+    fn add_path(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        to: Destination,
+    ) -> Option<PathId> {
+        if let Some(victim) = self.standby.victim() {
+            self.drop_path(victim);
+        }
+        let id = self.standby.free(self.path.id)?;
+        let mut path = self.path.next(id, remote, local, &self.settings, now);
+        path.to = to;
+        self.standby.add(path);
+        self.stats.paths_opened += 1;
+        //= rfc9000#9-4
+        //= rfc9000#9.6.3-4
+        self.challenge(env, now, id);
+        Some(id)
+    }
+
+    /// Begins a validation unless one is under way.
+    fn challenge(&mut self, env: &mut Env, now: Instant, id: PathId) {
+        //= rfc9000#8.2.4-2
+        let unknown = Rtt::new(INITIAL_RTT).pto_base();
+        let abandon = now + self.pto().max(unknown) * PATH_PTOS;
+        //= rfc9000#8.2.1-3
+        let data = env.random_u64().to_be_bytes();
+        if let Some(path) = self.path_mut(id).filter(|p| !p.challenges.is_active()) {
+            path.challenges.start(data, abandon);
+        }
+    }
+
+    /// A connection ID of the peer for a new path.
+    fn take_destination(&mut self) -> Option<Destination> {
+        if self.path.to.cid.is_empty() {
+            return Some(self.path.to);
+        }
+        let (sequence, cid, token) = self.remote_cids.take()?;
+        self.routes.extend(token.map(RouteChange::AddToken));
+        Some(Destination { sequence, cid })
+    }
+
+    /// A packet was processed that came on a path that is not in use.
+    pub(super) fn consider_move(&mut self, env: &mut Env, now: Instant, id: PathId, frames: FrameSet, newest: bool) {
+        if self.side.is_client() || frames.is_probing() || !newest || id == self.path.id {
+            return;
+        }
+        let ours = self.path.local();
+        let Some(path) = self.standby.get_mut(id) else { return };
+        let other_address_of_ours = ours.is_some() && path.local().is_some() && ours != path.local();
+        //= rfc9000#9.6.2-2
+        if other_address_of_ours && !path.is_validated() {
+            path.goal = Goal::Move;
+            return;
+        }
+        //= rfc9000#9.3-1
+        self.move_to(env, now, id);
+    }
+
+    /// The connection uses another path from now on.
+    fn move_to(&mut self, env: &mut Env, now: Instant, id: PathId) {
+        let (old, was_validated, ecn) = (self.path.id, self.path.is_validated(), self.path.ecn);
+        let expires = now + self.pto() * PATH_PTOS;
+        if !self.standby.exchange(&mut self.path, id) {
+            return;
+        }
+        self.path.ecn.adopt(&ecn);
+        (self.path.expires, self.path.goal) = (None, Goal::Keep);
+        if self.path.is_validated() {
+            self.standby.fallback = None;
+        } else {
+            if was_validated {
+                self.standby.fallback = Some(old);
+            }
+            self.challenge(env, now, id);
+        }
+        if let Some(before) = self.standby.get_mut(old) {
+            (before.expires, before.goal) = (Some(expires), Goal::Keep);
+        }
+        if was_validated && self.side.is_server() {
+            //= rfc9000#9.3.3-1
+            self.challenge(env, now, old);
+        }
+        self.remote_cids.set_active(self.path.to.sequence);
+        self.recovery.reset_for_path_change(now);
+        self.paced_until = None;
+        self.apply_mtu(now);
+        self.stats.migrations += 1;
+        self.events.push_back(Event::PathChanged { remote: self.path.remote(), local: self.path.local() });
+        let step = if self.path.is_validated() { PathStep::Moved } else { PathStep::Moving };
+        self.observe_path(env, now, id, step);
+    }
+
+    /// Which path an answer is about.
+    fn answered(&mut self, data: [u8; 8]) -> Option<(PathId, Answer)> {
+        let mut paths = core::iter::once(&mut self.path).chain(self.standby.iter_mut());
+        paths.find_map(|p| match p.challenges.on_response(data) {
+            Answer::Foreign => None,
+            answer => Some((p.id, answer)),
+        })
+    }
+
+    /// A PATH_RESPONSE came, on whatever path.
+    pub(super) fn on_path_response(&mut self, env: &mut Env, now: Instant, data: [u8; 8]) {
+        let Some((id, answer)) = self.answered(data) else { return };
+        if answer == Answer::Address {
+            //= rfc9000#8.2.1-5
+            //= rfc9000#8.2.3-1
+            self.challenge(env, now, id);
+            if let Some(path) = self.path_mut(id) {
+                path.trust_address();
+            }
+            return;
+        }
+        self.observe_path(env, now, id, PathStep::Validated);
+        let Some(path) = self.path_mut(id) else { return };
+        let known = path.is_validated();
+        path.validate();
+        let goal = path.goal;
+        if id == self.path.id {
+            self.standby.fallback = None;
+            if !known {
+                self.observe_path(env, now, id, PathStep::Moved);
+                //= rfc9000#9.3-3
+                self.token_issued = false;
+                self.search_mtu();
+            }
+        } else if goal == Goal::Move {
+            //= rfc9000#9.6.1-2
+            self.move_to(env, now, id);
+            self.search_mtu();
+        } else {
+            let expires = now + self.pto() * PATH_PTOS;
+            if let Some(path) = self.standby.get_mut(id) {
+                path.expires.get_or_insert(expires);
+            }
+        }
+    }
+
+    fn observe_path(&mut self, env: &mut Env, now: Instant, id: PathId, step: PathStep) {
+        if let Some(path) = self.path_mut(id) {
+            let (remote, local) = (path.remote(), path.local());
+            env.observe(now, self.key, Kind::Path, || Observed::Path { step, remote, local });
+        }
+    }
+
+    fn search_mtu(&mut self) {
+        if self.settings.mtu_discovery {
+            self.path.pmtud.start();
+        }
+    }
+
+    /// Timers of all paths.
+    pub(super) fn run_path_timers(&mut self, env: &mut Env, now: Instant) {
+        for id in POSITIONS {
+            let Some(path) = self.path_mut(id) else { continue };
+            match path.challenges.on_timeout(now) {
+                Due::Nothing => {}
+                Due::Again => path.challenges.again(env.random_u64().to_be_bytes()),
+                Due::Failed => self.on_path_failed(env, now, id),
+            }
+            let over = self.standby.get(id).is_some_and(|p| p.expires.is_some_and(|at| at <= now));
+            if over && self.standby.fallback != Some(id) {
+                self.drop_path(id);
+            }
+        }
+    }
+
+    /// When a path wants something although nothing arrives.
+    pub(super) fn path_deadline(&self) -> Option<Instant> {
+        let mut next = self.path.challenges.deadline();
+        for path in self.standby.iter() {
+            let expires = path.expires.filter(|_| self.standby.fallback != Some(path.id));
+            next = [next, path.challenges.deadline(), expires].into_iter().flatten().min();
+        }
+        next
+    }
+
+    /// Nobody answered the challenges of a path.
+    fn on_path_failed(&mut self, env: &mut Env, now: Instant, id: PathId) {
+        if self.path_mut(id).is_some_and(|p| p.is_validated()) {
+            // It was only asked whether the peer is still there. The one to return to stays until that is decided.
+            if self.standby.fallback != Some(id) {
+                self.drop_path(id);
+            }
+            return;
+        }
+        self.stats.paths_failed += 1;
+        self.observe_path(env, now, id, PathStep::Failed);
+        if id != self.path.id {
+            //= rfc9000#9.6.1-3
+            let path = self.drop_path(id);
+            if let Some(path) = path.filter(|p| p.goal == Goal::Move) {
+                self.events.push_back(Event::PathFailed { remote: path.remote(), local: path.local() });
+            }
+            return;
+        }
+        match self.standby.fallback {
+            Some(back) => {
+                //= rfc9000#9.3.2-1
+                self.move_to(env, now, back);
+                self.drop_path(id);
+            }
+            //= rfc9000#9.3.2-2
+            None if self.side.is_server() => self.end_silently(CloseReason::NoPath),
+            // A client has no other way; the idle timeout decides.
+            None => {}
+        }
+    }
+
+    /// Forgets a path that is not in use, with its answers that wait, and the connection ID that only it used.
+    fn drop_path(&mut self, id: PathId) -> Option<Path> {
+        let path = self.standby.remove(id)?;
+        let sequence = path.to.sequence;
+        let shared = core::iter::once(&self.path).chain(self.standby.iter()).any(|p| p.to.sequence == sequence);
+        if !shared && let Some(token) = self.remote_cids.retire(sequence) {
+            self.routes.push(RouteChange::RemoveToken(token));
+        }
+        Some(path)
+    }
+
+    /// Connection IDs of the peer came or went: paths whose one is gone get another, or go too.
+    pub(super) fn renew_destinations(&mut self) {
+        let sequence = self.remote_cids.active_sequence();
+        let moved = self.path.to.sequence != sequence;
+        self.path.to = Destination { sequence, cid: self.remote_cids.active() };
+        for id in POSITIONS {
+            let taken = |p: &Path| moved && p.to.sequence == sequence;
+            let gone = |p: &Path| taken(p) || self.remote_cids.get(p.to.sequence).is_none();
+            if !self.standby.get(id).is_some_and(gone) {
+                continue;
+            }
+            let to = self.take_destination();
+            match (self.standby.get_mut(id), to) {
+                (Some(path), Some(to)) => path.to = to,
+                _ => drop(self.drop_path(id)),
+            }
+        }
+    }
+
+    /// Whether this client may leave its address.
+    fn check_migration(&self) -> Result<(), ApiMisuse> {
+        if !self.is_open() {
+            return Err(ApiMisuse::Closing);
+        }
+        //= rfc9000#9-1
+        if !self.confirmed {
+            return Err(ApiMisuse::HandshakePending);
+        }
+        //= rfc9000#9-2
+        let refused = self.peer.disable_active_migration && !self.at_preferred_address();
+        if self.side.is_server() || !self.settings.migration || refused {
+            return Err(ApiMisuse::NotNegotiated);
+        }
+        Ok(())
+    }
+
+    fn at_preferred_address(&self) -> bool {
+        let remote = self.path.remote();
+        self.peer
+            .preferred_address
+            .is_some_and(|p| p.v4.map(SocketAddr::V4) == Some(remote) || p.v6.map(SocketAddr::V6) == Some(remote))
+    }
+
+    /// Tests the path from another address of ours, and moves there when the peer answers.
+    pub(crate) fn migrate(&mut self, env: &mut Env, now: Instant, local: IpAddr) -> Result<(), ApiMisuse> {
+        self.check_migration()?;
+        let to = self.take_destination().ok_or(ApiMisuse::NoConnectionId)?;
+        self.test_path(env, now, self.path.remote(), Some(local), to);
+        Ok(())
+    }
+
+    /// The addresses of ours that this client used are gone.
+    pub(crate) fn rebind(&mut self, env: &mut Env, now: Instant, local: Option<IpAddr>) {
+        match self.check_migration() {
+            Ok(()) => {}
+            Err(ApiMisuse::NotNegotiated) if self.side.is_client() => {
+                // Packets from elsewhere are forbidden, and there is nowhere else.
+                self.end_silently(CloseReason::NoPath);
+                return;
+            }
+            // During the handshake the server goes by connection IDs as long as its address for us holds.
+            Err(_) => return,
+        }
+        // A peer that issues no spare connection ID sees what it would see behind a translator that moved us.
+        let to = self.take_destination().unwrap_or(self.path.to);
+        let before = self.path.id;
+        let Some(id) = self.add_path(env, now, self.path.remote(), local, to) else { return };
+        if let Some(path) = self.standby.get_mut(id) {
+            path.trust_address();
+        }
+        self.move_to(env, now, id);
+        self.standby.fallback = None;
+        for old in POSITIONS {
+            self.drop_path(old);
+        }
+        debug_assert!(self.standby.get(before).is_none(), "nothing leaves from the old address");
+        // Only a packet that is more than a probe makes the server follow.
+        self.ping = true;
+    }
+
+    /// The handshake is confirmed: a server that would rather be elsewhere is followed there.
+    pub(super) fn follow_preferred_address(&mut self, env: &mut Env, now: Instant) {
+        let Some(preferred) = self.peer.preferred_address.filter(|_| self.side.is_client()) else { return };
+        //= rfc9000#9.6.3-5
+        let remote = match self.path.remote() {
+            SocketAddr::V4(_) => preferred.v4.map(SocketAddr::V4),
+            SocketAddr::V6(_) => preferred.v6.map(SocketAddr::V6),
+        };
+        let Some(remote) = remote.filter(|r| self.settings.migration && *r != self.path.remote()) else { return };
+        let Some(to) = self.take_destination() else { return };
+        //= rfc9000#9.6.1-1
+        self.test_path(env, now, remote, self.path.local(), to);
+    }
+
+    fn test_path(&mut self, env: &mut Env, now: Instant, remote: SocketAddr, local: Option<IpAddr>, to: Destination) {
+        let Some(id) = self.add_path(env, now, remote, local, to) else { return };
+        let Some(path) = self.standby.get_mut(id) else { return };
+        path.goal = Goal::Move;
+        path.trust_address();
+        self.observe_path(env, now, id, PathStep::Probing);
+    }
+}

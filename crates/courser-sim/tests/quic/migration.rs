@@ -1,0 +1,383 @@
+//! Addresses change: translators that rebind, clients that move, servers that prefer another address, paths that turn out
+//! to be dead, attackers that send copies from elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use courser_core::error::{ApiMisuse, CloseReason};
+use courser_core::spans::FrameKind;
+use courser_sim::nat::NatConfig;
+use courser_sim::quic::{AppConfig, Job, Net, NetConfig, QuicHost, inspect};
+use courser_sim::script::Verdict;
+use courser_sim::{Datagram, Duplex, LinkConfig, addr};
+
+use crate::support::{MS, S, plain, rated};
+
+/// Where a client may move to.
+fn second() -> IpAddr {
+    addr::client(7).ip()
+}
+
+fn with_port(at: SocketAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(at.ip(), port)
+}
+
+/// A good link, one that loses, one that reorders, one that does both.
+fn links() -> [(&'static str, Duplex); 4] {
+    let base = || LinkConfig::new().rate(20_000_000).queue_bytes(100_000).delay_us(10 * MS);
+    [
+        ("clean", Duplex::symmetric(base())),
+        ("loss", Duplex::symmetric(base().loss(0.05))),
+        ("reordering", Duplex::symmetric(base().reorder(0.05, 10 * MS))),
+        ("both", Duplex::symmetric(base().loss(0.05).reorder(0.05, 10 * MS))),
+    ]
+}
+
+/// A client with a second address.
+fn roaming(seed: u64, link: Duplex) -> NetConfig {
+    let mut config = NetConfig::new(seed, link);
+    config.client_also = vec![second()];
+    config
+}
+
+fn migrate(net: &mut Net, to: IpAddr) -> Result<(), ApiMisuse> {
+    let (key, now) = (net.client_key(), QuicHost::instant(net.world.now_us()));
+    net.world.host_mut(net.client).engine.migrate(now, key, to)
+}
+
+fn rebind(net: &mut Net, to: SocketAddr) {
+    let now = net.world.now_us();
+    net.world.host_mut(net.client).rebind(now, to);
+}
+
+/// The client's address as the server has it.
+fn seen(net: &Net) -> SocketAddr {
+    net.server().engine.remote(net.server_key()).unwrap()
+}
+
+#[test]
+fn a_translator_that_rebinds_in_mid_transfer_loses_no_byte() {
+    // LS-PATH-02
+    for change_address in [false, true] {
+        for (name, link) in links() {
+            for seed in 0..3 {
+                let mut nat = NatConfig::new(addr::public(1));
+                if change_address {
+                    nat = nat.next_address(addr::public(2));
+                }
+                let mut config = NetConfig::new(seed, link.clone()).nat(nat).keep();
+                // Who only listens is not found again: the one behind the translator has to say something.
+                config.client.keep_alive = Some(Duration::from_millis(100));
+                let mut net = Net::new(config.job(Job::exchange(1_000_000, 2_000_000)));
+                net.establish(10 * S);
+                for _ in 0..2 {
+                    net.run_until(net.world.now_us() + 250 * MS);
+                    let nat = net.nat.unwrap();
+                    net.world.rebind(nat);
+                }
+                net.run_until_done(60 * S);
+                let report = &net.client().app(0).unwrap().report;
+                assert_eq!((report.bytes_in, report.ends), (2_000_000, 1), "{name} {seed}");
+                let stats = net.server_stats().unwrap();
+                assert!(stats.migrations >= 2, "{name} {seed}: {stats:?}");
+                assert_eq!(stats.paths_with_known_cid, stats.paths_opened, "the client did not know");
+                assert!(net.server_watch.with(FrameKind::PathChallenge).len() >= 2);
+                assert_eq!(net.client_stats().unwrap().migrations, 0);
+                net.finish();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_packets_to_a_new_address_challenge_it() {
+    // LS-PATH-07
+    //= rfc9000#9.3-1 type=test
+    let nat = NatConfig::new(addr::public(1)).rebind_at(300 * MS);
+    let mut net = Net::new(NetConfig::new(1, rated(20)).nat(nat).job(Job::exchange(3_000_000, 0)));
+    let to_new = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keep = to_new.clone();
+    let mut old = None;
+    net.tap_down(Box::new(move |_, d| {
+        let first = *old.get_or_insert(d.dst);
+        if d.dst != first {
+            keep.lock().unwrap().push((inspect::has(&d.bytes, FrameKind::PathChallenge), d.bytes.len()));
+        }
+        Verdict::Pass
+    }));
+    net.run_until_done(60 * S);
+    let sent = to_new.lock().unwrap().clone();
+    //= rfc9000#8.2.1-4 type=test
+    assert!(sent[0].0 && sent[0].1 >= 1_200, "{:?}", &sent[..3]);
+    assert_eq!(sent.iter().filter(|(challenge, _)| *challenge).count(), 1, "one is enough on a good path");
+    net.finish();
+}
+
+#[test]
+fn a_client_tests_the_new_path_before_it_moves() {
+    // LS-PATH-01, LS-CID-02
+    for (name, link) in links() {
+        for seed in 0..3 {
+            let mut net = Net::new(roaming(seed, link.clone()).keep().job(Job::exchange(1_000_000, 1_000_000)));
+            net.establish(5 * S);
+            net.run_until(net.world.now_us() + 100 * MS);
+            migrate(&mut net, second()).unwrap();
+            let data_first = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let keep = data_first.clone();
+            net.tap_up(Box::new(move |_, d| {
+                if d.src.ip() == second() {
+                    keep.lock().unwrap().push(inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing()));
+                }
+                Verdict::Pass
+            }));
+            net.run_until_done(60 * S);
+            let probing = data_first.lock().unwrap().clone();
+            assert!(probing[0] && probing.iter().any(|p| !p), "{name} {seed}: probes, then data");
+            assert_eq!(seen(&net).ip(), second());
+            let (client, server) = (net.client_stats().unwrap(), net.server_stats().unwrap());
+            assert_eq!((client.migrations, server.paths_with_known_cid), (1, 0), "{name} {seed}: {server:?}");
+            assert!(server.migrations >= 1);
+            assert_eq!(net.client().app(0).unwrap().report.bytes_in, 1_000_000);
+            net.finish();
+        }
+    }
+}
+
+#[test]
+fn back_and_forth_uses_a_fresh_connection_id_each_time() {
+    //= rfc9000#9.5-1 type=test
+    //= rfc9000#9.5-2 type=test
+    for (name, link) in links() {
+        let mut net = Net::new(roaming(2, link).job(Job::exchange(2_000_000, 2_000_000)));
+        let used = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+        for (is_up, tap) in [(true, used.clone()), (false, used.clone())] {
+            let watch = move |_: &mut courser_sim::script::TapView<'_>, d: &mut Datagram| {
+                if d.bytes[0] & 0x80 == 0 {
+                    let client = if is_up { d.src } else { d.dst };
+                    tap.lock().unwrap().insert((d.bytes[1..9].to_vec(), client));
+                }
+                Verdict::Pass
+            };
+            if is_up { net.tap_up(Box::new(watch)) } else { net.tap_down(Box::new(watch)) }
+        }
+        net.establish(5 * S);
+        let home = addr::client(0).ip();
+        for to in [second(), home, second(), home] {
+            net.run_until(net.world.now_us() + 250 * MS);
+            migrate(&mut net, to).unwrap();
+            net.run_until_true(20 * S, |c, s| {
+                c.app(0).is_some() && s.keys().first().is_some_and(|k| s.engine.remote(*k).unwrap().ip() == to)
+            });
+        }
+        net.run_until_done(60 * S);
+        assert!(net.client_stats().unwrap().migrations >= 4, "{name}");
+        let mut addresses = std::collections::BTreeMap::new();
+        for (cid, at) in used.lock().unwrap().iter() {
+            let before = addresses.insert(cid.clone(), *at);
+            assert!(before.is_none_or(|b| b == *at), "{name}: a connection ID at {before:?} and {at}");
+        }
+        net.finish();
+    }
+}
+
+#[test]
+fn a_client_that_lost_its_address_goes_on_from_another_one() {
+    for (name, link) in links() {
+        for (seed, to) in [(1, with_port(addr::client(0), 50_001)), (2, addr::client(7))] {
+            let mut net = Net::new(roaming(seed, link.clone()).job(Job::exchange(1_000_000, 1_000_000)));
+            net.establish(5 * S);
+            net.run_until(net.world.now_us() + 100 * MS);
+            rebind(&mut net, to);
+            net.run_until_done(60 * S);
+            assert_eq!((seen(&net), net.client_stats().unwrap().migrations), (to, 1), "{name}");
+            assert_eq!(net.client().app(0).unwrap().report.bytes_in, 1_000_000);
+            assert_eq!(net.server_stats().unwrap().paths_with_known_cid, 0, "{name}");
+            net.finish();
+        }
+    }
+}
+
+#[test]
+fn a_new_path_that_is_dead_is_given_up_and_the_old_one_stays() {
+    //= rfc9000#8.2.4-1 type=test
+    for (name, link) in links() {
+        let mut net = Net::new(roaming(3, link).job(Job::exchange(3_000_000, 3_000_000)));
+        net.tap_up(Box::new(|_, d| if d.src.ip() == second() { Verdict::Drop } else { Verdict::Pass }));
+        net.establish(5 * S);
+        migrate(&mut net, second()).unwrap();
+        net.run_until(net.world.now_us() + 4_500 * MS);
+        let stats = net.client_stats().unwrap();
+        assert_eq!((stats.migrations, stats.paths_failed), (0, 1), "{name}");
+        net.run_until_done(60 * S);
+        assert_eq!(seen(&net), addr::client(0));
+        net.finish();
+    }
+}
+
+#[test]
+fn a_server_returns_to_the_last_validated_address_when_nobody_answers_at_the_new_one() {
+    //= rfc9000#9.3.2-1 type=test
+    // An attacker on the path sends one packet from elsewhere; then the client is silent for a while.
+    let mut net = Net::new(NetConfig::new(1, plain()).job(Job::exchange(10_000, 10_000)));
+    net.run_until_done(5 * S);
+    net.run_until(2 * S);
+    let mut done = false;
+    net.tap_up(Box::new(move |_, d| {
+        if !std::mem::replace(&mut done, true) {
+            d.src = addr::client(9);
+        }
+        Verdict::Pass
+    }));
+    net.world.host_mut(net.client).app_mut(0).unwrap().add(Job::exchange(100, 0).at(2 * S + MS));
+    net.run_until(2 * S + 15 * MS);
+    assert_eq!(seen(&net), addr::client(9), "the packet was authentic and new");
+    net.run_until(2 * S + 20 * MS);
+    // The client hears the challenge of its own address at once, and its answer alone does not move the connection; what
+    // it acknowledges beside does.
+    net.run_until(8 * S);
+    assert_eq!(seen(&net), addr::client(0));
+    net.world.host_mut(net.client).app_mut(0).unwrap().add(Job::exchange(1_000, 1_000).at(9 * S));
+    net.run_until_done(20 * S);
+    net.finish();
+}
+
+#[test]
+fn copies_that_overtake_move_the_connection_for_no_longer_than_the_peer_needs_to_speak() {
+    //= rfc9000#9.3.3-1 type=test
+    //= rfc9000#9.3.3-2 type=test
+    // The attacker has a faster way: its copies come first, from its own address; what it gets it does not forward.
+    for (name, link) in links() {
+        let mut net = Net::new(NetConfig::new(4, link).job(Job::exchange(500_000, 1_000_000)));
+        net.tap_up(Box::new(|view, d| {
+            if (300 * MS..500 * MS).contains(&view.now_us) && inspect::has(&d.bytes, FrameKind::Stream) {
+                view.inject.push((0, Datagram { src: addr::client(9), ..d.clone() }));
+                return Verdict::Delay(500);
+            }
+            Verdict::Pass
+        }));
+        net.run_until_done(60 * S);
+        assert_eq!(seen(&net), addr::client(0), "{name}");
+        net.finish();
+    }
+}
+
+#[test]
+fn sixty_four_spoofed_addresses_end_nothing() {
+    // LS-PATH-03
+    let mut net = Net::new(NetConfig::new(5, plain()).job(Job::exchange(500_000, 500_000)));
+    let mut n = 0;
+    net.tap_up(Box::new(move |view, d| {
+        if view.now_us > 100 * MS && n < 64 && d.bytes[0] & 0x80 == 0 {
+            n += 1;
+            d.src = with_port(addr::client(20 + n), 9);
+        }
+        Verdict::Pass
+    }));
+    net.run_until_done(60 * S);
+    let stats = net.server_stats().unwrap();
+    assert!(stats.paths_opened >= 60, "{stats:?}");
+    net.run_until(net.world.now_us() + 15 * S);
+    assert_eq!(seen(&net), addr::client(0));
+    net.finish();
+}
+
+#[test]
+fn traffic_moves_to_the_preferred_address_once_the_handshake_is_confirmed() {
+    // LS-PATH-10, LS-PATH-11
+    //= rfc9000#9.6.1-1 type=test
+    //= rfc9000#9.6.1-2 type=test
+    //= rfc9000#9.6.2-1 type=test
+    //= rfc9000#9.6.2-2 type=test
+    //= rfc9000#9.6.2-3 type=test
+    for (name, link) in links() {
+        for seed in 0..2 {
+            let mut config = NetConfig::new(seed, link.clone()).job(Job::exchange(1_000_000, 1_000_000));
+            config.server_also = vec![addr::server(1).ip()];
+            let SocketAddr::V4(preferred) = addr::server(1) else { panic!("an IPv4 address") };
+            config.server.preferred_v4 = Some(preferred);
+            let mut net = Net::new(config);
+            net.tap_down(Box::new(|_, d| {
+                let probing = inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing());
+                // Nothing but probes leaves the preferred address before the client has moved there.
+                assert!(d.src == addr::server(0) || probing || d.src == addr::server(1));
+                Verdict::Pass
+            }));
+            net.run_until_done(60 * S);
+            let client = net.client();
+            assert_eq!(client.engine.remote(net.client_key()).unwrap(), addr::server(1), "{name} {seed}");
+            let (client, server) = (net.client_stats().unwrap(), net.server_stats().unwrap());
+            assert_eq!((client.migrations, server.migrations), (1, 1), "{name} {seed}");
+            assert_eq!(server.paths_with_known_cid, 0, "the connection ID was the advertised one");
+            net.finish();
+        }
+    }
+}
+
+#[test]
+fn a_preferred_address_where_nobody_answers_is_not_used() {
+    //= rfc9000#9.6.1-3 type=test
+    let mut config = NetConfig::new(1, plain()).job(Job::exchange(3_000_000, 3_000_000));
+    let SocketAddr::V4(preferred) = addr::server(1) else { panic!("an IPv4 address") };
+    config.server.preferred_v4 = Some(preferred);
+    let mut net = Net::new(config);
+    net.run_until(6 * S);
+    assert_eq!(net.client_stats().unwrap().paths_failed, 1);
+    net.run_until_done(60 * S);
+    assert_eq!(net.client().engine.remote(net.client_key()).unwrap(), addr::server(0));
+    net.finish();
+}
+
+#[test]
+fn settings_forbid_migration_and_a_translator_is_followed_all_the_same() {
+    // LS-PATH-12
+    //= rfc9000#9-2 type=test
+    let nat = NatConfig::new(addr::public(1)).rebind_at(300 * MS);
+    let mut config = NetConfig::new(1, rated(20)).nat(nat).job(Job::exchange(2_000_000, 10_000));
+    config.server.migration = false;
+    config.client_also = vec!["10.0.9.9".parse().unwrap()];
+    let mut net = Net::new(config);
+    assert_eq!(migrate_first(&mut net), Err(ApiMisuse::HandshakePending));
+    net.establish(5 * S);
+    assert_eq!(migrate(&mut net, "10.0.9.9".parse().unwrap()), Err(ApiMisuse::NotNegotiated));
+    net.run_until_done(20 * S);
+    assert_eq!(net.server_stats().unwrap().migrations, 1);
+    rebind(&mut net, "10.0.9.9:50000".parse().unwrap());
+    net.run_until(net.world.now_us() + S);
+    assert_eq!(net.client_reason(), Some(CloseReason::NoPath));
+}
+
+fn migrate_first(net: &mut Net) -> Result<(), ApiMisuse> {
+    //= rfc9000#9-1 type=test
+    net.run_until(MS);
+    migrate(net, "10.0.9.9".parse().unwrap())
+}
+
+#[test]
+fn a_thousand_connections_of_one_engine_move_at_once() {
+    let link = Duplex::symmetric(LinkConfig::new().delay_us(5 * MS));
+    let mut net = Net::new(roaming(1, link).job(Job::exchange(2_000, 2_000)));
+    for i in 1..1_000 {
+        let app = AppConfig { jobs: vec![Job::exchange(2_000, 2_000)], ..AppConfig::default() };
+        net.world.host_mut(net.client).dial(i * 100, addr::server(0), app);
+    }
+    net.run_until_done(20 * S);
+    net.run_until(net.world.now_us() + S);
+    let started = Instant::now();
+    rebind(&mut net, addr::client(7));
+    let moved_at = net.world.now_us();
+    for i in 0..1_000 {
+        net.world.host_mut(net.client).app_mut(i).unwrap().add(Job::exchange(2_000, 2_000).at(moved_at + 1));
+    }
+    net.run_until_done(moved_at + 5 * S);
+    // Nobody had to wait for the others: two round trips and what a thousand handshakes of paths take.
+    assert!(net.world.now_us() - moved_at < 2 * S, "{} us", net.world.now_us() - moved_at);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    let server = net.server();
+    assert_eq!(server.keys().len(), 1_000);
+    for key in server.keys() {
+        assert_eq!(server.engine.remote(*key).unwrap(), addr::client(7));
+        let stats = server.engine.conn_stats(*key).unwrap();
+        assert_eq!((stats.migrations, stats.paths_failed), (1, 0));
+    }
+    net.finish();
+}
