@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use courser_core::ids::{Dir, Level, Side};
+use courser_core::ids::{Dir, Level, Side, Version};
 use courser_core::path::TokenKey;
 use courser_core::protect::client_hello::parse_client_hello;
 use courser_core::protect::null::NullKeys;
@@ -125,7 +125,7 @@ pub fn client_hello(data: &[u8]) {
 /// When they do.
 pub fn token(data: &[u8]) {
     let key = TokenKey::new([3; 32]);
-    let proof = key.check(&NullKeys, Instant::from_micros(5_000_000), crate::rig::FORGER, data);
+    let proof = key.check(&NullKeys, Version::V1, Instant::from_micros(5_000_000), crate::rig::FORGER, data);
     assert!(proof.is_none(), "nobody guesses a checksum");
 }
 

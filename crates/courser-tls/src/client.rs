@@ -14,6 +14,7 @@ use crate::alert::{self, UNRECOGNIZED_NAME};
 use crate::session::{self, Session};
 use crate::settings::{Common, ConfigError, Credentials, Group, Roots, check_provider};
 use crate::tap::{SecretTap, catching};
+use crate::tickets::{ClientTickets, Versions, speaking};
 
 /// How many servers tickets are remembered for by default.
 const REMEMBERED_SERVERS: usize = 256;
@@ -32,7 +33,8 @@ impl ClientConfig {
         ClientBuilder { common: Common::new(), trust: Trust::Nobody, credentials: None, remembered: REMEMBERED_SERVERS }
     }
 
-    /// Uses a configuration that was made with rustls. Its key log still gets every secret.
+    /// Uses a configuration that was made with rustls. Its key log still gets every secret. Its tickets are used as they are:
+    /// a client of both versions that resumes takes [`builder`](Self::builder), which keeps tickets of the versions apart.
     ///
     /// # Errors
     /// [`ConfigError::Unsuitable`] without TLS 1.3 or without a cipher suite for QUIC, [`ConfigError::NoProtocol`]
@@ -61,11 +63,11 @@ impl TlsClientConfig for ClientConfig {
             code: UNRECOGNIZED_NAME,
             reason: format!("{server_name:?} is neither a host name nor an IP address"),
         })?;
-        let version = session::rustls_version(version);
-        let (made, caught) =
-            catching(|| rustls::quic::ClientConnection::new(self.inner.clone(), version, name, params.to_vec()));
+        let (rustls, versions) = (session::rustls_version(version), Versions::of(version));
+        let make = || rustls::quic::ClientConnection::new(self.inner.clone(), rustls, name, params.to_vec());
+        let (made, caught) = speaking(versions, || catching(make));
         let connection = made.map_err(|e| alert::from_error(&e, None))?;
-        Ok(Box::new(Session::client(connection, caught, bare)))
+        Ok(Box::new(Session::client(connection, caught, versions, bare)))
     }
 }
 
@@ -191,7 +193,7 @@ impl ClientBuilder {
         inner.enable_early_data = self.common.early_data;
         inner.resumption = match self.remembered {
             0 => Resumption::disabled(),
-            n => Resumption::in_memory_sessions(n),
+            n => Resumption::store(Arc::new(ClientTickets::new(n))),
         };
         Ok(ClientConfig { inner: Arc::new(inner) })
     }

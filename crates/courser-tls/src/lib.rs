@@ -18,6 +18,7 @@ mod server;
 mod session;
 mod settings;
 mod tap;
+mod tickets;
 
 pub use client::{ClientBuilder, ClientConfig};
 pub use key_log::KeyLogFile;

@@ -12,6 +12,7 @@ use crate::early::EarlyStore;
 use crate::session::{self, Session};
 use crate::settings::{Common, ConfigError, Credentials, Group, Roots, check_provider};
 use crate::tap::{SecretTap, catching};
+use crate::tickets::{Sessions, Ticketer, Versions};
 
 /// How many tickets a client gets after a handshake.
 const TICKETS: usize = 2;
@@ -54,6 +55,8 @@ impl ServerConfig {
         }
         let mut inner = rustls::ServerConfig::clone(config);
         inner.key_log = SecretTap::around(inner.key_log);
+        inner.ticketer = Arc::new(Ticketer(inner.ticketer));
+        inner.session_storage = Arc::new(Sessions(inner.session_storage));
         let made = Self { inner: Arc::new(inner) };
         // rustls tells only when it starts a session whether TLS 1.3 is enabled.
         rustls::quic::ServerConnection::new(made.inner.clone(), rustls::quic::Version::V1, Vec::new())
@@ -64,13 +67,14 @@ impl ServerConfig {
 
 impl TlsServerConfig for ServerConfig {
     fn start(&self, version: Version, params: &[u8]) -> Result<Box<dyn TlsSession>, Alert> {
+        let versions = Versions::of(version);
         let version = session::rustls_version(version);
         let (made, caught) =
             catching(|| rustls::quic::ServerConnection::new(self.inner.clone(), version, params.to_vec()));
         let connection = made.map_err(|e| alert::from_error(&e, None))?;
         let early = self.inner.max_early_data_size > 0;
         let allowed = early.then(|| Box::new(params::decode(params, Side::Server).unwrap_or_default()));
-        Ok(Box::new(Session::server(connection, caught, allowed)))
+        Ok(Box::new(Session::server(connection, caught, versions, allowed)))
     }
 }
 
@@ -194,9 +198,9 @@ impl ServerBuilder {
         if self.common.early_data {
             //= rfc9001#4.6.1-1
             inner.max_early_data_size = u32::MAX;
-            inner.session_storage = Arc::new(EarlyStore::new(self.early_sessions));
+            inner.session_storage = Arc::new(Sessions(Arc::new(EarlyStore::new(self.early_sessions))));
         } else if self.tickets > 0 {
-            inner.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+            inner.ticketer = Arc::new(Ticketer(rustls::crypto::aws_lc_rs::Ticketer::new()?));
         }
         Ok(ServerConfig { inner: Arc::new(inner) })
     }

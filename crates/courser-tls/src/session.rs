@@ -22,6 +22,7 @@ use crate::alert::{self, INTERNAL_ERROR, UNEXPECTED_MESSAGE};
 use crate::early::allowing;
 use crate::settings::suite_of;
 use crate::tap::{Caught, catching};
+use crate::tickets::{Versions, speaking};
 
 type Out<'a> = &'a mut dyn FnMut(TlsOut<'_>);
 
@@ -38,6 +39,7 @@ pub(crate) struct Session {
     connection: quic::Connection,
     /// Secrets that are known but not handed out yet.
     caught: Caught,
+    versions: Versions,
     /// The level of the next bytes that we say.
     write: Level,
     /// The level that the peer's next bytes have to come at.
@@ -56,22 +58,29 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn client(connection: quic::ClientConnection, caught: Caught, server_name: &str) -> Self {
-        Self { server_name: Some(server_name.into()), ..Self::new(connection.into(), caught) }
+    pub(crate) fn client(
+        connection: quic::ClientConnection,
+        caught: Caught,
+        versions: Versions,
+        server_name: &str,
+    ) -> Self {
+        Self { server_name: Some(server_name.into()), ..Self::new(connection.into(), caught, versions) }
     }
 
     pub(crate) fn server(
         connection: quic::ServerConnection,
         caught: Caught,
+        versions: Versions,
         allowed: Option<Box<TransportParams>>,
     ) -> Self {
-        Self { allowed, ..Self::new(connection.into(), caught) }
+        Self { allowed, ..Self::new(connection.into(), caught, versions) }
     }
 
-    fn new(connection: quic::Connection, caught: Caught) -> Self {
+    fn new(connection: quic::Connection, caught: Caught, versions: Versions) -> Self {
         Self {
             connection,
             caught,
+            versions,
             write: Level::Initial,
             read: Level::Initial,
             params_given: false,
@@ -106,7 +115,7 @@ impl Session {
             });
         }
         let (connection, allowed) = (&mut self.connection, &mut self.allowed);
-        let (result, caught) = allowing(allowed, || catching(|| connection.read_hs(bytes)));
+        let (result, caught) = allowing(allowed, || speaking(self.versions, || catching(|| connection.read_hs(bytes))));
         self.caught.absorb(caught);
         result.map_err(|e| alert::from_error(&e, self.connection.alert()))
     }
@@ -230,6 +239,10 @@ impl Session {
 }
 
 impl TlsSession for Session {
+    fn set_versions(&mut self, first: Version, spoken: Version) {
+        self.versions = Versions { first, spoken };
+    }
+
     fn read(&mut self, level: Level, bytes: &[u8], out: &mut dyn FnMut(TlsOut<'_>)) -> Result<(), Alert> {
         if let Some(alert) = &self.failed {
             return Err(alert.clone());

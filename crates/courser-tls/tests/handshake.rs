@@ -532,6 +532,27 @@ fn tickets_resume_sessions_once_each() {
 }
 
 #[test]
+fn tickets_are_good_only_for_the_version_that_they_came_from() {
+    //= rfc9369#5-1 type=test
+    //= rfc9369#5-2 type=test
+    let authority = Authority::new();
+    for early in [false, true] {
+        let client = authority.client().early_data(early).build().unwrap();
+        let server = authority.server().early_data(early).build().unwrap();
+        // One that ignores versions, as a client that breaks the rule does.
+        let careless = ClientConfig::from_rustls(&Arc::new(rustls_client(&authority))).unwrap();
+        let resumed = |client, version| {
+            let run = Run { versions: (version, version), ..Run::new(client, &server) };
+            run.go().unwrap().client.identity.unwrap().resumed
+        };
+        for client in [&client, &careless] {
+            assert!(!resumed(client, Version::V1) && !resumed(client, Version::V2), "early {early}");
+        }
+        assert!(resumed(&client, Version::V2) && resumed(&client, Version::V1), "early {early}");
+    }
+}
+
+#[test]
 fn early_data_is_off_unless_both_ends_want_it() {
     //= rfc9001#5.6-1 type=test
     let authority = Authority::new();

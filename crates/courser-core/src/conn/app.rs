@@ -223,7 +223,7 @@ impl Connection {
 
     /// Takes a token for a later connection that the server sent.
     pub(crate) fn take_token(&mut self) -> Option<Box<[u8]>> {
-        self.new_token.take()
+        self.new_token.take().map(|token| super::versions::keep_token(self.version, &token))
     }
 }
 

@@ -6,12 +6,11 @@ use super::{Connection, EarlyData, Env, Event, ExporterSecret, Handshake, Life, 
 use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Cid, Level, Version};
+use crate::ids::{Cid, Level};
 use crate::observe::{Dropped, Event as Observed, Kind, Step};
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
-use crate::wire::header::Versions;
-use crate::wire::{params, version_neg};
+use crate::wire::params;
 
 /// How long the route of the client's own choice of connection ID stays after the handshake, for late Initials.
 const CHOSEN_ROUTE_STAYS: Duration = Duration::from_secs(2);
@@ -53,41 +52,62 @@ impl Connection {
         }
         let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) else { return Ok(()) };
         crypto.on_data(offset, data, &mut env.pool)?;
-        if !crypto.peek().is_empty() {
-            self.feed_tls(env, now, level);
+        if crypto.peek().is_empty() {
+            return Ok(());
         }
+        if self.tls.is_none() && level == Level::Initial {
+            return self.collect_hello(env);
+        }
+        self.feed_tls(env, now, level);
         Ok(())
     }
 
     /// Gives TLS what is in order at a level and acts on what it says. A client's session starts with nothing.
     pub(super) fn feed_tls(&mut self, env: &mut Env, now: Instant, level: Level) {
-        let Some(mut tls) = self.tls.take() else { return };
         while let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) {
             let bytes = crypto.peek().to_vec();
             crypto.consume(bytes.len(), &mut env.pool);
-            let mut problem = None;
-            let result = tls.read(level, &bytes, &mut |out| {
-                if problem.is_none() {
-                    problem = self.on_tls(env, now, out).err();
-                }
-            });
-            if let Err(alert) = result {
-                problem.get_or_insert(CloseReason::Tls { alert: alert.code, reason: alert.reason });
-            }
-            if let Some(reason) = problem {
-                self.begin_close(now, reason);
-                return;
-            }
+            self.run_tls(env, now, level, &bytes);
             let more =
                 crypto_of(&mut self.handshake, &mut self.late_crypto, level).is_some_and(|c| !c.peek().is_empty());
-            if !more {
+            if !more || !self.is_open() {
                 break;
             }
+        }
+    }
+
+    /// Gives TLS bytes and acts on what it says.
+    pub(super) fn run_tls(&mut self, env: &mut Env, now: Instant, level: Level, bytes: &[u8]) {
+        let Some(mut tls) = self.tls.take() else { return };
+        let mut problem = None;
+        let result = tls.read(level, bytes, &mut |out| {
+            if problem.is_none() {
+                problem = self.on_tls(env, now, out).err();
+            }
+        });
+        if let Err(alert) = result {
+            problem.get_or_insert(CloseReason::Tls { alert: alert.code, reason: alert.reason });
+        }
+        if let Some(reason) = problem {
+            self.begin_close(now, reason);
+            return;
         }
         // A server's session has nothing to do after the handshake; tickets came with its last words.
         if self.side.is_client() || matches!(self.life, Life::Handshaking) {
             self.tls = Some(tls);
         }
+    }
+
+    /// Takes what is in order of the ClientHello.
+    fn collect_hello(&mut self, env: &mut Env) -> Result<(), PeerViolation> {
+        let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
+        let Some(opening) = handshake.opening.as_deref_mut() else { return Ok(()) };
+        let crypto = &mut handshake.crypto[0];
+        while !crypto.peek().is_empty() {
+            let n = opening.collect(crypto.peek());
+            crypto.consume(n, &mut env.pool);
+        }
+        opening.check()
     }
 
     fn on_tls(&mut self, env: &mut Env, now: Instant, out: TlsOut<'_>) -> Result<(), CloseReason> {
@@ -229,21 +249,6 @@ impl Connection {
         Ok(())
     }
 
-    /// What the peer says of its versions must fit the packets that said it.
-    fn check_versions(&self, params: &TransportParams) -> Result<(), PeerViolation> {
-        let told = params.version_information.as_ref();
-        if self.side.is_client() {
-            return version_neg::verify_server(&self.settings.versions, self.version, false, told);
-        }
-        //= rfc9368#4-8
-        //= rfc9368#4-9
-        if told.is_some_and(|t| t.chosen != self.version) {
-            let reason = "the client's chosen version is not the one in use";
-            return Err(PeerViolation::new(TransportCode::VERSION_NEGOTIATION_ERROR, reason, "rfc9368#4"));
-        }
-        Ok(())
-    }
-
     /// The connection IDs in the parameters must be those that were seen on the wire.
     fn check_peer_cids(&self, told: &TransportParams) -> Result<(), PeerViolation> {
         let Some(handshake) = &self.handshake else { return Ok(()) };
@@ -277,30 +282,6 @@ impl Connection {
         //= rfc9000#17.2.3-2
         self.abandon_early(env, now);
         self.stats.retries += 1;
-    }
-
-    /// The server speaks none of the versions that we tried.
-    pub(super) fn on_version_negotiation(
-        &mut self,
-        env: &mut Env,
-        now: Instant,
-        dcid: &[u8],
-        scid: &[u8],
-        versions: Versions<'_>,
-    ) {
-        let Some(handshake) = &self.handshake else { return };
-        //= rfc9000#6.2-2
-        let ours = self.local_cids.first().cid;
-        let answers_us = dcid == ours.as_slice() && scid == handshake.original_dcid.as_slice();
-        let offered: Vec<Version> = versions.take(16).collect();
-        //= rfc9000#6.2-3
-        if handshake.peer_cid_known || handshake.retry_scid.is_some() || !answers_us || offered.contains(&self.version)
-        {
-            self.drop_packet(env, now, None, 0, Dropped::Unexpected);
-            return;
-        }
-        env.tell(now, self.key, Kind::Life, &Observed::Life(Step::VersionsOffered(&offered)));
-        self.end_silently(CloseReason::VersionNegotiation { offered });
     }
 
     /// The suite and the exporter secret, once there.

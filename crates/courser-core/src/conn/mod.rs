@@ -12,6 +12,7 @@
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
 //! - `seal`: packets are committed to and sealed;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
+//! - `versions`: which version is spoken, and the beginning of a server's TLS session;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
 //! - `close`: closing and draining;
 //! - `limit`: what keeps it from sending more;
@@ -35,6 +36,7 @@ mod setup;
 mod stats;
 mod tick;
 mod transmit;
+mod versions;
 mod watch;
 
 use core::net::{IpAddr, SocketAddr};
@@ -158,6 +160,12 @@ struct Handshake {
     original_dcid: Cid,
     /// Source connection ID of the Retry, when there was one.
     retry_scid: Option<Cid>,
+    /// The version of the client's first flight; 0-RTT stays in it.
+    first_version: Version,
+    /// The client was told of versions by a Version Negotiation packet, which is not authentic.
+    restarted: bool,
+    /// Server: what waits for the ClientHello to be complete.
+    opening: Option<Box<versions::Opening>>,
     /// What the client repeats in every Initial.
     token: Box<[u8]>,
     /// The peer's source connection ID is known.

@@ -171,7 +171,8 @@ impl Connection {
                 let short_initial = self.side.is_server() && long.level == Level::Initial && whole < 1200;
                 //= rfc9000#17.2.2-1
                 let tokened = self.side.is_client() && !long.token.is_empty();
-                if long.version != self.version || short_initial || tokened || !self.check_peer_cid(&long.scid) {
+                let wrong = short_initial || tokened || !self.check_peer_cid(&long.scid);
+                if wrong || !self.fits_version(env, &long, bytes) {
                     self.drop_packet(env, now, Some(long.level), bytes.len(), Dropped::Unexpected);
                     return None;
                 }

@@ -4,13 +4,14 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
 use super::limit::Limits;
+use super::versions::Opening;
 use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
-use crate::config::{PreferredAddress, Settings, TransportParams, VersionInformation};
+use crate::config::{PreferredAddress, Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
-use crate::crypto::{Alert, TlsClientConfig, TlsServerConfig};
+use crate::crypto::{Alert, TlsClientConfig};
 use crate::datagram::DatagramQueue;
 use crate::ids::{Cid, ConnKey, Level, Side, Space, Version};
 use crate::path::{Path, Standby};
@@ -18,7 +19,7 @@ use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::stream::Streams;
 use crate::time::Instant;
-use crate::wire::params;
+use crate::wire::{params, version_neg};
 
 /// What a client needs to begin.
 #[derive(Clone, Copy)]
@@ -32,15 +33,18 @@ pub struct Connect<'a> {
     /// Settings of the connection.
     pub settings: &'a Settings,
     /// From an earlier connection to that server ([`Engine::take_token`](crate::engine::Engine::take_token)); may be
-    /// empty.
+    /// empty. One of a connection in another version is not used.
     pub token: &'a [u8],
+    /// The version to begin with instead of the best of the settings, because a server refused that one: the best of ours
+    /// among those that [`CloseReason::VersionNegotiation`](crate::error::CloseReason::VersionNegotiation) listed. The
+    /// handshake then fails if the list was forged.
+    pub restart: Option<Version>,
 }
 
 /// What a server knows from the first Initial that was let in.
 pub(crate) struct ServerStart<'a> {
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<IpAddr>,
-    pub(crate) tls: &'a dyn TlsServerConfig,
     pub(crate) settings: &'a Settings,
     pub(crate) version: Version,
     /// Destination connection ID of this Initial: the client's choice, or ours when a Retry came before.
@@ -69,7 +73,8 @@ impl Connection {
     /// # Errors
     /// When TLS cannot start, for example with an impossible server name.
     pub(crate) fn client(env: &mut Env, now: Instant, key: ConnKey, start: &Connect<'_>) -> Result<Box<Self>, Alert> {
-        let version = start.settings.versions.first().copied().unwrap_or(Version::V1);
+        let best = start.settings.versions.first().copied().unwrap_or(Version::V1);
+        let version = start.restart.unwrap_or(best);
         let local = fresh_cid(env);
         //= rfc9000#7.2-1
         let original = fresh_cid(env);
@@ -77,7 +82,9 @@ impl Connection {
         let mut encoded = Vec::with_capacity(256);
         params::encode(&params, Side::Client, env.random_u64(), &mut encoded);
         let tls = start.tls.start(version, start.server_name, &encoded)?;
-        let handshake = new_handshake(now, start.settings, original, start.token);
+        let mut handshake = new_handshake(now, start.settings, version, original);
+        handshake.restarted = start.restart.is_some();
+        handshake.token = super::versions::token_for(version, start.token).into();
         let path = Path::new(start.remote, None, original, true, start.settings, now);
         let parts = Parts { key, side: Side::Client, version, path, local, remote: original, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
@@ -87,16 +94,9 @@ impl Connection {
         Ok(conn)
     }
 
-    /// A server's connection for an admitted Initial, which has to be passed to [`receive`](Self::receive) next.
-    ///
-    /// # Errors
-    /// When TLS cannot start.
-    pub(crate) fn server(
-        env: &mut Env,
-        now: Instant,
-        key: ConnKey,
-        start: &ServerStart<'_>,
-    ) -> Result<Box<Self>, Alert> {
+    /// A server's connection for an admitted Initial, which has to be passed to [`receive`](Self::receive) next. Its TLS
+    /// session begins when the ClientHello is complete, see [`wants_tls`](Self::wants_tls).
+    pub(crate) fn server(env: &mut Env, now: Instant, key: ConnKey, start: &ServerStart<'_>) -> Box<Self> {
         let local = fresh_cid(env);
         let token = env.reset_token(&local);
         let preferred = preferred_address(env, start.settings);
@@ -108,23 +108,20 @@ impl Connection {
             reset_token: Some(token),
             ..local_params(start.settings, start.version)
         };
-        let mut encoded = Vec::with_capacity(256);
-        params::encode(&params, Side::Server, env.random_u64(), &mut encoded);
-        let tls = start.tls.start(start.version, &encoded)?;
-        let mut handshake = new_handshake(now, start.settings, start.dcid, &[]);
+        let mut handshake = new_handshake(now, start.settings, start.version, start.dcid);
+        handshake.opening = Some(Box::new(Opening { params, hello: Vec::new(), complete: false }));
         handshake.peer_cid_known = true;
         handshake.peer_first_cid = start.scid;
         let path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
         let (side, version) = (Side::Server, start.version);
         let parts = Parts { key, side, version, path, local, remote: start.scid, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
-        conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &start.dcid);
         if let Some(preferred) = preferred {
             conn.local_cids.issue_preferred(preferred.cid);
             conn.routes.push(RouteChange::Add(preferred.cid));
         }
-        Ok(conn)
+        conn
     }
 
     fn assemble(now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
@@ -176,12 +173,15 @@ impl Connection {
     }
 }
 
-fn new_handshake(now: Instant, settings: &Settings, original_dcid: Cid, token: &[u8]) -> Handshake {
+fn new_handshake(now: Instant, settings: &Settings, first_version: Version, original_dcid: Cid) -> Handshake {
     Handshake {
         crypto: Default::default(),
         original_dcid,
         retry_scid: None,
-        token: token.into(),
+        first_version,
+        restarted: false,
+        opening: None,
+        token: Box::default(),
         peer_cid_known: false,
         peer_first_cid: Cid::EMPTY,
         remembered: None,
@@ -224,7 +224,7 @@ pub(super) fn local_params(settings: &Settings, version: Version) -> TransportPa
         active_cid_limit: settings.active_cid_limit.into(),
         max_datagram_frame: settings.max_datagram_frame.into(),
         grease_quic_bit: settings.grease,
-        version_information: Some(VersionInformation { chosen: version, available: settings.versions.clone() }),
+        version_information: Some(version_neg::information(version, &settings.versions)),
         ..TransportParams::default()
     }
 }

@@ -90,7 +90,7 @@ impl Connection {
         }
         if self.side.is_server() && self.confirmed && !self.token_issued {
             let serial = env.random_u64();
-            let token = env.tokens.frame(env.keys.as_ref(), now, self.path.remote().ip(), serial);
+            let token = env.tokens.frame(env.keys.as_ref(), self.version, now, self.path.remote().ip(), serial);
             self.token_issued =
                 self.queue_frame(PRIORITY_TOKEN, FrameKind::NewToken, &Frame::NewToken { token: &token });
         }

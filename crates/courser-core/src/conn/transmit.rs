@@ -340,7 +340,13 @@ impl Connection {
             (Some(h), Level::Initial) => &h.token,
             _ => &[],
         };
-        let spec = LongSpec { level, version: self.version, dcid: &dcid, scid: &scid, token, pn, pn_len };
+        //= rfc9369#4.1-7
+        //= rfc9369#4.1-9
+        let version = match &self.handshake {
+            Some(handshake) if level == Level::ZeroRtt => handshake.first_version,
+            _ => self.version,
+        };
+        let spec = LongSpec { level, version, dcid: &dcid, scid: &scid, token, pn, pn_len };
         header::write_long(&mut w, &spec).map(|layout| (layout.head(), Some(layout)))
     }
 

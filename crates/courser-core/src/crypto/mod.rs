@@ -273,6 +273,13 @@ pub enum TlsOut<'a> {
 
 /// A TLS 1.3 session in QUIC mode.
 pub trait TlsSession: Send {
+    /// Tells which version the client began with and which one is spoken: a ticket is good only for connections that begin
+    /// in the version of the one that it came from (RFC 9369 section 5). Called before the session says or reads anything,
+    /// on clients again when the server chose another version.
+    fn set_versions(&mut self, first: Version, spoken: Version) {
+        let _ = (first, spoken);
+    }
+
     /// Feeds handshake bytes of a level, in order; an empty slice starts a client. Everything that the session has to
     /// say comes out through `out` before the call returns, in an order in which it can be acted on.
     ///

@@ -98,7 +98,8 @@ impl Engine {
             self.stats.gate_handshakes += 1;
             return;
         }
-        let proof = token.as_slice().and_then(|t| self.env.tokens.check(self.env.keys.as_ref(), now, meta.remote, t));
+        let (tokens, keys) = (&self.env.tokens, self.env.keys.as_ref());
+        let proof = token.as_slice().and_then(|t| tokens.check(keys, initial.version, now, meta.remote, t));
         if !token.is_empty() && proof.is_none() {
             //= rfc9000#8.1.3-11
             self.stats.bad_tokens += 1;
@@ -183,7 +184,6 @@ impl Engine {
         let start = ServerStart {
             remote: held.remote,
             local: held.local,
-            tls: server.tls.as_ref(),
             settings: settings.unwrap_or(&server.settings),
             version: held.version,
             dcid: held.dcid,
@@ -191,11 +191,14 @@ impl Engine {
             retried_from: held.retried_from,
             validated: held.validated,
         };
-        let Ok(mut conn) = Connection::server(&mut self.env, now, key, &start) else { return false };
+        let mut conn = Connection::server(&mut self.env, now, key, &start);
         conn.observe_start(&mut self.env, now, held.retried_from);
         let mut authentic = false;
         for (meta, datagram) in first {
             authentic |= conn.receive(&mut self.env, now, meta, datagram, None) == Received::Handled;
+            if conn.wants_tls() {
+                conn.begin_tls(&mut self.env, now, server.tls.as_ref());
+            }
         }
         if !authentic {
             conn.observe_dismissed(&mut self.env, now);

@@ -227,7 +227,13 @@ impl Engine {
             Kind::Live(conn) => conn,
             Kind::Held(held) => return held.keep(meta, datagram),
         };
-        if conn.receive(&mut self.env, now, meta, datagram, number) == crate::conn::Received::Opaque {
+        let opaque = conn.receive(&mut self.env, now, meta, datagram, number) == crate::conn::Received::Opaque;
+        if conn.wants_tls()
+            && let Some(server) = &self.server
+        {
+            conn.begin_tls(&mut self.env, now, server.tls.as_ref());
+        }
+        if opaque {
             self.on_opaque(now, key, datagram);
         }
         self.apply_routes(now, key);
@@ -411,7 +417,7 @@ impl Engine {
         tls: &dyn TlsClientConfig,
         settings: &Settings,
     ) -> Result<ConnKey, Alert> {
-        self.connect_with(now, &Connect { remote, server_name, tls, settings, token: &[] })
+        self.connect_with(now, &Connect { remote, server_name, tls, settings, token: &[], restart: None })
     }
 
     /// Like [`connect`](Self::connect), with everything that can be said.

@@ -113,7 +113,7 @@ impl Engine {
     }
 
     fn build_retry(&mut self, now: Instant, request: &Request, version: Version, slot: &mut [u8]) -> Option<usize> {
-        let token = self.env.tokens.retry(self.env.keys.as_ref(), now, request.to, &request.dcid);
+        let token = self.env.tokens.retry(self.env.keys.as_ref(), version, now, request.to, &request.dcid);
         let scid = crate::conn::fresh_cid(&mut self.env);
         let random = self.env.random_u64().to_be_bytes()[0];
         let mut w = Writer::new(slot);

@@ -1,14 +1,14 @@
 //! Address tokens: what a Retry or a NEW_TOKEN frame gives to a client so that it can prove its address.
 //!
 //! A token is readable but not forgeable: kind, issue time, port (Retry only), original destination connection ID
-//! (Retry only), then an HMAC over all of it and the client's IP address. Engines that share the key take each other's
+//! (Retry only), then an HMAC over all of it, the version, and the client's IP address. Engines that share the key take each other's
 //! tokens.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::crypto::KeyFactory;
-use crate::ids::Cid;
+use crate::ids::{Cid, Version};
 use crate::time::Instant;
 
 /// Length of the authentication code at the end of a token.
@@ -48,31 +48,45 @@ impl TokenKey {
     }
 
     /// A token for a Retry that goes to `to`.
-    pub fn retry(&self, keys: &dyn KeyFactory, now: Instant, to: SocketAddr, original_dcid: &Cid) -> Vec<u8> {
+    pub fn retry(
+        &self,
+        keys: &dyn KeyFactory,
+        version: Version,
+        now: Instant,
+        to: SocketAddr,
+        original_dcid: &Cid,
+    ) -> Vec<u8> {
         let mut token = vec![RETRY];
         token.extend_from_slice(&now.as_micros().to_be_bytes());
         token.extend_from_slice(&to.port().to_be_bytes());
         token.extend_from_slice(original_dcid.as_slice());
-        self.finish(keys, token, to.ip())
+        self.finish(keys, version, token, to.ip())
     }
 
     /// A token for a NEW_TOKEN frame; `serial` makes it unlike all others.
-    pub fn frame(&self, keys: &dyn KeyFactory, now: Instant, to: IpAddr, serial: u64) -> Vec<u8> {
+    pub fn frame(&self, keys: &dyn KeyFactory, version: Version, now: Instant, to: IpAddr, serial: u64) -> Vec<u8> {
         let mut token = vec![FRAME];
         token.extend_from_slice(&now.as_micros().to_be_bytes());
         //= rfc9000#8.1.3-5
         token.extend_from_slice(&serial.to_be_bytes());
-        self.finish(keys, token, to)
+        self.finish(keys, version, token, to)
     }
 
     /// What the token proves; `None` when it is not ours, too old, or for another address.
-    pub fn check(&self, keys: &dyn KeyFactory, now: Instant, from: SocketAddr, token: &[u8]) -> Option<Proof> {
+    pub fn check(
+        &self,
+        keys: &dyn KeyFactory,
+        version: Version,
+        now: Instant,
+        from: SocketAddr,
+        token: &[u8],
+    ) -> Option<Proof> {
         if token.len() > TOKEN_MAX {
             return None;
         }
         let (body, mac) = token.split_at_checked(token.len().checked_sub(MAC_LEN)?)?;
         //= rfc9000#8.1.4-2
-        if !keys.equal(&self.mac(keys, body, from.ip()), mac) {
+        if !keys.equal(&self.mac(keys, version, body, from.ip()), mac) {
             return None;
         }
         let (kind, rest) = body.split_first()?;
@@ -91,17 +105,19 @@ impl TokenKey {
         }
     }
 
-    fn finish(&self, keys: &dyn KeyFactory, mut token: Vec<u8>, to: IpAddr) -> Vec<u8> {
-        let mac = self.mac(keys, &token, to);
+    fn finish(&self, keys: &dyn KeyFactory, version: Version, mut token: Vec<u8>, to: IpAddr) -> Vec<u8> {
+        let mac = self.mac(keys, version, &token, to);
         token.extend_from_slice(&mac);
         token
     }
 
-    fn mac(&self, keys: &dyn KeyFactory, body: &[u8], ip: IpAddr) -> [u8; MAC_LEN] {
+    fn mac(&self, keys: &dyn KeyFactory, version: Version, body: &[u8], ip: IpAddr) -> [u8; MAC_LEN] {
+        //= rfc9369#5-2
+        let version = version.0.to_be_bytes();
         //= rfc9000#8.1.4-4
         let full = match ip {
-            IpAddr::V4(v4) => keys.mac(&self.key, &[b"token", body, &v4.octets()]),
-            IpAddr::V6(v6) => keys.mac(&self.key, &[b"token", body, &v6.octets()]),
+            IpAddr::V4(v4) => keys.mac(&self.key, &[b"token", &version, body, &v4.octets()]),
+            IpAddr::V6(v6) => keys.mac(&self.key, &[b"token", &version, body, &v6.octets()]),
         };
         let mut mac = [0; MAC_LEN];
         mac.copy_from_slice(&full[..MAC_LEN]);
@@ -124,8 +140,8 @@ mod tests {
     fn a_retry_token_proves_address_and_port_for_a_short_time() {
         let key = TokenKey::new([1; 32]);
         let dcid = Cid::new(&[7; 8]).unwrap();
-        let token = key.retry(&NullKeys, NOW, from("10.0.0.1:5"), &dcid);
-        let check = |at, who| key.check(&NullKeys, at, from(who), &token);
+        let token = key.retry(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &dcid);
+        let check = |at, who| key.check(&NullKeys, Version::V1, at, from(who), &token);
         assert_eq!(check(NOW, "10.0.0.1:5"), Some(Proof::Retry { original_dcid: dcid }));
         //= rfc9000#8.1.4-3 type=test
         assert_eq!(check(NOW, "10.0.0.1:6"), None);
@@ -137,35 +153,38 @@ mod tests {
     #[test]
     fn a_frame_token_proves_the_address_for_a_day() {
         let key = TokenKey::new([1; 32]);
-        let token = key.frame(&NullKeys, NOW, from("[::1]:5").ip(), 1);
-        assert_eq!(key.check(&NullKeys, NOW + Duration::from_secs(3600), from("[::1]:9"), &token), Some(Proof::Frame));
+        let token = key.frame(&NullKeys, Version::V1, NOW, from("[::1]:5").ip(), 1);
+        assert_eq!(
+            key.check(&NullKeys, Version::V1, NOW + Duration::from_secs(3600), from("[::1]:9"), &token),
+            Some(Proof::Frame)
+        );
         //= rfc9000#8.1.4-4 type=test
-        assert_eq!(key.check(&NullKeys, NOW, from("[::2]:5"), &token), None);
+        assert_eq!(key.check(&NullKeys, Version::V1, NOW, from("[::2]:5"), &token), None);
         //= rfc9000#8.1.3-5 type=test
-        assert_ne!(token, key.frame(&NullKeys, NOW, from("[::1]:5").ip(), 2));
-        assert_eq!(key.check(&NullKeys, NOW + NEW_TOKEN_LIFETIME * 2, from("[::1]:5"), &token), None);
+        assert_ne!(token, key.frame(&NullKeys, Version::V1, NOW, from("[::1]:5").ip(), 2));
+        assert_eq!(key.check(&NullKeys, Version::V1, NOW + NEW_TOKEN_LIFETIME * 2, from("[::1]:5"), &token), None);
     }
 
     #[test]
     fn engines_that_share_the_key_take_each_others_tokens_and_others_do_not() {
-        let token = TokenKey::new([1; 32]).frame(&NullKeys, NOW, from("10.0.0.1:5").ip(), 1);
-        assert!(TokenKey::new([1; 32]).check(&NullKeys, NOW, from("10.0.0.1:5"), &token).is_some());
-        assert_eq!(TokenKey::new([2; 32]).check(&NullKeys, NOW, from("10.0.0.1:5"), &token), None);
+        let token = TokenKey::new([1; 32]).frame(&NullKeys, Version::V1, NOW, from("10.0.0.1:5").ip(), 1);
+        assert!(TokenKey::new([1; 32]).check(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &token).is_some());
+        assert_eq!(TokenKey::new([2; 32]).check(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &token), None);
     }
 
     #[test]
     fn no_changed_byte_passes() {
         //= rfc9000#8.1.4-2 type=test
         let key = TokenKey::new([1; 32]);
-        let token = key.retry(&NullKeys, NOW, from("10.0.0.1:5"), &Cid::new(&[7; 20]).unwrap());
+        let token = key.retry(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &Cid::new(&[7; 20]).unwrap());
         for at in 0..token.len() {
             let mut forged = token.clone();
             forged[at] ^= 1;
-            assert_eq!(key.check(&NullKeys, NOW, from("10.0.0.1:5"), &forged), None, "byte {at}");
+            assert_eq!(key.check(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &forged), None, "byte {at}");
         }
         for len in 0..token.len() {
-            assert_eq!(key.check(&NullKeys, NOW, from("10.0.0.1:5"), &token[..len]), None);
+            assert_eq!(key.check(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &token[..len]), None);
         }
-        assert_eq!(key.check(&NullKeys, NOW, from("10.0.0.1:5"), &[0xc1; 200]), None);
+        assert_eq!(key.check(&NullKeys, Version::V1, NOW, from("10.0.0.1:5"), &[0xc1; 200]), None);
     }
 }

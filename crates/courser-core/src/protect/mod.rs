@@ -187,7 +187,12 @@ impl KeySlots {
         let server = Secret::new(server).ok_or(CryptoFailed)?;
         let (ours, theirs) = if self.side.is_client() { (client, server) } else { (server, client) };
         self.suite = suite;
-        let version = self.version;
+        let version = match (level, self.before.as_deref()) {
+            // 0-RTT stays in the version that the client began with.
+            //= rfc9369#4.1-9
+            (Level::ZeroRtt, Some(HandshakeKeys { initial_before: Some((first, _)), .. })) => *first,
+            _ => self.version,
+        };
         match level {
             Level::Initial => return Err(CryptoFailed),
             //= rfc9001#5.6-4
@@ -532,6 +537,12 @@ fn open_with(
     let payload = opener.open(pn, packet, header_len).ok_or(OpenError::NotAuthentic)?;
     let first = packet.first().copied().unwrap_or_default();
     Ok(Opened { pn, header_len, payload, first, generation: 0, updated: false })
+}
+
+/// Whether an Initial packet opens with the keys of a version. The bytes are those of a copy.
+#[must_use]
+pub fn initial_opens(keys: &Keys, packet: &mut [u8], pn_at: usize) -> bool {
+    packet.len().saturating_sub(pn_at) >= 4 + SAMPLE_LEN && open_with(&*keys.open, packet, pn_at, 0).is_ok()
 }
 
 /// Reserved bits are checked only once the packet is known to be the peer's.

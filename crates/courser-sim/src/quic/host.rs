@@ -8,7 +8,7 @@ use courser_core::crypto::{KeyFactory, Random, TlsClientConfig, TlsServerConfig}
 use courser_core::engine::{
     Connect, EarlyData, Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train, TrainMeta,
 };
-use courser_core::ids::{ConnKey, Ecn};
+use courser_core::ids::{ConnKey, Ecn, Version};
 use courser_core::protect::null::{NullKeys, NullRandom, NullTlsClient, NullTlsServer};
 use courser_core::time::Instant;
 
@@ -74,6 +74,7 @@ struct Dial {
     to: SocketAddr,
     app: AppConfig,
     token: Vec<u8>,
+    restart: Option<Version>,
 }
 
 /// An engine with its applications, as a [`Host`].
@@ -148,7 +149,12 @@ impl QuicHost {
 
     /// Begins a connection at a time, with a token of an earlier one.
     pub fn dial_with_token(&mut self, at_us: u64, to: SocketAddr, app: AppConfig, token: Vec<u8>) {
-        self.dials.push(Dial { at_us, to, app, token });
+        self.dials.push(Dial { at_us, to, app, token, restart: None });
+    }
+
+    /// Begins a connection at a time in a version that a server listed.
+    pub fn dial_again(&mut self, at_us: u64, to: SocketAddr, app: AppConfig, version: Version) {
+        self.dials.push(Dial { at_us, to, app, token: Vec::new(), restart: Some(version) });
     }
 
     /// Keys of all connections so far, the first one first.
@@ -200,6 +206,7 @@ impl QuicHost {
                 tls: self.provider.client.as_ref(),
                 settings: &self.settings,
                 token: &dial.token,
+                restart: dial.restart,
             };
             match self.engine.connect_with(instant(now_us), &start) {
                 Ok(key) => {

@@ -13,7 +13,7 @@ use courser_sim::{Duplex, LinkConfig};
 use crate::support::{MS, S, plain};
 
 /// What a server with these settings would have told before.
-fn told_by(settings: &Settings) -> Vec<u8> {
+pub fn told_by(settings: &Settings) -> Vec<u8> {
     let params = TransportParams {
         max_data: settings.conn_window,
         max_stream_data_bidi_local: settings.stream_window,

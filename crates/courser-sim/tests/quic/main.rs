@@ -15,3 +15,4 @@ mod race;
 mod support;
 mod tls;
 mod transfer;
+mod versions;

@@ -324,6 +324,7 @@ fn is_proof(server_key: [u8; 32], token: &[u8], now: Instant) -> bool {
         tls: &NullTlsClient::default(),
         settings: &settings,
         token,
+        restart: None,
     };
     pair.client.connect_with(now, &start).unwrap();
     pair.establish();

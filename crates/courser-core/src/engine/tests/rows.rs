@@ -82,9 +82,9 @@ fn tokens_are_taken_by_engines_with_the_same_key_alone() {
     let client = CLIENT.parse().unwrap();
     let (a, b, same) = (TokenKey::new([1; 32]), TokenKey::new([2; 32]), TokenKey::new([1; 32]));
     let original = Cid::new(&[5; 8]).unwrap();
-    let token = a.retry(&NullKeys, now(), client, &original);
-    assert!(b.check(&NullKeys, now(), client, &token).is_none());
-    assert!(same.check(&NullKeys, now(), client, &token).is_some());
+    let token = a.retry(&NullKeys, Version::V1, now(), client, &original);
+    assert!(b.check(&NullKeys, Version::V1, now(), client, &token).is_none());
+    assert!(same.check(&NullKeys, Version::V1, now(), client, &token).is_some());
 }
 
 #[test]
