@@ -19,7 +19,14 @@ use crate::wire::header::{self, Header};
 
 /// Brings `n` connections to the point where each has a window of several trains, and nothing in flight.
 fn ready(n: usize) -> (Pair, Vec<ConnKey>) {
-    let settings = Settings { pacing: false, mtu_discovery: false, ..Settings::default() };
+    let settings = Settings {
+        pacing: false,
+        mtu_discovery: false,
+        // Nobody reads in these tests.
+        stream_window: 1 << 20,
+        conn_window: 32 << 20,
+        ..Settings::default()
+    };
     let mut pair = Pair::new(&settings);
     let mut keys = Vec::new();
     for _ in 0..n {
@@ -79,9 +86,12 @@ fn a_connection_that_is_always_ready_delays_others_by_one_round_at_most() {
             busy.iter().for_each(|key| load(pair, *key, len));
             pair.client.process(pair.now);
         };
-        more(&mut pair, 1000);
-        assert!((0..round % 3).all(|_| turn(&mut pair, &mut train).is_some()), "begin with another one each time");
-        more(&mut pair, 1000);
+        // More than one turn takes.
+        more(&mut pair, 140_000);
+        // Begin with another one each time.
+        for _ in 0..round % 3 {
+            turn(&mut pair, &mut train);
+        }
         load(&mut pair, *key, 100);
         pair.client.process(pair.now);
         // Everybody who waits may go first, once.
@@ -90,9 +100,12 @@ fn a_connection_that_is_always_ready_delays_others_by_one_round_at_most() {
             order.push(turn(&mut pair, &mut train).expect("somebody has something"));
             more(&mut pair, 10);
         }
-        assert_eq!(order.len(), 4, "{key:?} waited for one turn of each: {order:?}");
+        let once: std::collections::HashSet<_> = order.iter().collect();
+        assert_eq!(once.len(), order.len(), "{key:?} waited for more than one turn of each: {order:?}");
+        assert!(round > 0 || order.len() == 4, "all three were before it: {order:?}");
         // What was sent is acknowledged; then the next one.
-        pair.run_for(Duration::from_millis(30));
+        let landed = |p: &mut Pair| busy.iter().all(|k| p.client.conn_stats(*k).is_ok_and(|s| s.bytes_in_flight == 0));
+        assert!(pair.run_until(Duration::from_secs(1), landed));
     }
 }
 
