@@ -553,3 +553,17 @@ fn a_connection_that_nobody_wants_is_refused() {
     let ours = opened(&mut client, 3);
     assert_eq!(ended(&mut client, ours).reason, Reason::PeerTransport, "nobody listens any more");
 }
+
+#[test]
+fn an_inline_endpoint_does_not_wait_while_something_is_to_be_polled() {
+    let identity = Identity::new();
+    let mut client = InlineEndpoint::new(Options::client(identity.client()), PortSetup::default()).unwrap();
+    client
+        .port()
+        .submit(Submission::Connect { token: 2, to: Box::new(Remote { profile: 9, ..*remote(loopback()) }) })
+        .unwrap();
+    let began = Instant::now();
+    client.wait(Some(PATIENCE)).unwrap();
+    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(matches!(client.port().poll(), Some(Completion::Failed { token: 2, .. })));
+}

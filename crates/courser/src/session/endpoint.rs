@@ -18,6 +18,9 @@ use crate::net::socket::Socket;
 use crate::options::{ClientOptions, ServerOptions};
 use crate::worker::{TurnLimits, Waker, Worker};
 
+/// Turns that an inline endpoint takes at most when it is dropped.
+const LAST_TURNS: usize = 16;
+
 /// How an endpoint of ports is made.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -251,8 +254,8 @@ impl InlineEndpoint {
         Ok(busy || self.turn.progressed)
     }
 
-    /// Waits until another turn is due, or for that long. To be called after a turn in which nothing happened, and when
-    /// everything was polled.
+    /// Waits until another turn is due, or for that long; not at all while something is to be polled. To be called after a
+    /// turn in which nothing happened.
     ///
     /// # Errors
     /// When the system cannot wait.
@@ -266,6 +269,18 @@ impl InlineEndpoint {
         let waited = if self.worker.machine().has_work() { Ok(()) } else { self.worker.wait(&turn) };
         self.sleeper.disarm();
         waited
+    }
+}
+
+/// All connections are closed, and the peers are told as far as the socket takes it without waiting.
+impl Drop for InlineEndpoint {
+    fn drop(&mut self) {
+        self.worker.machine().door().stop();
+        for _ in 0..LAST_TURNS {
+            if self.turn().is_err() || self.worker.machine().is_stopped() {
+                return;
+            }
+        }
     }
 }
 

@@ -303,7 +303,8 @@ impl Service {
         self.door.news.load(Ordering::Acquire)
             || self.ports.iter_mut().flatten().any(|place| match place {
                 Place::Thread(port) => port.has_work(),
-                Place::Inline(_) => false,
+                // What waits to be polled.
+                Place::Inline(port) => !port.outbox().is_empty(),
             })
             || self.share_came_back()
     }
