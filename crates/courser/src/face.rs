@@ -17,9 +17,9 @@ use crate::hub::Hub;
 use crate::hub::conn::{ConnSlot, Facts};
 use crate::hub::shared::{Command, Decision, Dial, IncomingInfo, Shared};
 use crate::net::resolve;
-use crate::net::socket::{Socket, SocketConfig};
+use crate::net::socket::Socket;
 use crate::net::target::Target;
-use crate::options::{ClientOptions, ServerOptions};
+use crate::options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};
 use crate::worker::{TurnLimits, Worker};
 
 /// A worker that nobody drives yet, and what its handles share with it.
@@ -31,14 +31,14 @@ pub(crate) struct Made {
 /// Binds a client's socket and makes its worker.
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
-    make(engine(None), bind(&options.bind_candidates())?, options.linger)
+    make(engine(None), bind(&options.bind_candidates(), &options.socket)?, options.linger)
 }
 
 /// A socket at the first of the addresses that can be had.
-pub(crate) fn bind(candidates: &[SocketAddr]) -> Result<Socket, EndpointError> {
+pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result<Socket, EndpointError> {
     let mut last = None;
     for local in candidates {
-        match Socket::bind(&SocketConfig::new(*local)) {
+        match Socket::bind(&options.at(*local)) {
             Ok(socket) => return Ok(socket),
             Err(e) => last = Some((*local, e)),
         }
@@ -52,7 +52,7 @@ pub(crate) fn bind(candidates: &[SocketAddr]) -> Result<Socket, EndpointError> {
 /// Binds a server's socket and makes its worker.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
-    make(engine(Some(server_config(options))), bind(&[local])?, options.linger)
+    make(engine(Some(server_config(options))), bind(&[local], &options.socket)?, options.linger)
 }
 
 /// A server's part of an engine; its applications decide over each connection.
@@ -71,7 +71,7 @@ pub(crate) fn engine(server: Option<ServerConfig>) -> Engine {
 }
 
 fn make(engine: Engine, socket: Socket, linger: Duration) -> Result<Made, EndpointError> {
-    let shared = Arc::new(Shared::new(socket.local_addr(), linger));
+    let shared = Arc::new(Shared::new(socket.local_addr(), SocketFacts::of(&socket), linger));
     let hub = Hub::new(engine, Arc::clone(&shared));
     let worker = Worker::new(hub, socket, Clock::start(), TurnLimits::default()).map_err(EndpointError::Worker)?;
     shared.set_waker(worker.waker());

@@ -43,4 +43,4 @@ pub use courser_session::handle::Handle;
 pub use courser_tls as tls;
 pub use error::{ConnectError, ConnectionError, DatagramError, EndpointError, ExportError, ReadError, WriteError};
 pub use face::Request;
-pub use options::{ClientOptions, ServerOptions};
+pub use options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};

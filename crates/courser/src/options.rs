@@ -7,6 +7,81 @@ use courser_core::config::Settings;
 use courser_core::engine::RetryPolicy;
 use courser_tls as tls;
 
+use crate::net::adapter::Offload;
+use crate::net::socket::{BufferSize, Socket, SocketConfig};
+
+/// How an endpoint's socket is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketOptions {
+    /// Wanted receive buffer in bytes: what may arrive while the worker does something else. The system may give less;
+    /// `Endpoint::socket` of both faces tells.
+    pub receive_buffer: usize,
+    /// Wanted send buffer in bytes: what may wait for the network. The system may give less.
+    pub send_buffer: usize,
+    /// Whether datagrams may leave in trains that the system cuts apart (segmentation offload), where it can. Off, each
+    /// costs a system call; some virtual networks want that. What comes in is taken as the system gives it either way.
+    pub offload: bool,
+}
+
+impl Default for SocketOptions {
+    /// Buffers of 4 MiB, with offload.
+    fn default() -> Self {
+        let usual = SocketConfig::new((Ipv4Addr::UNSPECIFIED, 0).into());
+        Self { receive_buffer: usual.receive_buffer, send_buffer: usual.send_buffer, offload: usual.offload }
+    }
+}
+
+impl SocketOptions {
+    /// The same with this receive buffer.
+    #[must_use]
+    pub const fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes;
+        self
+    }
+
+    /// The same with this send buffer.
+    #[must_use]
+    pub const fn send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = bytes;
+        self
+    }
+
+    /// The same with or without segmentation offload.
+    #[must_use]
+    pub const fn offload(mut self, offload: bool) -> Self {
+        self.offload = offload;
+        self
+    }
+
+    /// A socket at `local`.
+    pub(crate) const fn at(&self, local: SocketAddr) -> SocketConfig {
+        let mut config = SocketConfig::new(local);
+        config.receive_buffer = self.receive_buffer;
+        config.send_buffer = self.send_buffer;
+        config.offload = self.offload;
+        config
+    }
+}
+
+/// What an endpoint's socket got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketFacts {
+    /// Wanted and achieved receive buffer.
+    pub receive_buffer: BufferSize,
+    /// Wanted and achieved send buffer.
+    pub send_buffer: BufferSize,
+    /// What one system call carried when the endpoint was made.
+    pub offload: Offload,
+}
+
+impl SocketFacts {
+    pub(crate) fn of(socket: &Socket) -> Self {
+        Self { receive_buffer: socket.receive_buffer(), send_buffer: socket.send_buffer(), offload: socket.offload() }
+    }
+}
+
 /// For endpoints that make connections, and for single connections that differ from the endpoint's others.
 ///
 /// Trust is part of the TLS configuration: [`tls::ClientBuilder::platform_roots`], [`tls::ClientBuilder::roots`], or the
@@ -21,6 +96,8 @@ pub struct ClientOptions {
     pub settings: Settings,
     /// Where to bind the socket; `None`: any port, both address families where the system can.
     pub local: Option<SocketAddr>,
+    /// Buffers and offload of the socket.
+    pub socket: SocketOptions,
     /// How long a name may take to resolve.
     pub resolve_timeout: Duration,
     /// After this time without an answer the next address is tried too (RFC 8305 section 5).
@@ -38,6 +115,7 @@ impl ClientOptions {
             tls,
             settings: Settings::default(),
             local: None,
+            socket: SocketOptions::default(),
             resolve_timeout: Duration::from_secs(10),
             attempt_delay: crate::net::resolve::ATTEMPT_DELAY,
             linger: LINGER,
@@ -55,6 +133,13 @@ impl ClientOptions {
     #[must_use]
     pub const fn bind(mut self, local: SocketAddr) -> Self {
         self.local = Some(local);
+        self
+    }
+
+    /// The same with this kind of socket.
+    #[must_use]
+    pub const fn socket(mut self, socket: SocketOptions) -> Self {
+        self.socket = socket;
         self
     }
 
@@ -78,6 +163,8 @@ pub struct ServerOptions {
     pub tls: tls::ServerConfig,
     /// Transport settings, unless a connection is accepted with others.
     pub settings: Settings,
+    /// Buffers and offload of the socket.
+    pub socket: SocketOptions,
     /// When clients have to prove their address before the application hears of them.
     pub retry: RetryPolicy,
     /// Handshakes under way at once, waiting for a decision included; further ones are dropped.
@@ -95,6 +182,7 @@ impl ServerOptions {
         Self {
             tls,
             settings: Settings::default(),
+            socket: SocketOptions::default(),
             retry: RetryPolicy::Never,
             handshakes_max: 10_000,
             linger: LINGER,
@@ -106,6 +194,13 @@ impl ServerOptions {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// The same with this kind of socket.
+    #[must_use]
+    pub const fn socket(mut self, socket: SocketOptions) -> Self {
+        self.socket = socket;
         self
     }
 

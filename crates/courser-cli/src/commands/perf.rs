@@ -17,7 +17,6 @@ use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::link::{Peer, perf};
 use crate::output::Ui;
 use crate::perf_proto;
-use crate::tuning::Tuning;
 
 /// Runs it.
 ///
@@ -34,13 +33,6 @@ fn content(verify: bool) -> Content {
     if verify { Content::Pattern } else { Content::Fill }
 }
 
-/// Tells what a face does not let its user choose.
-fn unfollowed(tuning: &Tuning, ui: &Ui) {
-    if let Some(warning) = faces::unfollowed(tuning) {
-        ui.warn(warning);
-    }
-}
-
 fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let tuning = super::tuning(&args.transport, ui);
     let identity = Identity::from_args(&args.identity)?;
@@ -48,7 +40,6 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let listen = address::listen(&args.listen)?;
     let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
     if args.api != Api::Direct {
-        unfollowed(&tuning, ui);
         let ready = |addr| super::announce(ui, Some(addr), &identity);
         let host = Host { service, content: content(args.verify), ready: &ready, warn: &|e| ui.warn(e) };
         return faces::serve(args.api, &host);
@@ -77,8 +68,7 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
         stop.listen(vec![worker.waker()])?;
         perf::run(&mut worker, &dial, &job, &content)?
     } else {
-        unfollowed(&tuning, ui);
-        faces::call(args.api, &dial, &job, &content)?
+        faces::call(args.api, &dial, &tuning, &job, &content)?
     };
     ui.say(result.summary(ui.out));
     ui.object(&result.object());

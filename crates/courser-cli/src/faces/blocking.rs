@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use courser::{Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream};
+use courser::{ClientOptions, Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream};
 
 use super::{Answer, Ask, Blame, Host, LOOK, Scales, Share};
 use crate::apps::perf_client::Plan;
@@ -158,8 +158,8 @@ impl Crew {
 ///
 /// # Errors
 /// See [`super::call`].
-pub fn call(dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
-    let mut endpoint = Endpoint::client(super::client_options(dial)).map_err(|e| super::endpoint_failure(&e))?;
+pub fn call(options: ClientOptions, dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
+    let mut endpoint = Endpoint::client(options).map_err(|e| super::endpoint_failure(&e))?;
     // A job whose time cannot be counted has all of it.
     let deadline = Instant::now().checked_add(job.timeout);
     endpoint.set_timeout(Some(job.timeout));

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use courser::net::socket::SocketConfig;
 use courser::{
-    ClientOptions, ConnectError, ConnectionError, EndpointError, ReadError, Request, ServerOptions, WriteError,
+    ClientOptions, ConnectError, ConnectionError, EndpointError, ReadError, Request, ServerOptions, SocketOptions,
+    WriteError,
 };
 use courser_core::ids::StreamId;
 
@@ -39,6 +40,8 @@ use crate::tuning::Tuning;
 
 /// A request of at most that many bytes leaves in one write with its head.
 const SHORT: u64 = 56;
+/// Room for the head and a short request.
+const HEAD_AND_SHORT: usize = 64;
 /// How often a server that waits for clients looks whether it is to end, and a client whether connections it holds ended.
 const LOOK: Duration = Duration::from_millis(100);
 /// Failures of connections that wait to be told; more at once are left out.
@@ -74,32 +77,34 @@ pub fn serve(api: Api, host: &Host<'_>) -> Outcome {
 ///
 /// # Errors
 /// Why it was not done.
-pub fn call(api: Api, dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
-    let mut result =
-        if api == Api::Tokio { tokio::call(dial, job, content) } else { blocking::call(dial, job, content) }?;
+pub fn call(api: Api, dial: &Dial<'_>, tuning: &Tuning, job: &Job, content: &Content) -> Outcome<PerfResult> {
+    let options = client_options(dial, tuning);
+    let mut result = if api == Api::Tokio {
+        tokio::call(options, dial, job, content)
+    } else {
+        blocking::call(options, dial, job, content)
+    }?;
     result.max_udp_payload = dial.settings.max_udp_payload;
     result.verified = matches!(content, Content::Pattern);
     Ok(result)
 }
 
-/// What to tell about wishes that these faces do not follow: their sockets have fixed sizes and use what the system has.
-#[must_use]
-pub fn unfollowed(tuning: &Tuning) -> Option<&'static str> {
-    let (usual, own) = (Tuning::default(), tuning);
-    let asked = (own.socket_buffer, own.offload) != (usual.socket_buffer, usual.offload);
-    asked.then_some(
-        "socket buffers and segmentation offload are chosen by the face itself; --api direct follows the flags",
-    )
+fn socket_options(tuning: &Tuning) -> SocketOptions {
+    let bytes = tuning.socket_buffer;
+    SocketOptions::default().receive_buffer(bytes).send_buffer(bytes).offload(tuning.offload)
 }
 
 fn server_options(host: &Host<'_>) -> ServerOptions {
     let mut settings = host.service.tuning.settings.clone();
     settings.max_streams_uni = 0;
-    ServerOptions::new(host.service.tls.clone()).settings(settings).retry(host.service.retry)
+    ServerOptions::new(host.service.tls.clone())
+        .settings(settings)
+        .retry(host.service.retry)
+        .socket(socket_options(host.service.tuning))
 }
 
-fn client_options(dial: &Dial<'_>) -> ClientOptions {
-    let options = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone());
+fn client_options(dial: &Dial<'_>, tuning: &Tuning) -> ClientOptions {
+    let options = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone()).socket(socket_options(tuning));
     match dial.addrs {
         [only] => options.bind(SocketConfig::towards(*only).local),
         _ => options,
@@ -187,7 +192,8 @@ struct Ask {
 impl Ask {
     fn new(content: &Content, id: StreamId, up: u64, down: u64) -> Outcome<Self> {
         let mut feed = Feed::new(&content.body(id, Way::Up), 0, up)?;
-        let mut head = perf_proto::head(down).to_vec();
+        let mut head = Vec::with_capacity(HEAD_AND_SHORT);
+        head.extend_from_slice(&perf_proto::head(down));
         while up <= SHORT
             && let Some(piece) = feed.piece()?
         {

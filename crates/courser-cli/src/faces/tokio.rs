@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
+use courser::ClientOptions;
 use courser::aio::{Connecting, Connection, Endpoint, Incoming, RecvStream, SendStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -106,9 +107,9 @@ fn differ(connection: &Connection, e: &Failure) {
 ///
 /// # Errors
 /// See [`super::call`].
-pub fn call(dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
+pub fn call(options: ClientOptions, dial: &Dial<'_>, job: &Job, content: &Content) -> Outcome<PerfResult> {
     runtime()?.block_on(async {
-        let endpoint = Endpoint::client(super::client_options(dial)).map_err(|e| super::endpoint_failure(&e))?;
+        let endpoint = Endpoint::client(options).map_err(|e| super::endpoint_failure(&e))?;
         let client = Arc::new(Client {
             endpoint: endpoint.clone(),
             name: dial.name.to_owned(),

@@ -45,8 +45,7 @@ pub fn main_with(args: impl IntoIterator<Item = String>) -> u8 {
 }
 
 fn run(opts: &Opts) -> u8 {
-    let unfollowed = faces::unfollowed(&opts.tuning).filter(|_| opts.api != Api::Direct);
-    for warning in opts.warning.into_iter().chain(unfollowed) {
+    if let Some(warning) = opts.warning {
         eprintln!("warning: {warning}");
     }
     let outcome = match &opts.end {
@@ -114,7 +113,7 @@ fn client(opts: &Opts, job: &Job) -> Outcome<PerfResult> {
     let settings = &tuning.settings;
     let dial = Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, peer: &peer, stop: &Stop::default() };
     if opts.api != Api::Direct {
-        return faces::call(opts.api, &dial, job, &Content::Fill);
+        return faces::call(opts.api, &dial, &opts.tuning, job, &Content::Fill);
     }
     perf::run(&mut setup::client(&addrs, &tuning)?, &dial, job, &Content::Fill)
 }

@@ -3,6 +3,9 @@
 //! The first reason is kept. A connection that closes builds one datagram with CONNECTION_CLOSE at every level whose keys
 //! it has, keeps nothing but that datagram, and repeats it in answer to the first, second, fourth, eighth … packet. A
 //! connection that the peer closed is silent. Both end after three probe timeouts.
+//!
+//! What came in order before the peer closed, or before the idle timeout, can be read until then. A connection that
+//! times out with nothing left to read ends at once.
 
 use super::{Connection, Event, Life};
 use crate::error::{CloseReason, TransportCode};
@@ -48,6 +51,16 @@ impl Connection {
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
         //= rfc9000#10.3.1-4
         self.on_peer_close(now, CloseReason::StatelessReset);
+    }
+
+    /// The idle timeout passed. Nothing is sent any more; what can still be read is kept for a while.
+    pub(super) fn on_idle_timeout(&mut self, now: Instant) {
+        let streams = self.streams.stats();
+        if streams.buffered_in == 0 && self.datagrams.is_read() {
+            self.end_silently(CloseReason::IdleTimeout);
+        } else {
+            self.on_peer_close(now, CloseReason::IdleTimeout);
+        }
     }
 
     /// Ends without a word and without delay.

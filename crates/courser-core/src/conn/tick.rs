@@ -46,7 +46,7 @@ impl Connection {
 
     fn run_timers(&mut self, env: &mut Env, now: Instant) {
         if self.idle_deadline().is_some_and(|at| at <= now) {
-            self.end_silently(CloseReason::IdleTimeout);
+            self.on_idle_timeout(now);
             return;
         }
         if matches!(self.life, Life::Handshaking) && self.handshake.as_ref().is_some_and(|h| h.deadline <= now) {

@@ -36,6 +36,12 @@ pub struct DatagramQueue {
 }
 
 impl DatagramQueue {
+    /// Whether no received datagram waits for the application.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.recv.is_empty()
+    }
+
     /// Sets the peer's limit on whole DATAGRAM frames.
     pub fn set_peer_max(&mut self, frame: u64) {
         self.peer_max = frame;

@@ -13,7 +13,7 @@ use super::{Connecting, Connection};
 use crate::error::{ConnectError, ConnectionError, EndpointError};
 use crate::face::{self, Made, Request, Waiting};
 use crate::hub::shared::{Decision, Shared};
-use crate::options::{ClientOptions, ServerOptions};
+use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 
 /// A socket with a worker in a task. Clones share both; when the last is dropped all connections are closed.
 pub struct Endpoint {
@@ -58,6 +58,12 @@ impl Endpoint {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local
+    }
+
+    /// The buffers that the socket got, and what it carries with one system call.
+    #[must_use]
+    pub fn socket(&self) -> SocketFacts {
+        self.shared.socket
     }
 
     /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of

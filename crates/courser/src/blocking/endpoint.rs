@@ -13,7 +13,7 @@ use super::Connection;
 use crate::error::{ConnectError, ConnectionError, EndpointError};
 use crate::face::{self, ConnRef, Made, Request, Waiting};
 use crate::hub::shared::{Decision, Shared};
-use crate::options::{ClientOptions, ServerOptions};
+use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 use crate::wait::{block, lock};
 use std::ops::ControlFlow;
 
@@ -67,6 +67,12 @@ impl Endpoint {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.shared.local
+    }
+
+    /// The buffers that the socket got, and what it carries with one system call.
+    #[must_use]
+    pub fn socket(&self) -> SocketFacts {
+        self.inner.shared.socket
     }
 
     /// How long each call of this handle waits at most.

@@ -176,11 +176,12 @@ impl ConnSlot {
         if let Some(e) = &state.failed {
             return Poll::Ready(Err(e.clone()));
         }
+        if self.facts.get().is_some() {
+            // Also when it has ended since: what the peer sent before can be read.
+            return Poll::Ready(Ok(()));
+        }
         if let Some(e) = self.closed.get() {
             return Poll::Ready(Err(ConnectError::Failed(e.clone())));
-        }
-        if self.facts.get().is_some() {
-            return Poll::Ready(Ok(()));
         }
         state.waiters[Topic::Established as usize].add(cx);
         Poll::Pending

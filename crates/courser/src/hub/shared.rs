@@ -17,6 +17,7 @@ use courser_tls as tls;
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
 use crate::error::ConnectionError;
+use crate::options::SocketFacts;
 use crate::wait::{Waiters, Woken, lock};
 use crate::worker::Waker;
 
@@ -85,11 +86,12 @@ pub(crate) struct Shared {
     endpoints: AtomicUsize,
     stop: AtomicBool,
     pub(crate) local: SocketAddr,
+    pub(crate) socket: SocketFacts,
     pub(crate) linger: Duration,
 }
 
 impl Shared {
-    pub(crate) fn new(local: SocketAddr, linger: Duration) -> Self {
+    pub(crate) fn new(local: SocketAddr, socket: SocketFacts, linger: Duration) -> Self {
         Self {
             inbox: Mutex::default(),
             news: AtomicBool::new(false),
@@ -98,6 +100,7 @@ impl Shared {
             endpoints: AtomicUsize::new(1),
             stop: AtomicBool::new(false),
             local,
+            socket,
             linger,
         }
     }

@@ -74,8 +74,10 @@ struct SendHalf {
     tail: BytesMut,
     /// Bytes in both.
     held: usize,
-    /// The worker is not called for small writes.
+    /// Small writes stay here until there are more.
     corked: bool,
+    /// What is here goes all the same.
+    flushed: bool,
     /// The application said that nothing follows.
     finish: bool,
     /// The engine was told so.
@@ -86,6 +88,13 @@ struct SendHalf {
     priority: Option<Priority>,
     end: Option<SendEnd>,
     waker: Option<Waker>,
+}
+
+impl SendHalf {
+    /// Whether what is here waits for more.
+    const fn holds_back(&self) -> bool {
+        self.corked && !self.flushed && !self.finish && self.held < CORK_BYTES
+    }
 }
 
 /// How receiving ended, behind the bytes that are ready.
@@ -206,7 +215,7 @@ impl StreamSlot {
     fn wrote(self: &Arc<Self>, mut send: std::sync::MutexGuard<'_, SendHalf>, n: usize) {
         send.held += n;
         self.conn.unsent.fetch_add(n, Ordering::Relaxed);
-        let hold_back = send.corked && send.held < CORK_BYTES;
+        let hold_back = send.holds_back();
         drop(send);
         if n > 0 && !hold_back {
             self.kick();
@@ -256,7 +265,9 @@ impl StreamSlot {
 
     /// Whether small writes wait for more.
     pub(crate) fn set_corked(self: &Arc<Self>, corked: bool) {
-        lock(&self.send).corked = corked;
+        let mut send = lock(&self.send);
+        send.corked = corked;
+        drop(send);
         if !corked {
             self.kick();
         }
@@ -264,13 +275,14 @@ impl StreamSlot {
 
     /// Hands everything written over, corked or not.
     pub(crate) fn flush(self: &Arc<Self>) -> Result<(), WriteError> {
-        let send = lock(&self.send);
+        let mut send = lock(&self.send);
         match send.end {
             Some(SendEnd::Stopped(code)) => return Err(WriteError::Stopped(code)),
             Some(SendEnd::Lost) => return Err(WriteError::Closed(self.conn.reason())),
             _ => {}
         }
         let any = send.held > 0;
+        send.flushed |= any;
         drop(send);
         if any {
             self.kick();
@@ -395,6 +407,10 @@ impl StreamSlot {
             let _ = engine.reset(key, self.id, code);
             return;
         }
+        if send.holds_back() {
+            return;
+        }
+        send.flushed = false;
         let mut out = std::mem::take(&mut send.out);
         if !send.tail.is_empty() {
             let gathered = send.tail.split().freeze();

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::error::EndpointError;
 use crate::face;
 use crate::net::socket::Socket;
-use crate::options::{ClientOptions, ServerOptions};
+use crate::options::{ClientOptions, ServerOptions, SocketOptions};
 use crate::worker::{TurnLimits, Waker, Worker};
 
 /// Turns that an inline endpoint takes at most when it is dropped.
@@ -25,6 +25,8 @@ const LAST_TURNS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Options {
     bind: Vec<SocketAddr>,
+    /// Buffers and offload of the socket.
+    socket: SocketOptions,
     server: Option<ServerOptions>,
     profiles: Vec<ClientOptions>,
     look: Option<Duration>,
@@ -34,7 +36,13 @@ impl Options {
     /// Makes connections, with profile 0; its address and settings are those of `profile`.
     #[must_use]
     pub fn client(profile: ClientOptions) -> Self {
-        Self { bind: profile.bind_candidates(), server: None, profiles: vec![profile], look: None }
+        Self {
+            bind: profile.bind_candidates(),
+            socket: profile.socket,
+            server: None,
+            profiles: vec![profile],
+            look: None,
+        }
     }
 
     /// Takes connections at `local`; port 0 lets the system choose. What [`ServerOptions::client`] has is profile 0.
@@ -42,6 +50,7 @@ impl Options {
     pub fn server(local: SocketAddr, options: ServerOptions) -> Self {
         Self {
             bind: vec![local],
+            socket: options.socket,
             profiles: options.client.iter().cloned().collect(),
             server: Some(options),
             look: None,
@@ -71,7 +80,7 @@ impl Options {
     /// Binds the socket and makes the worker.
     fn worker(self) -> Result<Worker<Service>, EndpointError> {
         self.validate()?;
-        let socket = face::bind(&self.bind)?;
+        let socket = face::bind(&self.bind, &self.socket)?;
         let server = self.server.as_ref().map(face::server_config);
         let mut setup = ServiceSetup::client(self.profiles);
         setup.is_server = server.is_some();

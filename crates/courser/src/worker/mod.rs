@@ -17,6 +17,8 @@ mod drive;
 pub mod machine;
 #[cfg(feature = "tokio")]
 pub mod task;
+#[cfg(feature = "tokio")]
+mod timer;
 mod wake;
 
 use std::io;

@@ -9,21 +9,17 @@
 //!   would be reported.
 //! * What came in is handed to the tasks before the turn goes on to send, so that one system call carries their answers
 //!   and the acknowledgements.
-//! * The timer is moved only to an earlier time. One that is early costs a turn in which nothing happens, a timer that is
-//!   moved costs more each time.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::UdpSocket;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use courser_core::time::Instant;
-use tokio::time::Sleep;
 
 use super::machine::Machine;
+use super::timer::Timer;
 use super::{Read, Turn, Worker};
 
 impl<M: Machine> Worker<M> {
@@ -111,39 +107,6 @@ async fn requeue() {
         Poll::Pending
     })
     .await;
-}
-
-/// When the next turn is due though nothing happens.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// When it goes off; `None`: it has, or never was set.
-    at: Option<tokio::time::Instant>,
-}
-
-impl Timer {
-    /// Sees to it that it goes off after this time at the latest.
-    fn set(&mut self, after: Option<Duration>) {
-        // A time too far away to be counted never comes.
-        let Some(at) = after.and_then(|t| tokio::time::Instant::now().checked_add(t)) else { return };
-        if self.at.is_some_and(|set| set <= at) {
-            return;
-        }
-        self.at = Some(at);
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().reset(at),
-            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(sleep), Some(_)) = (&mut self.sleep, self.at) else { return Poll::Pending };
-        let polled = sleep.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.at = None;
-        }
-        polled
-    }
 }
 
 /// What the runtime tells of the worker's socket. It watches a duplicate of the descriptor.

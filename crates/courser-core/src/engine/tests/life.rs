@@ -12,7 +12,7 @@ use crate::error::CloseReason;
 use crate::ids::{ConnKey, Dir, Ecn, Level, Version};
 use crate::observe::{self, Interest, Kind, Observer, Step};
 use crate::protect::null::{NullTlsClient, NullTlsServer};
-use crate::stream::StreamEvent;
+use crate::stream::{Read, StreamEvent};
 use crate::time::Instant;
 use crate::wire::Writer;
 use crate::wire::header::{self, Header};
@@ -506,4 +506,34 @@ fn a_connection_that_is_being_set_up_finishes_during_cooldown_and_old_ones_close
     let closed = CloseReason::PeerApplication { code: 5, reason: b"done".to_vec() };
     let clean = pair.take(Way::Down).iter().filter(|(_, e)| *e == Event::Closed(closed.clone())).count();
     assert_eq!((clean, pair.server.connections(), pair.server.route_count()), (2, 0, 0));
+}
+
+#[test]
+fn what_came_before_the_idle_timeout_can_be_read_for_a_while_and_then_is_gone() {
+    for len in [0, 5_000] {
+        let settings = Settings { idle_timeout: Duration::from_secs(3), ..Settings::default() };
+        let mut pair = Pair::new(&settings);
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        let id = pair.client.open_stream(client, Dir::Bi).unwrap().unwrap();
+        pair.client.write(client, id, &[7; 5_000][..len]).unwrap();
+        pair.run_for(Duration::from_secs(1));
+        pair.take(Way::Down);
+        let told = |p: &mut Pair| {
+            let events = p.take(Way::Down);
+            events.iter().any(|(_, e)| *e == Event::Closed(CloseReason::IdleTimeout))
+        };
+        assert!(pair.run_until(Duration::from_secs(10), told));
+        if len > 0 {
+            assert_eq!(pair.server.accept_stream(server, Dir::Bi), Ok(Some(id)));
+            let mut out = [0; 8_000];
+            assert_eq!(pair.server.read(server, id, &mut out), Ok(Read::Bytes(len)));
+            assert!(out[..len].iter().all(|b| *b == 7));
+        } else {
+            assert!(pair.server.conn_stats(server).is_err(), "with nothing to read it is gone at once");
+        }
+        pair.run_for(Duration::from_secs(10));
+        assert!(pair.server.conn_stats(server).is_err(), "the time to read is bounded");
+        assert!(pair.server.pool_stats().in_use == 0);
+    }
 }

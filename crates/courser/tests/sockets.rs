@@ -1,0 +1,220 @@
+//! Address families, races between addresses, and options of sockets, through both faces.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Identity, PATIENCE};
+use courser::{ClientOptions, Endpoint, Request, SocketOptions};
+
+const V4: &str = "127.0.0.1:0";
+const V6: &str = "[::1]:0";
+const BOTH: &str = "[::]:0";
+
+fn at(addr: &str) -> SocketAddr {
+    addr.parse().unwrap()
+}
+
+/// Whether this machine has IPv6.
+fn has_v6() -> bool {
+    let bound = UdpSocket::bind(V6);
+    if let Err(e) = &bound {
+        eprintln!("IPv6 is left out: this machine has no ::1 ({e})");
+    }
+    bound.is_ok()
+}
+
+/// Where the server listens, where the client binds, which address of the server it uses; those that this machine has.
+fn meetings() -> Vec<(&'static str, Option<&'static str>, &'static str)> {
+    let all = [
+        (V4, None, "127.0.0.1"),
+        (V4, Some(V4), "127.0.0.1"),
+        (V6, None, "::1"),
+        (V6, Some(V6), "::1"),
+        (BOTH, None, "127.0.0.1"),
+        (BOTH, None, "::1"),
+        (BOTH, Some(V4), "127.0.0.1"),
+        (BOTH, Some(V6), "::1"),
+        (BOTH, Some(BOTH), "127.0.0.1"),
+    ];
+    let v6 = has_v6();
+    let meetings: Vec<_> =
+        all.into_iter().filter(|(listen, bind, _)| v6 || (*listen == V4 && *bind != Some(V6))).collect();
+    assert!(meetings.len() >= 2);
+    meetings
+}
+
+fn client_options(identity: &Identity, bind: Option<&str>) -> ClientOptions {
+    let options = identity.client();
+    match bind {
+        Some(addr) => options.bind(at(addr)),
+        None => options,
+    }
+}
+
+#[test]
+fn blocking_ends_meet_over_either_family_and_over_both() {
+    for (listen, bind, via) in meetings() {
+        let identity = Identity::new();
+        let mut server = Endpoint::server(at(listen), identity.server()).unwrap();
+        server.set_timeout(Some(PATIENCE));
+        let mut client = Endpoint::client(client_options(&identity, bind)).unwrap();
+        client.set_timeout(Some(PATIENCE));
+        let to = SocketAddr::new(via.parse().unwrap(), server.local_addr().port());
+        let served = thread::spawn(move || {
+            let connection = server.accept().unwrap().accept().unwrap();
+            let mut receive = connection.accept_uni().unwrap();
+            let chunk = receive.read_chunk().unwrap().unwrap();
+            (chunk, connection.remote_address(), server)
+        });
+        let connection = client.connect_to(to, "localhost").unwrap();
+        assert_eq!(connection.remote_address(), to);
+        let mut send = connection.open_uni().unwrap();
+        send.write_all(b"hello").unwrap();
+        send.flush().unwrap();
+        let (chunk, from, _server) = served.join().unwrap();
+        assert_eq!(chunk, "hello", "{listen} {bind:?} {via}");
+        assert_eq!(from.ip(), to.ip(), "addresses are in their own family: {listen} {bind:?} {via}");
+    }
+}
+
+#[test]
+fn a_dead_first_address_of_another_family_costs_a_moment() {
+    let dead = UdpSocket::bind(if has_v6() { V6 } else { V4 }).unwrap();
+    let identity = Identity::new();
+    let mut server = Endpoint::server(at(V4), identity.server()).unwrap();
+    let mut client = Endpoint::client(identity.client()).unwrap();
+    client.set_timeout(Some(PATIENCE));
+    let target = server.local_addr();
+    server.set_timeout(Some(PATIENCE));
+    let acceptor = thread::spawn(move || (server.accept_connection().unwrap(), server));
+    let request = Request::parse("localhost:1").unwrap().addresses(&[dead.local_addr().unwrap(), target]);
+    let began = Instant::now();
+    let connection = client.connect_with(request).unwrap();
+    assert_eq!(connection.remote_address(), target);
+    assert!(began.elapsed() >= Duration::from_millis(240), "the first address has its time alone");
+    acceptor.join().unwrap();
+}
+
+/// Options that differ from the usual in everything.
+fn odd() -> SocketOptions {
+    SocketOptions::default().receive_buffer(100 << 10).send_buffer(90 << 10).offload(false)
+}
+
+#[test]
+fn sockets_get_the_buffers_and_the_offload_that_were_asked_for() {
+    let identity = Identity::new();
+    for usual in [true, false] {
+        let options = if usual { SocketOptions::default() } else { odd() };
+        let ends = [
+            Endpoint::server(at(V4), identity.server().socket(options)).unwrap(),
+            Endpoint::client(identity.client().bind(at(V4)).socket(options)).unwrap(),
+        ];
+        for end in ends {
+            let socket = end.socket();
+            assert_eq!(socket.receive_buffer.wanted, options.receive_buffer);
+            assert_eq!(socket.send_buffer.wanted, options.send_buffer);
+            // Buffers are only ever enlarged.
+            if !usual {
+                assert!(socket.receive_buffer.achieved >= options.receive_buffer);
+                assert!(socket.send_buffer.achieved >= options.send_buffer);
+                assert_eq!(socket.offload.send_segments, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn data_moves_without_offload_through_small_buffers() {
+    let identity = Identity::new();
+    let mut server = Endpoint::server(at(V4), identity.server().socket(odd())).unwrap();
+    let mut client = Endpoint::client(identity.client().bind(at(V4)).socket(odd())).unwrap();
+    server.set_timeout(Some(PATIENCE));
+    client.set_timeout(Some(PATIENCE));
+    let to = server.local_addr();
+    let sent = common::pattern(5, 2 << 20);
+    let served = thread::spawn(move || {
+        let mut receive = server.accept().unwrap().accept().unwrap().accept_uni().unwrap();
+        receive.set_timeout(Some(PATIENCE));
+        let mut all = Vec::new();
+        while let Some(chunk) = receive.read_chunk().unwrap() {
+            all.extend_from_slice(&chunk);
+        }
+        (all, server)
+    });
+    let connection = client.connect_to(to, "localhost").unwrap();
+    let mut send = connection.open_uni().unwrap();
+    send.write_chunk(sent.clone()).unwrap();
+    send.finish().unwrap();
+    send.wait_acked().unwrap();
+    assert!(served.join().unwrap().0 == sent);
+}
+
+#[cfg(feature = "tokio")]
+mod tasks {
+    use courser::aio::Endpoint;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.unwrap() });
+    }
+
+    #[test]
+    fn tokio_ends_meet_over_either_family_and_over_both() {
+        run(async {
+            for (listen, bind, via) in meetings() {
+                let identity = Identity::new();
+                let server = Endpoint::server(at(listen), identity.server()).unwrap();
+                let client = Endpoint::client(client_options(&identity, bind)).unwrap();
+                let to = SocketAddr::new(via.parse().unwrap(), server.local_addr().port());
+                let connecting = client.connect_to(to, "localhost").unwrap();
+                let (connection, served) = tokio::join!(connecting, server.accept_connection());
+                let (connection, served) = (connection.unwrap(), served.unwrap());
+                assert_eq!(connection.remote_address(), to);
+                assert_eq!(served.remote_address().ip(), to.ip(), "{listen} {bind:?} {via}");
+                let mut send = connection.open_uni().await.unwrap();
+                send.write_all(b"hello").await.unwrap();
+                let mut receive = served.accept_uni().await.unwrap();
+                assert_eq!(receive.read_chunk().await.unwrap().unwrap(), "hello", "{listen} {bind:?} {via}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_dead_first_address_costs_a_moment_in_tasks_too() {
+        run(async {
+            let dead = UdpSocket::bind(if has_v6() { V6 } else { V4 }).unwrap();
+            let identity = Identity::new();
+            let server = Endpoint::server(at(V4), identity.server()).unwrap();
+            let client = Endpoint::client(identity.client()).unwrap();
+            let target = server.local_addr();
+            let request = Request::parse("localhost:1").unwrap().addresses(&[dead.local_addr().unwrap(), target]);
+            let began = Instant::now();
+            let connecting = client.connect_with(request).unwrap();
+            let (connection, _served) = tokio::join!(connecting, server.accept_connection());
+            assert_eq!(connection.unwrap().remote_address(), target);
+            assert!(began.elapsed() >= Duration::from_millis(240), "the first address has its time alone");
+        });
+    }
+
+    #[test]
+    fn tokio_sockets_get_what_was_asked_for() {
+        run(async {
+            let identity = Identity::new();
+            let server = Endpoint::server(at(V4), identity.server().socket(odd())).unwrap();
+            let client = Endpoint::client(identity.client().bind(at(V4)).socket(odd())).unwrap();
+            for socket in [server.socket(), client.socket()] {
+                assert_eq!(socket.receive_buffer.wanted, 100 << 10);
+                assert_eq!(socket.send_buffer.wanted, 90 << 10);
+                assert_eq!(socket.offload.send_segments, 1);
+            }
+        });
+    }
+}
