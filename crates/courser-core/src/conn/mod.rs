@@ -10,7 +10,7 @@
 //! - `handshake`: TLS, transport parameters, keys;
 //! - `early`: 0-RTT at both ends;
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
-//! - `seal`: packets are committed to and sealed;
+//! - `seal`: packets are committed to and sealed; `legal`: debug builds judge them before;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `versions`: which version is spoken, and the beginning of a server's TLS session;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
@@ -27,6 +27,7 @@ mod frames;
 mod handshake;
 mod history;
 mod last_words;
+mod legal;
 mod limit;
 mod paths;
 mod probe;
@@ -94,8 +95,10 @@ pub(crate) struct Env {
     pub(crate) interest: crate::observe::Interest,
     /// The newest time that anybody told; for events of calls that come without one.
     pub(crate) now: Instant,
-    /// A payload in one piece, for observers that want one.
+    /// Payloads in one piece, for observers that want them and for the judge of debug builds.
     pub(crate) payload: Vec<u8>,
+    /// The next packet breaks a rule; only ever set in debug builds, by tests of what notices that.
+    pub(crate) spoil: bool,
 }
 
 impl Env {

@@ -21,6 +21,7 @@ use crate::protect::SealError;
 use crate::spans::{SentPacket, StreamSpan};
 use crate::time::Instant;
 use crate::wire::header;
+use crate::wire::legality::DatagramRules;
 
 /// Packets that are sealed by one call. As many as the first cache holds beside their sources; a larger batch gains
 /// nothing.
@@ -85,7 +86,11 @@ impl Connection {
         if len == 0 {
             return None;
         }
-        self.observe_datagram(env, turn.now, len, packets[0].as_ref().is_some_and(|b| b.mtu_probe));
+        let rules = self.rules_of(len, packets.iter().flatten().any(|b| b.mtu_probe));
+        if cfg!(debug_assertions) {
+            self.assert_legal(env, packets, &slot[..len], &rules);
+        }
+        self.observe_datagram(env, turn.now, &rules);
         self.path.amplification.on_sent(len);
         for built in packets.iter().flatten() {
             let Built { level, pn, head, .. } = *built;
@@ -99,10 +104,18 @@ impl Connection {
         Some(Datagram { len, ends_initial: handshake_sent && self.side.is_client() })
     }
 
-    fn observe_datagram(&self, env: &mut Env, now: Instant, len: usize, mtu_probe: bool) {
-        let from = self.side;
-        let len_max = if mtu_probe { len } else { self.path.pmtud.current().into() };
-        let limited = self.path.amplification.room() < INITIAL_DATAGRAM_MIN;
+    /// What a datagram of that length has to keep to. The larger size that a probe asks for is its own limit.
+    fn rules_of(&self, len: usize, mtu_probe: bool) -> DatagramRules {
+        DatagramRules {
+            sender: self.side,
+            len,
+            len_max: if mtu_probe { len } else { self.path.pmtud.current().into() },
+            amplification_limited: self.path.amplification.room() < INITIAL_DATAGRAM_MIN,
+        }
+    }
+
+    fn observe_datagram(&self, env: &mut Env, now: Instant, rules: &DatagramRules) {
+        let DatagramRules { sender: from, len, len_max, amplification_limited: limited } = *rules;
         env.observe(now, self.key, Kind::DatagramBuilt, || Observed::DatagramSealed { from, len, len_max, limited });
     }
 

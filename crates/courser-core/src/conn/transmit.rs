@@ -305,6 +305,9 @@ impl Connection {
         let room = budget.payload_max(head.payload_at)?;
         let first_record = env.records.len();
         let mut w = Writer::new(&mut packet[head.payload_at..head.payload_at + room]);
+        if cfg!(debug_assertions) && core::mem::take(&mut env.spoil) {
+            w.zeros(1)?;
+        }
         let mut voices = self.voices(plan.level);
         let mut draft = packetiser::build(&mut voices, plan, &mut w, &mut env.records);
         if w.is_empty() && draft.tail.is_none() {

@@ -147,6 +147,7 @@ impl Engine {
                 interest,
                 now: Instant::ZERO,
                 payload: Vec::new(),
+                spoil: false,
             },
             table: Table::default(),
             routes: Routes::new(hasher),
@@ -506,6 +507,14 @@ impl Engine {
             Kind::Live(conn) => Some(conn),
             Kind::Held(_) => None,
         }
+    }
+
+    /// Makes the next packet of any connection illegal: a frame will stand behind PADDING. For tests that what is built is
+    /// judged wherever an engine runs; such a method exists in debug builds only.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn spoil_next_packet(&mut self) {
+        self.env.spoil = true;
     }
 
     /// From now on no new connection is taken; present ones go on.

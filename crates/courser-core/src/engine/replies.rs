@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use super::{Engine, Meta, Train, TrainMeta};
 use crate::crypto::TAG_LEN;
 use crate::ids::{Cid, Ecn, Version};
+use crate::spans::{FrameKind, FrameSet};
 use crate::time::Instant;
+use crate::wire::legality::{self, DatagramRules, Illegal, PacketView};
 use crate::wire::{Writer, header};
 
 /// Requests that wait, at most.
@@ -168,9 +170,21 @@ impl Engine {
         let len = w.len() + TAG_LEN;
         let packet = slot.get_mut(..len)?;
         header::patch_length(packet, layout, len)?;
+        debug_assert_eq!(judge_refusal(packet, layout.head().payload_at), Ok(()), "the refusal is legal");
         keys.seal.seal(0, packet, layout.head(), &[]).ok()?;
         Some(len)
     }
+}
+
+/// What every datagram of a connection is asked as well.
+fn judge_refusal(datagram: &[u8], payload_at: usize) -> Result<(), Illegal> {
+    let (header, rest) = datagram.split_at_checked(payload_at).ok_or(Illegal::PacketLength)?;
+    let payload = rest.len().checked_sub(TAG_LEN).and_then(|n| rest.get(..n)).ok_or(Illegal::PacketLength)?;
+    let len = datagram.len();
+    let frames = FrameSet::of(&[FrameKind::ConnectionClose]);
+    let view = PacketView::read(crate::ids::Level::Initial, header, 0, payload, len, frames);
+    let rules = DatagramRules { sender: crate::ids::Side::Server, len, len_max: len, amplification_limited: true };
+    legality::check_datagram(&[view.ok_or(Illegal::PacketLength)?], &rules).map(drop)
 }
 
 #[cfg(test)]

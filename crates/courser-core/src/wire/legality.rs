@@ -1,7 +1,8 @@
 //! What every packet and every datagram that we build has to fulfil.
 //!
-//! The checker looks at plaintext payloads, as an observer sees them, and knows nothing of the packetiser. It is used
-//! by tests and by the simulator on everything that leaves. Each rule has its own [`Illegal`] variant.
+//! The checker looks at plaintext payloads, as an observer sees them, and knows nothing of the packetiser. Every debug
+//! build of the library uses it on each datagram of a connection before it is sealed, wherever that runs. Each rule has
+//! its own [`Illegal`] variant.
 //!
 //! Order of frames: HANDSHAKE_DONE; MAX_DATA, MAX_STREAMS and their BLOCKED; connection IDs; path frames; ACK;
 //! CONNECTION_CLOSE; NEW_TOKEN; CRYPTO; stream frames; PING; PADDING. For one stream: RESET_STREAM and STOP_SENDING,
@@ -312,6 +313,48 @@ pub struct PacketView<'a> {
     pub packet_len: usize,
     /// The frames that were recorded for it, to be settled by its fate; PADDING need not be recorded.
     pub recorded: FrameSet,
+}
+
+impl<'a> PacketView<'a> {
+    /// Reads a header back, by other code than that which wrote it. `dcid_len` is the length of the destination connection
+    /// ID, which short headers do not tell. `None` when the header does not describe the packet.
+    #[must_use]
+    pub fn read(
+        level: Level,
+        header: &'a [u8],
+        dcid_len: usize,
+        payload: &'a [u8],
+        packet_len: usize,
+        recorded: FrameSet,
+    ) -> Option<Self> {
+        let mut r = Reader::new(header);
+        let first = r.u8()?;
+        if (first & 0x80 == 0) != (level == Level::OneRtt) {
+            return None;
+        }
+        let mut token_len = 0;
+        let dcid = if level == Level::OneRtt {
+            r.bytes(dcid_len)?
+        } else {
+            r.u32()?;
+            let len = r.u8()?;
+            let dcid = r.bytes(len.into())?;
+            let len = r.u8()?;
+            r.bytes(len.into())?;
+            if level == Level::Initial {
+                token_len = r.prefixed()?.len();
+            }
+            let length = r.varint()?;
+            let rest = packet_len.checked_sub(r.position())?;
+            if length != rest as u64 {
+                return None;
+            }
+            dcid
+        };
+        let (header_len, pn_len) = (header.len(), usize::from(first & 3) + 1);
+        let view = Self { level, dcid, token_len, header_len, pn_len, payload, packet_len, recorded };
+        (r.remaining() == pn_len).then_some(view)
+    }
 }
 
 /// What is known of a datagram apart from its packets.

@@ -400,3 +400,22 @@ fn more_streams_than_are_remembered_are_not_an_error() {
         (0..STREAMS_CHECKED as u64 + 9).map(|i| Frame::MaxStreamData { id: StreamId(4 * i), max: 1 }).collect();
     assert!(check_packet(Level::OneRtt, &bytes(&frames)).is_ok());
 }
+
+#[test]
+fn headers_are_read_back_and_lies_are_noticed() {
+    let mut long = vec![0xc1, 0, 0, 0, 1, 2, 7, 7, 1, 8, 3, 9, 9, 9, 0x40, 40, 0, 5];
+    let read = |level, header: &[u8], len| {
+        PacketView::read(level, header, 2, &[1; 22], len, FrameSet::EMPTY)
+            .map(|v| (v.dcid.to_vec(), v.token_len, v.header_len, v.pn_len))
+    };
+    let packet_len = 16 + 40;
+    assert_eq!(read(Level::Initial, &long, packet_len), Some((vec![7, 7], 3, 18, 2)));
+    assert_eq!(read(Level::Initial, &long, packet_len + 1), None, "the Length field lies");
+    assert_eq!(read(Level::Initial, &long[..17], packet_len), None, "the packet number is shorter than said");
+    assert_eq!(read(Level::OneRtt, &long, packet_len), None, "a long header is not that of a 1-RTT packet");
+    long[0] = 0x41;
+    assert_eq!(read(Level::Initial, &long, packet_len), None);
+    assert_eq!(read(Level::OneRtt, &[0x42, 5, 6, 0, 0, 1], 44), Some((vec![5, 6], 0, 6, 3)));
+    assert_eq!(read(Level::OneRtt, &[0x42, 5, 6, 0, 0], 44), None);
+    assert_eq!(read(Level::OneRtt, &[], 44), None);
+}

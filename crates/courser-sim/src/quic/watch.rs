@@ -6,7 +6,6 @@ use courser_core::ids::{ConnKey, Level, PacketNumber};
 use courser_core::observe::{Event, Interest, Kind, Observer};
 use courser_core::spans::{FrameKind, FrameSet};
 use courser_core::time::Instant;
-use courser_core::wire::Reader;
 use courser_core::wire::legality::{self, DatagramRules, PacketView};
 
 /// Complaints that are kept.
@@ -143,41 +142,9 @@ impl Seen {
     }
 }
 
-/// Reads the header back, independent of the code that wrote it.
 fn view(parts: &Parts) -> Option<PacketView<'_>> {
     /// Length of all connection IDs that our engines issue.
     const OWN_CID_LEN: usize = 8;
-    let mut r = Reader::new(&parts.header);
-    let first = r.u8()?;
-    let mut token_len = 0;
-    let dcid = if first & 0x80 == 0 {
-        r.bytes(OWN_CID_LEN)?
-    } else {
-        r.u32()?;
-        let len = r.u8()?;
-        let dcid = r.bytes(len.into())?;
-        let len = r.u8()?;
-        r.bytes(len.into())?;
-        if parts.level == Level::Initial {
-            token_len = r.prefixed()?.len();
-        }
-        let length = r.varint()?;
-        let rest = parts.packet_len.checked_sub(r.position())?;
-        if length != rest as u64 {
-            return None;
-        }
-        dcid
-    };
-    let pn_len = usize::from(first & 3) + 1;
-    let header_len = parts.header.len();
-    (r.remaining() == pn_len).then_some(PacketView {
-        level: parts.level,
-        dcid,
-        token_len,
-        header_len,
-        pn_len,
-        payload: &parts.payload,
-        packet_len: parts.packet_len,
-        recorded: parts.recorded,
-    })
+    let Parts { level, packet_len, recorded, .. } = *parts;
+    PacketView::read(level, &parts.header, OWN_CID_LEN, &parts.payload, packet_len, recorded)
 }

@@ -372,5 +372,7 @@ struct Read {
     drained: bool,
 }
 
+#[cfg(all(test, debug_assertions))]
+mod judged_tests;
 #[cfg(test)]
 mod tests;
