@@ -15,8 +15,9 @@ const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 fn worker(seed: u64, server: Option<ServerConfig>) -> Worker<Engine> {
     let mut config = EngineConfig::new(Box::new(NullKeys), Box::new(NullRandom::new(seed)));
     config.server = server;
-    let socket = Socket::bind(&SocketConfig::new(LOCAL)).unwrap();
-    Worker::new(Engine::new(config), socket, Clock::start(), TurnLimits::default()).unwrap()
+    let socket = Socket::bind(&SocketConfig::new(LOCAL)).expect("loopback has ports");
+    Worker::new(Engine::new(config), socket, Clock::start(), TurnLimits::default())
+        .expect("the socket can be waited for")
 }
 
 #[test]
