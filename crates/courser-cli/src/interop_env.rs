@@ -22,11 +22,14 @@ pub enum Case {
     Multiconnect,
     /// The server makes every client prove its address.
     Retry,
+    /// The server would rather be reached at another address, and the client moves there.
+    ConnectionMigration,
 }
 
 impl Case {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Handshake, Self::Transfer, Self::Chacha20, Self::Multiconnect, Self::Retry];
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Transfer, Self::Chacha20, Self::Multiconnect, Self::Retry, Self::ConnectionMigration];
 
     /// By name; `None` for one that is not supported in that role.
     #[must_use]
@@ -37,6 +40,7 @@ impl Case {
             "chacha20" => Self::Chacha20,
             "multiconnect" => Self::Multiconnect,
             "retry" => Self::Retry,
+            "connectionmigration" => Self::ConnectionMigration,
             _ => return None,
         })
     }

@@ -322,6 +322,12 @@ impl KeyFactory for AwsLc {
         out
     }
 
+    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]) {
+        let cipher = UnboundCipherKey::new(&cipher::AES_128, key).and_then(EncryptingKey::ecb);
+        let cipher = cipher.expect("the key has the algorithm's length");
+        cipher.encrypt(block).expect("a whole block needs no padding");
+    }
+
     fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
         data.iter().for_each(|part| context.update(part));

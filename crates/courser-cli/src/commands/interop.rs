@@ -1,6 +1,6 @@
 //! `courser interop`: an endpoint of the QUIC interop runner.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,10 @@ fn tls(env: &Environment) -> Outcome<TlsChoice> {
 fn server(env: &Environment, ui: &Ui) -> Outcome {
     hq_server::check_root(&env.www)?;
     let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
-    let tuning = tuning(env.case);
+    let mut tuning = tuning(env.case);
+    if env.case == Case::ConnectionMigration {
+        prefer_other_addresses(&mut tuning);
+    }
     let tls = setup::tls_server(&identity, &tls(env)?, &tuning)?;
     let retry = if env.case == Case::Retry { RetryPolicy::Always } else { RetryPolicy::Never };
     let listen = |listen| setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry }, 1);
@@ -89,6 +92,17 @@ fn server(env: &Environment, ui: &Ui) -> Outcome {
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     let root = Arc::new(env.www.clone());
     serve::serve_all(workers, &stop, move || HqServer::new(root.clone()), &serve::warner(ui))
+}
+
+/// The runner gives the server's host a second address of each family, under names of their own.
+fn prefer_other_addresses(tuning: &mut Tuning) {
+    let of = |name: &str| (name, PORT).to_socket_addrs().into_iter().flatten();
+    for address in of("server-alt4").chain(of("server-alt6")) {
+        match address {
+            SocketAddr::V4(v4) => tuning.settings.preferred_v4 = Some(v4),
+            SocketAddr::V6(v6) => tuning.settings.preferred_v6 = Some(v6),
+        }
+    }
 }
 
 fn client(env: &Environment, ui: &Ui) -> Outcome {

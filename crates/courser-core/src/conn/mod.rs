@@ -48,7 +48,7 @@ use crate::ack::merge::AckRanges;
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
 use crate::buf::pool::ChunkPool;
-use crate::cid::{LocalCids, RemoteCids};
+use crate::cid::{CidGenerator, Issued, LocalCids, RemoteCids};
 use crate::config::{Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
 use crate::crypto::{Identity, KeyFactory, Random, Secret, Suite, TlsSession};
@@ -77,6 +77,10 @@ pub use stats::ConnStats;
 pub(crate) struct Env {
     pub(crate) keys: Box<dyn KeyFactory>,
     pub(crate) random: Box<dyn Random>,
+    /// Makes our connection IDs.
+    pub(crate) cids: Box<dyn CidGenerator>,
+    /// Their length.
+    pub(crate) cid_len: usize,
     pub(crate) pool: ChunkPool,
     /// ACK frames of the connection `merging`, merged until its next tick.
     pub(crate) merge: AckRanges,
@@ -240,6 +244,12 @@ pub(crate) enum RouteChange {
     Add(Cid),
     /// It does no longer.
     Remove(Cid),
+    /// The same for one that the client chose.
+    RemoveChosen(Cid),
+    /// Packets without a connection ID from that address lead here.
+    AddAddress(SocketAddr),
+    /// They do no longer.
+    RemoveAddress(SocketAddr),
     /// A stateless reset token of the peer.
     AddToken(ResetToken),
     /// The token is void.
@@ -331,6 +341,21 @@ impl Connection {
         let chosen = self.chosen_route.map(|(cid, _)| cid);
         let first = self.handshake.as_ref().filter(|_| self.side.is_server()).map(|h| h.original_dcid);
         self.local_cids.iter().map(|i| i.cid).chain(chosen).chain(first)
+    }
+
+    /// Connection IDs that were issued to the peer and lead here, with their numbers.
+    pub(crate) fn issued(&self) -> impl Iterator<Item = Issued> + '_ {
+        self.local_cids.iter().filter(|i| !i.cid.is_empty())
+    }
+
+    /// Their bytes.
+    pub(crate) fn issued_cids(&self) -> impl Iterator<Item = Cid> + '_ {
+        self.issued().map(|i| i.cid)
+    }
+
+    /// Addresses of the peer on all paths.
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        core::iter::once(&self.path).chain(self.standby.iter()).map(|p| p.remote())
     }
 
     /// Reset tokens that lead here.

@@ -91,6 +91,9 @@ impl Connection {
         let mut path = self.path.next(id, remote, local, &self.settings, now);
         path.to = to;
         self.standby.add(path);
+        if self.local_cids.first().cid.is_empty() {
+            self.routes.push(RouteChange::AddAddress(remote));
+        }
         self.stats.paths_opened += 1;
         //= rfc9000#9-4
         //= rfc9000#9.6.3-4
@@ -296,6 +299,10 @@ impl Connection {
         if !shared && let Some(token) = self.remote_cids.retire(sequence) {
             self.routes.push(RouteChange::RemoveToken(token));
         }
+        let remote = path.remote();
+        if self.local_cids.first().cid.is_empty() && self.remotes().all(|other| other != remote) {
+            self.routes.push(RouteChange::RemoveAddress(remote));
+        }
         Some(path)
     }
 
@@ -345,6 +352,10 @@ impl Connection {
     /// Tests the path from another address of ours, and moves there when the peer answers.
     pub(crate) fn migrate(&mut self, env: &mut Env, now: Instant, local: IpAddr) -> Result<(), ApiMisuse> {
         self.check_migration()?;
+        //= rfc9000#9.5-3
+        if self.path.to.cid.is_empty() {
+            return Err(ApiMisuse::NoConnectionId);
+        }
         let to = self.take_destination().ok_or(ApiMisuse::NoConnectionId)?;
         self.test_path(env, now, self.path.remote(), Some(local), to);
         Ok(())

@@ -8,7 +8,6 @@ use core::net::{IpAddr, SocketAddr};
 use super::frames::Carrier;
 use super::handshake::Retry;
 use super::{Connection, Env, Life, Stashed};
-use crate::cid::OWN_CID_LEN;
 use crate::crypto::{TAG_LEN, Unmasking};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Ecn, Level, PathId};
@@ -85,7 +84,7 @@ impl Connection {
         let mut batch: [Unmasking<'_>; GROUP] = Default::default();
         let mut count = 0;
         for (place, packet) in batch.iter_mut().zip(group.chunks_mut(meta.stride.max(1))) {
-            *place = Unmasking { packet, pn_at: 1 + OWN_CID_LEN, number: None };
+            *place = Unmasking { packet, pn_at: 1 + env.cid_len, number: None };
             count += 1;
         }
         self.keys.unmask_batch(env.keys.as_ref(), &mut batch[..count]);
@@ -164,7 +163,7 @@ impl Connection {
 
     /// Reads the next header; handles what is no packet with frames. `None` ends the datagram.
     fn next_packet(&mut self, env: &mut Env, now: Instant, bytes: &[u8], whole: usize) -> Option<Packet> {
-        match header::decode(bytes, OWN_CID_LEN) {
+        match header::decode(bytes, env.cid_len) {
             Ok(Header::Short { dcid, pn_at }) => Some(Packet::short(dcid, pn_at, bytes.len())),
             Ok(Header::Initial(long) | Header::ZeroRtt(long) | Header::Handshake(long)) => {
                 //= rfc9000#14.1-3
@@ -303,7 +302,7 @@ impl Connection {
             self.path.validate();
         }
         if let Some(handshake) = self.handshake.as_mut().filter(|h| !h.peer_cid_known)
-            && let Some(scid) = header::decode(bytes, OWN_CID_LEN).ok().and_then(|h| h.long().map(|l| l.scid))
+            && let Some(scid) = header::decode(bytes, 0).ok().and_then(|h| h.long().map(|l| l.scid))
         {
             //= rfc9000#7.2-4
             handshake.peer_cid_known = true;
@@ -407,7 +406,7 @@ impl Connection {
             }
         }
         for mut kept in ready {
-            let Some(packet) = packet_of(&kept) else { continue };
+            let Some(packet) = packet_of(&kept, env.cid_len) else { continue };
             self.receive_packet(env, now, kept.origin, &mut kept.bytes, &packet);
         }
     }
@@ -418,8 +417,8 @@ impl Connection {
     }
 }
 
-fn packet_of(kept: &Stashed) -> Option<Packet> {
-    match header::decode(&kept.bytes, OWN_CID_LEN).ok()? {
+fn packet_of(kept: &Stashed, cid_len: usize) -> Option<Packet> {
+    match header::decode(&kept.bytes, cid_len).ok()? {
         Header::Short { dcid, pn_at } => Some(Packet::short(dcid, pn_at, kept.bytes.len())),
         Header::Handshake(long) | Header::ZeroRtt(long) => Some(Packet::long(&long)),
         _ => None,

@@ -8,6 +8,7 @@ use super::versions::Opening;
 use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
+use crate::cid::generator::random_cid;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
 use crate::config::{PreferredAddress, Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
@@ -77,7 +78,7 @@ impl Connection {
         let version = start.restart.unwrap_or(best);
         let local = fresh_cid(env);
         //= rfc9000#7.2-1
-        let original = fresh_cid(env);
+        let original = random_cid(env.random.as_mut(), OWN_CID_LEN);
         let params = TransportParams { initial_scid: Some(local), ..local_params(start.settings, version) };
         let mut encoded = Vec::with_capacity(256);
         params::encode(&params, Side::Client, env.random_u64(), &mut encoded);
@@ -125,6 +126,10 @@ impl Connection {
     }
 
     fn assemble(now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
+        let first_route = match parts.local {
+            cid if cid.is_empty() => RouteChange::AddAddress(parts.path.remote()),
+            cid => RouteChange::Add(cid),
+        };
         Box::new(Self {
             key: parts.key,
             side: parts.side,
@@ -166,7 +171,7 @@ impl Connection {
             new_token: None,
             paced_until: None,
             events: VecDeque::new(),
-            routes: vec![RouteChange::Add(parts.local)],
+            routes: vec![first_route],
             stats: super::ConnStats { limits: Limits::starting(now), ..super::ConnStats::default() },
             log: PacketLog::default(),
         })
@@ -202,12 +207,9 @@ fn preferred_address(env: &mut Env, settings: &Settings) -> Option<PreferredAddr
     Some(PreferredAddress { v4: settings.preferred_v4, v6: settings.preferred_v6, cid, token })
 }
 
-/// An unpredictable connection ID of ours.
+/// A connection ID of ours.
 pub(crate) fn fresh_cid(env: &mut Env) -> Cid {
-    let mut bytes = [0; OWN_CID_LEN];
-    env.random.fill(&mut bytes);
-    //= rfc9000#5.1-1
-    Cid::new(&bytes).unwrap_or(Cid::EMPTY)
+    env.cids.generate(env.keys.as_ref(), env.random.as_mut())
 }
 
 pub(super) fn local_params(settings: &Settings, version: Version) -> TransportParams {

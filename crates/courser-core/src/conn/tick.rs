@@ -69,7 +69,7 @@ impl Connection {
             && at <= now
         {
             self.chosen_route = None;
-            self.routes.push(RouteChange::Remove(cid));
+            self.routes.push(RouteChange::RemoveChosen(cid));
         }
     }
 

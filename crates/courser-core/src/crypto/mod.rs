@@ -199,6 +199,9 @@ pub trait KeyFactory: Send + Sync {
     /// A keyed digest (HMAC-SHA-256): for stateless reset tokens, address tokens and the like.
     fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32];
 
+    /// Encrypts a block in place with AES-128: connection IDs that a load balancer can read.
+    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]);
+
     /// Whether two byte strings are equal, in a time that does not depend on where they differ.
     fn equal(&self, a: &[u8], b: &[u8]) -> bool;
 }

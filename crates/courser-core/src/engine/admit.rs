@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use super::replies::Reply;
 use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
-use crate::cid::OWN_CID_LEN;
 use crate::config::Settings;
 use crate::conn::{Connection, Event, Received, ServerStart};
 use crate::error::ApiMisuse;
@@ -26,7 +25,7 @@ const CHOSEN_CID_MIN: usize = 8;
 impl Engine {
     pub(super) fn on_unrouted(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
         let whole = datagram.len();
-        match header::decode(datagram, OWN_CID_LEN) {
+        match header::decode(datagram, self.env.cid_len) {
             Ok(Header::Initial(long)) => {
                 let (long, token) = (Admission::of(&long), long.token.to_owned_token());
                 self.admit(now, meta, datagram, &long, &token);
@@ -67,6 +66,10 @@ impl Engine {
             return;
         }
         if self.server.is_some() {
+            if !self.resets.take(now) {
+                self.stats.resets_limited += 1;
+                return;
+            }
             self.request(meta, Reply::Reset { received: datagram.len() }, dcid, Cid::EMPTY);
         }
     }

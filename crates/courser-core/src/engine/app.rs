@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use bytes::Bytes;
 
 use super::{ConnStats, Engine, PacketLog};
+use crate::cid::Issued;
 use crate::config::StreamSchedule;
 use crate::conn::{Connection, EarlyData, Env};
 use crate::crypto::{Identity, Secret, Suite};
@@ -367,6 +368,15 @@ impl Engine {
     /// [`ApiMisuse::UnknownConnection`].
     pub fn remote(&self, key: ConnKey) -> Result<core::net::SocketAddr, ApiMisuse> {
         Ok(self.look(key)?.remote())
+    }
+
+    /// Our connection IDs of a connection with their sequence numbers: those that its peer may use now.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn connection_ids(&self, key: ConnKey) -> Result<Vec<Issued>, ApiMisuse> {
+        let conn = self.look(key)?;
+        Ok(conn.issued().collect())
     }
 
     /// The last packets each way.

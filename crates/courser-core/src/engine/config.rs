@@ -1,5 +1,7 @@
 //! What an engine is made of.
 
+use super::CidReports;
+use crate::cid::{CidGenerator, RandomCids};
 use crate::config::Settings;
 use crate::crypto::{KeyFactory, Random, TlsServerConfig};
 use crate::observe::Observer;
@@ -54,6 +56,11 @@ pub struct EngineConfig {
     pub token_key: Option<[u8; 32]>,
     /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
     pub reset_key: Option<[u8; 32]>,
+    /// Makes connection IDs. On an engine that takes connections they have bytes: in place of a generator without, random
+    /// ones are used.
+    pub cids: Box<dyn CidGenerator>,
+    /// Who is told which connection IDs lead here.
+    pub cid_reports: Option<CidReports>,
     /// Who watches.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -62,6 +69,16 @@ impl EngineConfig {
     /// A client's engine with 1 GiB of buffers at most.
     #[must_use]
     pub fn new(keys: Box<dyn KeyFactory>, random: Box<dyn Random>) -> Self {
-        Self { keys, random, server: None, memory_max: 1 << 30, token_key: None, reset_key: None, observer: None }
+        Self {
+            keys,
+            random,
+            server: None,
+            memory_max: 1 << 30,
+            token_key: None,
+            reset_key: None,
+            cids: Box::new(RandomCids::default()),
+            cid_reports: None,
+            observer: None,
+        }
     }
 }

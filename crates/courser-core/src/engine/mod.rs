@@ -16,6 +16,7 @@
 
 mod admit;
 mod app;
+mod cids;
 mod config;
 mod decided;
 mod purgatory;
@@ -33,24 +34,26 @@ use core::net::{IpAddr, SocketAddr};
 use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
-use crate::conn::{Connection, Env, GROUP, Number, RouteChange, Unsealed};
+use crate::conn::{Connection, Env, GROUP, Number, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey, Version};
 use crate::observe::Interest;
 use crate::time::Instant;
 
+use self::cids::Reporter;
 use self::decided::Decided;
 use self::purgatory::Purgatory;
 use self::queues::{DeadlineHeap, Fifo};
-use self::replies::ReplyQueue;
+use self::replies::{Allowance, ReplyQueue};
 use self::routes::{CidHasher, Routes};
 use self::table::Table;
 
-use crate::cid::OWN_CID_LEN;
+use crate::cid::RandomCids;
 use crate::path::TokenKey;
 
 pub use self::admit::Incoming;
+pub use self::cids::{CidReports, CidState, CidWatcher};
 pub use self::config::{EngineConfig, RetryPolicy, ServerConfig};
 pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
@@ -103,6 +106,9 @@ pub struct Engine {
     decided: Decided,
     /// When something was last received.
     received_at: Instant,
+    /// Stateless resets that may be sent.
+    resets: Allowance,
+    cid_reports: Option<Reporter>,
     server: Option<ServerConfig>,
     cooldown: bool,
     /// Connections whose handshake is not complete, and held ones.
@@ -130,11 +136,16 @@ impl Engine {
         let mut hash_key = [0; 16];
         config.random.fill(&mut hash_key);
         let hasher = CidHasher::new(hash_key);
+        if config.server.is_some() && config.cids.cid_len() == 0 {
+            config.cids = Box::new(RandomCids::default());
+        }
         let interest = config.observer.as_ref().map_or(Interest::NONE, |o| o.interest());
         Self {
             env: Env {
                 keys: config.keys,
                 random: config.random,
+                cid_len: config.cids.cid_len(),
+                cids: config.cids,
                 pool: ChunkPool::new(config.memory_max),
                 merge: AckRanges::with_room(),
                 merging: None,
@@ -161,6 +172,8 @@ impl Engine {
             purgatory: Purgatory::new(hasher),
             decided: Decided::new(hasher),
             received_at: Instant::ZERO,
+            resets: Allowance::default(),
+            cid_reports: config.cid_reports.map(Reporter::new),
             server: config.server,
             cooldown: false,
             handshakes: 0,
@@ -191,7 +204,7 @@ impl Engine {
         }
         let mut common = None;
         for datagram in group.chunks(stride) {
-            let cid = crate::wire::header::short_destination(datagram, OWN_CID_LEN)?;
+            let cid = crate::wire::header::short_destination(datagram, self.env.cid_len)?;
             let key = self.routes.find(cid)?;
             if *common.get_or_insert(key) != key {
                 return None;
@@ -212,7 +225,11 @@ impl Engine {
     }
 
     fn receive_datagram(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
-        let key = crate::wire::header::destination(datagram, OWN_CID_LEN).and_then(|cid| self.routes.find(cid));
+        let key = match crate::wire::header::destination(datagram, self.env.cid_len) {
+            Some([]) => self.routes.find_address(meta.remote),
+            Some(cid) => self.routes.find(cid),
+            None => None,
+        };
         match key {
             Some(key) => self.receive_routed(now, meta, key, datagram, None),
             None => self.on_unrouted(now, meta, datagram),
@@ -280,6 +297,7 @@ impl Engine {
             let Some(index) = self.tickable.pop() else { break };
             self.tick(now, index);
         }
+        self.report_cids(now);
     }
 
     /// When the pool was short of memory and has some again, every connection looks whether it waits for it.
@@ -385,7 +403,7 @@ impl Engine {
         if self.tickable.len() > 0 || self.turns.len() > 0 || !self.replies.is_empty() {
             return Some(Instant::ZERO);
         }
-        self.deadlines.first()
+        [self.deadlines.first(), self.report_deadline()].into_iter().flatten().min()
     }
 
     /// The next event of any connection.
@@ -426,6 +444,11 @@ impl Engine {
     /// # Errors
     /// When TLS cannot start, for example with an impossible server name.
     pub fn connect_with(&mut self, now: Instant, start: &Connect<'_>) -> Result<ConnKey, Alert> {
+        //= rfc9000#5.1-3
+        if self.env.cid_len == 0 && self.routes.find_address(start.remote).is_some() {
+            let reason = "without connection IDs there is one connection to an address".into();
+            return Err(Alert { code: 80, reason });
+        }
         let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
         let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true }).ok_or(full)?;
@@ -440,28 +463,6 @@ impl Engine {
         Ok(key)
     }
 
-    /// Carries out what a connection wants changed in the routes.
-    fn apply_routes(&mut self, now: Instant, key: ConnKey) {
-        let Some(Kind::Live(conn)) = self.table.get_mut(key).map(|e| &mut e.kind) else { return };
-        if conn.routes.is_empty() {
-            return;
-        }
-        for change in conn.routes.drain(..) {
-            match change {
-                RouteChange::Add(cid) => {
-                    let added = self.routes.add_own(&cid, key);
-                    debug_assert!(added, "64 random bits do not repeat");
-                }
-                RouteChange::Remove(cid) => {
-                    self.routes.remove(&cid, key);
-                    self.purgatory.insert(now, cid);
-                }
-                RouteChange::AddToken(token) => self.routes.add_token(token, key),
-                RouteChange::RemoveToken(token) => self.routes.remove_token(&token, key),
-            }
-        }
-    }
-
     /// Frees a connection that is over.
     fn free(&mut self, now: Instant, key: ConnKey) {
         self.deadlines.remove(key.index);
@@ -471,9 +472,13 @@ impl Engine {
         while let Some(event) = conn.poll_event() {
             self.events.push_back((key, event));
         }
-        for cid in conn.own_cids() {
+        for cid in conn.own_cids().filter(|cid| !cid.is_empty()) {
             self.routes.remove(&cid, key);
             self.purgatory.insert(now, cid);
+        }
+        conn.remotes().for_each(|remote| self.routes.remove_address(remote, key));
+        if let Some(reporter) = &mut self.cid_reports {
+            reporter.removed(conn.issued_cids());
         }
         for token in conn.reset_tokens() {
             self.routes.remove_token(&token, key);

@@ -5,6 +5,7 @@
 //! find no room, are dropped.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::{Engine, Meta, Train, TrainMeta};
@@ -17,6 +18,38 @@ use crate::wire::{Writer, header};
 
 /// Requests that wait, at most.
 const WAITING_MAX: usize = 256;
+
+/// Stateless resets at once, at most.
+const RESETS_MAX: u32 = 100;
+/// After that, one per this time.
+const RESET_EVERY: Duration = Duration::from_millis(1);
+
+/// How many stateless resets may be sent: whoever makes up connection IDs learns no more than so many per second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    left: u32,
+    at: Instant,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { left: RESETS_MAX, at: Instant::ZERO }
+    }
+}
+
+impl Allowance {
+    /// Takes one; false when there is none.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let steps = now.since(self.at).as_micros() / RESET_EVERY.as_micros();
+        if steps > 0 {
+            self.left = self.left.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX)).min(RESETS_MAX);
+            self.at = now;
+        }
+        let some = self.left > 0;
+        self.left -= u32::from(some);
+        some
+    }
+}
 
 /// What to reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +231,16 @@ mod tests {
         let mut config = EngineConfig::new(Box::new(NullKeys), Box::new(NullRandom::new(1)));
         config.server = server.then(|| ServerConfig::new(Box::new(NullTlsServer::default()), Settings::default()));
         Engine::new(config)
+    }
+
+    #[test]
+    fn resets_have_a_burst_and_a_rate() {
+        let (mut a, mut now) = (Allowance::default(), Instant::from_micros(5_000_000));
+        assert_eq!((0..1_000).filter(|_| a.take(now)).count(), 100);
+        now += Duration::from_millis(10);
+        assert_eq!((0..1_000).filter(|_| a.take(now)).count(), 10);
+        now += Duration::from_secs(60);
+        assert_eq!((0..1_000).filter(|_| a.take(now)).count(), 100);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! From a connection ID, or a stateless reset token, to the connection.
 //!
+//! Connection IDs of ours that have no bytes are told apart by the peer's address.
+//!
 //! All maps are keyed with a secret, so that a peer cannot choose names that collide: destination connection IDs of
 //! clients and reset tokens are the peer's choice. The last hit is remembered, so that a train of datagrams costs one
 //! look-up.
 
 use core::hash::{BuildHasher, Hasher};
+use core::net::SocketAddr;
 use std::collections::HashMap;
 
 use crate::cid::OWN_CID_LEN;
@@ -71,6 +74,8 @@ pub(crate) struct Routes {
     own: HashMap<u64, ConnKey, OwnCid>,
     /// Destination connection IDs that clients chose for their first packets.
     chosen: HashMap<Cid, ConnKey, CidHasher>,
+    /// Peers of connections without connection IDs of ours.
+    addresses: HashMap<SocketAddr, ConnKey, CidHasher>,
     /// Reset tokens of the peers' connection IDs in use.
     tokens: HashMap<ResetToken, ConnKey, CidHasher>,
     last: Option<(u64, ConnKey)>,
@@ -85,6 +90,7 @@ impl Routes {
         Self {
             own: HashMap::default(),
             chosen: HashMap::with_hasher(hasher),
+            addresses: HashMap::with_hasher(hasher),
             tokens: HashMap::with_hasher(hasher),
             last: None,
         }
@@ -92,7 +98,9 @@ impl Routes {
 
     /// Adds a connection ID that we issued; false when it is taken already.
     pub(crate) fn add_own(&mut self, cid: &Cid, key: ConnKey) -> bool {
-        let Some(number) = own_number(cid.as_slice()) else { return false };
+        let Some(number) = own_number(cid.as_slice()) else {
+            return *self.chosen.entry(*cid).or_insert(key) == key;
+        };
         match self.own.entry(number) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(free) => {
@@ -140,6 +148,23 @@ impl Routes {
         self.chosen.get(&Cid::new(cid)?).copied()
     }
 
+    /// Packets without a connection ID from that address lead to the connection; false when they lead to another one.
+    pub(crate) fn add_address(&mut self, remote: SocketAddr, key: ConnKey) -> bool {
+        *self.addresses.entry(remote).or_insert(key) == key
+    }
+
+    /// They do no longer.
+    pub(crate) fn remove_address(&mut self, remote: SocketAddr, key: ConnKey) {
+        if self.addresses.get(&remote) == Some(&key) {
+            self.addresses.remove(&remote);
+        }
+    }
+
+    /// Where packets without a connection ID from that address go.
+    pub(crate) fn find_address(&self, remote: SocketAddr) -> Option<ConnKey> {
+        self.addresses.get(&remote).copied()
+    }
+
     /// Adds a reset token of a peer's connection ID. Who was first keeps it: tokens are the peers' choice, and one peer
     /// must not take another one's.
     pub(crate) fn add_token(&mut self, token: ResetToken, key: ConnKey) {
@@ -163,7 +188,7 @@ impl Routes {
 
     /// Number of routes of all kinds.
     pub(crate) fn len(&self) -> usize {
-        self.own.len() + self.chosen.len() + self.tokens.len()
+        self.own.len() + self.chosen.len() + self.addresses.len() + self.tokens.len()
     }
 }
 

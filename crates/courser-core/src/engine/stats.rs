@@ -44,6 +44,10 @@ pub struct EngineStats {
     pub retries: u64,
     /// Stateless resets sent.
     pub resets: u64,
+    /// Stateless resets that were not sent, because there had been many.
+    pub resets_limited: u64,
+    /// Connection IDs of ours that led elsewhere already, so that they do not lead to their connection.
+    pub cid_collisions: u64,
     /// Replies that found no room in their queue.
     pub replies_dropped: u64,
     /// Trains that the network refused.

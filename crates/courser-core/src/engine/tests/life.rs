@@ -537,3 +537,35 @@ fn what_came_before_the_idle_timeout_can_be_read_for_a_while_and_then_is_gone() 
         assert!(pair.server.pool_stats().in_use == 0);
     }
 }
+
+#[test]
+fn a_machine_that_slept_goes_on_where_it_was_or_ends_by_the_idle_rule() {
+    let settings = Settings::default();
+    for (asleep, survives) in [(20, true), (29, true), (40, false), (40_000, false)] {
+        let mut pair = Pair::new(&settings);
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        let id = pair.client.open_stream(client, Dir::Uni).unwrap().unwrap();
+        let data = vec![7; 400_000];
+        let (mut written, mut got) = (0, Vec::new());
+        let mut move_on = |p: &mut Pair, until: usize| {
+            p.run_until(Duration::from_secs(20), |p| {
+                written += p.client.write(client, id, &data[written..]).unwrap_or(0);
+                p.read_all(server, id, &mut got);
+                got.len() >= until
+            })
+        };
+        assert!(move_on(&mut pair, 100_000));
+        let before = pair.client.conn_stats(client).unwrap();
+        // Nothing runs at either end meanwhile; what was on its way arrives late.
+        pair.now += Duration::from_secs(asleep);
+        assert_eq!(move_on(&mut pair, 400_000), survives, "{asleep} s");
+        if survives {
+            let stats = pair.client.conn_stats(client).unwrap().since(&before);
+            assert!(stats.ptos <= 2 && stats.lost_packets <= 16, "no burst of losses: {stats:?}");
+        } else {
+            let idle = |e: &[(ConnKey, Event)]| e.iter().any(|(_, e)| *e == Event::Closed(CloseReason::IdleTimeout));
+            assert!(idle(&pair.events[0]) || idle(&pair.events[1]), "{asleep} s");
+        }
+    }
+}

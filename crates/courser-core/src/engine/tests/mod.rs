@@ -1,6 +1,7 @@
 //! Two engines over a link in memory and virtual time, with the null provider.
 
 mod basics;
+mod cids;
 mod life;
 mod pair;
 mod promises;

@@ -238,3 +238,10 @@ impl Pair {
         }
     }
 }
+
+impl Engine {
+    /// A live connection, for a look inside.
+    pub(super) fn look_at(&self, key: ConnKey) -> &crate::conn::Connection {
+        self.conn(key).expect("a live connection")
+    }
+}

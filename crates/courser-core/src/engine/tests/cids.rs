@@ -1,0 +1,169 @@
+//! Connection IDs: generators, connections without any, reports, resets.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::pair::{Pair, SERVER, Watcher, config};
+use crate::cid::{QuicLb, RandomCids};
+use crate::config::Settings;
+use crate::engine::{CidReports, CidState, CidWatcher, Engine, ServerConfig};
+use crate::ids::Cid;
+use crate::protect::null::{NullTlsClient, NullTlsServer};
+
+type Report = (CidState, Vec<Cid>);
+
+/// Everything that was reported.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<Report>>>);
+
+impl CidWatcher for Diary {
+    fn on_cids(&mut self, state: CidState, cids: &[Cid]) {
+        self.0.lock().unwrap().push((state, cids.to_vec()));
+    }
+}
+
+impl Diary {
+    fn of(&self, state: CidState) -> Vec<Cid> {
+        self.0.lock().unwrap().iter().filter(|(s, _)| *s == state).flat_map(|(_, c)| c.clone()).collect()
+    }
+}
+
+fn server_with(settings: &Settings, change: impl FnOnce(&mut crate::engine::EngineConfig)) -> Engine {
+    let mut server = config(2, &Watcher::default());
+    server.server = Some(ServerConfig::new(Box::new(NullTlsServer::default()), settings.clone()));
+    change(&mut server);
+    Engine::new(server)
+}
+
+#[test]
+fn new_connection_ids_are_reported_in_batches() {
+    // LS-ENG-12
+    for (batch, sizes) in [(20, vec![20, 20, 10]), (32, vec![32, 18]), (1, vec![1; 50])] {
+        let diary = Diary::default();
+        let mut engine = config(1, &Watcher::default());
+        engine.cid_reports = Some(CidReports { batch, ..CidReports::new(Box::new(diary.clone())) });
+        let mut engine = Engine::new(engine);
+        let (tls, settings) = (NullTlsClient::default(), Settings::default());
+        let now = crate::time::Instant::from_micros(1_000_000);
+        for _ in 0..50 {
+            engine.connect(now, SERVER.parse().unwrap(), "localhost", &tls, &settings).unwrap();
+        }
+        engine.process(now);
+        let reports: Vec<usize> = diary.0.lock().unwrap().iter().map(|(_, c)| c.len()).collect();
+        assert_eq!(reports, sizes);
+    }
+}
+
+#[test]
+fn each_connection_id_is_new_once_old_once_and_live_in_between() {
+    // LS-ENG-13, LS-CID-03
+    let settings = Settings { active_cid_limit: 8, idle_timeout: Duration::from_secs(300), ..Settings::default() };
+    let mut pair = Pair::new(&settings);
+    let diary = Diary::default();
+    let reports = CidReports::new(Box::new(diary.clone()));
+    pair.server = server_with(&settings, |c| c.cid_reports = Some(reports));
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(diary.of(CidState::New).len(), 8);
+    // LS-CONN-08, LS-CID-01: the listing has the same, with their numbers.
+    let listed = pair.server.connection_ids(server).unwrap();
+    assert!(listed.iter().map(|i| i.sequence).eq(0..8));
+    assert!(listed.iter().all(|i| diary.of(CidState::New).contains(&i.cid)));
+    pair.run_for(Duration::from_secs(150));
+    let (new, live) = (diary.of(CidState::New), diary.of(CidState::Live));
+    let mut times = BTreeMap::new();
+    live.iter().for_each(|cid| *times.entry(*cid).or_insert(0) += 1);
+    assert!(new.iter().all(|cid| times.get(cid) == Some(&2)), "twice in 151 seconds: {times:?}");
+    pair.client.close(pair.now, client, 0, b"").unwrap();
+    pair.run_for(Duration::from_secs(30));
+    assert!(pair.server.conn_stats(server).is_err());
+    let (mut new, mut old) = (diary.of(CidState::New), diary.of(CidState::Old));
+    new.sort_unstable();
+    old.sort_unstable();
+    assert_eq!(new, old, "what came has gone, and nothing twice");
+    new.dedup();
+    assert_eq!(new.len(), old.len());
+    assert_eq!(pair.server.route_count(), 0);
+}
+
+#[test]
+fn reports_leave_nothing_in_the_engine() {
+    // LS-ENG-14: the batch of new ones has a fixed size, the others last for one call.
+    assert!(
+        size_of::<crate::engine::cids::Reporter>() <= 32 * 21 + 96,
+        "{}",
+        size_of::<crate::engine::cids::Reporter>()
+    );
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let diary = Diary::default();
+    let reports = CidReports { batch: 1_000, ..CidReports::new(Box::new(diary.clone())) };
+    pair.server = server_with(&settings, |c| c.cid_reports = Some(reports));
+    for _ in 0..30 {
+        pair.connect(&settings);
+    }
+    pair.run_for(Duration::from_secs(1));
+    assert!(diary.0.lock().unwrap().iter().all(|(_, cids)| (1..=32).contains(&cids.len())));
+}
+
+#[test]
+fn a_client_needs_no_connection_ids_of_its_own() {
+    // LS-LIFE-08
+    //= rfc9000#5.1-3 type=test
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let mut engine = config(1, &Watcher::default());
+    engine.cids = Box::new(RandomCids::new(0));
+    pair.client = Engine::new(engine);
+    let client = pair.connect(&settings);
+    let tls = NullTlsClient::default();
+    let second = pair.client.connect(pair.now, SERVER.parse().unwrap(), "localhost", &tls, &settings);
+    assert!(second.is_err(), "two connections to one address could not be told apart");
+    assert!(pair.client.connect(pair.now, "10.0.0.3:443".parse().unwrap(), "localhost", &tls, &settings).is_ok());
+    let server = pair.establish();
+    let data = vec![3; 200_000];
+    assert!(pair.transfer(client, server, &data) == data);
+    assert!(pair.client.look_at(client).issued_cids().next().is_none());
+    pair.client.close(pair.now, client, 0, b"").unwrap();
+    pair.run_for(Duration::from_secs(60));
+    assert_eq!((pair.client.route_count(), pair.server.route_count()), (0, 0));
+    let again = pair.client.connect(pair.now, SERVER.parse().unwrap(), "localhost", &tls, &settings);
+    assert!(again.is_ok(), "the address is free again");
+}
+
+#[test]
+fn connection_ids_of_every_length_route() {
+    for len in [8, 9, 13, 20] {
+        let settings = Settings::default();
+        let mut pair = Pair::new(&settings);
+        pair.server = server_with(&settings, |c| c.cids = Box::new(RandomCids::new(len)));
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        let data = vec![3; 100_000];
+        assert!(pair.transfer(client, server, &data) == data);
+        assert!(pair.server.look_at(server).issued_cids().all(|cid| cid.len() == len));
+        pair.assert_legal();
+    }
+}
+
+#[test]
+fn a_fleet_can_put_in_connection_ids_that_name_the_server() {
+    for (id, nonce, key) in [(vec![9; 3], 4, None), (vec![9; 8], 8, Some([1; 16])), (vec![9; 4], 9, Some([1; 16]))] {
+        let settings = Settings { active_cid_limit: 8, ..Settings::default() };
+        let lb = QuicLb::new(2, &id, nonce, key, true).unwrap();
+        let len = 1 + id.len() + nonce;
+        let mut pair = Pair::new(&settings);
+        pair.server = server_with(&settings, |c| c.cids = Box::new(lb));
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        assert!(pair.transfer(client, server, &[1; 50_000]).len() == 50_000);
+        let cids: Vec<Cid> = pair.server.look_at(server).issued_cids().collect();
+        assert_eq!(cids.len(), 8);
+        for cid in cids {
+            assert_eq!((cid.len(), cid.as_slice()[0]), (len, 2 << 5 | (len - 1) as u8));
+            assert_eq!(cid.as_slice()[1..].starts_with(&id), key.is_none(), "a key hides the server");
+        }
+    }
+}
