@@ -54,8 +54,10 @@ pub enum Api {
     /// Calls into the engine, in the thread that drives it.
     #[default]
     Direct,
-    /// Messages to a worker thread.
+    /// Messages to a worker thread, through a session port.
     Session,
+    /// Handles that block, and threads to wait on them.
+    Blocking,
     /// Futures on a Tokio runtime.
     Tokio,
 }

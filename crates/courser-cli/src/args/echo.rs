@@ -37,6 +37,9 @@ pub struct EchoServerArgs {
     /// Threads that serve, each with an engine and a socket of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    /// How the program talks to the transport: direct or session. Through a session port it is one thread.
+    #[arg(long, value_name = "FACE", default_value = "direct")]
+    pub api: EchoApi,
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -73,12 +76,25 @@ pub struct EchoClientArgs {
     /// Give up when a phase takes so long.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
     pub timeout: Duration,
+    /// How the program talks to the transport: direct or session. Through a session port it is one thread.
+    #[arg(long, value_name = "FACE", default_value = "direct")]
+    pub api: EchoApi,
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustArgs,
     /// Flags of the transport.
     #[command(flatten)]
     pub transport: TransportArgs,
+}
+
+/// How the echo programs talk to the transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EchoApi {
+    /// Calls into the engine, in the threads that drive it.
+    #[default]
+    Direct,
+    /// Messages to a worker thread, through a session port.
+    Session,
 }
 
 /// Parts of a run, in their order.

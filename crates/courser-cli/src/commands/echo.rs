@@ -5,8 +5,10 @@ use courser_core::engine::RetryPolicy;
 
 use crate::apps::body::Counter;
 use crate::apps::echo::{ALPN, EchoServer};
+use crate::apps::perf_server::Content;
 use crate::args::address;
-use crate::args::echo::{EchoArgs, EchoClientArgs, EchoEnd, EchoServerArgs};
+use crate::args::echo::{EchoApi, EchoArgs, EchoClientArgs, EchoEnd, EchoServerArgs};
+use crate::faces;
 use crate::failure::{Failure, Outcome};
 use crate::identity::Identity;
 use crate::link::Peer;
@@ -33,6 +35,11 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
     let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
     let listen = address::listen(&args.uri)?;
     let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+    if args.api == EchoApi::Session {
+        let ready = |addr| super::announce(ui, Some(addr), &identity);
+        let host = faces::Host { service, content: Content::Fill, ready: &ready, warn: &|e| ui.warn(e) };
+        return faces::session::serve_with(&host, || EchoServer::new(Counter::default()));
+    }
     let workers = setup::servers(&service, args.threads)?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
@@ -52,10 +59,15 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     let (connections, streams) = (args.nclient.connections, args.nclient.streams);
     // A thread without a connection has nothing to do.
     let threads = u64::from(args.threads).min(connections).max(1);
-    let workers = (0..threads).map(|_| setup::client(&addrs, &tuning)).collect::<Outcome<Vec<_>>>()?;
-    stop.listen(workers.iter().map(Worker::waker).collect())?;
     let job = EchoJob { connections, streams, bytes: args.bytes, timeout: args.timeout };
-    let report = echo::run(workers, &dial, &job)?;
+    let report = if args.api == EchoApi::Session {
+        stop.listen(Vec::new())?;
+        faces::session::echo::call(&dial, &tuning, &job)?
+    } else {
+        let workers = (0..threads).map(|_| setup::client(&addrs, &tuning)).collect::<Outcome<Vec<_>>>()?;
+        stop.listen(workers.iter().map(Worker::waker).collect())?;
+        echo::run(workers, &dial, &job)?
+    };
     ui.say(report.summary(&args.timing, ui.out));
     ui.object(&report);
     let expected = connections.saturating_mul(streams).saturating_mul(args.bytes);

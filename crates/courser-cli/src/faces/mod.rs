@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! mod       what both have in common: options, failures, one transaction seen from either end, the result
-//! blocking  the session face: threads around `courser::Endpoint`
+//! blocking  threads around `courser::Endpoint`
+//! session   one event loop over a port of `courser::session`
 //! tokio     tasks around `courser::aio::Endpoint`, on a runtime of one thread
 //! ```
 //!
 //! Only two-way streams are served: the settings of these servers let clients open no others.
 
 pub mod blocking;
+pub mod session;
 pub mod tokio;
 
 use std::net::SocketAddr;
@@ -70,7 +72,11 @@ impl std::fmt::Debug for Host<'_> {
 /// # Errors
 /// The port cannot be had, or something else of the machine is missing.
 pub fn serve(api: Api, host: &Host<'_>) -> Outcome {
-    if api == Api::Tokio { tokio::serve(host) } else { blocking::serve(host) }
+    match api {
+        Api::Tokio => tokio::serve(host),
+        Api::Blocking => blocking::serve(host),
+        Api::Session | Api::Direct => session::serve(host),
+    }
 }
 
 /// Does a client's job.
@@ -79,10 +85,10 @@ pub fn serve(api: Api, host: &Host<'_>) -> Outcome {
 /// Why it was not done.
 pub fn call(api: Api, dial: &Dial<'_>, tuning: &Tuning, job: &Job, content: &Content) -> Outcome<PerfResult> {
     let options = client_options(dial, tuning);
-    let mut result = if api == Api::Tokio {
-        tokio::call(options, dial, job, content)
-    } else {
-        blocking::call(options, dial, job, content)
+    let mut result = match api {
+        Api::Tokio => tokio::call(options, dial, job, content),
+        Api::Blocking => blocking::call(options, dial, job, content),
+        Api::Session | Api::Direct => session::call(dial, tuning, job, content),
     }?;
     result.max_udp_payload = dial.settings.max_udp_payload;
     result.verified = matches!(content, Content::Pattern);

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use courser::ClientOptions;
 use courser::clock::Clock;
 use courser::net::socket::{Socket, SocketConfig};
+use courser::session::{self, Service as PortService, ServiceSetup};
 use courser::worker::{TurnLimits, Worker};
 use courser_core::crypto::{Random, Suite};
 use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
@@ -15,6 +17,7 @@ use courser_tls::{
     ServerConfig as TlsServer, SystemRandom,
 };
 
+use super::drive::Dial;
 use crate::args::common::TrustArgs;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{self, Identity};
@@ -162,19 +165,38 @@ fn socket(local: SocketAddr, tuning: &Tuning, shared: bool) -> io::Result<Socket
     Socket::bind(&config)
 }
 
-/// A worker for clients that may talk to all of `towards`: over both families when there are both and the system has
-/// both.
+/// A worker for clients that may talk to all of `towards`.
 ///
 /// # Errors
 /// There is no socket to be had.
 pub fn client(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Worker<Engine>> {
+    worker(Engine::new(engine_config()), client_socket(towards, tuning)?, Clock::start())
+}
+
+/// The same with ports; its only profile is the dial's.
+///
+/// # Errors
+/// There is no socket to be had.
+pub fn port_client(dial: &Dial<'_>, tuning: &Tuning) -> Outcome<Worker<PortService>> {
+    let profile = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone());
+    let socket = client_socket(dial.addrs, tuning)?;
+    port_worker(Engine::new(engine_config()), socket, ServiceSetup::client(vec![profile]))
+}
+
+fn port_worker(engine: Engine, socket: Socket, setup: ServiceSetup) -> Outcome<Worker<PortService>> {
+    session::worker(engine, socket, Clock::start(), setup)
+        .map_err(|e| Failure::local("making a wake-up descriptor", &e))
+}
+
+/// A socket over both families when there are both and the system has both.
+fn client_socket(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Socket> {
     let v4 = towards.iter().find(|a| a.is_ipv4());
     let v6 = towards.iter().find(|a| a.is_ipv6());
     let any = |a: &SocketAddr| SocketConfig::towards(*a).local;
     let mut last = None;
     for at in v6.into_iter().chain(v4).map(any) {
         match socket(at, tuning, false) {
-            Ok(s) => return worker(Engine::new(engine_config()), s, Clock::start()),
+            Ok(s) => return Ok(s),
             Err(e) => last = Some(Failure::from_bind(at, &e)),
         }
     }
@@ -218,6 +240,19 @@ pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine
         made.push(worker(Engine::new(config), socket, clock)?);
     }
     Ok(made)
+}
+
+/// A worker with ports that takes connections.
+///
+/// # Errors
+/// The port cannot be had.
+pub fn port_server(service: &Service<'_>) -> Outcome<Worker<PortService>> {
+    let mut config = engine_config();
+    let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
+    server.retry = service.retry;
+    config.server = Some(server);
+    let socket = socket(service.listen, service.tuning, false).map_err(|e| Failure::from_bind(service.listen, &e))?;
+    port_worker(Engine::new(config), socket, ServiceSetup::server())
 }
 
 #[cfg(test)]
