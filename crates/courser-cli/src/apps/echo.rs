@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Body, Counter, Feed, Sink};
-use crate::apps::exchange::Exchange;
-use crate::failure::{Failure, Outcome};
+use crate::apps::exchange::{self, Exchange};
+use crate::failure::Outcome;
 use crate::pattern::{Pattern, Way};
-use crate::transport::{App, CODE_DIFFERS, Event, Peek, Streams, Wrote};
+use crate::transport::{App, Event, Peek, Streams, Wrote};
 
 /// Application protocol name.
 pub const ALPN: &[u8] = b"courser-echo";
@@ -191,22 +191,9 @@ impl App for EchoClient {
         let done = match event {
             Event::Credit => self.open_more(link),
             Event::Readable(id) | Event::Writable(id) => self.turn(link, id),
-            Event::Opened(id) => {
-                link.stop(id, 0);
-                Ok(())
-            }
-            Event::Connected | Event::Acked(_) => Ok(()),
-            Event::Stopped { id, code } => match self.streams.get(&id) {
-                Some(x) if !x.is_done() => Err(Failure::PeerReset { stream: id.0, code }),
-                _ => Ok(()),
-            },
-            Event::Closed(_) if self.done() => Ok(()),
-            Event::Closed(why) => Err(why),
+            other => exchange::on(link, other, &self.streams, self.done()),
         };
-        if let Err(Failure::Differs { .. }) = done {
-            link.close(CODE_DIFFERS, "the echo differs");
-        }
-        done
+        exchange::close_if_different(link, done)
     }
 
     fn done(&self) -> bool {

@@ -1,12 +1,14 @@
-//! One two-way stream of a client: an optional head, bytes up, the end; bytes down, the end.
+//! One two-way stream of a client: an optional head, bytes up, the end; bytes down, the end. And what clients that have
+//! such streams make of events alike.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use courser_core::ids::StreamId;
 
 use crate::apps::body::{Feed, Sink};
-use crate::failure::Outcome;
-use crate::transport::{Streams, Wrote};
+use crate::failure::{Failure, Outcome};
+use crate::transport::{CODE_DIFFERS, Event, Streams, Wrote};
 
 /// Longest head that is sent together with a short body, in bytes.
 const HEAD_MAX: usize = 64;
@@ -93,4 +95,35 @@ impl Exchange {
     pub fn age_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// What an event means that is not about the progress of one of the client's streams. `done` says whether the client has
+/// done its job.
+///
+/// # Errors
+/// The server gave up a stream or the connection before that.
+pub fn on<S: Streams>(link: &mut S, event: Event, streams: &HashMap<StreamId, Exchange>, done: bool) -> Outcome {
+    match event {
+        Event::Opened(id) => {
+            // The server has nothing to say on streams of its own.
+            link.stop(id, 0);
+            Ok(())
+        }
+        Event::Stopped { id, code } if streams.get(&id).is_some_and(|x| !x.is_done()) => {
+            Err(Failure::PeerReset { stream: id.0, code })
+        }
+        Event::Closed(why) if !done => Err(why),
+        _ => Ok(()),
+    }
+}
+
+/// Passes `outcome` on, and tells the server when it is that bytes differ.
+///
+/// # Errors
+/// That of `outcome`.
+pub fn close_if_different<S: Streams>(link: &mut S, outcome: Outcome) -> Outcome {
+    if let Err(Failure::Differs { .. }) = outcome {
+        link.close(CODE_DIFFERS, "received bytes differ from those sent");
+    }
+    outcome
 }

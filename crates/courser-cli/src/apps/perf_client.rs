@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Counter, Feed, Sink};
-use crate::apps::exchange::Exchange;
+use crate::apps::exchange::{self, Exchange};
 use crate::apps::perf_server::Content;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::measure::Latencies;
 use crate::pattern::Way;
 use crate::perf_proto;
-use crate::transport::{App, CODE_DIFFERS, Event, Streams};
+use crate::transport::{App, Event, Streams};
 
 /// A request of at most that many bytes leaves in one write with its head.
 const SHORT: usize = 56;
@@ -179,23 +179,9 @@ impl App for PerfClient {
             Event::Connected | Event::Credit => self.begin(link),
             Event::Readable(id) => self.readable(link, id),
             Event::Writable(id) => self.writable(link, id),
-            Event::Opened(id) => {
-                // The server has nothing to say on streams of its own.
-                link.stop(id, 0);
-                Ok(())
-            }
-            Event::Acked(_) => Ok(()),
-            Event::Stopped { id, code } => match self.streams.get(&id) {
-                Some(x) if !x.is_done() => Err(Failure::PeerReset { stream: id.0, code }),
-                _ => Ok(()),
-            },
-            Event::Closed(_) if self.done() => Ok(()),
-            Event::Closed(why) => Err(why),
+            other => exchange::on(link, other, &self.streams, self.done()),
         };
-        if let Err(Failure::Differs { .. }) = done {
-            link.close(CODE_DIFFERS, "received bytes differ from the pattern");
-        }
-        done
+        exchange::close_if_different(link, done)
     }
 
     fn done(&self) -> bool {
