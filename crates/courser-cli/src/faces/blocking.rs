@@ -1,6 +1,7 @@
 //! The perf protocol on threads that wait.
 //!
-//! Client: a thread for each transaction that may be under way at once. Server: the threads of a connection take turns
+//! Client: a thread for each transaction that may be under way at once; small ones have one thread for all of a
+//! connection, which begins as many as may be under way and then takes their answers in that order. Server: the threads of a connection take turns
 //! in waiting for its next stream. A thread that got one first does what it can without waiting; only when it has to
 //! wait, and nobody else waits for streams, another thread is started. So a connection with short requests needs one
 //! thread, and one that has several streams open never waits for the slowest.
@@ -8,6 +9,7 @@
 //! Invariant: at any time one thread of a connection waits for streams or does something that cannot block. A connection
 //! has at most one thread more than it may have streams open.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,6 +33,8 @@ use crate::transport::CODE_DIFFERS;
 
 /// Stack of the threads, which call nothing deep.
 const STACK: usize = 128 << 10;
+/// A transaction with at most that many bytes each way is small.
+const SMALL: u64 = 16 << 10;
 /// An answer of at most that many bytes is copied, when that is possible without waiting.
 const COPIED: usize = 16 << 10;
 
@@ -220,9 +224,11 @@ impl Client<'_> {
             let (tell, told) = mpsc::channel();
             let mut started = Ok(());
             'start: for (connection, begun) in connections.iter().zip(&begun) {
-                for _ in 0..plan.at_once.min(plan.count) {
+                let at_once = plan.at_once.min(plan.count);
+                let (threads, width) = if is_small(&plan) { (1, at_once) } else { (at_once, 1) };
+                for _ in 0..threads {
                     let (tell, plan) = (tell.clone(), &plan);
-                    let lane = move || drop(tell.send(self.lane(connection, plan, begun)));
+                    let lane = move || drop(tell.send(self.lane(connection, plan, begun, width)));
                     if let Err(e) = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, lane) {
                         started = Err(no_thread(&e));
                         break 'start;
@@ -254,19 +260,44 @@ impl Client<'_> {
         }
     }
 
-    /// One transaction after the other, as long as there are any.
-    fn lane(&self, connection: &Connection, plan: &Plan, begun: &AtomicU64) -> Outcome<Share> {
+    /// One transaction after the other, so many at once, as long as there are any.
+    fn lane(&self, connection: &Connection, plan: &Plan, begun: &AtomicU64, width: u64) -> Outcome<Share> {
         let mut share = Share::default();
-        while begun.fetch_add(1, Ordering::Relaxed) < plan.count {
-            let started = Instant::now();
-            self.exchange(connection, plan)?;
-            share.done(started.elapsed(), plan.timed);
+        let mut open = VecDeque::new();
+        let mut more = true;
+        loop {
+            while more && (open.len() as u64) < width {
+                more = begun.fetch_add(1, Ordering::Relaxed) < plan.count;
+                if more {
+                    open.push_back(self.begin(connection, plan)?);
+                }
+            }
+            // The oldest is waited for; those behind it that are complete as well make room for new ones together.
+            let Some(mut oldest) = open.pop_front() else { return Ok(share) };
+            self.end(connection, &mut oldest)?;
+            share.done(oldest.started.elapsed(), plan.timed);
+            while let Some(mut next) = open.pop_front() {
+                next.receive.set_timeout(Some(Duration::ZERO));
+                let ended = self.end_now(connection, &mut next)?;
+                next.receive.set_timeout(None);
+                if !ended {
+                    open.push_front(next);
+                    break;
+                }
+                share.done(next.started.elapsed(), plan.timed);
+            }
         }
-        Ok(share)
     }
 
     /// One transaction.
     fn exchange(&self, connection: &Connection, plan: &Plan) -> Outcome {
+        let mut exchange = self.begin(connection, plan)?;
+        self.end(connection, &mut exchange)
+    }
+
+    /// Asks.
+    fn begin(&self, connection: &Connection, plan: &Plan) -> Outcome<Exchange> {
+        let started = Instant::now();
         let (mut send, mut receive) = connection.open_bi().map_err(|e| self.blame.connection(&e))?;
         let id = send.id();
         let size = |list: &[u64]| list.first().copied().unwrap_or(0);
@@ -280,10 +311,21 @@ impl Client<'_> {
             send.write_chunk(piece).map_err(|e| self.blame.write(id, &e))?;
         }
         send.finish().map_err(|e| self.blame.write(id, &e))?;
-        while let Some(data) = receive.read_chunk().map_err(|e| self.blame.read(id, &e))? {
-            ask.down.take(id, &data).inspect_err(|e| differ(connection, e))?;
+        Ok(Exchange { started, ask, receive })
+    }
+
+    /// Reads the whole answer.
+    fn end(&self, connection: &Connection, exchange: &mut Exchange) -> Outcome {
+        exchange.read(connection)?.map_err(|e| self.blame.read(exchange.receive.id(), &e))
+    }
+
+    /// Reads what is there; whether that was all.
+    fn end_now(&self, connection: &Connection, exchange: &mut Exchange) -> Outcome<bool> {
+        match exchange.read(connection)? {
+            Ok(()) => Ok(true),
+            Err(ReadError::Closed(ConnectionError::TimedOut)) => Ok(false),
+            Err(e) => Err(self.blame.read(exchange.receive.id(), &e)),
         }
-        ask.down.end(id)
     }
 
     /// The modes in which every transaction has a connection of its own.
@@ -352,6 +394,32 @@ impl Client<'_> {
         }
         Ok((share, held))
     }
+}
+
+/// A transaction that waits for its answer.
+struct Exchange {
+    started: Instant,
+    ask: Ask,
+    receive: RecvStream,
+}
+
+impl Exchange {
+    /// Takes the answer to its end, or to where it cannot go on.
+    fn read(&mut self, connection: &Connection) -> Outcome<Result<(), ReadError>> {
+        let id = self.receive.id();
+        loop {
+            match self.receive.read_chunk() {
+                Ok(Some(data)) => self.ask.down.take(id, &data).inspect_err(|e| differ(connection, e))?,
+                Ok(None) => return self.ask.down.end(id).map(Ok),
+                Err(e) => return Ok(Err(e)),
+            }
+        }
+    }
+}
+
+/// Whether each transaction of the plan fits into a few packets, so that nobody is held up by reading one after the other.
+fn is_small(plan: &Plan) -> bool {
+    plan.timed && plan.up.iter().chain(&plan.down).all(|&bytes| bytes <= SMALL)
 }
 
 /// Tells the server that what it sent differs.
