@@ -1,0 +1,229 @@
+//! Packets from other addresses, one by one: what a server answers, to where, and when it moves.
+#![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use courser_core::config::Settings;
+use courser_core::engine::{ConnStats, SendOutcome, Train};
+use courser_core::ids::{Cid, Level, Side};
+use courser_core::wire::frame::Frame;
+use courser_testing::rig::{FORGER, Plan, Rig, Stage, encode, packets};
+
+/// A datagram that left: to where, its length, data of its challenges and answers, whether it says more than a probe.
+#[derive(Debug)]
+struct Left {
+    to: SocketAddr,
+    len: usize,
+    challenges: Vec<[u8; 8]>,
+    responses: Vec<[u8; 8]>,
+    more: bool,
+}
+
+fn collect(rig: &mut Rig) -> Vec<Left> {
+    let (mut train, mut all) = (Train::new(), Vec::new());
+    rig.victim.process(rig.now);
+    while let Some(meta) = rig.victim.fill(rig.now, &mut train) {
+        for datagram in train.bytes().chunks(meta.segment) {
+            let mut left =
+                Left { to: meta.to, len: datagram.len(), challenges: vec![], responses: vec![], more: false };
+            for (_, payload) in packets(datagram) {
+                read(&payload, &mut left);
+            }
+            all.push(left);
+        }
+        rig.victim.sent(rig.now, &meta, SendOutcome::Sent);
+    }
+    all
+}
+
+fn read(payload: &[u8], left: &mut Left) {
+    use courser_core::wire::frame::{Extensions, frames};
+    for frame in frames(payload, Level::OneRtt, Extensions::ALL) {
+        match frame.unwrap() {
+            Frame::PathChallenge(data) => left.challenges.push(data),
+            Frame::PathResponse(data) => left.responses.push(data),
+            Frame::Padding(_) | Frame::NewConnectionId { .. } => {}
+            _ => left.more = true,
+        }
+    }
+}
+
+/// A server; its client has issued spare connection IDs.
+fn server(change: impl FnOnce(&mut Settings)) -> Rig {
+    let mut plan = Plan::new(Side::Server, Stage::Confirmed);
+    plan.settings.mtu_discovery = false;
+    change(&mut plan.settings);
+    let mut rig = Rig::new(plan);
+    rig.acknowledge_if_confirmed();
+    assert_eq!(rig.victim.close_reason(rig.key).unwrap(), None);
+    rig.acknowledge();
+    collect(&mut rig);
+    rig
+}
+
+fn elsewhere(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 7, 7, n], 777))
+}
+
+/// Delivers frames from an address, in a datagram of at least that size.
+fn say(rig: &mut Rig, from: SocketAddr, frames: &[Frame<'_>], len: usize) {
+    let mut payload = encode(frames);
+    payload.resize(payload.len().max(len.saturating_sub(40)), 0);
+    let mut packet = rig.forge(Level::OneRtt, &payload);
+    rig.deliver_from(from, &mut packet);
+}
+
+fn stats(rig: &Rig) -> ConnStats {
+    rig.victim.conn_stats(rig.key).unwrap()
+}
+
+fn remote(rig: &Rig) -> SocketAddr {
+    rig.victim.remote(rig.key).unwrap()
+}
+
+#[test]
+fn a_probe_is_answered_where_it_came_from_and_moves_nothing() {
+    //= rfc9000#8.2.2-1 type=test
+    //= rfc9000#8.2.2-3 type=test
+    //= rfc9000#8.2.2-5 type=test
+    //= rfc9000#9.6.3-4 type=test
+    let mut rig = server(|_| {});
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let left = collect(&mut rig);
+    let there: Vec<&Left> = left.iter().filter(|l| l.to == elsewhere(1)).collect();
+    assert_eq!(there.len(), 1, "{left:?}");
+    assert_eq!((there[0].responses.as_slice(), there[0].challenges.len(), there[0].more), (&[[5; 8]][..], 1, false));
+    assert!(there[0].len >= 1200);
+    assert_eq!((remote(&rig), stats(&rig).migrations), (FORGER, 0));
+}
+
+#[test]
+fn a_small_probe_gets_no_more_than_three_times_its_size_and_is_asked_again_in_full() {
+    //= rfc9000#8.2.1-4 type=test
+    //= rfc9000#8.2.1-5 type=test
+    //= rfc9000#8.2.1-6 type=test
+    //= rfc9000#8.2.2-6 type=test
+    //= rfc9000#8.2.3-1 type=test
+    let mut rig = server(|_| {});
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 60);
+    let left = collect(&mut rig);
+    let first = left.iter().find(|l| l.to == elsewhere(1)).unwrap();
+    assert!(first.len <= 3 * 60 && !first.challenges.is_empty(), "{first:?}");
+    say(&mut rig, elsewhere(1), &[Frame::PathResponse(first.challenges[0])], 60);
+    let left = collect(&mut rig);
+    let second = left.iter().find(|l| l.to == elsewhere(1)).unwrap();
+    assert!(second.len >= 1200 && second.challenges.len() == 1, "{second:?}");
+}
+
+#[test]
+fn data_moves_the_connection_at_once_and_the_answer_is_sought_on_both_paths() {
+    // LS-PATH-07
+    //= rfc9000#9.3-1 type=test
+    //= rfc9000#9.3.3-1 type=test
+    //= rfc9000#9-4 type=test
+    let mut rig = server(|_| {});
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 1200);
+    let left = collect(&mut rig);
+    assert_eq!(remote(&rig), elsewhere(1));
+    for to in [elsewhere(1), FORGER] {
+        let asked = left.iter().filter(|l| l.to == to).map(|l| l.challenges.len()).sum::<usize>();
+        assert_eq!(asked, 1, "{to}: {left:?}");
+    }
+    assert!(left.iter().all(|l| l.to == elsewhere(1) || !l.more), "nothing but probes goes to the old address");
+}
+
+#[test]
+fn an_answer_that_comes_with_data_validates_first_and_moves_once() {
+    // LS-PATH-05
+    let mut rig = server(|_| {});
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let challenge = collect(&mut rig).iter().find_map(|l| l.challenges.first().copied()).unwrap();
+    say(&mut rig, elsewhere(1), &[Frame::PathResponse(challenge), Frame::Ping], 1200);
+    assert_eq!((remote(&rig), stats(&rig).migrations), (elsewhere(1), 1));
+    let left = collect(&mut rig);
+    assert!(left.iter().all(|l| l.to != elsewhere(1) || l.challenges.is_empty()), "it is validated: {left:?}");
+}
+
+#[test]
+fn an_answer_counts_for_the_path_that_was_asked_whatever_way_it_comes() {
+    // LS-PATH-14
+    //= rfc9000#8.2.2-4 type=test
+    let mut rig = server(|_| {});
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let challenge = collect(&mut rig).iter().find_map(|l| l.challenges.first().copied()).unwrap();
+    say(&mut rig, FORGER, &[Frame::PathResponse(challenge)], 100);
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 100);
+    let left = collect(&mut rig);
+    assert_eq!(remote(&rig), elsewhere(1));
+    assert!(left.iter().all(|l| l.to != elsewhere(1) || l.challenges.is_empty()), "it was validated before: {left:?}");
+}
+
+#[test]
+fn an_old_packet_from_elsewhere_moves_nothing() {
+    let mut rig = server(|_| {});
+    let mut late = rig.forge(Level::OneRtt, &encode(&[Frame::Ping]));
+    say(&mut rig, FORGER, &[Frame::Ping], 100);
+    rig.deliver_from(elsewhere(1), &mut late);
+    collect(&mut rig);
+    assert_eq!((remote(&rig), stats(&rig).migrations), (FORGER, 0));
+}
+
+#[test]
+fn who_may_not_move_gets_no_answer() {
+    // LS-PATH-06
+    //= rfc9000#9-3 type=test
+    let mut rig = server(|s| s.migration = false);
+    let fresh = rig.victim.connection_ids(rig.key).unwrap().last().unwrap().cid;
+    say(&mut rig, FORGER, &[Frame::Ping], 100);
+    collect(&mut rig);
+    rig.to = fresh;
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let left = collect(&mut rig);
+    assert!(left.iter().all(|l| l.to == FORGER), "no response, no challenge, no reset: {left:?}");
+    assert_eq!((stats(&rig).paths_refused, remote(&rig)), (1, FORGER));
+    assert_eq!(rig.victim.close_reason(rig.key).unwrap(), None);
+}
+
+#[test]
+fn a_peer_without_spare_connection_ids_cannot_move_on_purpose() {
+    //= rfc9000#9.5-2 type=test
+    // The server stores two connection IDs of its client: one in use, one to spare.
+    let mut rig = server(|s| s.active_cid_limit = 2);
+    let ours: Vec<Cid> = rig.victim.connection_ids(rig.key).unwrap().iter().map(|i| i.cid).collect();
+    say(&mut rig, FORGER, &[Frame::Ping], 100);
+    for (at, cid) in [(1, ours[1]), (2, ours[2])] {
+        rig.to = cid;
+        say(&mut rig, elsewhere(at), &[Frame::Ping], 1200);
+        collect(&mut rig);
+    }
+    let stats = stats(&rig);
+    assert_eq!((stats.paths_opened, stats.paths_refused, remote(&rig)), (1, 1, elsewhere(1)));
+}
+
+#[test]
+fn a_client_hears_nobody_but_its_server() {
+    // LS-PATH-09
+    //= rfc9000#9-5 type=test
+    //= rfc9000#9.6-1 type=test
+    let mut rig = Rig::at(Side::Client, Stage::Confirmed);
+    rig.acknowledge_if_confirmed();
+    collect(&mut rig);
+    let before = stats(&rig);
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8]), Frame::Ping], 1200);
+    let left = collect(&mut rig);
+    assert!(left.iter().all(|l| l.responses.is_empty()), "{left:?}");
+    let after = stats(&rig).since(&before);
+    assert_eq!((after.dropped_address, after.paths_opened, after.received.packets), (1, 0, 0));
+}
+
+#[test]
+fn a_server_to_whom_nobody_answers_returns_to_the_validated_address() {
+    //= rfc9000#9.3.2-1 type=test
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 1200);
+    collect(&mut rig);
+    // Nobody answers anywhere: back to the address that was validated, and there it stays.
+    rig.pass(Duration::from_secs(5));
+    assert_eq!((remote(&rig), stats(&rig).paths_failed), (FORGER, 1));
+}
