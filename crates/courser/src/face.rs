@@ -55,6 +55,16 @@ pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made,
     make(engine(Some(server_config(options))), bind(&[local], &options.socket)?, options.linger)
 }
 
+/// Binds another socket for a client's worker, whose connections go on from there.
+pub(crate) fn rebind(shared: &Shared, options: Option<&ClientOptions>, local: SocketAddr) -> Result<(), EndpointError> {
+    let Some(options) = options else {
+        let why = "an endpoint that takes connections stays where its clients find it";
+        return Err(EndpointError::Bind(local, std::io::Error::new(std::io::ErrorKind::Unsupported, why)));
+    };
+    shared.command(Command::Rebind(Box::new(bind(&[local], &options.socket)?)));
+    Ok(())
+}
+
 /// A server's part of an engine; its applications decide over each connection.
 pub(crate) fn server_config(options: &ServerOptions) -> ServerConfig {
     let mut server = ServerConfig::new(Box::new(options.tls.clone()), options.settings.clone());
@@ -194,7 +204,7 @@ impl ConnRef {
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
-        self.facts().map_or((std::net::Ipv4Addr::UNSPECIFIED, 0).into(), |f| f.remote)
+        self.0.remote().unwrap_or((std::net::Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     pub(crate) fn certificates(&self) -> &[Vec<u8>] {

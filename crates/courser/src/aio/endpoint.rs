@@ -20,6 +20,8 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     /// How connections are made.
     client: Option<Arc<ClientOptions>>,
+    /// Whether connections are taken too.
+    takes: bool,
 }
 
 impl Endpoint {
@@ -28,7 +30,7 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`]; [`EndpointError::Worker`] outside a runtime.
     pub fn client(options: ClientOptions) -> Result<Self, EndpointError> {
-        Self::start(face::client(&options)?, Some(options))
+        Self::start(face::client(&options)?, Some(options), false)
     }
 
     /// An endpoint that takes connections at `local`; port 0 lets the system choose. Its worker runs in the runtime of the
@@ -37,10 +39,10 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`]; [`EndpointError::Worker`] outside a runtime.
     pub fn server(local: SocketAddr, options: ServerOptions) -> Result<Self, EndpointError> {
-        Self::start(face::server(local, &options)?, options.client)
+        Self::start(face::server(local, &options)?, options.client, true)
     }
 
-    fn start(made: Made, client: Option<ClientOptions>) -> Result<Self, EndpointError> {
+    fn start(made: Made, client: Option<ClientOptions>, takes: bool) -> Result<Self, EndpointError> {
         let runtime = Runtime::try_current().map_err(|e| EndpointError::Worker(std::io::Error::other(e)))?;
         let Made { mut worker, shared } = made;
         runtime.spawn(async move {
@@ -51,19 +53,30 @@ impl Endpoint {
                 })
                 .await;
         });
-        Ok(Self { shared, client: client.map(Arc::new) })
+        Ok(Self { shared, client: client.map(Arc::new), takes })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local
+        self.shared.local()
     }
 
     /// The buffers that the socket got, and what it carries with one system call.
     #[must_use]
     pub fn socket(&self) -> SocketFacts {
         self.shared.socket
+    }
+
+    /// Moves to a socket of its own at another address: all connections go on from there, with connection IDs that were not
+    /// used before, as soon as the worker takes its next turn. Port 0 lets the system choose. For when the network changed,
+    /// or a connection should no longer be linked to the old address. What is on its way to the old address is lost and sent
+    /// again. Connections whose server does not allow migration end.
+    ///
+    /// # Errors
+    /// [`EndpointError::Bind`] when the address cannot be had, or the endpoint takes connections; nothing changes then.
+    pub fn rebind(&self, local: SocketAddr) -> Result<(), EndpointError> {
+        face::rebind(&self.shared, self.client.as_deref().filter(|_| !self.takes), local)
     }
 
     /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of
@@ -143,7 +156,7 @@ impl Endpoint {
 impl Clone for Endpoint {
     fn clone(&self) -> Self {
         self.shared.add_endpoint();
-        Self { shared: Arc::clone(&self.shared), client: self.client.clone() }
+        Self { shared: Arc::clone(&self.shared), client: self.client.clone(), takes: self.takes }
     }
 }
 

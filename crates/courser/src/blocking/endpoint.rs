@@ -27,6 +27,8 @@ struct Inner {
     shared: Arc<Shared>,
     /// How connections are made.
     client: Option<ClientOptions>,
+    /// Whether connections are taken too.
+    takes: bool,
     /// Joined when the last handle goes, so that the socket is free then.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -37,7 +39,7 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn client(options: ClientOptions) -> Result<Self, EndpointError> {
-        Self::start(face::client(&options)?, Some(options))
+        Self::start(face::client(&options)?, Some(options), false)
     }
 
     /// An endpoint that takes connections at `local`; port 0 lets the system choose.
@@ -45,10 +47,10 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn server(local: SocketAddr, options: ServerOptions) -> Result<Self, EndpointError> {
-        Self::start(face::server(local, &options)?, options.client)
+        Self::start(face::server(local, &options)?, options.client, true)
     }
 
-    fn start(made: Made, client: Option<ClientOptions>) -> Result<Self, EndpointError> {
+    fn start(made: Made, client: Option<ClientOptions>, takes: bool) -> Result<Self, EndpointError> {
         let Made { mut worker, shared } = made;
         let thread = thread::Builder::new()
             .name("courser-worker".into())
@@ -59,14 +61,14 @@ impl Endpoint {
                 });
             })
             .map_err(EndpointError::Worker)?;
-        let inner = Inner { shared, client, thread: Mutex::new(Some(thread)) };
+        let inner = Inner { shared, client, takes, thread: Mutex::new(Some(thread)) };
         Ok(Self { inner: Arc::new(inner), timeout: None })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.inner.shared.local
+        self.inner.shared.local()
     }
 
     /// The buffers that the socket got, and what it carries with one system call.
@@ -78,6 +80,18 @@ impl Endpoint {
     /// How long each call of this handle waits at most.
     pub const fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
+    }
+
+    /// Moves to a socket of its own at another address: all connections go on from there, with connection IDs that were not
+    /// used before, as soon as the worker takes its next turn. Port 0 lets the system choose. For when the network changed,
+    /// or a connection should no longer be linked to the old address. What is on its way to the old address is lost and sent
+    /// again. Connections whose server does not allow migration end.
+    ///
+    /// # Errors
+    /// [`EndpointError::Bind`] when the address cannot be had, or the endpoint takes connections; nothing changes then.
+    pub fn rebind(&self, local: SocketAddr) -> Result<(), EndpointError> {
+        let options = self.inner.client.as_ref().filter(|_| !self.inner.takes);
+        face::rebind(&self.inner.shared, options, local)
     }
 
     /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of

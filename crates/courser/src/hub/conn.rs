@@ -80,6 +80,8 @@ pub(super) struct ConnState {
     datagrams_out: VecDeque<Bytes>,
     out_bytes: usize,
     datagram_max: Option<usize>,
+    /// Where the peer is now, when it has moved.
+    moved: Option<SocketAddr>,
     /// The application closed, with this code and reason.
     close: Option<(u64, Vec<u8>)>,
     stats: ConnStats,
@@ -338,6 +340,17 @@ impl ConnSlot {
             state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
         }
         state.call(Topic::Established, woken);
+    }
+
+    /// The peer is at another address.
+    pub(super) fn on_moved(&self, remote: SocketAddr) {
+        lock(&self.state).moved = Some(remote);
+    }
+
+    /// Where the peer is.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        let moved = lock(&self.state).moved;
+        moved.or_else(|| self.facts().map(|f| f.remote))
     }
 
     /// There will be no connection.

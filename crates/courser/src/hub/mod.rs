@@ -41,6 +41,7 @@ use self::keyed::Keyed;
 use self::shared::{Command, Decision, Inbox, Shared};
 use self::stream::StreamSlot;
 use crate::error::{ConnectError, ConnectionError};
+use crate::net::socket::Socket;
 use crate::wait::Woken;
 use crate::worker::machine::Machine;
 
@@ -85,6 +86,8 @@ pub struct Hub {
     /// Who is woken at the end of the application's part of a turn.
     woken: Woken,
     phase: Phase,
+    /// The socket that the worker is to use from now on.
+    socket: Option<Socket>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +121,10 @@ impl Machine for Hub {
         self.engine.sent(now, train, outcome);
     }
 
+    fn next_socket(&mut self) -> Option<Socket> {
+        self.socket.take()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         if self.phase != Phase::Running {
             return Some(Instant::ZERO);
@@ -144,6 +151,7 @@ impl Hub {
             begun: Vec::new(),
             woken: Woken::default(),
             phase: Phase::Running,
+            socket: None,
         }
     }
 
@@ -263,6 +271,11 @@ impl Hub {
                     slot.on_failed(ConnectError::Failed(ConnectionError::Closed(reason)), &mut self.woken);
                 }
             },
+            Command::Rebind(socket) => {
+                self.shared.set_local(socket.local_addr());
+                self.engine.rebind(now, None);
+                self.socket = Some(*socket);
+            }
             Command::Decide { key, decision } => {
                 // It may have gone meanwhile; then nothing is to be answered.
                 let _ = match decision {
@@ -299,6 +312,11 @@ impl Hub {
                 Event::Connected => {
                     if let Some(conn) = self.conns.get(&key) {
                         conn.slot.on_established(&self.engine, key, &mut self.woken);
+                    }
+                }
+                Event::PathChanged { remote, .. } => {
+                    if let Some(conn) = self.conns.get(&key) {
+                        conn.slot.on_moved(remote);
                     }
                 }
                 Event::Stream(event) => self.on_stream_event(now, key, event),
@@ -480,7 +498,7 @@ impl Hub {
                 Command::Accept { slot, .. } => {
                     slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken);
                 }
-                Command::Decide { .. } => {}
+                Command::Decide { .. } | Command::Rebind(_) => {}
             }
         }
         self.fail_races(&ConnectionError::EndpointGone);

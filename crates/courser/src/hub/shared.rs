@@ -17,6 +17,7 @@ use courser_tls as tls;
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
 use crate::error::ConnectionError;
+use crate::net::socket::Socket;
 use crate::options::SocketFacts;
 use crate::wait::{Waiters, Woken, lock};
 use crate::worker::Waker;
@@ -51,8 +52,17 @@ pub(crate) enum Decision {
 /// Something for the worker that belongs to no present connection.
 pub(crate) enum Command {
     Dial(Box<Dial>),
-    Accept { key: ConnKey, slot: Arc<ConnSlot>, settings: Option<Box<Settings>> },
-    Decide { key: ConnKey, decision: Decision },
+    Accept {
+        key: ConnKey,
+        slot: Arc<ConnSlot>,
+        settings: Option<Box<Settings>>,
+    },
+    Decide {
+        key: ConnKey,
+        decision: Decision,
+    },
+    /// Everything goes on from this socket.
+    Rebind(Box<Socket>),
 }
 
 /// What waits for the worker.
@@ -85,7 +95,7 @@ pub(crate) struct Shared {
     /// Endpoint handles; the last one stops the worker.
     endpoints: AtomicUsize,
     stop: AtomicBool,
-    pub(crate) local: SocketAddr,
+    local: Mutex<SocketAddr>,
     pub(crate) socket: SocketFacts,
     pub(crate) linger: Duration,
 }
@@ -99,7 +109,7 @@ impl Shared {
             waker: OnceLock::new(),
             endpoints: AtomicUsize::new(1),
             stop: AtomicBool::new(false),
-            local,
+            local: Mutex::new(local),
             socket,
             linger,
         }
@@ -169,6 +179,11 @@ impl Shared {
 
     // ---- what endpoint handles call ----
 
+    /// The bound address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        *lock(&self.local)
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         lock(&self.front).gone
     }
@@ -201,6 +216,10 @@ impl Shared {
     }
 
     // ---- what the worker calls ----
+
+    pub(super) fn set_local(&self, local: SocketAddr) {
+        *lock(&self.local) = local;
+    }
 
     /// Offers a connection to the application; `false` when too many wait.
     pub(super) fn offer(&self, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {

@@ -6,6 +6,8 @@
 use courser_core::engine::Engine;
 use courser_core::time::Instant;
 
+use crate::net::socket::Socket;
+
 pub use courser_core::engine::{Meta, SendOutcome, Train, TrainMeta};
 
 /// An engine as its worker sees it.
@@ -21,6 +23,11 @@ pub trait Machine {
 
     /// What became of the train that `fill` returned before.
     fn sent(&mut self, now: Instant, train: &TrainMeta, outcome: SendOutcome);
+
+    /// A socket that takes the place of the present one; asked for after each turn's `process`, before anything is sent.
+    fn next_socket(&mut self) -> Option<Socket> {
+        None
+    }
 
     /// When `process` has to be called even though nothing came in.
     fn deadline(&self) -> Option<Instant>;

@@ -134,6 +134,8 @@ pub struct Worker<M> {
     waker: Waker,
     /// Datagrams of the next turn.
     batch: usize,
+    /// Sockets so far; drivers that watch the socket see by it that it is another one.
+    sockets: u64,
     stats: WorkerStats,
 }
 
@@ -152,6 +154,7 @@ impl<M: Machine> Worker<M> {
             limits,
             train: Train::default(),
             kept: None,
+            sockets: 1,
             batch: BATCH_FIRST.min(limits.datagrams.max(BATCH_MIN)),
             stats: WorkerStats::default(),
         })
@@ -222,12 +225,25 @@ impl<M: Machine> Worker<M> {
         self.machine.process(now);
         app(&mut self.machine, now);
         self.machine.process(now);
+        if let Some(socket) = self.machine.next_socket() {
+            self.replace_socket(now, socket);
+        }
         let (sent, more_to_send) = self.write(now);
         let at_once = read.more || more_to_send;
         Turn {
             deadline: if at_once { Some(now) } else { self.deadline() },
             progressed: read.any || sent,
             blocked: self.kept.as_ref().is_some_and(|k| k.not_before.is_none()),
+        }
+    }
+
+    /// The present socket goes, and what it did not take with it: that was meant to leave from its address.
+    fn replace_socket(&mut self, now: Instant, socket: Socket) {
+        self.socket = socket;
+        self.sockets += 1;
+        if let Some(kept) = self.kept.take() {
+            self.stats.refused += 1;
+            self.machine.sent(now, &kept.meta, SendOutcome::Refused);
         }
     }
 

@@ -30,7 +30,8 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// When the socket has failed, or outside a Tokio runtime with networking and time.
     pub async fn drive(&mut self, app: &mut (dyn FnMut(&mut M, Instant) -> ControlFlow<()> + Send)) -> io::Result<()> {
-        let inbound = Watch::reading(self.socket.udp())?;
+        let mut inbound = Watch::reading(self.socket.udp())?;
+        let mut watched = self.sockets;
         let mut timer = Timer::default();
         loop {
             let read = self.read_if(&inbound)?;
@@ -45,6 +46,10 @@ impl<M: Machine> Worker<M> {
             let turn = self.turn_after(&read, &mut |machine, now| flow = app(machine, now));
             if flow.is_break() {
                 return Ok(());
+            }
+            if watched != self.sockets {
+                inbound = Watch::reading(self.socket.udp())?;
+                watched = self.sockets;
             }
             let now = self.clock.now();
             if turn.deadline.is_some_and(|at| at <= now) {
