@@ -20,6 +20,7 @@ use crate::net::resolve;
 use crate::net::socket::Socket;
 use crate::net::target::Target;
 use crate::options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};
+use crate::qlog::Qlog;
 use crate::worker::{TurnLimits, Worker};
 
 /// A worker that nobody drives yet, and what its handles share with it.
@@ -31,7 +32,8 @@ pub(crate) struct Made {
 /// Binds a client's socket and makes its worker.
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
-    make(engine(None), bind(&options.bind_candidates(), &options.socket)?, options.linger)
+    let (socket, clock) = (bind(&options.bind_candidates(), &options.socket)?, Clock::start());
+    make(engine(None, options.qlog.as_ref(), clock), socket, clock, options.linger)
 }
 
 /// A socket at the first of the addresses that can be had.
@@ -52,7 +54,8 @@ pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result
 /// Binds a server's socket and makes its worker.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
-    make(engine(Some(server_config(options))), bind(&[local], &options.socket)?, options.linger)
+    let (socket, clock) = (bind(&[local], &options.socket)?, Clock::start());
+    make(engine(Some(server_config(options)), options.qlog.as_ref(), clock), socket, clock, options.linger)
 }
 
 /// Binds another socket for a client's worker, whose connections go on from there.
@@ -74,16 +77,18 @@ pub(crate) fn server_config(options: &ServerOptions) -> ServerConfig {
     server
 }
 
-pub(crate) fn engine(server: Option<ServerConfig>) -> Engine {
+/// An engine whose connections are traced when there is a place for that; `clock` is the one that drives it.
+pub(crate) fn engine(server: Option<ServerConfig>, qlog: Option<&Qlog>, clock: Clock) -> Engine {
     let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
     config.server = server;
+    config.observer = qlog.map(|q| q.observer(clock));
     Engine::new(config)
 }
 
-fn make(engine: Engine, socket: Socket, linger: Duration) -> Result<Made, EndpointError> {
+fn make(engine: Engine, socket: Socket, clock: Clock, linger: Duration) -> Result<Made, EndpointError> {
     let shared = Arc::new(Shared::new(socket.local_addr(), SocketFacts::of(&socket), linger));
     let hub = Hub::new(engine, Arc::clone(&shared));
-    let worker = Worker::new(hub, socket, Clock::start(), TurnLimits::default()).map_err(EndpointError::Worker)?;
+    let worker = Worker::new(hub, socket, clock, TurnLimits::default()).map_err(EndpointError::Worker)?;
     shared.set_waker(worker.waker());
     Ok(Made { worker, shared })
 }

@@ -7,7 +7,7 @@
 //! sessions   hub: slots that handles and worker share, one turn at a time; session: ports, messages instead of handles
 //! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
-//! beside     certs (throw-away certificates), doctor (what this machine offers)
+//! beside     certs (throw-away certificates), doctor (what this machine offers), qlog (traces)
 //! ```
 //!
 //! Begin with [`blocking`], which explains what dropping and closing mean; `aio` (feature `tokio`) is the same for Tokio.
@@ -28,6 +28,7 @@ mod face;
 pub mod hub;
 pub mod net;
 mod options;
+pub mod qlog;
 pub mod session;
 mod wait;
 pub mod worker;

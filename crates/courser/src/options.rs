@@ -9,6 +9,7 @@ use courser_tls as tls;
 
 use crate::net::adapter::Offload;
 use crate::net::socket::{BufferSize, Socket, SocketConfig};
+use crate::qlog::Qlog;
 
 /// How an endpoint's socket is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,8 @@ pub struct ClientOptions {
     /// How long a connection whose handles are all dropped goes on for the sake of finished streams that the peer does not
     /// have yet.
     pub linger: Duration,
+    /// Where traces of connections go; `None`: there are none, and they cost nothing.
+    pub qlog: Option<Qlog>,
 }
 
 impl ClientOptions {
@@ -119,6 +122,7 @@ impl ClientOptions {
             resolve_timeout: Duration::from_secs(10),
             attempt_delay: crate::net::resolve::ATTEMPT_DELAY,
             linger: LINGER,
+            qlog: None,
         }
     }
 
@@ -126,6 +130,13 @@ impl ClientOptions {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// The same with traces.
+    #[must_use]
+    pub fn qlog(mut self, qlog: Qlog) -> Self {
+        self.qlog = Some(qlog);
         self
     }
 
@@ -173,6 +184,8 @@ pub struct ServerOptions {
     pub linger: Duration,
     /// For connections that this endpoint makes itself; `None`: it makes none.
     pub client: Option<ClientOptions>,
+    /// As in [`ClientOptions::qlog`]; for all connections of the endpoint.
+    pub qlog: Option<Qlog>,
 }
 
 impl ServerOptions {
@@ -187,6 +200,7 @@ impl ServerOptions {
             handshakes_max: 10_000,
             linger: LINGER,
             client: None,
+            qlog: None,
         }
     }
 
@@ -201,6 +215,13 @@ impl ServerOptions {
     #[must_use]
     pub const fn socket(mut self, socket: SocketOptions) -> Self {
         self.socket = socket;
+        self
+    }
+
+    /// The same with traces.
+    #[must_use]
+    pub fn qlog(mut self, qlog: Qlog) -> Self {
+        self.qlog = Some(qlog);
         self
     }
 

@@ -47,6 +47,7 @@ pub struct NetConfig {
     /// Whether every packet is noted.
     pub keep: bool,
     change: Box<dyn FnOnce(&mut EngineConfig)>,
+    change_client: Box<dyn FnOnce(&mut EngineConfig)>,
 }
 
 impl NetConfig {
@@ -69,6 +70,7 @@ impl NetConfig {
             server_also: Vec::new(),
             keep: false,
             change: Box::new(|_| ()),
+            change_client: Box::new(|_| ()),
         }
     }
 
@@ -128,6 +130,13 @@ impl NetConfig {
         self.change = Box::new(change);
         self
     }
+
+    /// Changes the client's engine before it is made.
+    #[must_use]
+    pub fn client_engine(mut self, change: impl FnOnce(&mut EngineConfig) + 'static) -> Self {
+        self.change_client = Box::new(change);
+        self
+    }
 }
 
 /// A client and a server.
@@ -174,7 +183,7 @@ impl Net {
             accept: config.accept,
             watch: server_watch.clone(),
         };
-        let mut client = QuicHost::new(client, |_| ());
+        let mut client = QuicHost::new(client, config.change_client);
         if !config.app.jobs.is_empty() {
             client.dial(0, addr::server(0), config.app);
         }

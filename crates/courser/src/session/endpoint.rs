@@ -82,9 +82,11 @@ impl Options {
         self.validate()?;
         let socket = face::bind(&self.bind, &self.socket)?;
         let server = self.server.as_ref().map(face::server_config);
+        let qlog = self.server.as_ref().map_or_else(|| self.profiles.first()?.qlog.clone(), |s| s.qlog.clone());
+        let clock = Clock::start();
         let mut setup = ServiceSetup::client(self.profiles);
         setup.is_server = server.is_some();
-        worker(face::engine(server), socket, Clock::start(), setup).map_err(EndpointError::Worker)
+        worker(face::engine(server, qlog.as_ref(), clock), socket, clock, setup).map_err(EndpointError::Worker)
     }
 }
 
