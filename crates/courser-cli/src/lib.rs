@@ -49,6 +49,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let ui = output::Ui::new(&cli.global);
     let outcome = logging::install(&cli.global, &ui).and_then(|()| commands::run(&cli.command, &ui));
+    ui.settle_traces();
     match outcome {
         Ok(code) => code,
         Err(failure) => {

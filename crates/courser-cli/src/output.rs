@@ -5,10 +5,11 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use courser::qlog::Qlog;
 use serde::Serialize;
 
 use crate::args::common::{Global, When};
@@ -16,6 +17,8 @@ use crate::failure::{Failure, Moved};
 
 /// Warnings that are shown in one [`WINDOW`].
 const WARNINGS_MAX: u32 = 10;
+/// How long the end of a command waits for its traces.
+const TRACE_PATIENCE: Duration = Duration::from_secs(5);
 /// The time after which warnings are shown again.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -93,6 +96,8 @@ pub struct Ui {
     warnings: Mutex<Gate>,
     /// Whether the one object is out.
     told: AtomicBool,
+    /// Traces that are written meanwhile.
+    traces: OnceLock<Qlog>,
 }
 
 impl Ui {
@@ -109,6 +114,7 @@ impl Ui {
             err: Palette::choose(global.color, io::stderr().is_terminal(), no_color),
             warnings: Mutex::new(Gate::default()),
             told: AtomicBool::new(false),
+            traces: OnceLock::new(),
         }
     }
 
@@ -170,6 +176,32 @@ impl Ui {
                 self.note(format_args!("{label} {held_back} more warnings were held back"));
             }
             self.note(format_args!("{label} {text}"));
+        }
+    }
+
+    /// What is lacking in these traces is told at the end.
+    pub fn watch_traces(&self, qlog: Qlog) {
+        let _ = self.traces.set(qlog);
+    }
+
+    /// Waits for traces to be written and tells what they lack.
+    pub fn settle_traces(&self) {
+        let Some(qlog) = self.traces.get() else { return };
+        if !qlog.flush(TRACE_PATIENCE) {
+            self.warn("the traces are not all written: the disk is too slow");
+        }
+        let stats = qlog.stats();
+        if let (n @ 1.., Some(why)) = &stats.failed {
+            self.warn(format_args!("{n} pieces of traces could not be written: {why}"));
+        }
+        for (n, what) in [
+            (stats.dropped, "events are missing in the traces, where the disk was too slow"),
+            (stats.full, "traces reached the limit of a file"),
+            (stats.skipped, "connections are not traced: there are too many files"),
+        ] {
+            if n > 0 {
+                self.warn(format_args!("{n} {what}"));
+            }
         }
     }
 

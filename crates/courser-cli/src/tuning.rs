@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use courser::qlog::Qlog;
 use courser_core::config::Settings;
 
 /// Cipher suites by name.
@@ -30,6 +31,8 @@ pub struct Tuning {
     pub cipher: Cipher,
     /// Whether only that cipher suite is offered.
     pub cipher_only: bool,
+    /// Where traces of connections go.
+    pub qlog: Option<Qlog>,
 }
 
 impl Default for Tuning {
@@ -40,6 +43,7 @@ impl Default for Tuning {
             socket_buffer: 8 << 20,
             cipher: Cipher::default(),
             cipher_only: false,
+            qlog: None,
         }
     }
 }

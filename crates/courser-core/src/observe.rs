@@ -239,6 +239,8 @@ pub enum Step<'a> {
     Dismissed,
     /// The peer's transport parameters.
     PeerParams(&'a TransportParams),
+    /// What the peer granted an earlier connection, and what holds for 0-RTT.
+    Restored(&'a TransportParams),
     /// The application protocol that TLS settled on.
     Alpn(Option<&'a [u8]>),
     /// A server's list of versions, all unknown here.

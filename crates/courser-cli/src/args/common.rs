@@ -86,6 +86,14 @@ impl Cc {
     }
 }
 
+/// Where traces go.
+#[derive(Args, Clone, Debug, Default)]
+pub struct QlogArgs {
+    /// Write a qlog trace of each connection into this folder; `courser qlog` reads them.
+    #[arg(long, value_name = "DIR", env = "QLOGDIR", hide_env_values = true, help_heading = "Output")]
+    pub qlog: Option<PathBuf>,
+}
+
 /// Flags of the transport.
 #[derive(Args, Clone, Debug)]
 pub struct TransportArgs {
@@ -125,6 +133,9 @@ pub struct TransportArgs {
     /// End a connection that is silent for so long.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, help_heading = "Transport")]
     pub idle_timeout: Duration,
+    /// Traces.
+    #[command(flatten)]
+    pub traces: QlogArgs,
 }
 
 impl TransportArgs {

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::common::QlogArgs;
+
 /// The role; everything else comes from the environment.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
@@ -22,6 +24,9 @@ pub struct InteropArgs {
     /// Which end to be.
     #[arg(value_name = "ROLE")]
     pub role: Option<Role>,
+    /// Traces.
+    #[command(flatten)]
+    pub traces: QlogArgs,
 }
 
 /// Which end.

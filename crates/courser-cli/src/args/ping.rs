@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::TrustArgs;
+use super::common::{QlogArgs, TrustArgs};
 use super::units;
 
 /// Flags of the probe.
@@ -30,6 +30,9 @@ pub struct PingArgs {
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustArgs,
+    /// Traces.
+    #[command(flatten)]
+    pub traces: QlogArgs,
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ const FILES_AT_ONCE: u64 = 64;
 /// # Errors
 /// Why not every byte arrived.
 pub fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
-    let tuning = super::tuning(&args.transport, ui);
+    let tuning = super::tuning(&args.transport, ui)?;
     let load = Load::of(args)?;
     let identity = Identity::throwaway()?;
     let trust = Trust::only(identity.chain.first().map_or(&[][..], |c| c))?;
@@ -163,8 +163,15 @@ impl<'a> Client<'a> {
         let peer = Peer { name: addr.to_string(), patience: tuning.settings.handshake_timeout };
         let addrs = [addr];
         let stop = Stop::default();
-        let dial =
-            Dial { addrs: &addrs, name: "localhost", tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
+        let dial = Dial {
+            addrs: &addrs,
+            name: "localhost",
+            tls: &tls,
+            settings: &tuning.settings,
+            qlog: tuning.qlog.as_ref(),
+            peer: &peer,
+            stop: &stop,
+        };
         let mut worker = setup::client(&addrs, tuning)?;
         stop.listen(vec![worker.waker()])?;
         let deadline = worker.clock().now() + self.args.timeout;

@@ -30,7 +30,7 @@ pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
 }
 
 fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
-    let tuning = super::tuning(&args.transport, ui);
+    let tuning = super::tuning(&args.transport, ui)?;
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
     let listen = address::listen(&args.uri)?;
@@ -47,7 +47,7 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
 }
 
 fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
-    let mut tuning = super::tuning(&args.transport, ui);
+    let mut tuning = super::tuning(&args.transport, ui)?;
     tuning.patience(args.timeout);
     let target = address::target(&args.uri)?;
     let addrs = address::resolve_all(&target)?;
@@ -55,7 +55,15 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
     let stop = Stop::default();
-    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
+    let dial = Dial {
+        addrs: &addrs,
+        name: &name,
+        tls: &tls,
+        settings: &tuning.settings,
+        qlog: tuning.qlog.as_ref(),
+        peer: &peer,
+        stop: &stop,
+    };
     let (connections, streams) = (args.nclient.connections, args.nclient.streams);
     // A thread without a connection has nothing to do.
     let threads = u64::from(args.threads).min(connections).max(1);

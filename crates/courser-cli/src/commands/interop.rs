@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use courser::qlog::Qlog;
 use courser::worker::Worker;
 use courser_core::engine::{Engine, RetryPolicy};
 use courser_core::ids::{ConnKey, Version};
@@ -12,6 +13,7 @@ use courser_core::ids::{ConnKey, Version};
 use crate::apps::hq_client::HqClient;
 use crate::apps::hq_server::{self, HqServer};
 use crate::args::address;
+use crate::args::common::QlogArgs;
 use crate::args::interop::{InteropArgs, Role};
 use crate::failure::{Failure, Outcome};
 use crate::hq::{self, Url};
@@ -45,8 +47,8 @@ pub fn run(args: &InteropArgs, ui: &Ui) -> Outcome<u8> {
             Ok(UNSUPPORTED)
         }
         Asked::Job(env) => match env.role {
-            Role::Client => client(&env, ui),
-            Role::Server => server(&env, ui),
+            Role::Client => client(&env, traces(args, &env, ui)?, ui),
+            Role::Server => server(&env, traces(args, &env, ui)?, ui),
         }
         .map(|()| 0),
     }
@@ -74,10 +76,15 @@ fn tls(env: &Environment) -> Outcome<TlsChoice> {
     Ok(TlsChoice { alpn: vec![hq::ALPN.to_vec()], x25519_only: false, key_log })
 }
 
-fn server(env: &Environment, ui: &Ui) -> Outcome {
+/// The folder on the command line wins.
+fn traces(args: &InteropArgs, env: &Environment, ui: &Ui) -> Outcome<Option<Qlog>> {
+    super::traces(&QlogArgs { qlog: args.traces.qlog.clone().or_else(|| env.qlog.clone()) }, ui)
+}
+
+fn server(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
     hq_server::check_root(&env.www)?;
     let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
-    let mut tuning = tuning(env.case);
+    let mut tuning = Tuning { qlog, ..tuning(env.case) };
     if env.case == Case::ConnectionMigration {
         prefer_other_addresses(&mut tuning);
     }
@@ -105,8 +112,8 @@ fn prefer_other_addresses(tuning: &mut Tuning) {
     }
 }
 
-fn client(env: &Environment, ui: &Ui) -> Outcome {
-    let tuning = tuning(env.case);
+fn client(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
+    let tuning = Tuning { qlog, ..tuning(env.case) };
     // The runner's certificates are made for each run; some chains are longer than anybody would verify.
     let tls = setup::tls_client(&Trust::Anybody, &tls(env)?, &tuning)?;
     let groups = env.connections();
@@ -122,6 +129,7 @@ fn client(env: &Environment, ui: &Ui) -> Outcome {
             name: &name,
             tls: &tls,
             settings: &tuning.settings,
+            qlog: tuning.qlog.as_ref(),
             peer: &peer,
             stop: &Stop::default(),
         };

@@ -11,9 +11,11 @@ pub mod ping;
 
 use std::net::SocketAddr;
 
+use courser::qlog::{Qlog, QlogConfig};
+
 use crate::args::Command;
-use crate::args::common::TransportArgs;
-use crate::failure::Outcome;
+use crate::args::common::{QlogArgs, TransportArgs};
+use crate::failure::{Failure, Outcome};
 use crate::identity::Identity;
 use crate::output::Ui;
 use crate::tuning::Tuning;
@@ -36,12 +38,21 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
 }
 
 /// The transport as the flags want it; a choice that cannot be followed is told.
-fn tuning(args: &TransportArgs, ui: &Ui) -> Tuning {
-    let (tuning, warning) = args.tuning();
+fn tuning(args: &TransportArgs, ui: &Ui) -> Outcome<Tuning> {
+    let (mut tuning, warning) = args.tuning();
     if let Some(warning) = warning {
         ui.warn(warning);
     }
-    tuning
+    tuning.qlog = traces(&args.traces, ui)?;
+    Ok(tuning)
+}
+
+/// Opens the folder of traces, when there is to be one.
+fn traces(args: &QlogArgs, ui: &Ui) -> Outcome<Option<Qlog>> {
+    let Some(dir) = args.qlog.as_ref().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(None) };
+    let qlog = Qlog::open(QlogConfig::new(dir)).map_err(|e| Failure::writing(dir, &e))?;
+    ui.watch_traces(qlog.clone());
+    Ok(Some(qlog))
 }
 
 /// What a server says once clients can come.

@@ -34,7 +34,7 @@ fn content(verify: bool) -> Content {
 }
 
 fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
-    let tuning = super::tuning(&args.transport, ui);
+    let tuning = super::tuning(&args.transport, ui)?;
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let listen = address::listen(&args.listen)?;
@@ -53,7 +53,7 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
 }
 
 fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
-    let mut tuning = super::tuning(&args.transport, ui);
+    let mut tuning = super::tuning(&args.transport, ui)?;
     tuning.patience(args.timeout);
     let target = address::target(&args.server)?;
     let addrs = address::resolve_all(&target)?;
@@ -61,7 +61,15 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
     let stop = Stop::default();
-    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
+    let dial = Dial {
+        addrs: &addrs,
+        name: &name,
+        tls: &tls,
+        settings: &tuning.settings,
+        qlog: tuning.qlog.as_ref(),
+        peer: &peer,
+        stop: &stop,
+    };
     let (job, content) = (args.job(), content(args.verify));
     let result = if args.api == Api::Direct {
         let mut worker = setup::client(&addrs, &tuning)?;

@@ -37,13 +37,15 @@ const PORT: u16 = 443;
 pub fn run(args: &PingArgs, ui: &Ui) -> Outcome {
     let target = address::target_or_port(&args.host, PORT)?;
     let mut report = PingReport::new(&target.to_string());
-    let outcome = steps(args, &target, &mut report);
+    let mut tuning = Tuning { qlog: super::traces(&args.traces, ui)?, ..Tuning::default() };
+    tuning.settings.handshake_timeout = args.timeout;
+    let outcome = steps(args, &tuning, &target, &mut report);
     ui.say(report.summary(ui.out));
     ui.object(&report);
     outcome
 }
 
-fn steps(args: &PingArgs, target: &Target, report: &mut PingReport) -> Outcome {
+fn steps(args: &PingArgs, tuning: &Tuning, target: &Target, report: &mut PingReport) -> Outcome {
     let addrs = report.step(
         "name",
         || address::resolve_all(target),
@@ -58,21 +60,33 @@ fn steps(args: &PingArgs, target: &Target, report: &mut PingReport) -> Outcome {
             None => "the server does not tell".into(),
         },
     )?;
-    handshake(args, target, &addrs, report)
+    handshake(args, tuning, &addrs, target, report)
 }
 
 /// A whole handshake, and then round trips on the connection.
-fn handshake(args: &PingArgs, target: &Target, addrs: &[SocketAddr], report: &mut PingReport) -> Outcome {
-    let mut tuning = Tuning::default();
-    tuning.settings.handshake_timeout = args.timeout;
+fn handshake(
+    args: &PingArgs,
+    tuning: &Tuning,
+    addrs: &[SocketAddr],
+    target: &Target,
+    report: &mut PingReport,
+) -> Outcome {
     let key_log = TlsChoice::of(b"")?.key_log;
     let alpn = args.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     let choice = TlsChoice { alpn, x25519_only: false, key_log };
-    let tls = setup::tls_client(&Trust::Anybody, &choice, &tuning)?;
+    let tls = setup::tls_client(&Trust::Anybody, &choice, tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: args.timeout };
-    let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &Stop::default() };
-    let mut worker = setup::client(addrs, &tuning)?;
+    let dial = Dial {
+        addrs,
+        name: &name,
+        tls: &tls,
+        settings: &tuning.settings,
+        qlog: tuning.qlog.as_ref(),
+        peer: &peer,
+        stop: &Stop::default(),
+    };
+    let mut worker = setup::client(addrs, tuning)?;
     let outcome = report
         .step("handshake", || drive::reach(&mut worker, &dial), |(_, addr)| format!("with {addr}"))
         .and_then(|(key, _)| {

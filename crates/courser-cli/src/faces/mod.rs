@@ -103,14 +103,22 @@ fn socket_options(tuning: &Tuning) -> SocketOptions {
 fn server_options(host: &Host<'_>) -> ServerOptions {
     let mut settings = host.service.tuning.settings.clone();
     settings.max_streams_uni = 0;
-    ServerOptions::new(host.service.tls.clone())
+    let options = ServerOptions::new(host.service.tls.clone())
         .settings(settings)
         .retry(host.service.retry)
-        .socket(socket_options(host.service.tuning))
+        .socket(socket_options(host.service.tuning));
+    match &host.service.tuning.qlog {
+        Some(qlog) => options.qlog(qlog.clone()),
+        None => options,
+    }
 }
 
 fn client_options(dial: &Dial<'_>, tuning: &Tuning) -> ClientOptions {
     let options = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone()).socket(socket_options(tuning));
+    let options = match &tuning.qlog {
+        Some(qlog) => options.qlog(qlog.clone()),
+        None => options,
+    };
     match dial.addrs {
         [only] => options.bind(SocketConfig::towards(*only).local),
         _ => options,

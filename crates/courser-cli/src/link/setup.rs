@@ -147,8 +147,10 @@ pub fn tls_server(identity: &Identity, choice: &TlsChoice, tuning: &Tuning) -> O
     })
 }
 
-fn engine_config() -> EngineConfig {
-    EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()))
+fn engine_config(tuning: &Tuning, clock: Clock) -> EngineConfig {
+    let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
+    config.observer = tuning.qlog.as_ref().map(|q| q.observer(clock));
+    config
 }
 
 fn worker(engine: Engine, socket: Socket, clock: Clock) -> Outcome<Worker<Engine>> {
@@ -170,7 +172,8 @@ fn socket(local: SocketAddr, tuning: &Tuning, shared: bool) -> io::Result<Socket
 /// # Errors
 /// There is no socket to be had.
 pub fn client(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Worker<Engine>> {
-    worker(Engine::new(engine_config()), client_socket(towards, tuning)?, Clock::start())
+    let clock = Clock::start();
+    worker(Engine::new(engine_config(tuning, clock)), client_socket(towards, tuning)?, clock)
 }
 
 /// The same with ports; its only profile is the dial's.
@@ -180,11 +183,12 @@ pub fn client(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Worker<Engine>
 pub fn port_client(dial: &Dial<'_>, tuning: &Tuning) -> Outcome<Worker<PortService>> {
     let profile = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone());
     let socket = client_socket(dial.addrs, tuning)?;
-    port_worker(Engine::new(engine_config()), socket, ServiceSetup::client(vec![profile]))
+    let clock = Clock::start();
+    port_worker(Engine::new(engine_config(tuning, clock)), socket, clock, ServiceSetup::client(vec![profile]))
 }
 
-fn port_worker(engine: Engine, socket: Socket, setup: ServiceSetup) -> Outcome<Worker<PortService>> {
-    session::worker(engine, socket, Clock::start(), setup)
+fn port_worker(engine: Engine, socket: Socket, clock: Clock, setup: ServiceSetup) -> Outcome<Worker<PortService>> {
+    session::worker(engine, socket, clock, setup)
         .map_err(|e| Failure::local("making a wake-up descriptor", &e))
 }
 
@@ -230,7 +234,7 @@ pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine
     let mut listen = service.listen;
     let mut made = Vec::new();
     for _ in 0..threads.max(1) {
-        let mut config = engine_config();
+        let mut config = engine_config(service.tuning, clock);
         let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
         server.retry = service.retry;
         config.server = Some(server);
@@ -247,12 +251,13 @@ pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine
 /// # Errors
 /// The port cannot be had.
 pub fn port_server(service: &Service<'_>) -> Outcome<Worker<PortService>> {
-    let mut config = engine_config();
+    let clock = Clock::start();
+    let mut config = engine_config(service.tuning, clock);
     let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
     server.retry = service.retry;
     config.server = Some(server);
     let socket = socket(service.listen, service.tuning, false).map_err(|e| Failure::from_bind(service.listen, &e))?;
-    port_worker(Engine::new(config), socket, ServiceSetup::server())
+    port_worker(Engine::new(config), socket, clock, ServiceSetup::server())
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl Connection {
             return false;
         }
         if level == Level::ZeroRtt {
-            return archetype.allows_eliciting() && self.has_app_data();
+            return archetype.allows_eliciting() && self.has_eliciting(level);
         }
         if self.acks[space.index()].due(now) {
             return true;
@@ -196,7 +196,8 @@ impl Connection {
         let crypto = match level {
             Level::Initial => self.handshake.as_ref().is_some_and(|h| h.crypto[0].has_data()),
             Level::Handshake => self.handshake.as_ref().is_some_and(|h| h.crypto[1].has_data()),
-            _ => self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
+            Level::ZeroRtt => return self.has_app_data(),
+            Level::OneRtt => self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
         };
         crypto || (level == Level::OneRtt && self.has_app_pending())
     }

@@ -32,6 +32,9 @@ impl Connection {
             metrics: self.metrics(),
         };
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Started(&start)));
+        if let Some(remembered) = self.handshake.as_ref().and_then(|h| h.remembered.as_deref()) {
+            env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Restored(remembered)));
+        }
     }
 
     /// There never was a connection.

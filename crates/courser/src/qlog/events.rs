@@ -140,6 +140,9 @@ pub(super) fn settle_acked(log: &mut Log, now: Instant) {
     log.acked.1 = numbers;
 }
 
+/// Reads one figure.
+type Figure<T> = fn(&Metrics) -> T;
+
 fn congestion(log: &mut Log, now: Instant, m: &Metrics) {
     let before = log.metrics.replace(*m);
     let fresh = |of: fn(&Metrics) -> u64| before.as_ref().map(of) != Some(of(m));
@@ -149,7 +152,7 @@ fn congestion(log: &mut Log, now: Instant, m: &Metrics) {
     if any {
         log.event(now, "quic:recovery_metrics_updated", |o| {
             if m.rtt_known {
-                let times: [(&str, fn(&Metrics) -> Duration); 4] = [
+                let times: [(&str, Figure<Duration>); 4] = [
                     ("min_rtt", |m| m.min_rtt),
                     ("smoothed_rtt", |m| m.rtt),
                     ("latest_rtt", |m| m.latest_rtt),
@@ -161,7 +164,7 @@ fn congestion(log: &mut Log, now: Instant, m: &Metrics) {
                     }
                 }
             }
-            let numbers: [(&str, fn(&Metrics) -> u64); 4] = [
+            let numbers: [(&str, Figure<u64>); 4] = [
                 ("pto_count", |m| m.pto_count.min(u16::MAX.into()).into()),
                 ("congestion_window", |m| m.window),
                 ("bytes_in_flight", |m| m.in_flight),
@@ -317,6 +320,9 @@ fn life(log: &mut Log, now: Instant, step: Step<'_>) {
             log.peer_exponent = params.ack_delay_exponent.into();
             parameters(log, now, "remote", params);
         }
+        Step::Restored(params) => {
+            log.event(now, "quic:parameters_restored", |o| limits_of(o, params));
+        }
         Step::Alpn(Some(alpn)) => log.event(now, "quic:alpn_information", |o| {
             o.object("chosen_alpn", |o| {
                 o.hex("byte_value", alpn);
@@ -389,21 +395,26 @@ fn parameters(log: &mut Log, now: Instant, initiator: &str, p: &TransportParams)
                 o.hex(key, cid.as_slice());
             }
         }
-        o.flag("disable_active_migration", p.disable_active_migration);
-        o.number("max_idle_timeout", p.max_idle_timeout_ms).number("max_udp_payload_size", p.max_udp_payload);
         o.number("ack_delay_exponent", p.ack_delay_exponent.into()).number("max_ack_delay", p.max_ack_delay_ms);
-        o.number("active_connection_id_limit", p.active_cid_limit).number("initial_max_data", p.max_data);
-        o.number("initial_max_stream_data_bidi_local", p.max_stream_data_bidi_local);
-        o.number("initial_max_stream_data_bidi_remote", p.max_stream_data_bidi_remote);
-        o.number("initial_max_stream_data_uni", p.max_stream_data_uni);
-        o.number("initial_max_streams_bidi", p.max_streams_bidi).number("initial_max_streams_uni", p.max_streams_uni);
-        if p.max_datagram_frame > 0 {
-            o.number("max_datagram_frame_size", p.max_datagram_frame);
-        }
-        if p.grease_quic_bit {
-            o.flag("grease_quic_bit", true);
-        }
+        limits_of(o, p);
     });
+}
+
+/// What holds for 0-RTT too.
+fn limits_of(o: &mut Object<'_>, p: &TransportParams) {
+    o.flag("disable_active_migration", p.disable_active_migration);
+    o.number("max_idle_timeout", p.max_idle_timeout_ms).number("max_udp_payload_size", p.max_udp_payload);
+    o.number("active_connection_id_limit", p.active_cid_limit).number("initial_max_data", p.max_data);
+    o.number("initial_max_stream_data_bidi_local", p.max_stream_data_bidi_local);
+    o.number("initial_max_stream_data_bidi_remote", p.max_stream_data_bidi_remote);
+    o.number("initial_max_stream_data_uni", p.max_stream_data_uni);
+    o.number("initial_max_streams_bidi", p.max_streams_bidi).number("initial_max_streams_uni", p.max_streams_uni);
+    if p.max_datagram_frame > 0 {
+        o.number("max_datagram_frame_size", p.max_datagram_frame);
+    }
+    if p.grease_quic_bit {
+        o.flag("grease_quic_bit", true);
+    }
 }
 
 fn closed(log: &mut Log, now: Instant, reason: &CloseReason) {

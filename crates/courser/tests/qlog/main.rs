@@ -279,6 +279,7 @@ fn rare_events_are_what_the_drafts_ask_for_too() {
             Event::Limited { before: Limit::Pacing, held: Duration::ZERO, by: Limit::ConnCredit },
             Event::Life(Step::KeysInstalled(Level::ZeroRtt)),
             Event::Life(Step::KeyUpdate { generation: 3, remote: true }),
+            Event::Life(Step::Restored(&TransportParams::default())),
             Event::Life(Step::VersionsOffered(&[Version(0x1a2a_3a4a)])),
             Event::Life(Step::Alpn(Some(b"\xffh"))),
             Event::Life(Step::Closing(reason)),
@@ -293,7 +294,9 @@ fn rare_events_are_what_the_drafts_ask_for_too() {
     for file in &all {
         names.extend(judge(&schema(), file));
     }
-    for name in ["datagram_data_moved", "migration_state_updated", "tuple_assigned", "spin_bit_updated"] {
+    for name in
+        ["datagram_data_moved", "migration_state_updated", "tuple_assigned", "spin_bit_updated", "parameters_restored"]
+    {
         assert!(names.contains(&format!("quic:{name}")), "{name} is not among {names:?}");
     }
     let frames: BTreeSet<String> = records(&all[0])
