@@ -7,6 +7,7 @@
 //! transport what they need of a connection  pattern   bytes that can be checked
 //! certificate  what a server shows, and whether it is believed
 //! link      the engine below them           faces     perf as a user of the blocking or Tokio face writes it
+//! qlog      reading traces
 //! ```
 
 pub mod apps;
@@ -28,6 +29,7 @@ pub mod peer;
 pub mod perf_proto;
 pub mod probe;
 pub mod progress;
+pub mod qlog;
 pub mod report;
 pub mod text;
 pub mod transport;

@@ -53,6 +53,7 @@ fn help_is_as_it_was() {
     check("perf-client", &["perf", "client"]);
     check("interop", &["interop"]);
     check("ping", &["ping"]);
+    check("qlog", &["qlog"]);
     check("doctor", &["doctor"]);
     check("completions", &["completions"]);
     check("man", &["man"]);
@@ -69,6 +70,7 @@ fn every_command_has_examples() {
         &["perf", "client"],
         &["interop"],
         &["ping"],
+        &["qlog"],
         &["doctor"],
         &["completions"],
         &["man"],

@@ -11,6 +11,7 @@ pub mod interop;
 pub mod man;
 pub mod perf;
 pub mod ping;
+pub mod qlog;
 pub mod units;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +57,7 @@ Exit codes:
 
 Environment:
   COURSER_LOG  what to log, like --log
+  QLOGDIR      where traces of connections go, like --qlog
   NO_COLOR     no colours when set and not empty";
 
 /// The commands.
@@ -71,6 +73,8 @@ pub enum Command {
     Interop(interop::InteropArgs),
     /// Try a server step by step: name, answer, versions, TLS, round trips, path.
     Ping(ping::PingArgs),
+    /// Read a qlog trace: what went over a connection, what limited it, what went wrong.
+    Qlog(qlog::QlogArgs),
     /// Look at this machine: socket buffers, offload, limits, and what helps.
     Doctor(doctor::DoctorArgs),
     /// Print completions for a shell.

@@ -8,6 +8,7 @@ pub mod interop;
 pub mod man;
 pub mod perf;
 pub mod ping;
+pub mod qlog;
 
 use std::net::SocketAddr;
 
@@ -31,6 +32,7 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
         Command::Perf(args) => perf::run(args, ui).map(|()| 0),
         Command::Interop(args) => interop::run(args, ui),
         Command::Ping(args) => ping::run(args, ui).map(|()| 0),
+        Command::Qlog(args) => qlog::run(args, ui).map(|()| 0),
         Command::Doctor(_) => doctor::run(ui).map(|()| 0),
         Command::Completions(args) => completions::run(args).map(|()| 0),
         Command::Man(args) => man::run(args, ui).map(|()| 0),
