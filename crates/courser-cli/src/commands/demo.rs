@@ -163,15 +163,8 @@ impl<'a> Client<'a> {
         let peer = Peer { name: addr.to_string(), patience: tuning.settings.handshake_timeout };
         let addrs = [addr];
         let stop = Stop::default();
-        let dial = Dial {
-            addrs: &addrs,
-            name: "localhost",
-            tls: &tls,
-            settings: &tuning.settings,
-            qlog: tuning.qlog.as_ref(),
-            peer: &peer,
-            stop: &stop,
-        };
+        let dial =
+            Dial { addrs: &addrs, name: "localhost", tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
         let mut worker = setup::client(&addrs, tuning)?;
         stop.listen(vec![worker.waker()])?;
         let deadline = worker.clock().now() + self.args.timeout;

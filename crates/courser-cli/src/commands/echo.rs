@@ -55,15 +55,7 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
     let stop = Stop::default();
-    let dial = Dial {
-        addrs: &addrs,
-        name: &name,
-        tls: &tls,
-        settings: &tuning.settings,
-        qlog: tuning.qlog.as_ref(),
-        peer: &peer,
-        stop: &stop,
-    };
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
     let (connections, streams) = (args.nclient.connections, args.nclient.streams);
     // A thread without a connection has nothing to do.
     let threads = u64::from(args.threads).min(connections).max(1);

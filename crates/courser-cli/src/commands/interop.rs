@@ -129,7 +129,6 @@ fn client(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
             name: &name,
             tls: &tls,
             settings: &tuning.settings,
-            qlog: tuning.qlog.as_ref(),
             peer: &peer,
             stop: &Stop::default(),
         };

@@ -61,15 +61,7 @@ fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: tuning.settings.handshake_timeout };
     let stop = Stop::default();
-    let dial = Dial {
-        addrs: &addrs,
-        name: &name,
-        tls: &tls,
-        settings: &tuning.settings,
-        qlog: tuning.qlog.as_ref(),
-        peer: &peer,
-        stop: &stop,
-    };
+    let dial = Dial { addrs: &addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &stop };
     let (job, content) = (args.job(), content(args.verify));
     let result = if args.api == Api::Direct {
         let mut worker = setup::client(&addrs, &tuning)?;

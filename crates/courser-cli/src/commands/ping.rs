@@ -77,15 +77,7 @@ fn handshake(
     let tls = setup::tls_client(&Trust::Anybody, &choice, tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: args.timeout };
-    let dial = Dial {
-        addrs,
-        name: &name,
-        tls: &tls,
-        settings: &tuning.settings,
-        qlog: tuning.qlog.as_ref(),
-        peer: &peer,
-        stop: &Stop::default(),
-    };
+    let dial = Dial { addrs, name: &name, tls: &tls, settings: &tuning.settings, peer: &peer, stop: &Stop::default() };
     let mut worker = setup::client(addrs, tuning)?;
     let outcome = report
         .step("handshake", || drive::reach(&mut worker, &dial), |(_, addr)| format!("with {addr}"))

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use courser::net::resolve::ATTEMPT_DELAY;
-use courser::qlog::Qlog;
 use courser::worker::Worker;
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, Event as EngineEvent};
@@ -98,8 +97,6 @@ pub struct Dial<'a> {
     pub tls: &'a TlsClient,
     /// Transport.
     pub settings: &'a Settings,
-    /// Traces, for those who make an engine of their own.
-    pub qlog: Option<&'a Qlog>,
     /// For sentences about failures.
     pub peer: &'a Peer,
     /// Ends the job early.

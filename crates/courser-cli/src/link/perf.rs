@@ -285,7 +285,7 @@ mod tests {
         let peer = Peer { name: "the server".into(), patience: Duration::from_secs(10) };
         let (stop, end) = (Stop::default(), Stop::default());
         let settings = &tuning.settings;
-        let dial = Dial { addrs: &addrs, name: "localhost", tls: &tls, settings, qlog: None, peer: &peer, stop: &stop };
+        let dial = Dial { addrs: &addrs, name: "localhost", tls: &tls, settings, peer: &peer, stop: &stop };
         let mut client = setup::client(&addrs, &tuning).unwrap();
         let (received, ended) = (Counter::default(), Mutex::new(None));
         thread::scope(|scope| {

@@ -111,8 +111,7 @@ fn client(opts: &Opts, job: &Job) -> Outcome<PerfResult> {
     let peer = Peer { name: opts.addr.to_string(), patience: tuning.settings.handshake_timeout };
     let addrs = [opts.addr];
     let settings = &tuning.settings;
-    let dial =
-        Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, qlog: None, peer: &peer, stop: &Stop::default() };
+    let dial = Dial { addrs: &addrs, name: SERVER_NAME, tls: &tls, settings, peer: &peer, stop: &Stop::default() };
     if opts.api != Api::Direct {
         return faces::call(opts.api, &dial, &opts.tuning, job, &Content::Fill);
     }

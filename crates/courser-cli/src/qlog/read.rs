@@ -80,6 +80,7 @@ pub fn read(from: impl Read, visit: &mut dyn Visit, moved: &dyn Fn(u64)) -> io::
     let mut line = Vec::new();
     let whole = take_until(&mut from, b'\n', &mut line)?;
     let rest = !from.fill_buf()?.is_empty();
+    line.push(b'\n');
     if whole && rest && serde_json::from_slice::<IgnoredAny>(&line).is_ok() {
         let both = &mut io::Cursor::new(line).chain(from);
         records(both, b'\n', visit, &mut tally)?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::event::Event;
 use super::spark::Series;
-use super::trouble::{Detective, Trouble};
+use super::trouble::{Detective, Trouble, is_probe_timeout};
 use crate::output::{Ink, Palette};
 use crate::text;
 
@@ -155,9 +155,7 @@ impl Collector {
                     *self.dropped.entry(text::harmless(why.as_bytes())).or_default() += 1;
                 }
             }
-            "timer_updated" if e.text("/event_type") == Some("expired") && e.text("/timer_type") == Some("pto") => {
-                self.ptos += 1;
-            }
+            "timer_updated" if is_probe_timeout(e) => self.ptos += 1,
             "connection_state_updated" => match e.text("/new") {
                 Some("handshake_complete" | "handshake_completed") => self.handshake_ms = Some(e.ms),
                 Some("handshake_confirmed") => _ = self.confirmed_ms.get_or_insert(e.ms),
@@ -332,18 +330,22 @@ impl Summary {
             line("limited by", all.iter().map(|(why, t)| format!("{why} {}", ms(**t))).collect::<Vec<_>>().join(", "));
         }
         line("closed", self.closed.clone().unwrap_or_else(|| "not in this trace".into()));
+        self.troubles_text(&mut s, p);
+        s.truncate(s.trim_end().len());
+        s
+    }
+
+    fn troubles_text(&self, s: &mut String, p: Palette) {
         if self.troubles.is_empty() {
-            line("trouble", p.paint(Ink::Good, "none found"));
+            let _ = writeln!(s, "{:<11} {}", "trouble", p.paint(Ink::Good, "none found"));
         }
         for t in &self.troubles {
             let name = p.paint(Ink::Bad, t.cause.name());
-            line("trouble", format!("{name} from {} to {}: {}", ms(t.from_ms), ms(t.to_ms), t.detail));
+            let _ = writeln!(s, "{:<11} {name} from {} to {}: {}", "trouble", ms(t.from_ms), ms(t.to_ms), t.detail);
         }
         if self.more_troubles > 0 {
-            line("", format!("and {} more", self.more_troubles));
+            let _ = writeln!(s, "{:<11} and {} more", "", self.more_troubles);
         }
-        s.truncate(s.trim_end().len());
-        s
     }
 }
 

@@ -104,6 +104,11 @@ impl Held {
     }
 }
 
+/// Whether a probe timeout fired.
+pub(super) fn is_probe_timeout(event: &Event) -> bool {
+    event.text("/timer_type") == Some("pto") && event.text("/event_type") == Some("expired")
+}
+
 /// Looks at events and finds troubles.
 #[derive(Clone, Debug, Default)]
 pub struct Detective {
@@ -140,11 +145,7 @@ impl Detective {
             "packet_sent" => self.on_sent(event),
             "packet_lost" => self.on_lost(event),
             "packet_dropped" => self.on_dropped(event),
-            "timer_updated" => {
-                if event.text("/timer_type") == Some("pto") && event.text("/event_type") == Some("expired") {
-                    self.silent_ptos += 1;
-                }
-            }
+            "timer_updated" if is_probe_timeout(event) => self.silent_ptos += 1,
             "recovery_metrics_updated" => {
                 // Files of others tell the count and not the timer.
                 if let Some(count) = event.number("/pto_count") {
