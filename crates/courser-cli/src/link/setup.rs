@@ -188,8 +188,7 @@ pub fn port_client(dial: &Dial<'_>, tuning: &Tuning) -> Outcome<Worker<PortServi
 }
 
 fn port_worker(engine: Engine, socket: Socket, clock: Clock, setup: ServiceSetup) -> Outcome<Worker<PortService>> {
-    session::worker(engine, socket, clock, setup)
-        .map_err(|e| Failure::local("making a wake-up descriptor", &e))
+    session::worker(engine, socket, clock, setup).map_err(|e| Failure::local("making a wake-up descriptor", &e))
 }
 
 /// A socket over both families when there are both and the system has both.
