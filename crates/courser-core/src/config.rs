@@ -85,6 +85,9 @@ pub struct Settings {
     pub active_cid_limit: u8,
     /// The longest time an acknowledgement is held back.
     pub max_ack_delay: Duration,
+    /// Whether the peer may say how often packets are acknowledged, and is told so when it offers the same (ACK frequency
+    /// draft).
+    pub ack_frequency: bool,
     /// Whether datagrams carry an ECT(0) mark.
     pub ecn: bool,
     /// Largest DATAGRAM frame to accept; zero: none.
@@ -118,6 +121,7 @@ impl Default for Settings {
             preferred_v6: None,
             active_cid_limit: 4,
             max_ack_delay: Duration::from_millis(25),
+            ack_frequency: false,
             ecn: true,
             max_datagram_frame: 65_535,
             grease: true,

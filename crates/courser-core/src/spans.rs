@@ -61,6 +61,8 @@ pub enum Record {
     Item(u32),
     /// A DATAGRAM frame, by the number that the queue gave it.
     Datagram(u64),
+    /// An ACK_FREQUENCY frame, by its sequence number.
+    AckFrequency(u64),
     /// An ACK frame whose largest acknowledged number was this.
     Ack(PacketNumber),
 }

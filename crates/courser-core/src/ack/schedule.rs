@@ -46,6 +46,8 @@ pub struct AckSchedule {
     forget_next: PacketNumber,
     /// Whether the packet before this one had a CE mark.
     last_was_ce: bool,
+    /// One more than the number of the last ACK_FREQUENCY frame; 0: none came.
+    wishes: u64,
 }
 
 impl AckSchedule {
@@ -66,6 +68,7 @@ impl AckSchedule {
             reordering: REORDERING,
             forget_next: 0,
             last_was_ce: false,
+            wishes: 0,
         }
     }
 
@@ -75,6 +78,20 @@ impl AckSchedule {
         self.tolerance = if packets == 0 { 1 } else { packets };
         self.max_delay = max_delay;
         self.reordering = reordering;
+    }
+
+    /// An ACK_FREQUENCY frame came: `threshold` ack-eliciting packets may come without an ACK. Returns whether it was newer
+    /// than those before.
+    pub fn on_wishes(&mut self, sequence: u64, threshold: u64, max_delay: Duration, reordering: u64) -> bool {
+        //= ack-frequency#4-5
+        if sequence < self.wishes {
+            return false;
+        }
+        self.wishes = sequence.saturating_add(1);
+        let packets = u32::try_from(threshold.saturating_add(1)).unwrap_or(u32::MAX);
+        //= ack-frequency#4-3
+        self.set_tolerance(packets, max_delay, reordering);
+        true
     }
 
     /// A packet was authenticated and its frames were processed. `now` is when its datagram arrived; for a packet that
@@ -370,6 +387,23 @@ mod tests {
     }
 
     #[test]
+    fn older_wishes_are_ignored() {
+        //= ack-frequency#4-5 type=test
+        let mut s = data();
+        assert!(s.on_wishes(0, 9, 40 * MS, 1), "the first number is 0");
+        assert!(!s.on_wishes(0, 99, 40 * MS, 1));
+        assert!(s.on_wishes(7, 4, 50 * MS, 1));
+        for sequence in [0, 6, 7] {
+            assert!(!s.on_wishes(sequence, 99, DELAY, 0));
+        }
+        assert_eq!(s.max_delay(), 50 * MS);
+        assert_eq!((0..100).filter(|&pn| feed(&mut s, 0, pn)).count(), 20);
+        assert!(s.on_wishes(crate::ids::VARINT_MAX, crate::ids::VARINT_MAX, DELAY, 0));
+        assert_eq!((100..10_000).filter(|&pn| feed(&mut s, 0, pn)).count(), 0);
+        assert!(s.due(at(25)), "the delay still counts");
+    }
+
+    #[test]
     fn delay_counts_from_the_largest_number() {
         let mut s = data();
         s.on_packet(at(10), 7, true, Ecn::NotEct);
@@ -404,6 +438,6 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert!(size_of::<AckSchedule>() <= 232, "{}", size_of::<AckSchedule>());
+        assert!(size_of::<AckSchedule>() <= 240, "{}", size_of::<AckSchedule>());
     }
 }

@@ -3,6 +3,7 @@
 use super::{Connection, Env, Handshake};
 use crate::ack::merge::AckRanges;
 use crate::ack::schedule::AckSchedule;
+use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
 use crate::cc::{AckSample, RttSnapshot};
 use crate::control::{ControlQueue, Once};
@@ -39,6 +40,7 @@ struct Owners<'a> {
     control: &'a mut ControlQueue,
     datagrams: &'a mut DatagramQueue,
     done: &'a mut Once,
+    tolerance: &'a mut Tolerance,
     handshake: Option<&'a mut Handshake>,
     late_crypto: Option<&'a mut CryptoStream>,
     stats: &'a mut ConnStats,
@@ -105,6 +107,7 @@ impl Owners<'_> {
                 Fate::Lost => self.control.mark_lost(id, None),
                 Fate::Acked | Fate::Discarded => self.control.release(id),
             },
+            Record::AckFrequency(sequence) => self.tolerance.settle(fate, sequence),
             Record::Datagram(number) => self.datagrams.settle(fate, number),
         }
     }
@@ -148,6 +151,7 @@ macro_rules! split {
             control: &mut $conn.control,
             datagrams: &mut $conn.datagrams,
             done: &mut $conn.handshake_done,
+            tolerance: &mut $conn.tolerance,
             handshake: $conn.handshake.as_deref_mut(),
             late_crypto: $conn.late_crypto.as_deref_mut(),
             stats: &mut $conn.stats,
@@ -164,7 +168,7 @@ impl Connection {
         Context {
             path: self.path.id,
             opened: self.standby.opened(&self.path),
-            max_ack_delay: core::time::Duration::from_millis(self.peer.max_ack_delay_ms),
+            max_ack_delay: self.tolerance.max_delay(),
             handshake_confirmed: self.confirmed,
             has_handshake_keys: self.keys.has_send(Level::Handshake),
             peer_validated_address: self.side.is_server()

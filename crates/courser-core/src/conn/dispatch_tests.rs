@@ -31,6 +31,7 @@ struct House {
     control: ControlQueue,
     datagrams: DatagramQueue,
     done: Once,
+    tolerance: Tolerance,
     crypto: CryptoStream,
     challenges: Challenges,
     responses: Responses,
@@ -60,6 +61,7 @@ impl House {
             control: ControlQueue::default(),
             datagrams,
             done: Once::default(),
+            tolerance: Tolerance::default(),
             crypto: CryptoStream::default(),
             challenges: Challenges::default(),
             responses: Responses::default(),
@@ -78,6 +80,7 @@ impl House {
             now: NOW,
             ack_delay_exponent: 3,
             must_elicit: false,
+            immediate: false,
             last: true,
             close: None,
         };
@@ -88,6 +91,7 @@ impl House {
             challenges: &mut self.challenges,
             responses: &mut self.responses,
             datagrams: &mut self.datagrams,
+            tolerance: &mut self.tolerance,
         };
         let mut voices = Voices { acks: &mut self.acks[2], crypto: Some(&mut self.crypto), app: Some(app) };
         let draft = build(&mut voices, &plan, &mut w, &mut records);
@@ -135,6 +139,7 @@ impl House {
             control: &mut self.control,
             datagrams: &mut self.datagrams,
             done: &mut self.done,
+            tolerance: &mut self.tolerance,
             handshake: None,
             late_crypto: Some(&mut self.crypto),
             stats: &mut self.stats,
@@ -200,6 +205,7 @@ fn item(h: &mut House, priority: u8, kind: FrameKind, frame: &Frame<'_>) {
 
 const WISHES: &[Wish] = &[
     (FrameKind::HandshakeDone, Rule::Same, |h| h.done.request()),
+    (FrameKind::AckFrequency, Rule::Same, |h| h.tolerance = crate::ack::tolerance::asked()),
     (FrameKind::NewConnectionId, Rule::Same, |h| {
         let (cid, token) = (crate::ids::Cid::new(&[8; 8]).unwrap(), crate::ids::ResetToken([9; 16]));
         let frame = Frame::NewConnectionId { sequence: 3, retire_prior_to: 1, cid, token };
@@ -266,6 +272,7 @@ fn each_fate_of_each_class_of_frame_reaches_its_owner() {
     // discarded with its keys leaves again where it may have been in 0-RTT packets that the server rejected.
     const ENDS_WITH_ITS_KEYS: FrameSet = FrameSet::of(&[
         FrameKind::HandshakeDone,
+        FrameKind::AckFrequency,
         FrameKind::NewConnectionId,
         FrameKind::RetireConnectionId,
         FrameKind::NewToken,
@@ -321,7 +328,6 @@ fn the_table_has_each_kind_that_a_packet_carries() {
         FrameKind::Ping,
         FrameKind::ConnectionClose,
         FrameKind::ApplicationClose,
-        FrameKind::AckFrequency,
         FrameKind::ImmediateAck,
     ]);
     for (kind, ..) in WISHES {
@@ -329,7 +335,7 @@ fn the_table_has_each_kind_that_a_packet_carries() {
         kinds.insert(*kind);
     }
     let all = FrameKind::ImmediateAck as usize + 1;
-    assert_eq!(WISHES.len() + 6, all);
+    assert_eq!(WISHES.len() + 5, all);
 }
 
 #[test]

@@ -114,6 +114,11 @@ impl Connection {
                 self.flush_acks(env, now)?;
                 self.on_peer_close(now, CloseReason::PeerApplication { code, reason: reason.to_vec() });
             }
+            Frame::AckFrequency { sequence, eliciting_threshold, max_ack_delay_us, reordering_threshold } => {
+                let max_delay = Duration::from_micros(max_ack_delay_us);
+                let acks = &mut self.acks[Space::Data.index()];
+                acks.on_wishes(sequence, eliciting_threshold, max_delay, reordering_threshold);
+            }
             Frame::ImmediateAck => self.acks[carrier.level.space().index()].demand(now),
             _ => debug_assert!(false, "{frame:?} has an owner"),
         }
@@ -154,6 +159,7 @@ impl Connection {
             return result;
         }
         self.stats.ack_frames += 1;
+        self.tolerance.on_ack();
         let keep = self.pto() * crate::protect::KEEP_OLD_KEYS_PTOS;
         self.keys.on_ack(carrier.received, ack.largest, carrier.generation, keep)?;
         if env.merging != Some(self.key) {

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{Connection, EarlyData, Env, Event, ExporterSecret, Handshake, Life, RouteChange};
+use crate::ack::tolerance::Tolerance;
 use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
@@ -244,6 +245,8 @@ impl Connection {
             self.remote_cids.on_new(1, 0, preferred.cid, preferred.token)?;
         }
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::PeerParams(&params)));
+        let least = params.min_ack_delay_us.map(Duration::from_micros);
+        self.tolerance = Tolerance::new(least, Duration::from_millis(params.max_ack_delay_ms));
         *self.peer = params;
         self.peer_known = true;
         Ok(())

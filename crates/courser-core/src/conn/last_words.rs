@@ -62,6 +62,7 @@ impl Connection {
                 now,
                 ack_delay_exponent: 3,
                 must_elicit: false,
+                immediate: false,
                 last: false,
                 close: Some(close),
             };

@@ -47,6 +47,7 @@ use std::collections::VecDeque;
 use crate::ack::merge::AckRanges;
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
+use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
 use crate::cid::{CidGenerator, Issued, LocalCids, RemoteCids};
 use crate::config::{Settings, TransportParams};
@@ -310,6 +311,8 @@ pub(crate) struct Connection {
     probes: [u8; 3],
     /// Somebody (keep-alive, ping) wants an acknowledgement.
     ping: bool,
+    /// What the peer is asked for about its ACK frames.
+    tolerance: Tolerance,
     /// After a run of packets that ask for no acknowledgement, one carries a PING (RFC 9000 section 13.2.4).
     ack_ping: AckPing,
     /// Sending was held back by the pacer until then.

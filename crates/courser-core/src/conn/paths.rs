@@ -166,6 +166,7 @@ impl Connection {
         }
         self.remote_cids.set_active(self.path.to.sequence);
         self.recovery.reset_for_path_change(now);
+        self.tolerance.on_path_change();
         self.paced_until = None;
         self.apply_mtu(now);
         self.stats.migrations += 1;

@@ -327,8 +327,7 @@ impl Connection {
                 "rfc9000#12.4",
             ));
         }
-        let extensions =
-            Extensions { max_datagram_frame: self.settings.max_datagram_frame.into(), min_ack_delay_us: None };
+        let extensions = self.extensions();
         let mut frames = FrameSet::EMPTY;
         let mut reader = Reader::new(payload);
         while !reader.is_empty() {
@@ -343,6 +342,14 @@ impl Connection {
             }
         }
         Ok(frames)
+    }
+
+    /// The extensions that we offered.
+    fn extensions(&self) -> Extensions {
+        Extensions {
+            max_datagram_frame: self.settings.max_datagram_frame.into(),
+            min_ack_delay_us: super::setup::min_ack_delay_us(&self.settings),
+        }
     }
 
     fn on_processed(

@@ -1,6 +1,7 @@
 //! Making a connection.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::limit::Limits;
@@ -9,6 +10,7 @@ use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
 use crate::cid::generator::random_cid;
+use crate::ack::tolerance::Tolerance;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
 use crate::config::{PreferredAddress, Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
@@ -19,7 +21,7 @@ use crate::path::{Path, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::stream::Streams;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::wire::{params, version_neg};
 
 /// What a client needs to begin.
@@ -166,6 +168,7 @@ impl Connection {
             probes: [0; 3],
             ping: false,
             ack_ping: AckPing::default(),
+            tolerance: Tolerance::default(),
             token_issued: false,
             end_told: false,
             new_token: None,
@@ -212,6 +215,20 @@ pub(crate) fn fresh_cid(env: &mut Env) -> Cid {
     env.cids.generate(env.keys.as_ref(), env.random.as_mut())
 }
 
+/// The shortest delay of an ACK that can be asked of us: what timers of an operating system keep.
+const MIN_ACK_DELAY: Duration = Duration::from_millis(1);
+
+/// What the transport parameter of that name says.
+pub(super) fn min_ack_delay_us(settings: &Settings) -> Option<u64> {
+    //= ack-frequency#3-1
+    let least = MIN_ACK_DELAY.min(Duration::from_millis(max_ack_delay_ms(settings)));
+    settings.ack_frequency.then(|| micros(least))
+}
+
+fn max_ack_delay_ms(settings: &Settings) -> u64 {
+    u64::try_from(settings.max_ack_delay.as_millis()).unwrap_or(25)
+}
+
 pub(super) fn local_params(settings: &Settings, version: Version) -> TransportParams {
     TransportParams {
         max_idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(0),
@@ -221,12 +238,31 @@ pub(super) fn local_params(settings: &Settings, version: Version) -> TransportPa
         max_stream_data_uni: settings.stream_window,
         max_streams_bidi: settings.max_streams_bidi,
         max_streams_uni: settings.max_streams_uni,
-        max_ack_delay_ms: u64::try_from(settings.max_ack_delay.as_millis()).unwrap_or(25),
+        max_ack_delay_ms: max_ack_delay_ms(settings),
         disable_active_migration: !settings.migration,
         active_cid_limit: settings.active_cid_limit.into(),
         max_datagram_frame: settings.max_datagram_frame.into(),
         grease_quic_bit: settings.grease,
+        min_ack_delay_us: min_ack_delay_us(settings),
         version_information: Some(version_neg::information(version, &settings.versions)),
         ..TransportParams::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_delay_of_an_ack_is_at_most_the_largest() {
+        //= ack-frequency#3-1 type=test
+        for (us, expected) in [(0, 0), (400, 0), (1_000, 1_000), (1_900, 1_000), (25_000, 1_000)] {
+            let max_ack_delay = Duration::from_micros(us);
+            let settings = Settings { ack_frequency: true, max_ack_delay, ..Settings::default() };
+            let params = local_params(&settings, Version::V1);
+            assert_eq!(params.min_ack_delay_us, Some(expected));
+            assert!(expected <= params.max_ack_delay_ms * 1000);
+        }
+        assert_eq!(local_params(&Settings::default(), Version::V1).min_ack_delay_us, None, "nobody asked for it");
     }
 }

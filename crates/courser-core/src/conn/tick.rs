@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::setup::fresh_cid;
 use super::{Connection, Env, Life, RouteChange};
+use crate::ack::tolerance::View;
 use crate::error::CloseReason;
 use crate::ids::{Level, Space};
 use crate::packetiser::{PRIORITY_CID, PRIORITY_TOKEN};
@@ -36,6 +37,7 @@ impl Connection {
             self.run_timers(env, now);
         }
         if self.is_open() {
+            self.judge_acks(now);
             self.prepare_control(env, now);
         }
         self.end_if_over(now);
@@ -71,6 +73,22 @@ impl Connection {
             self.chosen_route = None;
             self.routes.push(RouteChange::RemoveChosen(cid));
         }
+    }
+
+    /// Asks the peer for more or fewer ACK frames when their number is wrong.
+    fn judge_acks(&mut self, now: Instant) {
+        if !self.confirmed || !self.tolerance.is_negotiated() || !self.settings.ack_frequency {
+            return;
+        }
+        let (congestion, mtu) = (&self.path.congestion, u64::from(self.path.pmtud.current()));
+        let view = View {
+            rtt: self.path.rtt.smoothed(),
+            window_packets: congestion.window() / mtu.max(1),
+            slow_start: congestion.in_slow_start(),
+            //= ack-frequency#9-1
+            reordering: self.recovery.reordering().packets(),
+        };
+        self.tolerance.on_tick(now, &view);
     }
 
     /// Frames that only wait for room in the control queue.
@@ -171,6 +189,6 @@ impl Connection {
 
     /// The present probe timeout without backoff.
     pub(super) fn pto(&self) -> Duration {
-        self.path.rtt.pto_base() + Duration::from_millis(self.peer.max_ack_delay_ms)
+        self.path.rtt.pto_base() + self.tolerance.max_delay()
     }
 }

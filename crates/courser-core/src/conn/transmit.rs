@@ -207,6 +207,7 @@ impl Connection {
             && (self.has_app_data()
                 || self.handshake_done.is_due()
                 || self.control.has_waiting(Space::Data)
+                || self.tolerance.due().is_some()
                 || self.path.challenges.due().is_some()
                 || self.path.responses.front().is_some())
     }
@@ -271,6 +272,7 @@ impl Connection {
             now: turn.now,
             ack_delay_exponent: 3,
             must_elicit,
+            immediate: probing && level == Level::OneRtt && self.tolerance.is_negotiated(),
             last: level == Level::OneRtt && budget.datagram_min == 0 && !path_frames,
             close: None,
         };
@@ -368,6 +370,7 @@ impl Connection {
             challenges: &mut self.path.challenges,
             responses: &mut self.path.responses,
             datagrams: &mut self.datagrams,
+            tolerance: &mut self.tolerance,
         });
         Voices { acks, crypto, app }
     }

@@ -7,6 +7,7 @@
 //! | 1 | HANDSHAKE_DONE | [`Once`] |
 //! | 2 | MAX_DATA, DATA_BLOCKED, MAX_STREAMS, STREAMS_BLOCKED | [`Streams`] |
 //! | 3 | NEW_CONNECTION_ID, RETIRE_CONNECTION_ID | [`ControlQueue`] |
+//! | 3 | ACK_FREQUENCY, IMMEDIATE_ACK | [`Tolerance`], the plan |
 //! | 4 | PATH_CHALLENGE, PATH_RESPONSE | [`Path`](crate::path) |
 //! | 5 | ACK | [`AckSchedule`] |
 //! | 6 | CONNECTION_CLOSE | the plan |
@@ -34,6 +35,7 @@ pub use train::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, 
 use core::time::Duration;
 
 use crate::ack::schedule::AckSchedule;
+use crate::ack::tolerance::Tolerance;
 use crate::control::{ControlQueue, Once};
 use crate::datagram::DatagramQueue;
 use crate::error::TransportCode;
@@ -77,6 +79,8 @@ pub struct AppVoices<'a> {
     pub responses: &'a mut Responses,
     /// DATAGRAM frames.
     pub datagrams: &'a mut DatagramQueue,
+    /// ACK_FREQUENCY.
+    pub tolerance: &'a mut Tolerance,
 }
 
 /// A CONNECTION_CLOSE frame.
@@ -103,6 +107,8 @@ pub struct Plan<'a> {
     pub ack_delay_exponent: u8,
     /// It must ask for an acknowledgement, by a PING if by nothing else.
     pub must_elicit: bool,
+    /// It asks for an acknowledgement that is not held back (IMMEDIATE_ACK).
+    pub immediate: bool,
     /// Nothing comes behind this packet in the datagram, and no padding: its last STREAM frame may leave out the Length
     /// and stay where it lies.
     pub last: bool,
@@ -162,6 +168,7 @@ fn write_first_groups(
     }
     write_conn_frames(app.streams, w, frames);
     write_queued(app.control, PRIORITY_CID..=u8::MAX, w, records, frames);
+    write_ack_wishes(app.tolerance, plan, w, records, frames);
     //= rfc9000#8.2.1-1
     if let Some(data) = app.challenges.due()
         && Frame::PathChallenge(data).encode(w).is_some()
@@ -175,6 +182,36 @@ fn write_first_groups(
     {
         app.responses.pop();
         frames.insert(FrameKind::PathResponse);
+    }
+}
+
+/// How the peer should acknowledge.
+fn write_ack_wishes(
+    tolerance: &mut Tolerance,
+    plan: &Plan<'_>,
+    w: &mut Writer<'_>,
+    records: &mut Vec<Record>,
+    frames: &mut FrameSet,
+) {
+    //= ack-frequency#3-3
+    if plan.level != Level::OneRtt {
+        return;
+    }
+    if let Some((sequence, terms)) = tolerance.due() {
+        let frame = Frame::AckFrequency {
+            sequence,
+            eliciting_threshold: u64::from(terms.packets.saturating_sub(1)),
+            max_ack_delay_us: micros(terms.max_delay),
+            reordering_threshold: terms.reordering,
+        };
+        if frame.encode(w).is_some() {
+            tolerance.mark_sent();
+            records.push(Record::AckFrequency(sequence));
+            frames.insert(FrameKind::AckFrequency);
+        }
+    }
+    if plan.immediate && Frame::ImmediateAck.encode(w).is_some() {
+        frames.insert(FrameKind::ImmediateAck);
     }
 }
 

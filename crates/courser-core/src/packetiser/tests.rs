@@ -29,6 +29,7 @@ struct House {
     challenges: Challenges,
     responses: Responses,
     datagrams: DatagramQueue,
+    tolerance: Tolerance,
     pool: ChunkPool,
     records: Vec<Record>,
 }
@@ -64,6 +65,7 @@ impl House {
             challenges: Challenges::default(),
             responses: Responses::default(),
             datagrams,
+            tolerance: Tolerance::default(),
             pool: ChunkPool::new(64 << 20),
             records: Vec::new(),
         }
@@ -84,6 +86,7 @@ impl House {
             now: NOW,
             ack_delay_exponent: 3,
             must_elicit: false,
+            immediate: false,
             last: true,
             close: None,
         }
@@ -94,13 +97,14 @@ impl House {
         let mut buffer = vec![0xee; room];
         let mut w = Writer::new(&mut buffer);
         self.records.clear();
-        let app = (plan.level == Level::OneRtt).then_some(AppVoices {
+        let app = matches!(plan.level, Level::ZeroRtt | Level::OneRtt).then_some(AppVoices {
             done: &mut self.done,
             streams: &mut self.streams,
             control: &mut self.control,
             challenges: &mut self.challenges,
             responses: &mut self.responses,
             datagrams: &mut self.datagrams,
+            tolerance: &mut self.tolerance,
         });
         let mut voices = Voices { acks: &mut self.acks, crypto: Some(&mut self.crypto), app };
         let draft = build(&mut voices, plan, &mut w, &mut self.records);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod early;
+mod ext;
 mod frames;
 mod handshake;
 mod life;

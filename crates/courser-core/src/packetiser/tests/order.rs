@@ -148,6 +148,21 @@ fn the_byte_of_a_ping_stays_free_until_something_else_elicits() {
 }
 
 #[test]
+fn wishes_about_acks_leave_in_1_rtt_packets_alone() {
+    //= ack-frequency#3-3 type=test
+    // A probe asks for an ACK at once; what the peer is asked for is told in the same packet.
+    let mut h = House::new();
+    h.tolerance = crate::ack::tolerance::asked();
+    let now = Plan { immediate: true, ..probe() };
+    let early = Plan { level: Level::ZeroRtt, archetype: Archetype::Normal, immediate: true, ..House::plan() };
+    h.stream(10);
+    let kinds = h.kinds(&early, 1200);
+    assert!(!kinds.contains(&FrameKind::AckFrequency) && !kinds.contains(&FrameKind::ImmediateAck), "{kinds:?}");
+    assert_eq!(h.kinds(&now, 1200)[..2], [FrameKind::AckFrequency, FrameKind::ImmediateAck]);
+    assert_eq!(h.kinds(&now, 1200), [FrameKind::ImmediateAck], "no PING is needed");
+}
+
+#[test]
 fn an_ack_of_any_length_leaves_the_byte_of_a_ping() {
     // OSSL-PRI-12: ranges fill what they are given in steps of two bytes, so that every second room is used to its end.
     let mut filled = 0;
