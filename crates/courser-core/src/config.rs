@@ -94,6 +94,8 @@ pub struct Settings {
     pub max_datagram_frame: u16,
     /// Whether the QUIC bit may be greased (RFC 9287).
     pub grease: bool,
+    /// Whether the spin bit may tell the round-trip time to observers; even then one path in sixteen takes no part.
+    pub spin: bool,
 }
 
 impl Default for Settings {
@@ -125,6 +127,7 @@ impl Default for Settings {
             ecn: true,
             max_datagram_frame: 65_535,
             grease: true,
+            spin: true,
         }
     }
 }

@@ -332,6 +332,49 @@ fn reserved_bits_must_be_zero() {
 }
 
 #[test]
+fn a_cleared_quic_bit_is_taken_by_those_who_offered_it_and_dropped_by_others() {
+    //= rfc9287#3-2 type=test
+    //= rfc9000#17.2-1 type=test
+    //= rfc9000#17.3.1-1 type=test
+    let stages =
+        [(Level::OneRtt, Stage::Confirmed), (Level::Handshake, Stage::Handshake), (Level::Initial, Stage::Initial)];
+    for ((level, stage), grease) in stages.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        for victim in [Side::Client, Side::Server] {
+            let mut plan = Plan::new(victim, stage);
+            plan.settings.grease = grease;
+            let mut rig = Rig::new(plan);
+            let count = |rig: &mut Rig| rig.victim.conn_stats(rig.key).unwrap().received.packets;
+            let before = count(&mut rig);
+            let packet = rig.forge_with(level, &[0x01, 0, 0, 0], |packet| packet[0] &= !0x40);
+            rig.give_packet(level, packet);
+            assert_eq!(count(&mut rig) - before, u64::from(grease), "{level:?} to the {victim:?}");
+            let packet = rig.forge(level, &[0x01, 0, 0, 0]);
+            rig.give_packet(level, packet);
+            assert_eq!(count(&mut rig) - before, 1 + u64::from(grease), "the connection lives");
+        }
+    }
+}
+
+#[test]
+fn a_first_packet_with_a_cleared_quic_bit_is_read_by_servers_that_offer_that() {
+    //= rfc9000#17.2-1 type=test
+    //= rfc9287#3-2 type=test
+    for grease in [false, true] {
+        let mut plan = Plan::new(Side::Server, Stage::Initial);
+        plan.settings.grease = grease;
+        let mut rig = Rig::new(plan);
+        let mut hello = rig.hello.clone();
+        // Another connection ID, so that it belongs to no connection; its keys do not fit either then.
+        (hello[0], hello[6]) = (hello[0] & !0x40, hello[6] ^ 1);
+        let before = rig.victim.stats();
+        rig.deliver_from("192.0.2.9:9".parse().unwrap(), &mut hello);
+        let after = rig.victim.stats();
+        let counts = (after.malformed - before.malformed, after.gate_not_authentic - before.gate_not_authentic);
+        assert_eq!(counts, if grease { (0, 1) } else { (1, 0) });
+    }
+}
+
+#[test]
 fn early_packets_carry_few_kinds_of_frames() {
     //= rfc9000#12.4-3 type=test
     //= rfc9000#17.2.4-1 type=test

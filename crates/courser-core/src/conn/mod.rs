@@ -10,6 +10,7 @@
 //! - `handshake`: TLS, transport parameters, keys;
 //! - `early`: 0-RTT at both ends;
 //! - `transmit`: a train of datagrams out; `probe`: those that ask how large they may be; `last_words`: the last ones;
+//! - `header`: headers of packets, the spin bit and the QUIC bit;
 //! - `seal`: packets are committed to and sealed; `legal`: debug builds judge them before;
 //! - `dispatch`: the fate of sent packets goes to the owners of their frames;
 //! - `versions`: which version is spoken, and the beginning of a server's TLS session;
@@ -25,6 +26,7 @@ mod dispatch;
 mod early;
 mod frames;
 mod handshake;
+mod header;
 mod history;
 mod last_words;
 mod legal;
@@ -315,6 +317,8 @@ pub(crate) struct Connection {
     tolerance: Tolerance,
     /// After a run of packets that ask for no acknowledgement, one carries a PING (RFC 9000 section 13.2.4).
     ack_ping: AckPing,
+    /// Random bits for headers.
+    bits: header::Bits,
     /// Sending was held back by the pacer until then.
     paced_until: Option<Instant>,
     events: VecDeque<Event>,

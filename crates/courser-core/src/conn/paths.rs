@@ -14,7 +14,7 @@ use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Cid, PathId};
 use crate::observe::{Event as Observed, Kind, PathStep};
 use crate::packetiser::Meta;
-use crate::path::{Answer, Destination, Due, Goal, Path};
+use crate::path::{Answer, Destination, Due, Goal, Path, Spin};
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
 use crate::spans::FrameSet;
 use crate::time::Instant;
@@ -90,6 +90,7 @@ impl Connection {
         let id = self.standby.free(self.path.id)?;
         let mut path = self.path.next(id, remote, local, &self.settings, now);
         path.to = to;
+        path.spin = Spin::new(self.settings.spin, env.random_u64(), to.sequence);
         self.standby.add(path);
         if self.local_cids.first().cid.is_empty() {
             self.routes.push(RouteChange::AddAddress(remote));

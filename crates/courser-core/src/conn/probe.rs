@@ -38,7 +38,7 @@ impl Connection {
         env.records.clear();
         let slot = train.slot(size)?;
         let pn = self.recovery.next_pn(Space::Data);
-        let (head, _) = self.write_header(Level::OneRtt, pn, slot)?;
+        let (head, _) = self.write_header(env, Level::OneRtt, pn, slot)?;
         let written = size - TAG_LEN;
         slot[head.payload_at] = 0x01;
         slot[head.payload_at + 1..written].fill(0);
@@ -83,7 +83,7 @@ impl Connection {
         env.records.clear();
         let slot = train.slot(size)?;
         let pn = self.recovery.next_pn(Space::Data);
-        let (head, _) = self.write_header(Level::OneRtt, pn, slot)?;
+        let (head, _) = self.write_header(env, Level::OneRtt, pn, slot)?;
         let written = size.checked_sub(TAG_LEN)?;
         let mut w = Writer::new(slot.get_mut(head.payload_at..written)?);
         let mut draft = Draft::default();

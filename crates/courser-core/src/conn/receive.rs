@@ -164,6 +164,16 @@ impl Connection {
     /// Reads the next header; handles what is no packet with frames. `None` ends the datagram.
     fn next_packet(&mut self, env: &mut Env, now: Instant, bytes: &[u8], whole: usize) -> Option<Packet> {
         match header::decode(bytes, env.cid_len) {
+            Ok(
+                Header::Short { .. }
+                | Header::Initial(_)
+                | Header::ZeroRtt(_)
+                | Header::Handshake(_)
+                | Header::Retry { .. },
+            ) if !self.takes_quic_bit(bytes) => {
+                self.drop_packet(env, now, None, bytes.len(), Dropped::Unexpected);
+                None
+            }
             Ok(Header::Short { dcid, pn_at }) => Some(Packet::short(dcid, pn_at, bytes.len())),
             Ok(Header::Initial(long) | Header::ZeroRtt(long) | Header::Handshake(long)) => {
                 //= rfc9000#14.1-3
@@ -256,6 +266,10 @@ impl Connection {
             return;
         };
         self.stats.received.packets += 1;
+        let (side, spin) = (self.side, header::spin(bytes[0]));
+        if let Some(path) = self.path_mut(path).filter(|_| packet.level == Level::OneRtt) {
+            path.spin.on_packet(side, opened.pn, spin);
+        }
         if opened.updated {
             let keep = self.pto() * KEEP_OLD_KEYS_PTOS;
             self.keys.keep_previous_until(now + keep);

@@ -17,7 +17,7 @@ use crate::control::{ControlQueue, Once};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::datagram::DatagramQueue;
 use crate::ids::{Cid, ConnKey, Level, Side, Space, Version};
-use crate::path::{Path, Standby};
+use crate::path::{Path, Spin, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::stream::Streams;
@@ -88,7 +88,8 @@ impl Connection {
         let mut handshake = new_handshake(now, start.settings, version, original);
         handshake.restarted = start.restart.is_some();
         handshake.token = super::versions::token_for(version, start.token).into();
-        let path = Path::new(start.remote, None, original, true, start.settings, now);
+        let mut path = Path::new(start.remote, None, original, true, start.settings, now);
+        path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
         let parts = Parts { key, side: Side::Client, version, path, local, remote: original, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
         conn.tls = Some(tls);
@@ -115,7 +116,8 @@ impl Connection {
         handshake.opening = Some(Box::new(Opening { params, hello: Vec::new(), complete: false }));
         handshake.peer_cid_known = true;
         handshake.peer_first_cid = start.scid;
-        let path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
+        let mut path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
+        path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
         let (side, version) = (Side::Server, start.version);
         let parts = Parts { key, side, version, path, local, remote: start.scid, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
@@ -169,6 +171,7 @@ impl Connection {
             ping: false,
             ack_ping: AckPing::default(),
             tolerance: Tolerance::default(),
+            bits: Default::default(),
             token_issued: false,
             end_told: false,
             new_token: None,

@@ -13,15 +13,13 @@ use crate::packetiser::sizes::Budget;
 use crate::packetiser::{self, AppVoices, Archetype, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices};
 use crate::spans::FrameKind;
 use crate::time::Instant;
-use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
-use crate::wire::{Writer, pn};
+use crate::wire::Writer;
+use crate::wire::header::LongLayout;
 
 /// Levels in the order in which their packets are coalesced.
 pub(super) const LEVELS: [Level; 4] = [Level::Initial, Level::ZeroRtt, Level::Handshake, Level::OneRtt];
 /// The smallest datagram that may carry an Initial.
 pub(super) const INITIAL_DATAGRAM_MIN: usize = 1200;
-/// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
-const PN_LEN_MIN: usize = 2;
 
 /// What holds for all datagrams of one turn.
 #[derive(Clone, Copy)]
@@ -304,7 +302,7 @@ impl Connection {
         let start = budget.used;
         let pn = self.recovery.next_pn(plan.level.space());
         let packet = &mut slot[start..];
-        let (head, layout) = self.write_header(plan.level, pn, packet)?;
+        let (head, layout) = self.write_header(env, plan.level, pn, packet)?;
         let room = budget.payload_max(head.payload_at)?;
         let first_record = env.records.len();
         let mut w = Writer::new(&mut packet[head.payload_at..head.payload_at + room]);
@@ -325,35 +323,6 @@ impl Connection {
         let written = head.payload_at + w.len();
         let records = first_record..env.records.len();
         Some(Built { level: plan.level, pn, start, head, layout, written, draft, records, mtu_probe: false })
-    }
-
-    pub(super) fn write_header(
-        &self,
-        level: Level,
-        pn: PacketNumber,
-        packet: &mut [u8],
-    ) -> Option<(Head, Option<LongLayout>)> {
-        let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
-        let dcid = self.path.to.cid;
-        let mut w = Writer::new(packet);
-        if level == Level::OneRtt {
-            let spec = ShortSpec { dcid: &dcid, spin: false, key_phase: self.keys.key_phase(), pn, pn_len };
-            return header::write_short(&mut w, &spec).map(|head| (head, None));
-        }
-        let scid = self.local_cids.first().cid;
-        //= rfc9000#8.1.2-1
-        let token: &[u8] = match (&self.handshake, level) {
-            (Some(h), Level::Initial) => &h.token,
-            _ => &[],
-        };
-        //= rfc9369#4.1-7
-        //= rfc9369#4.1-9
-        let version = match &self.handshake {
-            Some(handshake) if level == Level::ZeroRtt => handshake.first_version,
-            _ => self.version,
-        };
-        let spec = LongSpec { level, version, dcid: &dcid, scid: &scid, token, pn, pn_len };
-        header::write_long(&mut w, &spec).map(|layout| (layout.head(), Some(layout)))
     }
 
     fn voices(&mut self, level: Level) -> Voices<'_> {

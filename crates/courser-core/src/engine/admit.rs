@@ -26,6 +26,10 @@ impl Engine {
     pub(super) fn on_unrouted(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
         let whole = datagram.len();
         match header::decode(datagram, self.env.cid_len) {
+            //= rfc9000#17.2-1
+            Ok(Header::Initial(_)) if !header::fixed_bit(datagram) && !self.takes_cleared_bit() => {
+                self.stats.malformed += 1;
+            }
             Ok(Header::Initial(long)) => {
                 let (long, token) = (Admission::of(&long), long.token.to_owned_token());
                 self.admit(now, meta, datagram, &long, &token);
@@ -39,6 +43,12 @@ impl Engine {
             ) => {}
             Err(_) => self.stats.malformed += 1,
         }
+    }
+
+    /// Whether connections of our server take packets whose QUIC bit is 0.
+    fn takes_cleared_bit(&self) -> bool {
+        //= rfc9287#3-2
+        self.server.as_ref().is_some_and(|server| server.settings.grease)
     }
 
     fn on_unknown_version(&mut self, meta: &Meta, version: Version, dcid: &[u8], scid: &[u8], whole: usize) {

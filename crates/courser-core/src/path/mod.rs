@@ -3,6 +3,7 @@
 
 mod amplification;
 mod pmtud;
+mod spin;
 mod standby;
 mod state;
 mod token;
@@ -10,6 +11,7 @@ mod validate;
 
 pub use amplification::Amplification;
 pub use pmtud::{Pmtud, Probe};
+pub use spin::Spin;
 pub use standby::Standby;
 pub use state::{Destination, Goal, Path};
 pub use token::{Proof, TokenKey};

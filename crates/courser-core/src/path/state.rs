@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::{Amplification, Challenges, Pmtud, Responses};
+use super::{Amplification, Challenges, Pmtud, Responses, Spin};
 use crate::cc::Congestion;
 use crate::cc::pacer::Pacer;
 use crate::config::Settings;
@@ -65,6 +65,8 @@ pub struct Path {
     pub pacer: Pacer,
     /// Whether ECN marks pass.
     pub ecn: EcnValidator,
+    /// The spin bit.
+    pub spin: Spin,
 }
 
 impl Path {
@@ -97,6 +99,7 @@ impl Path {
             congestion: Congestion::new(settings.congestion, mtu, now),
             pacer: Pacer::new(settings.pacing, mtu, now),
             ecn: EcnValidator::new(settings.ecn),
+            spin: Spin::default(),
         }
     }
 

@@ -1,0 +1,96 @@
+//! Headers of our packets, and the two bits of them that anybody on the path sees and that carry no data: the spin bit and
+//! the QUIC bit.
+
+use super::{Connection, Env};
+use crate::crypto::Head;
+use crate::ids::{Level, PacketNumber};
+use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
+use crate::wire::{Writer, pn};
+
+/// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
+const PN_LEN_MIN: usize = 2;
+
+/// Random bits, drawn by the word.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bits {
+    word: u64,
+    left: u8,
+}
+
+impl Bits {
+    fn next(&mut self, env: &mut Env) -> bool {
+        if self.left == 0 {
+            *self = Self { word: env.random_u64(), left: 64 };
+        }
+        let bit = self.word & 1 == 1;
+        *self = Self { word: self.word >> 1, left: self.left - 1 };
+        bit
+    }
+}
+
+impl Connection {
+    /// Writes the header of a packet on the path in use.
+    pub(super) fn write_header(
+        &mut self,
+        env: &mut Env,
+        level: Level,
+        pn: PacketNumber,
+        packet: &mut [u8],
+    ) -> Option<(Head, Option<LongLayout>)> {
+        let clear = self.may_clear_quic_bit() && self.bits.next(env);
+        let written = self.write_plain_header(env, level, pn, packet);
+        if clear {
+            header::clear_fixed_bit(packet);
+        }
+        written
+    }
+
+    /// Whether the QUIC bit of our packets may be 0.
+    fn may_clear_quic_bit(&self) -> bool {
+        //= rfc9287#3.1-1
+        //= rfc9287#3.1-2
+        //= rfc9287#3.1-3
+        //= rfc9287#3.1-4
+        //= rfc9287#3.1-5
+        self.settings.grease && self.peer_known && self.peer.grease_quic_bit
+    }
+
+    /// Whether a packet with this first byte can be one of this version.
+    pub(super) fn takes_quic_bit(&self, packet: &[u8]) -> bool {
+        //= rfc9000#17.2-1
+        //= rfc9000#17.3.1-1
+        //= rfc9287#3-2
+        header::fixed_bit(packet) || self.settings.grease
+    }
+
+    fn write_plain_header(
+        &mut self,
+        env: &mut Env,
+        level: Level,
+        pn: PacketNumber,
+        packet: &mut [u8],
+    ) -> Option<(Head, Option<LongLayout>)> {
+        let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
+        let dcid = self.path.to.cid;
+        let mut w = Writer::new(packet);
+        if level == Level::OneRtt {
+            let spin = self.path.spin.next(self.path.to.sequence, self.bits.next(env));
+            let spec = ShortSpec { dcid: &dcid, spin, key_phase: self.keys.key_phase(), pn, pn_len };
+            return header::write_short(&mut w, &spec).map(|head| (head, None));
+        }
+        let scid = self.local_cids.first().cid;
+        //= rfc9000#8.1.2-1
+        let token: &[u8] = match (&self.handshake, level) {
+            (Some(h), Level::Initial) => &h.token,
+            _ => &[],
+        };
+        //= rfc9369#4.1-7
+        //= rfc9369#4.1-9
+        let version = match &self.handshake {
+            Some(handshake) if level == Level::ZeroRtt => handshake.first_version,
+            _ => self.version,
+        };
+        let spec = LongSpec { level, version, dcid: &dcid, scid: &scid, token, pn, pn_len };
+        header::write_long(&mut w, &spec).map(|layout| (layout.head(), Some(layout)))
+    }
+}
