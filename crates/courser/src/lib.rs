@@ -7,7 +7,8 @@
 //! sessions   hub: slots that handles and worker share, one turn at a time; session: ports, messages instead of handles
 //! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
-//! beside     certs (throw-away certificates), doctor (what this machine offers), qlog (traces)
+//! beside     certs (throw-away certificates), doctor (what this machine offers), qlog (traces),
+//!            metrics (counters as text, feature "metrics")
 //! ```
 //!
 //! Begin with [`blocking`], which explains what dropping and closing mean; `aio` (feature `tokio`) is the same for Tokio.
@@ -26,6 +27,8 @@ pub mod doctor;
 mod error;
 mod face;
 pub mod hub;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod net;
 mod options;
 pub mod qlog;

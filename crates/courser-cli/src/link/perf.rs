@@ -94,7 +94,14 @@ impl<'a> Few<'a> {
             ended += app.ended();
             times.append(app.times());
         }
-        Ok(PerfResult::new(self.job, ended, seconds, usage, &mut times))
+        let mut result = PerfResult::new(self.job, ended, seconds, usage, &mut times);
+        let keys: Vec<ConnKey> = worker.machine().keys().collect();
+        for key in keys {
+            if let Ok(stats) = worker.machine().conn_stats(key) {
+                result.add_limits(&stats.limits);
+            }
+        }
+        Ok(result)
     }
 
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Said {

@@ -1,8 +1,11 @@
 //! The result of a perf client, in three forms: for people, as an object, and as the line that the comparison reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use courser_core::engine::Limits;
+use courser_core::observe::Limit;
 use serde::Serialize;
 
 use crate::job::{Job, Mode};
@@ -48,6 +51,8 @@ pub struct PerfResult {
     pub max_udp_payload: u16,
     /// Whether every byte was checked, or only counts and ends.
     pub verified: bool,
+    /// Seconds that each limit kept this end from sending more, all connections together; empty where nobody looked.
+    pub limited_s: BTreeMap<&'static str, f64>,
 }
 
 /// The object of `courser perf --json`.
@@ -67,6 +72,8 @@ struct Object {
     per_s: f64,
     #[serde(flatten)]
     times: Percentiles,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    limited_s: BTreeMap<&'static str, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server_rss_per_conn_kb: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +94,26 @@ impl PerfResult {
             client: None,
             max_udp_payload: 1472,
             verified: false,
+            limited_s: BTreeMap::new(),
         }
+    }
+
+    /// Adds what limited a connection.
+    pub fn add_limits(&mut self, limits: &Limits) {
+        for limit in Limit::ALL {
+            *self.limited_s.entry(limit.name()).or_default() += limits.time(limit).as_secs_f64();
+        }
+    }
+
+    /// What kept this end from sending more, the longest first; only where it was to send a lot.
+    fn limits_text(&self) -> Option<String> {
+        let mut all: Vec<_> = self.limited_s.iter().filter(|(_, s)| **s >= 0.001).collect();
+        all.sort_by(|a, b| b.1.total_cmp(a.1));
+        let one = |(name, s): (&&str, &f64)| {
+            format!("{} {}", name.replace('_', " "), text::time(Duration::from_secs_f64(*s)))
+        };
+        (self.job.mode == Mode::Upload && !all.is_empty())
+            .then(|| all.into_iter().map(one).collect::<Vec<_>>().join(", "))
     }
 
     /// Bytes that count.
@@ -124,6 +150,7 @@ impl PerfResult {
             count: self.done,
             per_s: self.per_s(),
             times: self.times,
+            limited_s: self.limited_s.clone(),
             server_rss_per_conn_kb: self.server.map(|g| g.per(self.done)),
             client_rss_per_conn_kb: self.client.map(|g| g.per(self.done)),
         }
@@ -138,11 +165,12 @@ impl PerfResult {
         let checked = if self.verified { "every byte checked" } else { "counts and ends checked" };
         match self.job.mode {
             Mode::Download | Mode::Upload | Mode::Multi => format!(
-                "{} {} in {took}: {}, {:.2} processor seconds per GB at this end, {checked}",
+                "{} {} in {took}: {}, {:.2} processor seconds per GB at this end, {checked}{}",
                 self.job.mode.name(),
                 text::size(self.bytes()),
                 strong(text::rate(self.gbps())),
                 self.cpu_s_per_gb(),
+                self.limits_text().map_or(String::new(), |t| format!("\n  sending was limited by: {t}")),
             ),
             Mode::Requests | Mode::Handshakes => format!(
                 "{} {} in {took}: {} per second\n  half within {}, 99 % within {}, 99.9 % within {}",
@@ -233,6 +261,22 @@ mod tests {
         r.server = Some(Growth { before: 1000, after: 1500 });
         r.client = Some(Growth { before: 2000, after: 1900 });
         r
+    }
+
+    #[test]
+    fn what_limited_an_upload_is_told() {
+        let mut up = result(Mode::Upload);
+        assert!(!up.summary(Palette::PLAIN).contains("limited"));
+        up.add_limits(&Limits::default());
+        up.limited_s.extend([("pacing", 1.5), ("congestion_window", 0.25)]);
+        let text = up.summary(Palette::PLAIN);
+        assert!(text.ends_with("\n  sending was limited by: pacing 1.50 s, congestion window 250 ms"), "{text}");
+        let object = serde_json::to_value(up.object()).unwrap();
+        assert_eq!(object["limited_s"]["pacing"], 1.5);
+        assert_eq!(object["limited_s"].as_object().unwrap().len(), 7);
+        let mut down = up;
+        down.job.mode = Mode::Download;
+        assert!(!down.summary(Palette::PLAIN).contains("limited"));
     }
 
     #[test]
