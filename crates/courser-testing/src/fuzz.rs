@@ -9,8 +9,8 @@
 
 use core::time::Duration;
 
-use courser_core::ids::{Dir, Level, Side, Version};
-use courser_core::path::TokenKey;
+use courser_core::ids::{Cid, Dir, Level, Side, Version};
+use courser_core::path::{Checked, Showing, TokenKeys, Tokens};
 use courser_core::protect::client_hello::parse_client_hello;
 use courser_core::protect::null::NullKeys;
 use courser_core::stream::Read;
@@ -124,9 +124,11 @@ pub fn client_hello(data: &[u8]) {
 /// # Panics
 /// When they do.
 pub fn token(data: &[u8]) {
-    let key = TokenKey::new([3; 32]);
-    let proof = key.check(&NullKeys, Version::V1, Instant::from_micros(5_000_000), crate::rig::FORGER, data);
-    assert!(proof.is_none(), "nobody guesses a checksum");
+    let tokens = Tokens::new(&NullKeys, &TokenKeys::new([3; 32]), Duration::ZERO);
+    let (now, dcid) = (Instant::from_micros(5_000_000), Cid::EMPTY);
+    let at = Showing { version: Version::V1, now, peer: crate::rig::FORGER, dcid };
+    let checked = tokens.check(&NullKeys, &at, data);
+    assert!(!matches!(checked, Checked::Good(_)), "nobody guesses a checksum");
 }
 
 /// A script for the engine: the first byte says which end is under test and how far the handshake is; then follow

@@ -13,6 +13,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use crate::alert::{self, UNRECOGNIZED_NAME};
 use crate::session::{self, Session};
 use crate::settings::{Common, ConfigError, Credentials, Group, Roots, check_provider};
+use crate::store::{CertificateStore, Certificates};
 use crate::tap::{SecretTap, catching};
 use crate::tickets::{ClientTickets, Versions, speaking};
 
@@ -30,7 +31,13 @@ impl ClientConfig {
     /// application protocols have to be given.
     #[must_use]
     pub fn builder() -> ClientBuilder {
-        ClientBuilder { common: Common::new(), trust: Trust::Nobody, credentials: None, remembered: REMEMBERED_SERVERS }
+        ClientBuilder {
+            common: Common::new(),
+            trust: Trust::Nobody,
+            certificates: None,
+            unusable: None,
+            remembered: REMEMBERED_SERVERS,
+        }
     }
 
     /// Uses a configuration that was made with rustls. Its key log still gets every secret. Its tickets are used as they are:
@@ -84,7 +91,9 @@ enum Trust {
 pub struct ClientBuilder {
     common: Common,
     trust: Trust,
-    credentials: Option<Credentials>,
+    certificates: Option<CertificateStore>,
+    /// A certificate that could not be used.
+    unusable: Option<ConfigError>,
     remembered: usize,
 }
 
@@ -137,7 +146,17 @@ impl ClientBuilder {
     /// Shows this certificate to servers that ask for one.
     #[must_use]
     pub fn certificate(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
+        match CertificateStore::new(&Certificates::new(credentials)) {
+            Ok(store) => (self.certificates, self.unusable) = (Some(store), None),
+            Err(why) => self.unusable = Some(why),
+        }
+        self
+    }
+
+    /// Shows the default certificate of this store to servers that ask for one; it can be replaced meanwhile.
+    #[must_use]
+    pub fn certificates(mut self, store: &CertificateStore) -> Self {
+        (self.certificates, self.unusable) = (Some(store.clone()), None);
         self
     }
 
@@ -182,11 +201,10 @@ impl ClientBuilder {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms)))
             }
         };
-        let mut inner = match self.credentials {
-            None => builder.with_no_client_auth(),
-            Some(Credentials { chain, key }) => {
-                builder.with_client_auth_cert(chain, key).map_err(|e| ConfigError::PrivateKey(e.to_string()))?
-            }
+        let mut inner = match (self.certificates, self.unusable) {
+            (_, Some(why)) => return Err(why),
+            (None, None) => builder.with_no_client_auth(),
+            (Some(store), None) => builder.with_client_cert_resolver(Arc::new(store)),
         };
         inner.alpn_protocols = protocols;
         inner.key_log = SecretTap::around(self.common.user_key_log());

@@ -17,6 +17,7 @@ mod random;
 mod server;
 mod session;
 mod settings;
+mod store;
 mod tap;
 mod tickets;
 
@@ -27,3 +28,4 @@ pub use random::SystemRandom;
 pub use rustls::KeyLog;
 pub use server::{ServerBuilder, ServerConfig};
 pub use settings::{ALL_GROUPS, ALL_SUITES, ConfigError, Credentials, Group, Roots};
+pub use store::{CertificateStore, Certificates};

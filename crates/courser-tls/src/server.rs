@@ -11,6 +11,7 @@ use crate::alert;
 use crate::early::EarlyStore;
 use crate::session::{self, Session};
 use crate::settings::{Common, ConfigError, Credentials, Group, Roots, check_provider};
+use crate::store::{CertificateStore, Certificates};
 use crate::tap::{SecretTap, catching};
 use crate::tickets::{Sessions, Ticketer, Versions};
 
@@ -32,7 +33,7 @@ impl ServerConfig {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             common: Common::new(),
-            credentials: None,
+            certificates: None,
             clients: Clients::Anonymous,
             tickets: TICKETS,
             early_sessions: EARLY_SESSIONS,
@@ -86,11 +87,18 @@ enum Clients {
     MustShow(Roots),
 }
 
+/// What clients are shown.
+#[derive(Clone, Debug)]
+enum Shown {
+    One(Credentials),
+    Store(CertificateStore),
+}
+
 /// Builds a [`ServerConfig`].
 #[derive(Clone, Debug)]
 pub struct ServerBuilder {
     common: Common,
-    credentials: Option<Credentials>,
+    certificates: Option<Shown>,
     clients: Clients,
     tickets: usize,
     early_sessions: usize,
@@ -100,7 +108,14 @@ impl ServerBuilder {
     /// The certificate that is shown to every client.
     #[must_use]
     pub fn certificate(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
+        self.certificates = Some(Shown::One(credentials));
+        self
+    }
+
+    /// The certificates of this store, by the name that the client asks for; they can be replaced while the server runs.
+    #[must_use]
+    pub fn certificates(mut self, store: &CertificateStore) -> Self {
+        self.certificates = Some(Shown::Store(store.clone()));
         self
     }
 
@@ -175,7 +190,10 @@ impl ServerBuilder {
     pub fn build(self) -> Result<ServerConfig, ConfigError> {
         let protocols = self.common.protocols()?;
         let provider = self.common.provider()?;
-        let Credentials { chain, key } = self.credentials.ok_or(ConfigError::NoCredentials)?;
+        let store = match self.certificates.ok_or(ConfigError::NoCredentials)? {
+            Shown::One(credentials) => CertificateStore::new(&Certificates::new(credentials))?,
+            Shown::Store(store) => store,
+        };
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let verifier = |roots: Roots| -> Result<_, ConfigError> {
@@ -190,7 +208,7 @@ impl ServerBuilder {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut inner = builder.with_single_cert(chain, key).map_err(|e| ConfigError::PrivateKey(e.to_string()))?;
+        let mut inner = builder.with_cert_resolver(Arc::new(store));
         inner.alpn_protocols = protocols;
         inner.key_log = SecretTap::around(self.common.user_key_log());
         inner.send_tls13_tickets = self.tickets;

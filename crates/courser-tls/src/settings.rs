@@ -1,6 +1,7 @@
 //! What client and server configurations share: suites, groups, application protocols, roots, credentials, errors.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use courser_core::crypto::Suite;
@@ -44,6 +45,13 @@ pub enum ConfigError {
     Certificate(String),
     /// A private key cannot be read or used.
     PrivateKey(String),
+    /// A file cannot be read.
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
     /// A server needs a certificate.
     NoCredentials,
     /// The rustls configuration lacks something that QUIC needs.
@@ -63,6 +71,7 @@ impl fmt::Display for ConfigError {
             Self::NoRoots(why) => write!(f, "there are no root certificates to verify the peer: {why}"),
             Self::Certificate(why) => write!(f, "a certificate cannot be read: {why}"),
             Self::PrivateKey(why) => write!(f, "the private key cannot be used: {why}"),
+            Self::File { path, why } => write!(f, "{} cannot be read: {why}", path.display()),
             Self::NoCredentials => f.write_str("a server needs a certificate and its private key"),
             Self::Unsuitable(what) => write!(f, "the rustls configuration cannot be used for QUIC: {what}"),
             Self::Refused(why) => write!(f, "TLS refuses the configuration: {why}"),
@@ -101,6 +110,17 @@ impl Credentials {
         let chain = certificates_from_pem(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| ConfigError::PrivateKey(e.to_string()))?;
         Ok(Self { chain, key })
+    }
+
+    /// From files in PEM, as in [`from_pem`](Self::from_pem).
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] when one of them cannot be read; otherwise as in [`from_pem`](Self::from_pem).
+    pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|e| ConfigError::File { path: path.to_owned(), why: e.to_string() })
+        };
+        Self::from_pem(&read(chain.as_ref())?, &read(key.as_ref())?)
     }
 
     /// From DER: the chain with the leaf first, and the key as PKCS #8, PKCS #1 or SEC 1.

@@ -24,6 +24,14 @@ impl Clock {
         Self { started: time::Instant::now() }
     }
 
+    /// How long after the beginning of 1970 the clock's origin lies, by the system's calendar. The calendar may be set while
+    /// the clock runs; the clock does not follow it.
+    #[must_use]
+    pub fn unix_time_at_zero(&self) -> time::Duration {
+        let since_1970 = time::SystemTime::now().duration_since(time::UNIX_EPOCH).unwrap_or_default();
+        since_1970.saturating_sub(time::Duration::from_micros(self.now().as_micros()))
+    }
+
     /// The present.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -50,5 +58,17 @@ mod tests {
         let second = clock.now();
         assert!(second >= first);
         assert!(first - Duration::from_secs(60) > Instant::ZERO);
+    }
+
+    #[test]
+    fn clocks_that_were_started_at_different_times_agree_on_the_calendar() {
+        let first = Clock::start();
+        std::thread::sleep(Duration::from_millis(20));
+        let second = Clock::start();
+        let calendar = |clock: &Clock| clock.unix_time_at_zero() + Duration::from_micros(clock.now().as_micros());
+        let (a, b) = (calendar(&first), calendar(&second));
+        assert!(b.abs_diff(a) < Duration::from_secs(1), "{a:?} {b:?}");
+        assert!(second.unix_time_at_zero() > first.unix_time_at_zero());
+        assert!(a > Duration::from_secs(1_700_000_000), "after 2023");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::{Engine, EngineConfig, ServerConfig};
+use courser_core::engine::{Engine, EngineConfig, ServerConfig, TokenKeys};
 use courser_core::ids::{ConnKey, VARINT_MAX, Version};
 use courser_session::handle::Handle;
 use courser_tls::{self as tls, AwsLc, SystemRandom};
@@ -33,7 +33,7 @@ pub(crate) struct Made {
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
     let (socket, clock) = (bind(&options.bind_candidates(), &options.socket)?, Clock::start());
-    make(engine(None, options.qlog.as_ref(), clock), socket, clock, options.linger)
+    make(engine(None, None, options.qlog.as_ref(), clock), socket, clock, options.linger)
 }
 
 /// A socket at the first of the addresses that can be had.
@@ -55,7 +55,9 @@ pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
     let (socket, clock) = (bind(&[local], &options.socket)?, Clock::start());
-    make(engine(Some(server_config(options)), options.qlog.as_ref(), clock), socket, clock, options.linger)
+    let server = Some(server_config(options));
+    let engine = engine(server, options.token_keys.as_ref(), options.qlog.as_ref(), clock);
+    make(engine, socket, clock, options.linger)
 }
 
 /// Binds another socket for a client's worker, whose connections go on from there.
@@ -78,9 +80,16 @@ pub(crate) fn server_config(options: &ServerOptions) -> ServerConfig {
 }
 
 /// An engine whose connections are traced when there is a place for that; `clock` is the one that drives it.
-pub(crate) fn engine(server: Option<ServerConfig>, qlog: Option<&Qlog>, clock: Clock) -> Engine {
+pub(crate) fn engine(
+    server: Option<ServerConfig>,
+    token_keys: Option<&TokenKeys>,
+    qlog: Option<&Qlog>,
+    clock: Clock,
+) -> Engine {
     let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
     config.server = server;
+    config.token_keys = token_keys.cloned();
+    config.unix_time_at_zero = clock.unix_time_at_zero();
     config.observer = qlog.map(|q| q.observer(clock));
     Engine::new(config)
 }

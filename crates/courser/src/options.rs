@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::RetryPolicy;
+use courser_core::engine::{RetryPolicy, TokenKeys};
 use courser_tls as tls;
 
 use crate::net::adapter::Offload;
@@ -178,6 +178,9 @@ pub struct ServerOptions {
     pub socket: SocketOptions,
     /// When clients have to prove their address before the application hears of them.
     pub retry: RetryPolicy,
+    /// Keys of address tokens. Servers of one service that share them take each other's tokens, also over restarts;
+    /// `None`: one drawn at random.
+    pub token_keys: Option<TokenKeys>,
     /// Handshakes under way at once, waiting for a decision included; further ones are dropped.
     pub handshakes_max: usize,
     /// As in [`ClientOptions::linger`].
@@ -197,6 +200,7 @@ impl ServerOptions {
             settings: Settings::default(),
             socket: SocketOptions::default(),
             retry: RetryPolicy::Never,
+            token_keys: None,
             handshakes_max: 10_000,
             linger: LINGER,
             client: None,
@@ -229,6 +233,13 @@ impl ServerOptions {
     #[must_use]
     pub const fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// The same with these keys of address tokens.
+    #[must_use]
+    pub fn token_keys(mut self, keys: TokenKeys) -> Self {
+        self.token_keys = Some(keys);
         self
     }
 }

@@ -11,7 +11,7 @@ use courser::net::socket::{Socket, SocketConfig};
 use courser::session::{self, Service as PortService, ServiceSetup};
 use courser::worker::{TurnLimits, Worker};
 use courser_core::crypto::{Random, Suite};
-use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
+use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig, TokenKeys};
 use courser_tls::{
     ALL_GROUPS, ALL_SUITES, AwsLc, ClientConfig as TlsClient, ConfigError, Credentials, Group, KeyLogFile, Roots,
     ServerConfig as TlsServer, SystemRandom,
@@ -237,7 +237,7 @@ pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine
         let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
         server.retry = service.retry;
         config.server = Some(server);
-        (config.token_key, config.reset_key) = (Some(token_key), Some(reset_key));
+        (config.token_keys, config.reset_key) = (Some(TokenKeys::new(token_key)), Some(reset_key));
         let socket = socket(listen, service.tuning, threads > 1).map_err(|e| Failure::from_bind(listen, &e))?;
         listen = socket.local_addr();
         made.push(worker(Engine::new(config), socket, clock)?);

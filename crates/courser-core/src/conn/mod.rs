@@ -59,7 +59,7 @@ use crate::datagram::DatagramQueue;
 use crate::error::CloseReason;
 use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
-use crate::path::{Path, Standby, TokenKey};
+use crate::path::{Path, Standby, Tokens};
 use crate::protect::KeySlots;
 use crate::recovery::Recovery;
 use crate::spans::Record;
@@ -97,7 +97,7 @@ pub(crate) struct Env {
     /// Stateless reset tokens are derived from this and the connection ID.
     pub(crate) reset_key: [u8; 32],
     /// Address tokens.
-    pub(crate) tokens: TokenKey,
+    pub(crate) tokens: Tokens,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) interest: crate::observe::Interest,
     /// The newest time that anybody told; for events of calls that come without one.

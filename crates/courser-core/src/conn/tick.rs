@@ -6,8 +6,9 @@ use super::setup::fresh_cid;
 use super::{Connection, Env, Life, RouteChange};
 use crate::ack::tolerance::View;
 use crate::error::CloseReason;
-use crate::ids::{Level, Space};
+use crate::ids::{Cid, Level, Space};
 use crate::packetiser::{PRIORITY_CID, PRIORITY_TOKEN};
+use crate::path::Showing;
 use crate::spans::FrameKind;
 use crate::time::Instant;
 use crate::wire::Writer;
@@ -107,8 +108,9 @@ impl Connection {
             }
         }
         if self.side.is_server() && self.confirmed && !self.token_issued {
-            let serial = env.random_u64();
-            let token = env.tokens.frame(env.keys.as_ref(), self.version, now, self.path.remote().ip(), serial);
+            let number = env.random_u64();
+            let at = Showing { version: self.version, now, peer: self.path.remote(), dcid: Cid::EMPTY };
+            let token = env.tokens.frame(env.keys.as_ref(), &at, number);
             self.token_issued =
                 self.queue_frame(PRIORITY_TOKEN, FrameKind::NewToken, &Frame::NewToken { token: &token });
         }

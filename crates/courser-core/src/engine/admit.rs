@@ -8,9 +8,9 @@ use super::replies::Reply;
 use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
 use crate::config::Settings;
 use crate::conn::{Connection, Event, Received, ServerStart};
-use crate::error::ApiMisuse;
+use crate::error::{ApiMisuse, TransportCode};
 use crate::ids::{Cid, ConnKey, Version};
-use crate::path::Proof;
+use crate::path::{Checked, Proof, Showing, TokenKeys};
 use crate::time::Instant;
 use crate::wire::header::{self, Header, Long};
 
@@ -111,17 +111,13 @@ impl Engine {
             self.stats.gate_handshakes += 1;
             return;
         }
-        let (tokens, keys) = (&self.env.tokens, self.env.keys.as_ref());
-        let proof = token.as_slice().and_then(|t| tokens.check(keys, initial.version, now, meta.remote, t));
-        if !token.is_empty() && proof.is_none() {
-            //= rfc9000#8.1.3-11
-            self.stats.bad_tokens += 1;
-        }
         let wants_retry = match server.retry {
             RetryPolicy::Never => false,
             RetryPolicy::Above(handshakes) => self.handshakes > handshakes,
             RetryPolicy::Always => true,
         };
+        let ask = server.ask;
+        let Ok(proof) = self.prove(now, meta, initial, token) else { return };
         if proof.is_none()
             && let Some(decision) = self.decided.find(now, &initial.dcid)
         {
@@ -148,40 +144,73 @@ impl Engine {
             validated: proof.is_some(),
             datagrams: Vec::new(),
         };
-        if server.ask {
-            self.hold(held, meta, datagram);
-        } else {
-            self.start(now, held, meta, datagram);
+        let taken = if ask { self.hold(held, meta, datagram) } else { self.start(now, held, meta, datagram) };
+        if taken && let Some(Proof::Frame(ticket)) = proof {
+            let now_us = self.env.tokens.wall_us(now);
+            self.used_tokens.insert(ticket, now_us);
         }
     }
 
+    /// What the token of an Initial proves; an error when its client has to go away because of it.
+    fn prove(
+        &mut self,
+        now: Instant,
+        meta: &Meta,
+        initial: &Admission,
+        token: &Token,
+    ) -> Result<Option<Proof>, TokenRefused> {
+        //= rfc9000#8.1.3-10
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let at = Showing { version: initial.version, now, peer: meta.remote, dcid: initial.dcid };
+        let checked =
+            token.as_slice().map_or(Checked::Nothing, |t| self.env.tokens.check(self.env.keys.as_ref(), &at, t));
+        match checked {
+            Checked::Good(Proof::Frame(ticket)) if self.used_tokens.contains(&ticket) => {}
+            Checked::Good(proof) => return Ok(Some(proof)),
+            Checked::BadRetry => {
+                //= rfc9000#8.1.2-2
+                self.stats.bad_tokens += 1;
+                let reply = Reply::Refuse { version: initial.version, code: TransportCode::INVALID_TOKEN };
+                self.request(meta, reply, initial.dcid, initial.scid);
+                return Err(TokenRefused);
+            }
+            Checked::Nothing => {}
+        }
+        //= rfc9000#8.1.3-11
+        self.stats.bad_tokens += 1;
+        Ok(None)
+    }
+
     /// Keeps a new connection until the application decides.
-    fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) {
+    fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) -> bool {
         held.keep(meta, datagram);
         let dcid = held.dcid;
         let deadline = self.received_at + DECISION_TIME;
         let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: Some(deadline), handshaking: true };
-        if let Some(key) = self.table.insert(entry) {
-            self.deadlines.set(key.index, deadline);
-            self.routes.add_chosen(dcid, key);
-            self.handshakes += 1;
-            self.incoming.push_back(key);
-        }
+        let Some(key) = self.table.insert(entry) else { return false };
+        self.deadlines.set(key.index, deadline);
+        self.routes.add_chosen(dcid, key);
+        self.handshakes += 1;
+        self.incoming.push_back(key);
+        true
     }
 
-    /// Accepts a connection without asking.
-    fn start(&mut self, now: Instant, held: Held, meta: &Meta, datagram: &mut [u8]) {
+    /// Accepts a connection without asking; false when its packet is not authentic.
+    fn start(&mut self, now: Instant, held: Held, meta: &Meta, datagram: &mut [u8]) -> bool {
         let dcid = held.dcid;
         let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: None, handshaking: true };
-        let Some(key) = self.table.insert(entry) else { return };
+        let Some(key) = self.table.insert(entry) else { return false };
         self.handshakes += 1;
         if !self.go_live(now, key, None, &mut [(Meta { stride: datagram.len(), ..*meta }, datagram)]) {
             self.stats.gate_not_authentic += 1;
             self.table.remove(key);
             self.handshakes -= 1;
-            return;
+            return false;
         }
         self.routes.add_chosen(dcid, key);
+        true
     }
 
     /// Makes a connection of a held one and gives it its first datagrams. False when none of them is authentic.
@@ -226,6 +255,11 @@ impl Engine {
         true
     }
 
+    /// Takes and issues address tokens under these keys from now on.
+    pub fn replace_token_keys(&mut self, keys: &TokenKeys) {
+        self.env.tokens.replace(self.env.keys.as_ref(), keys);
+    }
+
     /// The next connection that waits for a decision; only with [`ServerConfig::ask`](super::ServerConfig::ask).
     pub fn poll_incoming(&mut self) -> Option<(ConnKey, Incoming)> {
         loop {
@@ -265,7 +299,9 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait.
     pub fn refuse(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
-        self.answer_held(key, |held| Some(Reply::Refuse { version: held.version }))
+        self.answer_held(key, |held| {
+            Some(Reply::Refuse { version: held.version, code: TransportCode::CONNECTION_REFUSED })
+        })
     }
 
     /// Asks the client of a waiting connection to prove its address; it may come again then.
@@ -330,6 +366,9 @@ pub struct Incoming {
     /// Whether a token proves its address.
     pub validated: bool,
 }
+
+/// A client cannot go on with the token that it has.
+struct TokenRefused;
 
 /// The fields of an Initial that admission looks at, apart from its bytes.
 struct Admission {

@@ -1,10 +1,13 @@
 //! What an engine is made of.
 
+use core::time::Duration;
+
 use super::CidReports;
 use crate::cid::{CidGenerator, RandomCids};
 use crate::config::Settings;
 use crate::crypto::{KeyFactory, Random, TlsServerConfig};
 use crate::observe::Observer;
+pub use crate::path::TokenKeys;
 
 /// When a server asks a client to prove its address with a Retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,8 +55,11 @@ pub struct EngineConfig {
     pub server: Option<ServerConfig>,
     /// Bytes that stream and handshake data of all connections may occupy together.
     pub memory_max: usize,
-    /// Key of address tokens; engines of one service share it. `None`: drawn at random.
-    pub token_key: Option<[u8; 32]>,
+    /// Keys of address tokens; engines of one service share them, also between processes. `None`: one drawn at random.
+    pub token_keys: Option<TokenKeys>,
+    /// How long after the beginning of 1970 the origin of the caller's time lies. Tokens are dated with it, so engines that
+    /// share token keys need it, unless they share the origin too.
+    pub unix_time_at_zero: Duration,
     /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
     pub reset_key: Option<[u8; 32]>,
     /// Makes connection IDs. On an engine that takes connections they have bytes: in place of a generator without, random
@@ -74,7 +80,8 @@ impl EngineConfig {
             random,
             server: None,
             memory_max: 1 << 30,
-            token_key: None,
+            token_keys: None,
+            unix_time_at_zero: Duration::ZERO,
             reset_key: None,
             cids: Box::new(RandomCids::default()),
             cid_reports: None,

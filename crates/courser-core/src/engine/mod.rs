@@ -50,11 +50,11 @@ use self::routes::{CidHasher, Routes};
 use self::table::Table;
 
 use crate::cid::RandomCids;
-use crate::path::TokenKey;
+use crate::path::{Tokens, UsedTokens};
 
 pub use self::admit::Incoming;
 pub use self::cids::{CidReports, CidState, CidWatcher};
-pub use self::config::{EngineConfig, RetryPolicy, ServerConfig};
+pub use self::config::{EngineConfig, RetryPolicy, ServerConfig, TokenKeys};
 pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
@@ -104,6 +104,8 @@ pub struct Engine {
     replies: ReplyQueue,
     purgatory: Purgatory,
     decided: Decided,
+    /// Tokens of NEW_TOKEN frames prove an address once.
+    used_tokens: UsedTokens,
     /// When something was last received.
     received_at: Instant,
     /// Stateless resets that may be sent.
@@ -125,14 +127,14 @@ impl Engine {
     /// An engine without connections.
     #[must_use]
     pub fn new(mut config: EngineConfig) -> Self {
-        let mut draw = |given: Option<[u8; 32]>| {
-            given.unwrap_or_else(|| {
-                let mut key = [0; 32];
-                config.random.fill(&mut key);
-                key
-            })
+        let mut draw = || {
+            let mut key = [0; 32];
+            config.random.fill(&mut key);
+            key
         };
-        let (token_key, reset_key) = (draw(config.token_key), draw(config.reset_key));
+        let token_keys = config.token_keys.unwrap_or_else(|| TokenKeys::new(draw()));
+        let reset_key = config.reset_key.unwrap_or_else(draw);
+        let tokens = Tokens::new(config.keys.as_ref(), &token_keys, config.unix_time_at_zero);
         let mut hash_key = [0; 16];
         config.random.fill(&mut hash_key);
         let hasher = CidHasher::new(hash_key);
@@ -153,7 +155,7 @@ impl Engine {
                 records: Vec::with_capacity(64),
                 unsealed: Unsealed::with_room(),
                 reset_key,
-                tokens: TokenKey::new(token_key),
+                tokens,
                 observer: config.observer,
                 interest,
                 now: Instant::ZERO,
@@ -171,6 +173,7 @@ impl Engine {
             replies: ReplyQueue::new(config.server.is_some()),
             purgatory: Purgatory::new(hasher),
             decided: Decided::new(hasher),
+            used_tokens: UsedTokens::new(),
             received_at: Instant::ZERO,
             resets: Allowance::default(),
             cid_reports: config.cid_reports.map(Reporter::new),

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 
 use super::{Engine, Meta, Train, TrainMeta};
 use crate::crypto::TAG_LEN;
+use crate::error::TransportCode;
 use crate::ids::{Cid, Ecn, Version};
+use crate::path::Showing;
 use crate::spans::{FrameKind, FrameSet};
 use crate::time::Instant;
 use crate::wire::legality::{self, DatagramRules, Illegal, PacketView};
@@ -60,8 +62,8 @@ pub(super) enum Reply {
     Retry { version: Version },
     /// There is no such connection here; answer to a datagram of that length.
     Reset { received: usize },
-    /// Go away.
-    Refuse { version: Version },
+    /// Go away, for this reason.
+    Refuse { version: Version, code: TransportCode },
 }
 
 /// A reply that was asked for.
@@ -122,7 +124,7 @@ impl Engine {
             Reply::VersionNegotiation => self.build_version_negotiation(&request, slot),
             Reply::Retry { version } => self.build_retry(now, &request, version, slot),
             Reply::Reset { received } => self.build_reset(&request, received, slot),
-            Reply::Refuse { version } => self.build_refusal(&request, version, slot),
+            Reply::Refuse { version, code } => self.build_refusal(&request, version, code, slot),
         }?;
         train.commit(len);
         self.stats.trains += 1;
@@ -148,8 +150,9 @@ impl Engine {
     }
 
     fn build_retry(&mut self, now: Instant, request: &Request, version: Version, slot: &mut [u8]) -> Option<usize> {
-        let token = self.env.tokens.retry(self.env.keys.as_ref(), version, now, request.to, &request.dcid);
         let scid = crate::conn::fresh_cid(&mut self.env);
+        let at = Showing { version, now, peer: request.to, dcid: scid };
+        let token = self.env.tokens.retry(self.env.keys.as_ref(), &at, &request.dcid);
         let random = self.env.random_u64().to_be_bytes()[0];
         let mut w = Writer::new(slot);
         header::write_retry(&mut w, version, &request.scid, &scid, &token, random)?;
@@ -179,8 +182,14 @@ impl Engine {
         Some(len)
     }
 
-    /// An Initial with CONNECTION_CLOSE(CONNECTION_REFUSED), without any state.
-    fn build_refusal(&mut self, request: &Request, version: Version, slot: &mut [u8]) -> Option<usize> {
+    /// An Initial with CONNECTION_CLOSE, without any state.
+    fn build_refusal(
+        &mut self,
+        request: &Request,
+        version: Version,
+        code: TransportCode,
+        slot: &mut [u8],
+    ) -> Option<usize> {
         let keys = self.env.keys.initial(version, &request.dcid, crate::ids::Side::Server);
         let scid = crate::conn::fresh_cid(&mut self.env);
         let spec = header::LongSpec {
@@ -194,11 +203,7 @@ impl Engine {
         };
         let mut w = Writer::new(slot);
         let layout = header::write_long(&mut w, &spec)?;
-        let close = crate::wire::frame::Frame::ConnectionClose {
-            code: crate::error::TransportCode::CONNECTION_REFUSED,
-            frame_type: 0,
-            reason: b"",
-        };
+        let close = crate::wire::frame::Frame::ConnectionClose { code, frame_type: 0, reason: b"" };
         close.encode(&mut w)?;
         let len = w.len() + TAG_LEN;
         let packet = slot.get_mut(..len)?;

@@ -3,6 +3,7 @@
 
 mod amplification;
 mod pmtud;
+mod replay;
 mod spin;
 mod standby;
 mod state;
@@ -11,8 +12,9 @@ mod validate;
 
 pub use amplification::Amplification;
 pub use pmtud::{Pmtud, Probe};
+pub(crate) use replay::UsedTokens;
 pub use spin::Spin;
 pub use standby::Standby;
 pub use state::{Destination, Goal, Path};
-pub use token::{Proof, TokenKey};
+pub use token::{Checked, Proof, Showing, TOKEN_KEYS_MAX, Ticket, TokenKeys, Tokens};
 pub use validate::{Answer, Challenges, Due, Responses};

@@ -4,6 +4,7 @@
 //! end ([`Net::finish`](courser_sim::quic::Net::finish)).
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod address;
 mod early;
 mod ext;
 mod frames;

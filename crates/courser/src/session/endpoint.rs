@@ -83,10 +83,12 @@ impl Options {
         let socket = face::bind(&self.bind, &self.socket)?;
         let server = self.server.as_ref().map(face::server_config);
         let qlog = self.server.as_ref().map_or_else(|| self.profiles.first()?.qlog.clone(), |s| s.qlog.clone());
+        let token_keys = self.server.as_ref().and_then(|s| s.token_keys.clone());
         let clock = Clock::start();
         let mut setup = ServiceSetup::client(self.profiles);
         setup.is_server = server.is_some();
-        worker(face::engine(server, qlog.as_ref(), clock), socket, clock, setup).map_err(EndpointError::Worker)
+        let engine = face::engine(server, token_keys.as_ref(), qlog.as_ref(), clock);
+        worker(engine, socket, clock, setup).map_err(EndpointError::Worker)
     }
 }
 

@@ -324,7 +324,7 @@ fn coalesced_datagrams_keep_to_the_path_and_1_rtt_packets_end_them() {
 fn is_proof(server_key: [u8; 32], token: &[u8], now: Instant) -> bool {
     let settings = Settings::default();
     let mut server = config(5, &Watcher::default());
-    server.token_key = Some(server_key);
+    server.token_keys = Some(crate::engine::TokenKeys::new(server_key));
     let mut part = crate::engine::ServerConfig::new(Box::new(NullTlsServer::default()), settings.clone());
     part.retry = crate::engine::RetryPolicy::Always;
     server.server = Some(part);
@@ -351,7 +351,7 @@ fn a_token_of_one_engine_is_taken_by_another_with_the_same_key_alone() {
     // LS-ENG-04
     let settings = Settings::default();
     let mut server = config(2, &Watcher::default());
-    server.token_key = Some([1; 32]);
+    server.token_keys = Some(crate::engine::TokenKeys::new([1; 32]));
     server.server = Some(crate::engine::ServerConfig::new(Box::new(NullTlsServer::default()), settings.clone()));
     let mut pair = Pair::new(&settings);
     pair.server = Engine::new(server);

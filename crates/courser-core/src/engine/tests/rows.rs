@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::engine::{Engine, Event, Meta, RetryPolicy, SendOutcome, Train};
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Cid, ConnKey, Dir, Ecn, Level, Version};
-use crate::path::TokenKey;
+use crate::path::{Checked, Proof, Showing, TokenKeys, Tokens};
 use crate::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
 use crate::stream::Read;
 use crate::time::Instant;
@@ -79,12 +79,13 @@ fn settings_are_copied_when_they_are_given() {
 
 #[test]
 fn tokens_are_taken_by_engines_with_the_same_key_alone() {
-    let client = CLIENT.parse().unwrap();
-    let (a, b, same) = (TokenKey::new([1; 32]), TokenKey::new([2; 32]), TokenKey::new([1; 32]));
-    let original = Cid::new(&[5; 8]).unwrap();
-    let token = a.retry(&NullKeys, Version::V1, now(), client, &original);
-    assert!(b.check(&NullKeys, Version::V1, now(), client, &token).is_none());
-    assert!(same.check(&NullKeys, Version::V1, now(), client, &token).is_some());
+    let of = |key| Tokens::new(&NullKeys, &TokenKeys::new(key), Duration::ZERO);
+    let (a, b, same) = (of([1; 32]), of([2; 32]), of([1; 32]));
+    let original_dcid = Cid::new(&[5; 8]).unwrap();
+    let at = Showing { version: Version::V1, now: now(), peer: CLIENT.parse().unwrap(), dcid: original_dcid };
+    let token = a.retry(&NullKeys, &at, &original_dcid);
+    assert_eq!(b.check(&NullKeys, &at, &token), Checked::Nothing);
+    assert_eq!(same.check(&NullKeys, &at, &token), Checked::Good(Proof::Retry { original_dcid }));
 }
 
 #[test]
