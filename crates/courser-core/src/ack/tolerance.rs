@@ -187,6 +187,8 @@ impl Tolerance {
         let mut wanted = Terms {
             packets: self.adapted(now.since(since), view),
             max_delay: view.rtt.min(self.announced).max(least),
+            // Never 0, so that a probe timeout need not be longer than the delay.
+            //= ack-frequency#7-3
             reordering: view.reordering.max(REORDERING),
         };
         if wanted.packets == TOLERANCE {

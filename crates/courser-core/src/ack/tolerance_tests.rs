@@ -207,6 +207,7 @@ proptest! {
             if let Some((sequence, terms)) = t.due() {
                 prop_assert!((2..=TOLERANCE_MAX).contains(&terms.packets));
                 prop_assert!((least..=25 * MS).contains(&terms.max_delay), "the peer takes it");
+                //= ack-frequency#7-3 type=test
                 prop_assert!(terms.reordering >= 1, "losses are reported at once");
                 prop_assert!(last.is_none_or(|l| l == sequence || l + 1 == sequence));
                 last = Some(sequence);

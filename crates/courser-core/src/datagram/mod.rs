@@ -63,6 +63,8 @@ impl DatagramQueue {
     /// # Errors
     /// [`ApiMisuse::NotNegotiated`] or [`ApiMisuse::TooLarge`].
     pub fn push(&mut self, data: Bytes, packet_room: usize) -> Result<Option<u64>, ApiMisuse> {
+        //= rfc9221#3-1
+        //= rfc9221#3-2
         let max = self.payload_max(packet_room).ok_or(ApiMisuse::NotNegotiated)?;
         if data.len() > max {
             return Err(ApiMisuse::TooLarge);
@@ -102,7 +104,8 @@ impl DatagramQueue {
         }
     }
 
-    /// What became of a datagram; never repeated (RFC 9221 section 5).
+    /// What became of a datagram; never repeated (RFC 9221 section 5). One that was declared lost and is acknowledged after
+    /// all has two fates: the loss was false.
     pub fn settle(&mut self, fate: Fate, number: u64) {
         if self.fates.len() == FATES_MAX {
             self.fates.pop_front();
@@ -161,6 +164,7 @@ mod tests {
 
     #[test]
     fn the_largest_payload_is_exact() {
+        //= rfc9221#3-2 type=test
         let mut q = queue();
         assert_eq!(q.payload_max(1200), Some(1197));
         assert_eq!(q.push(Bytes::from(vec![0; 1198]), 1200), Err(ApiMisuse::TooLarge));

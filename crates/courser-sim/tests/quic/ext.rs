@@ -1,10 +1,13 @@
-//! Extensions: how often packets are acknowledged, and bits that anybody on the path sees.
+//! Extensions: how often packets are acknowledged, bits that anybody on the path sees, and datagrams.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use courser_core::conn::ConnStats;
+use courser_core::error::ApiMisuse;
 use courser_core::ids::Level;
-use courser_core::spans::FrameKind;
+use courser_core::spans::{Fate, FrameKind};
 use courser_sim::quic::{Job, Net, NetConfig, inspect};
 use courser_sim::script::Verdict;
 use courser_sim::{Duplex, LinkConfig};
@@ -206,5 +209,121 @@ fn no_earlier_connection_tells_whether_the_quic_bit_may_be_cleared() {
         let heard = seen.iter().find(|s| !s.2).unwrap().0 + 10 * MS;
         let before = seen.iter().filter(|s| s.2 && s.0 < heard);
         assert!(before.clone().count() > 0 && before.clone().all(|s| s.3 & 0x40 != 0), "{seed}");
+    }
+}
+
+/// A datagram that says its number.
+fn numbered(number: u64, len: usize) -> Bytes {
+    let mut bytes = vec![number as u8; len];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes.into()
+}
+
+/// What the server has received: how often each number came.
+fn read_all(net: &mut Net, got: &mut BTreeMap<u64, u32>) {
+    let key = net.server_key();
+    while let Some(data) = net.world.host_mut(net.server).engine.read_datagram(key).unwrap() {
+        let number = u64::from_be_bytes(*data.first_chunk().unwrap());
+        assert!(data[8..].iter().all(|b| *b == number as u8), "{number} came as it was sent");
+        *got.entry(number).or_default() += 1;
+    }
+}
+
+#[test]
+fn each_datagram_has_a_fate_and_those_told_as_acknowledged_came_once() {
+    let base = || link(20, 20 * MS);
+    let paths = [
+        ("clean", base()),
+        ("loss", base().loss(0.05)),
+        ("reordering", base().reorder(0.05, 40 * MS)),
+        ("everything", base().loss(0.03).reorder(0.05, 40 * MS).duplicate(0.05)),
+    ];
+    for (name, link) in paths {
+        let mut net = Net::new(NetConfig::new(5, Duplex::symmetric(link)).job(Job::fetch(1_000)));
+        net.run_until_done(20 * S);
+        let (key, start) = (net.client_key(), net.world.now_us());
+        let (mut fates, mut got) = (BTreeMap::<u64, Vec<Fate>>::new(), BTreeMap::new());
+        for step in 0..4_000 {
+            net.run_until(start + step * 2 * MS);
+            let engine = &mut net.world.host_mut(net.client).engine;
+            let (number, len) = (step / 5, 8 + (step * 37 % 1_100) as usize);
+            if number < 500 && step % 5 == 0 {
+                assert_eq!(engine.send_datagram(key, numbered(number, len)), Ok(Some(number)));
+            }
+            while let Some((number, fate)) = engine.poll_datagram_fate(key).unwrap() {
+                fates.entry(number).or_default().push(fate);
+            }
+            read_all(&mut net, &mut got);
+        }
+        let count = |wanted: &[Fate]| fates.values().filter(|f| f[..] == *wanted).count();
+        let (acked, lost, late) = (count(&[Fate::Acked]), count(&[Fate::Lost]), count(&[Fate::Lost, Fate::Acked]));
+        assert_eq!(
+            (acked + lost + late, fates.len()),
+            (500, 500),
+            "{name}: each one has a fate, or a false one before"
+        );
+        assert!(got.values().all(|n| *n == 1), "{name}: none is repeated");
+        let came = |number: &u64| got.contains_key(number);
+        assert!(fates.iter().filter(|f| f.1.contains(&Fate::Acked)).all(|f| came(f.0)), "{name}");
+        // One that came and is told as lost: all ACKs of it were lost.
+        assert!(got.len() - (acked + late) <= lost / 3 && (lost > 0) == (name == "loss" || name == "everything"));
+        assert_eq!(late > 0, name.contains("reordering") || name == "everything", "{name}: {late} losses were false");
+        net.finish();
+    }
+}
+
+#[test]
+fn a_full_queue_of_datagrams_pushes_back_and_the_window_holds() {
+    //= rfc9221#5.4-1 type=test
+    let mut net = Net::new(NetConfig::new(1, Duplex::symmetric(link(5, 20 * MS))).job(Job::fetch(1_000)));
+    net.run_until_done(20 * S);
+    let (key, mut got, mut next, mut refused) = (net.client_key(), BTreeMap::new(), 0, 0);
+    for _ in 0..100 {
+        let engine = &mut net.world.host_mut(net.client).engine;
+        while engine.send_datagram(key, numbered(next, 1_000)).unwrap().is_some() {
+            next += 1;
+        }
+        refused += 1;
+        let until = net.world.now_us() + 20 * MS;
+        net.run_until(until);
+        read_all(&mut net, &mut got);
+    }
+    // Two seconds at 5 Mbit/s are 1.25 MB, and 256 KiB wait.
+    assert!((1_000..1_600).contains(&next) && refused == 100, "{next} were taken");
+    assert_eq!(net.client().overshoot, 0, "datagrams wait for the congestion window");
+    assert!(got.len() > 900, "{} came", got.len());
+    net.finish();
+}
+
+#[test]
+fn a_datagram_is_no_larger_than_the_peer_takes() {
+    //= rfc9221#3-1 type=test
+    //= rfc9221#3-2 type=test
+    for (limit, expected) in [(0, None), (60, Some(58)), (300, Some(297)), (65_535, Some(1_000))] {
+        let mut config = NetConfig::new(1, plain()).job(Job::fetch(1_000));
+        config.server.max_datagram_frame = limit;
+        let mut net = Net::new(config);
+        net.run_until_done(20 * S);
+        let key = net.client_key();
+        let engine = &mut net.world.host_mut(net.client).engine;
+        let most = engine.datagram_max(key).unwrap();
+        match expected {
+            None => {
+                assert_eq!(most, None);
+                assert_eq!(engine.send_datagram(key, numbered(0, 8)), Err(ApiMisuse::NotNegotiated));
+            }
+            Some(least) => {
+                let most = most.unwrap();
+                assert!(if limit < 1_000 { most == least } else { most > least }, "{most}");
+                assert_eq!(engine.send_datagram(key, numbered(0, most + 1)), Err(ApiMisuse::TooLarge));
+                assert_eq!(engine.send_datagram(key, numbered(0, most)), Ok(Some(0)));
+                let mut got = BTreeMap::new();
+                let until = net.world.now_us() + S;
+                net.run_until(until);
+                read_all(&mut net, &mut got);
+                assert_eq!(got.len(), 1, "the peer took it");
+            }
+        }
+        net.finish();
     }
 }
