@@ -388,6 +388,7 @@ fn early_data_is_off_unless_both_ends_want_it() {
 
 #[test]
 fn a_replayed_first_flight_gets_no_early_data() {
+    //= rfc9001#9.2-1 type=test
     let authority = Authority::new();
     let client = authority.client().early_data(true).build().unwrap();
     let server = authority.server().early_data(true).build().unwrap();

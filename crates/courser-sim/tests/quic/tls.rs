@@ -3,6 +3,7 @@
 use courser_core::ids::Version;
 use courser_core::protect::null::NullRandom;
 use courser_sim::quic::{Job, Net, NetConfig, Provider, QuicHost};
+use courser_sim::script::Script;
 use courser_sim::{Duplex, LinkConfig};
 use courser_tls::{AwsLc, ClientConfig, Credentials, Roots, ServerConfig};
 
@@ -93,4 +94,26 @@ fn real_tls_with_version_2() {
     let mut net = Net::new(config);
     net.run_until_done(5 * S);
     net.finish();
+}
+
+#[test]
+fn a_post_quantum_client_hello_of_two_initials_gets_through_each_loss_and_a_bad_link() {
+    let group = |net: &Net| net.client().engine.identity(net.client_key()).unwrap().unwrap().group.clone();
+    for lost in 0..4 {
+        for up in [true, false] {
+            let script = if up { Script::new().drop_up([lost]) } else { Script::new().drop_down([lost]) };
+            let mut net = Net::new(with_tls(1, script.apply(plain()), 0).job(Job::exchange(500, 500)));
+            net.run_until_done(20 * S);
+            assert_eq!(group(&net).as_deref(), Some("X25519MLKEM768"));
+            net.finish();
+        }
+    }
+    for seed in 0..6 {
+        let link =
+            Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.2).reorder(0.3, 15 * MS).duplicate(0.1));
+        let config = with_tls(seed, link, 0).settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60));
+        let mut net = Net::new(config.job(Job::exchange(500, 500)));
+        net.run_until_done(120 * S);
+        net.finish();
+    }
 }

@@ -1,0 +1,127 @@
+//! What RFC 9001 asks of TLS in QUIC, seen in the messages themselves.
+#![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+mod support;
+
+use std::sync::Arc;
+
+use courser_core::crypto::{TlsClientConfig, TlsServerConfig};
+use courser_core::ids::{Level, Side, Version};
+use courser_tls::{ClientConfig, ConfigError, ServerConfig};
+use support::{Authority, End, Run};
+
+/// A ClientHello of ours.
+fn hello(client: &ClientConfig) -> (End, Vec<u8>) {
+    let mut end = End::new(Side::Client, Version::V1, client.start(Version::V1, "example.org", b"p").unwrap());
+    end.read(Level::Initial, &[]).unwrap();
+    let hello = end.said[0].1.clone();
+    (end, hello)
+}
+
+/// What a server says to a ClientHello.
+fn answer(server: &ServerConfig, hello: &[u8]) -> Result<End, courser_core::crypto::Alert> {
+    let mut end = End::new(Side::Server, Version::V1, server.start(Version::V1, b"q").unwrap());
+    end.read(Level::Initial, hello).map(|()| end)
+}
+
+/// Where the bytes are, which must be there once.
+fn only(bytes: &[u8], wanted: &[u8]) -> usize {
+    let mut found = bytes.windows(wanted.len()).enumerate().filter(|(_, w)| *w == wanted).map(|(at, _)| at);
+    let at = found.next().unwrap();
+    assert_eq!(found.next(), None);
+    at
+}
+
+#[test]
+fn nothing_older_than_tls_1_3_is_offered_or_taken() {
+    let authority = Authority::new();
+    let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
+    let (mut end, offered) = hello(&client);
+    // supported_versions: one version of two bytes.
+    let versions = [0, 0x2b, 0, 3, 2, 3, 4];
+    //= rfc9001#4.2-1 type=test
+    let at = only(&offered, &versions);
+    let mut older = offered.clone();
+    older[at + 6] = 3;
+    //= rfc9001#4.2-2 type=test
+    assert_eq!(answer(&server, &older).err().map(|a| a.code), Some(70), "the client offers TLS 1.2 alone");
+    let flight = answer(&server, &offered).unwrap().said[0].1.clone();
+    let at = only(&flight, &[0, 0x2b, 0, 2, 3, 4]);
+    let mut older = flight;
+    // Without the extension the version is the one in the old place, 1.2.
+    older[at] = 0x7a;
+    assert!(end.read(Level::Initial, &older).is_err(), "the server chose TLS 1.2");
+}
+
+#[test]
+fn suites_that_are_not_known_here_hinder_nobody_but_are_not_chosen() {
+    let authority = Authority::new();
+    let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
+    let (_, offered) = hello(&client);
+    // 32 bytes of random follow the version, then an empty session ID and the suites.
+    let at = 4 + 2 + 32 + 1;
+    let count = usize::from(offered[at + 1]) / 2;
+    assert!(count >= 3);
+    let with = |suites: &[u16]| {
+        let mut changed = offered.clone();
+        for n in 0..count {
+            let suite = suites.get(n).or(suites.last()).unwrap();
+            changed[at + 2 + 2 * n..at + 4 + 2 * n].copy_from_slice(&suite.to_be_bytes());
+        }
+        answer(&server, &changed)
+    };
+    //= rfc9001#5.3-2 type=test
+    let chosen = with(&[0x5a5a, 0x1305, 0x1301]).unwrap();
+    let message = &chosen.said[0].1;
+    assert_eq!(message[4 + 2 + 32 + 1..][..2], [0x13, 0x01]);
+    //= rfc9001#5.3-1 type=test
+    let alert = with(&[0x1305]).err().unwrap();
+    assert_eq!(alert.code, 40, "TLS_AES_128_CCM_8_SHA256 has no header protection: {}", alert.reason);
+}
+
+#[test]
+fn servers_ask_for_certificates_in_the_handshake_alone() {
+    let authority = Authority::new();
+    let client = authority.client().certificate(authority.issue("client", |_| ())).build().unwrap();
+    let server = authority.server().require_client_certificates(authority.roots()).build().unwrap();
+    let pair = Run::new(&client, &server).go().unwrap();
+    let types = |level| {
+        let mut types = Vec::new();
+        let mut rest = pair.server.said.iter().filter(|s| s.0 == level).flat_map(|s| s.1.clone()).collect::<Vec<_>>();
+        while let [kind, a, b, c, ..] = rest[..] {
+            types.push(kind);
+            rest.drain(..4 + u32::from_be_bytes([0, a, b, c]) as usize);
+        }
+        types
+    };
+    assert!(types(Level::Handshake).contains(&13));
+    //= rfc9001#4.4-2 type=test
+    //= rfc9001#6-1 type=test
+    assert_eq!(types(Level::OneRtt), [4, 4], "tickets, and nothing else");
+    assert!(pair.client.said.iter().all(|s| s.0 != Level::OneRtt), "a client says nothing after the handshake");
+}
+
+#[test]
+fn there_is_no_configuration_without_application_protocols() {
+    //= rfc9001#8.1-1 type=test
+    let authority = Authority::new();
+    let none: [&[u8]; 0] = [];
+    let client = authority.client().alpn(none).build();
+    assert_eq!(client.err(), Some(ConfigError::NoProtocol));
+    assert_eq!(authority.server().alpn(none).build().err(), Some(ConfigError::NoProtocol));
+    let (_, offered) = hello(&authority.client().build().unwrap());
+    only(&offered, b"\x00\x10\x00\x08\x00\x06\x02h3\x02hq");
+}
+
+#[test]
+fn a_client_with_early_data_sends_no_end_of_early_data() {
+    let authority = Authority::new();
+    let server = authority.server().early_data(true).build().unwrap();
+    let client = Arc::new(authority.client().early_data(true).build().unwrap());
+    Run::new(&client, &server).go().unwrap();
+    let pair = Run::new(&client, &server).go().unwrap();
+    assert_eq!(pair.client.early, [true]);
+    //= rfc9001#8.3-1 type=test
+    let types: Vec<(Level, u8)> = pair.client.said.iter().map(|(level, bytes)| (*level, bytes[0])).collect();
+    assert_eq!(types, [(Level::Initial, 1), (Level::Handshake, 20)], "ClientHello and Finished");
+}
