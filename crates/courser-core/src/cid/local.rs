@@ -27,9 +27,12 @@ pub struct Issued {
 
 /// Our own connection IDs of one connection.
 pub struct LocalCids {
-    active: [Option<Issued>; ACTIVE_MAX],
+    /// One more than may be active, so that a rotation can issue the first of the new ones.
+    active: [Option<Issued>; ACTIVE_MAX + 1],
     /// Sequence number of the next one.
     next: u64,
+    /// The peer was asked to retire those with smaller sequence numbers.
+    retire_prior_to: u64,
     /// How many the peer stores, at most [`ACTIVE_MAX`].
     limit: usize,
     /// What may be issued without waiting.
@@ -41,9 +44,9 @@ impl LocalCids {
     /// Starts with the connection ID of the handshake, sequence number 0.
     #[must_use]
     pub fn new(first: Cid, now: Instant) -> Self {
-        let mut active = [None; ACTIVE_MAX];
+        let mut active = [None; ACTIVE_MAX + 1];
         active[0] = Some(Issued { sequence: 0, cid: first });
-        Self { active, next: 1, limit: 1, allowance: BURST, refilled: now }
+        Self { active, next: 1, retire_prior_to: 0, limit: 1, allowance: BURST, refilled: now }
     }
 
     /// The peer's active_connection_id_limit; before it is known none but the first is issued.
@@ -62,14 +65,35 @@ impl LocalCids {
     /// Whether another one should be issued now.
     #[must_use]
     pub fn wants_issue(&self, now: Instant) -> bool {
-        !self.first().cid.is_empty() && self.count() < self.limit && self.allowance(now) > 0
+        self.is_short() && self.allowance(now) > 0
+    }
+
+    /// Whether the peer has fewer than it stores, those apart that it is to retire.
+    fn is_short(&self) -> bool {
+        let staying = self.iter().filter(|i| i.sequence >= self.retire_prior_to).count();
+        !self.first().cid.is_empty() && staying < self.limit && self.count() < self.active.len()
+    }
+
+    /// What new ones tell the peer to retire.
+    #[must_use]
+    pub fn retire_prior_to(&self) -> u64 {
+        self.retire_prior_to
+    }
+
+    /// Has all connection IDs replaced by new ones; false while the peer has not retired those of the time before.
+    pub fn rotate(&mut self) -> bool {
+        //= rfc9000#5.1.2-7
+        let pending = self.iter().any(|i| i.sequence < self.retire_prior_to);
+        if !pending && !self.first().cid.is_empty() && self.limit > 1 {
+            self.retire_prior_to = self.next;
+        }
+        !pending
     }
 
     /// When another one may be issued, if one is missing and the rate forbids it now.
     #[must_use]
     pub fn next_issue(&self) -> Option<Instant> {
-        (!self.first().cid.is_empty() && self.count() < self.limit && self.allowance == 0)
-            .then(|| self.refilled + REFILL)
+        (self.is_short() && self.allowance == 0).then(|| self.refilled + REFILL)
     }
 
     /// Issues `cid`; call only after [`wants_issue`](Self::wants_issue).
@@ -189,6 +213,30 @@ mod tests {
         //= rfc9000#5.1.1-6 type=test
         assert!(l.wants_issue(now));
         assert_eq!(l.issue(now, cid(9)).sequence, 3);
+    }
+
+    #[test]
+    fn rotation_replaces_all_and_waits_for_the_peer() {
+        //= rfc9000#5.1.2-7 type=test
+        //= rfc9000#5.1.2-2 type=test
+        let now = Instant::ZERO;
+        for limit in [2, 8] {
+            let mut l = LocalCids::new(cid(0), now);
+            l.set_peer_limit(limit);
+            let mut serial = 0;
+            issue_all(&mut l, now, &mut serial);
+            assert!(l.rotate());
+            assert_eq!(l.retire_prior_to(), limit);
+            assert!(issue_all(&mut l, now, &mut serial) >= 1, "the peer needs one before it can retire the others");
+            assert!(!l.rotate(), "not before the peer has done its part");
+            assert!(l.iter().any(|i| i.sequence == 0), "the old ones are taken until then");
+            for old in 0..limit {
+                l.retire(old, &cid(serial)).unwrap();
+                issue_all(&mut l, now, &mut serial);
+            }
+            assert_eq!(l.count() as u64, limit);
+            assert!(l.iter().all(|i| i.sequence >= limit) && l.rotate());
+        }
     }
 
     #[test]

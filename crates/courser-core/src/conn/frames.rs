@@ -6,7 +6,7 @@ use super::{Connection, Env, Event, RouteChange};
 use crate::ack::merge::{AckInfo, Merge};
 use crate::cid::STORED_MAX;
 use crate::error::{CloseReason, PeerViolation, TransportCode};
-use crate::ids::{Cid, Level, PathId, Space};
+use crate::ids::{Cid, Level, PathId, ResetToken, Space};
 use crate::time::Instant;
 use crate::wire::frame::{Ack, Frame};
 
@@ -130,19 +130,30 @@ impl Connection {
         sequence: u64,
         retire_prior_to: u64,
         cid: Cid,
-        token: crate::ids::ResetToken,
+        token: ResetToken,
     ) -> Result<(), PeerViolation> {
-        let mut before = [None; STORED_MAX];
-        for (place, token) in before.iter_mut().zip(self.remote_cids.tokens()) {
-            *place = Some(token);
-        }
+        let before = self.used_tokens();
         self.remote_cids.on_new(sequence, retire_prior_to, cid, token)?;
         self.renew_destinations();
+        self.note_tokens(before);
+        Ok(())
+    }
+
+    /// Reset tokens that count now.
+    pub(super) fn used_tokens(&self) -> [Option<ResetToken>; STORED_MAX] {
+        let mut used = [None; STORED_MAX];
+        for (place, token) in used.iter_mut().zip(self.remote_cids.tokens()) {
+            *place = Some(token);
+        }
+        used
+    }
+
+    /// Brings the routes of reset tokens up to date when others count than before.
+    pub(super) fn note_tokens(&mut self, before: [Option<ResetToken>; STORED_MAX]) {
         if !before.into_iter().flatten().eq(self.remote_cids.tokens()) {
             self.routes.extend(before.into_iter().flatten().map(RouteChange::RemoveToken));
             self.routes.extend(self.remote_cids.tokens().map(RouteChange::AddToken));
         }
-        Ok(())
     }
 
     /// ACK frames of 1-RTT packets are merged until the tick; earlier spaces are handled at once.

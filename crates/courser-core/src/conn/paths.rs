@@ -152,6 +152,7 @@ impl Connection {
         (self.path.expires, self.path.goal) = (None, Goal::Keep);
         if self.path.is_validated() {
             self.standby.fallback = None;
+            self.search_mtu();
         } else {
             if was_validated {
                 self.standby.fallback = Some(old);
@@ -213,7 +214,6 @@ impl Connection {
         } else if goal == Goal::Move {
             //= rfc9000#9.6.1-2
             self.move_to(env, now, id);
-            self.search_mtu();
         } else {
             let expires = now + self.pto() * PATH_PTOS;
             if let Some(path) = self.standby.get_mut(id) {
@@ -325,6 +325,26 @@ impl Connection {
                 _ => drop(self.drop_path(id)),
             }
         }
+    }
+
+    /// Has the connection IDs of both ends replaced, so that what follows cannot be linked to what was before by them. False
+    /// when the peer has no spare one for us, or has not replaced those of the last time yet.
+    pub(crate) fn rotate_cids(&mut self) -> Result<bool, ApiMisuse> {
+        if !self.is_open() {
+            return Err(ApiMisuse::Closing);
+        }
+        if !self.confirmed {
+            return Err(ApiMisuse::HandshakePending);
+        }
+        let before = self.used_tokens();
+        let shared = self.standby.iter().any(|p| p.to.sequence == self.path.to.sequence);
+        let fresh = !shared && self.remote_cids.rotate().is_some();
+        if fresh {
+            let (sequence, cid) = (self.remote_cids.active_sequence(), self.remote_cids.active());
+            self.path.to = Destination { sequence, cid };
+            self.note_tokens(before);
+        }
+        Ok(self.local_cids.rotate() && fresh)
     }
 
     /// Whether this client may leave its address.

@@ -102,7 +102,8 @@ impl Connection {
             let token = env.reset_token(&cid);
             let issued = self.local_cids.issue(now, cid);
             self.routes.push(RouteChange::Add(cid));
-            let frame = Frame::NewConnectionId { sequence: issued.sequence, retire_prior_to: 0, cid, token };
+            let retire_prior_to = self.local_cids.retire_prior_to();
+            let frame = Frame::NewConnectionId { sequence: issued.sequence, retire_prior_to, cid, token };
             if !self.queue_frame(PRIORITY_CID, FrameKind::NewConnectionId, &frame) {
                 break;
             }

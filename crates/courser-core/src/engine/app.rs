@@ -322,6 +322,17 @@ impl Engine {
         }
     }
 
+    /// Has the connection IDs of both ends replaced by others. True when that is under way for both directions; false when the
+    /// peer has issued no spare one for us, or has not yet replaced ours of the last time: call again later.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::HandshakePending`], [`ApiMisuse::Closing`], [`ApiMisuse::UnknownConnection`].
+    pub fn rotate_connection_ids(&mut self, now: Instant, key: ConnKey) -> Result<bool, ApiMisuse> {
+        let done = self.touch::<ApiMisuse>(key)?.0.rotate_cids();
+        self.apply_routes(now, key);
+        done
+    }
+
     /// Starts a key update.
     ///
     /// # Errors

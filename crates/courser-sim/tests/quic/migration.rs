@@ -381,3 +381,57 @@ fn a_thousand_connections_of_one_engine_move_at_once() {
     }
     net.finish();
 }
+
+#[test]
+fn each_path_finds_its_own_datagram_size_up_to_jumbo_frames() {
+    //= rfc9000#14.2-5 type=test
+    for (mtu, at_least) in [(9_000, 8_952), (4_000, 3_980), (1_500, 1_480)] {
+        let link = LinkConfig::new().delay_us(5 * MS).rate(50_000_000).queue_bytes(200_000).mtu(mtu);
+        let config = roaming(1, Duplex::symmetric(link)).settings(|s| s.max_udp_payload = 8_952);
+        let mut net = Net::new(config.job(Job::exchange(20_000_000, 20_000_000)));
+        net.establish(5 * S);
+        net.run_until(net.world.now_us() + 1_200 * MS);
+        let found = |net: &Net| (net.client_stats().unwrap().mtu, net.server_stats().unwrap().mtu);
+        let before = found(&net);
+        assert!(before.0 >= at_least && before.1 >= at_least && usize::from(before.0) <= mtu, "{before:?}");
+        migrate(&mut net, second()).unwrap();
+        net.run_until_true(10 * S, |_, s| s.engine.remote(s.keys()[0]).unwrap().ip() == second());
+        assert!(net.server_stats().unwrap().mtu < before.1, "nothing is known of the new path");
+        // An end that only acknowledges hears of a lost probe when the timer of a path without samples fires.
+        net.run_until(net.world.now_us() + 3 * S);
+        let after = found(&net);
+        assert!(after.0 >= at_least && after.1 >= at_least, "{after:?}");
+        net.run_until_done(60 * S);
+        assert!(net.client_stats().unwrap().ptos + net.server_stats().unwrap().ptos <= 4, "no stall while it searches");
+        net.finish();
+    }
+}
+
+#[test]
+fn marks_are_tried_again_on_a_new_path() {
+    // The first path takes ECN marks away, the second one carries them.
+    let mut net = Net::new(roaming(1, rated(20)).job(Job::exchange(2_000_000, 2_000_000)));
+    let bleach = |d: &mut Datagram, client: SocketAddr| {
+        if client.ip() != second() {
+            d.ecn = 0;
+        }
+        Verdict::Pass
+    };
+    net.tap_up(Box::new(move |_, d| {
+        let client = d.src;
+        bleach(d, client)
+    }));
+    net.tap_down(Box::new(move |_, d| {
+        let client = d.dst;
+        bleach(d, client)
+    }));
+    net.establish(5 * S);
+    net.run_until(net.world.now_us() + 300 * MS);
+    let marks = |net: &Net| (net.client_stats().unwrap().ecn, net.server_stats().unwrap().ecn);
+    assert_eq!(marks(&net), (false, false));
+    migrate(&mut net, second()).unwrap();
+    net.run_until(net.world.now_us() + 500 * MS);
+    assert_eq!(marks(&net), (true, true));
+    net.run_until_done(60 * S);
+    net.finish();
+}

@@ -167,3 +167,32 @@ fn a_fleet_can_put_in_connection_ids_that_name_the_server() {
         }
     }
 }
+
+#[test]
+fn connection_ids_of_both_ends_are_replaced_in_mid_life() {
+    for limit in [2, 4, 8] {
+        // With something to do at all times the clock does not jump to the idle timeout.
+        let keep_alive = Some(Duration::from_millis(100));
+        let settings = Settings { active_cid_limit: limit, keep_alive, ..Settings::default() };
+        let mut pair = Pair::new(&settings);
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        pair.run_for(Duration::from_secs(1));
+        let listed = |p: &Pair| (p.client.connection_ids(client).unwrap(), p.server.connection_ids(server).unwrap());
+        for _ in 0..3 {
+            let before = listed(&pair);
+            assert_eq!(pair.client.rotate_connection_ids(pair.now, client), Ok(true));
+            let data = vec![3; 100_000];
+            assert!(pair.transfer(client, server, &data) == data);
+            pair.run_for(Duration::from_secs(2));
+            let after = listed(&pair);
+            assert!(after.0.iter().all(|i| !before.0.contains(i)), "the client has all of its own replaced");
+            assert!(after.1.iter().any(|i| !before.1.contains(i)), "the server replaced the one that was in use");
+            assert_eq!((after.0.len(), after.1.len()), (limit.into(), limit.into()));
+        }
+        pair.assert_legal();
+        pair.client.close(pair.now, client, 0, b"").unwrap();
+        pair.run_for(Duration::from_secs(60));
+        assert_eq!((pair.client.route_count(), pair.server.route_count()), (0, 0));
+    }
+}
