@@ -24,12 +24,33 @@ pub enum Case {
     Retry,
     /// The server would rather be reached at another address, and the client moves there.
     ConnectionMigration,
+    /// A second connection resumes the first one's session.
+    Resumption,
+    /// The same, with its requests in 0-RTT.
+    ZeroRtt,
+    /// The client updates the keys early in the transfer.
+    KeyUpdate,
+    /// Both ends mark packets and report what was marked.
+    Ecn,
+    /// The client begins in version 1, and the server goes on in version 2.
+    Version2,
 }
 
 impl Case {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Handshake, Self::Transfer, Self::Chacha20, Self::Multiconnect, Self::Retry, Self::ConnectionMigration];
+    pub const ALL: [Self; 11] = [
+        Self::Handshake,
+        Self::Transfer,
+        Self::Chacha20,
+        Self::Multiconnect,
+        Self::Retry,
+        Self::ConnectionMigration,
+        Self::Resumption,
+        Self::ZeroRtt,
+        Self::KeyUpdate,
+        Self::Ecn,
+        Self::Version2,
+    ];
 
     /// By name; `None` for one that is not supported in that role.
     #[must_use]
@@ -41,6 +62,11 @@ impl Case {
             "multiconnect" => Self::Multiconnect,
             "retry" => Self::Retry,
             "connectionmigration" => Self::ConnectionMigration,
+            "resumption" => Self::Resumption,
+            "zerortt" => Self::ZeroRtt,
+            "keyupdate" => Self::KeyUpdate,
+            "ecn" => Self::Ecn,
+            "v2" => Self::Version2,
             _ => return None,
         })
     }
@@ -115,14 +141,21 @@ impl Environment {
         })))
     }
 
-    /// The requests, grouped by connection: one for all, or one for each.
+    /// The requests, grouped by connection: one for all, one for each, or a first one that leaves a ticket.
     #[must_use]
     pub fn connections(&self) -> Vec<Vec<Url>> {
         match self.case {
             Case::Multiconnect => self.requests.iter().map(|u| vec![u.clone()]).collect(),
+            Case::Resumption | Case::ZeroRtt => first_apart(&self.requests).collect(),
             _ => vec![self.requests.clone()],
         }
     }
+}
+
+/// The first one alone, then the others.
+fn first_apart(urls: &[Url]) -> impl Iterator<Item = Vec<Url>> {
+    let (first, others) = urls.split_at(urls.len().min(1));
+    [first.to_vec(), others.to_vec()].into_iter().filter(|group| !group.is_empty())
 }
 
 #[cfg(test)]
@@ -160,6 +193,8 @@ mod tests {
     fn multiconnect_has_a_connection_for_each_file() {
         let vars = [("ROLE", "client"), ("TESTCASE", "multiconnect"), ("REQUESTS", "https://s/a https://s/b")];
         assert_eq!(job(&vars).connections().iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        let vars = [("ROLE", "client"), ("TESTCASE", "zerortt"), ("REQUESTS", "https://s/a https://s/b https://s/c")];
+        assert_eq!(job(&vars).connections().iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
         let vars = [("ROLE", "client"), ("TESTCASE", "handshake"), ("REQUESTS", "https://s/a https://s/b")];
         assert_eq!(job(&vars).connections().iter().map(Vec::len).collect::<Vec<_>>(), [2]);
     }

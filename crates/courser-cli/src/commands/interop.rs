@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use courser::qlog::Qlog;
 use courser::worker::Worker;
-use courser_core::engine::{Engine, RetryPolicy};
+use courser_core::engine::{EarlyData, Engine, RetryPolicy};
 use courser_core::ids::{ConnKey, Version};
 
 use crate::apps::hq_client::HqClient;
@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::interop_env::{Asked, Case, Environment, UNSUPPORTED};
 use crate::link::drive::{self, DONE, Dial};
 use crate::link::serve::{self, Stop};
-use crate::link::setup::{self, Service, TlsChoice, Trust};
+use crate::link::setup::{self, Service, Tickets, TlsChoice, Trust};
 use crate::link::{Link, Peer, tell};
 use crate::output::Ui;
 use crate::transport::{App, Event};
@@ -55,12 +55,16 @@ pub fn run(args: &InteropArgs, ui: &Ui) -> Outcome<u8> {
 }
 
 /// The transport that a case wants.
-fn tuning(case: Case) -> Tuning {
+fn tuning(case: Case, role: Role) -> Tuning {
     let mut t = Tuning::default();
     let s = &mut t.settings;
     s.handshake_timeout = PATIENCE;
     // The runner's cases are about version 1 unless they say otherwise.
-    s.versions = vec![Version::V1];
+    s.versions = match (case, role) {
+        (Case::Version2, Role::Client) => vec![Version::V1, Version::V2],
+        (Case::Version2, Role::Server) => vec![Version::V2, Version::V1],
+        _ => vec![Version::V1],
+    };
     if case == Case::Transfer {
         (s.stream_window, s.conn_window) = SMALL_WINDOWS;
     }
@@ -73,7 +77,12 @@ fn tuning(case: Case) -> Tuning {
 
 fn tls(env: &Environment) -> Outcome<TlsChoice> {
     let key_log = env.key_log.as_deref().map(setup::key_log).transpose()?;
-    Ok(TlsChoice { alpn: vec![hq::ALPN.to_vec()], x25519_only: false, key_log })
+    let tickets = match env.case {
+        Case::Resumption => Tickets::Resume,
+        Case::ZeroRtt => Tickets::EarlyData,
+        _ => Tickets::Unused,
+    };
+    Ok(TlsChoice { alpn: vec![hq::ALPN.to_vec()], x25519_only: false, key_log, tickets })
 }
 
 /// The folder on the command line wins.
@@ -84,7 +93,7 @@ fn traces(args: &InteropArgs, env: &Environment, ui: &Ui) -> Outcome<Option<Qlog
 fn server(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
     hq_server::check_root(&env.www)?;
     let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
-    let mut tuning = Tuning { qlog, ..tuning(env.case) };
+    let mut tuning = Tuning { qlog, ..tuning(env.case, env.role) };
     if env.case == Case::ConnectionMigration {
         prefer_other_addresses(&mut tuning);
     }
@@ -113,7 +122,7 @@ fn prefer_other_addresses(tuning: &mut Tuning) {
 }
 
 fn client(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
-    let tuning = Tuning { qlog, ..tuning(env.case) };
+    let tuning = Tuning { qlog, ..tuning(env.case, env.role) };
     // The runner's certificates are made for each run; some chains are longer than anybody would verify.
     let tls = setup::tls_client(&Trust::Anybody, &tls(env)?, &tuning)?;
     let groups = env.connections();
@@ -143,8 +152,13 @@ fn client(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
 
 /// Fetches some files over one connection.
 fn fetch(worker: &mut Worker<Engine>, dial: &Dial<'_>, env: &Environment, urls: Vec<Url>) -> Outcome {
-    let (key, _) = drive::reach(worker, dial)?;
-    let outcome = converse(worker, dial.peer, key, HqClient::new(urls, env.downloads.clone()));
+    let early = if env.case == Case::ZeroRtt { begin_early(worker, dial)? } else { None };
+    let key = match early {
+        Some(key) => key,
+        None => drive::reach(worker, dial)?.0,
+    };
+    let update = env.case == Case::KeyUpdate;
+    let outcome = converse(worker, dial.peer, key, update, HqClient::new(urls, env.downloads.clone()));
     let now = worker.clock().now();
     // One that the server closed is closed already.
     let _ = worker.machine().close(now, key, 0, b"");
@@ -152,8 +166,22 @@ fn fetch(worker: &mut Worker<Engine>, dial: &Dial<'_>, env: &Environment, urls: 
     outcome
 }
 
-/// Runs one program on one connection that is up.
-fn converse(worker: &mut Worker<Engine>, peer: &Peer, key: ConnKey, mut app: impl App) -> Outcome {
+/// Begins a connection to the first address, if a ticket lets requests leave before anything is heard; the race of
+/// addresses is for those that have to wait anyway.
+fn begin_early(worker: &mut Worker<Engine>, dial: &Dial<'_>) -> Outcome<Option<ConnKey>> {
+    let now = worker.clock().now();
+    let Some(to) = dial.addrs.first() else { return Ok(None) };
+    let key = dial.connect(worker.machine(), now, *to)?;
+    let engine = worker.machine();
+    if engine.early_data(key) == Ok(EarlyData::Offered) {
+        return Ok(Some(key));
+    }
+    let _ = engine.close(now, key, 0, b"");
+    Ok(None)
+}
+
+/// Runs one program on one connection that is up, or that may send already; `update` changes keys as soon as that is allowed.
+fn converse(worker: &mut Worker<Engine>, peer: &Peer, key: ConnKey, mut update: bool, mut app: impl App) -> Outcome {
     let mut begun = false;
     drive::drive(worker, &mut |engine, now| {
         if !std::mem::replace(&mut begun, true) {
@@ -164,6 +192,7 @@ fn converse(worker: &mut Worker<Engine>, peer: &Peer, key: ConnKey, mut app: imp
                 tell(&mut Link { engine, key, now }, event, &mut app, peer)?;
             }
         }
+        update = update && engine.update_keys(now, key).is_err();
         Ok(if app.done() { DONE } else { ControlFlow::Continue(None) })
     })
 }
@@ -175,12 +204,12 @@ mod tests {
     #[test]
     fn every_case_has_valid_settings_that_show_what_it_is_about() {
         for case in Case::ALL {
-            let t = tuning(case);
+            let t = tuning(case, Role::Server);
             assert_eq!(t.settings.validate(), Ok(()), "{case:?}");
             assert!(t.settings.max_streams_bidi <= 1000);
             assert_eq!(t.cipher_only, case == Case::Chacha20);
         }
-        assert_eq!(tuning(Case::Transfer).settings.stream_window, 32 << 10);
-        assert!(tuning(Case::Handshake).settings.stream_window > 32 << 10);
+        assert_eq!(tuning(Case::Transfer, Role::Client).settings.stream_window, 32 << 10);
+        assert!(tuning(Case::Handshake, Role::Client).settings.stream_window > 32 << 10);
     }
 }

@@ -73,7 +73,7 @@ fn handshake(
 ) -> Outcome {
     let key_log = TlsChoice::of(b"")?.key_log;
     let alpn = args.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-    let choice = TlsChoice { alpn, x25519_only: false, key_log };
+    let choice = TlsChoice { alpn, key_log, ..TlsChoice::default() };
     let tls = setup::tls_client(&Trust::Anybody, &choice, tuning)?;
     let name = args.trust.server_name.clone().unwrap_or_else(|| target.host.server_name());
     let peer = Peer { name: target.to_string(), patience: args.timeout };

@@ -32,6 +32,20 @@ pub struct TlsChoice {
     pub x25519_only: bool,
     /// Where secrets are logged.
     pub key_log: Option<Arc<KeyLogFile>>,
+    /// What becomes of tickets.
+    pub tickets: Tickets,
+}
+
+/// What becomes of tickets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tickets {
+    /// A client asks for none and uses none: every handshake is a full one.
+    #[default]
+    Unused,
+    /// A client resumes with them.
+    Resume,
+    /// A client resumes and sends 0-RTT, a server takes it.
+    EarlyData,
 }
 
 impl TlsChoice {
@@ -42,7 +56,7 @@ impl TlsChoice {
     pub fn of(alpn: &[u8]) -> Outcome<Self> {
         let path = std::env::var_os("SSLKEYLOGFILE").filter(|p| !p.is_empty());
         let key_log = path.as_deref().map(|p| key_log(Path::new(p))).transpose()?;
-        Ok(Self { alpn: vec![alpn.to_vec()], x25519_only: false, key_log })
+        Ok(Self { alpn: vec![alpn.to_vec()], key_log, ..Self::default() })
     }
 
     fn groups(&self) -> &'static [Group] {
@@ -109,13 +123,21 @@ fn local(what: &str, e: &ConfigError) -> Failure {
     Failure::Local { what: what.into(), why: e.to_string() }
 }
 
-/// TLS of clients. Every handshake is a full one.
+/// How many servers a client keeps tickets of.
+const REMEMBERED: usize = 64;
+
+/// TLS of clients.
 ///
 /// # Errors
 /// What cannot be together.
 pub fn tls_client(trust: &Trust, choice: &TlsChoice, tuning: &Tuning) -> Outcome<TlsClient> {
-    let mut b =
-        TlsClient::builder().alpn(&choice.alpn).suites(&suites(tuning)).groups(choice.groups()).remembered_servers(0);
+    let remembered = if choice.tickets == Tickets::Unused { 0 } else { REMEMBERED };
+    let mut b = TlsClient::builder()
+        .alpn(&choice.alpn)
+        .suites(&suites(tuning))
+        .groups(choice.groups())
+        .remembered_servers(remembered)
+        .early_data(choice.tickets == Tickets::EarlyData);
     b = match trust {
         Trust::Anybody => b.danger_accept_any_certificate(),
         Trust::Roots(roots) => b.roots(roots.clone()),
@@ -137,6 +159,7 @@ pub fn tls_server(identity: &Identity, choice: &TlsChoice, tuning: &Tuning) -> O
     let suites = if tuning.cipher_only { suites(tuning) } else { ALL_SUITES.to_vec() };
     let mut b =
         TlsServer::builder().certificate(credentials).alpn(&choice.alpn).suites(&suites).groups(choice.groups());
+    b = b.early_data(choice.tickets == Tickets::EarlyData);
     if let Some(log) = &choice.key_log {
         b = b.key_log(log.clone());
     }
