@@ -41,6 +41,9 @@ impl Default for StreamSchedule {
 pub struct Settings {
     /// Versions to speak, best first.
     pub versions: Vec<Version>,
+    /// The version that a client begins in; `None`: the best. A server may go on in a better one that is compatible, without
+    /// a round trip more, so this is for one that more servers understand (RFC 9368 section 2.5).
+    pub initial_version: Option<Version>,
     /// The connection ends after this time without an authenticated packet; zero: never.
     pub idle_timeout: Duration,
     /// The handshake must be done within this time.
@@ -102,6 +105,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             versions: vec![Version::V1, Version::V2],
+            initial_version: None,
             idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             keep_alive: None,
@@ -157,6 +161,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         let streams_max = 1 << 60;
         let checks = [
+            ("initial_version", "one of the versions", self.initial_version.is_none_or(|v| self.versions.contains(&v))),
             (
                 "versions",
                 "one or two of v1 and v2",

@@ -110,13 +110,14 @@ pub struct Request {
     server_name: Option<String>,
     tls: Option<tls::ClientConfig>,
     settings: Option<Settings>,
+    early: bool,
 }
 
 impl Request {
     /// To this host, which also is the name that its certificate must have.
     #[must_use]
     pub fn new(target: Target) -> Self {
-        Self { target, addrs: None, server_name: None, tls: None, settings: None }
+        Self { target, addrs: None, server_name: None, tls: None, settings: None, early: false }
     }
 
     /// To the host of an address in text form: `HOST:PORT` or `quic://HOST:PORT`.
@@ -145,6 +146,16 @@ impl Request {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = Some(settings);
+        self
+    }
+
+    /// Gives the connection at once when a ticket allows 0-RTT (the TLS configuration has to allow it too), so that what is
+    /// written leaves with the first packet; without such a ticket nothing changes. Such data may be replayed by an attacker
+    /// (RFC 9001 section 9.2): write only what does no harm when it is done twice, and wait for
+    /// `Connection::established` before the rest. What the server does not take is sent again by itself.
+    #[must_use]
+    pub const fn early_data(mut self) -> Self {
+        self.early = true;
         self
     }
 
@@ -182,7 +193,7 @@ impl Request {
         if shared.is_gone() {
             return Err(ConnectionError::EndpointGone.into());
         }
-        let conn = ConnRef(ConnSlot::new(shared));
+        let conn = ConnRef(ConnSlot::new(shared, self.early));
         let dial = Dial {
             slot: Arc::clone(&conn.0),
             addrs: VecDeque::from(addrs),
@@ -267,14 +278,14 @@ impl Waiting {
         Self { shared: Arc::clone(shared), key: Some(key), info }
     }
 
-    pub(crate) fn accept(mut self, settings: Option<Settings>) -> Result<ConnRef, ConnectError> {
+    pub(crate) fn accept(mut self, settings: Option<Settings>, early: bool) -> Result<ConnRef, ConnectError> {
         if let Some(settings) = &settings {
             settings.validate().map_err(ConnectError::Settings)?;
         }
         if self.shared.is_gone() {
             return Err(ConnectionError::EndpointGone.into());
         }
-        let conn = ConnRef(ConnSlot::new(&self.shared));
+        let conn = ConnRef(ConnSlot::new(&self.shared, early));
         if let Some(key) = self.key.take() {
             let (slot, settings) = (Arc::clone(&conn.0), settings.map(Box::new));
             self.shared.command(Command::Accept { key, slot, settings });

@@ -26,7 +26,8 @@ impl Connection {
     }
 
     pub(crate) fn open_room(&self, dir: Dir) -> u64 {
-        if self.is_open() && self.peer_known { self.streams.open_room(dir) } else { 0 }
+        let known = self.peer_known || self.early == EarlyData::Offered;
+        if self.is_open() && known { self.streams.open_room(dir) } else { 0 }
     }
 
     pub(crate) fn accept_stream(&mut self, dir: Dir) -> Option<StreamId> {

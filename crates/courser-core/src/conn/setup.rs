@@ -77,7 +77,7 @@ impl Connection {
     /// When TLS cannot start, for example with an impossible server name.
     pub(crate) fn client(env: &mut Env, now: Instant, key: ConnKey, start: &Connect<'_>) -> Result<Box<Self>, Alert> {
         let best = start.settings.versions.first().copied().unwrap_or(Version::V1);
-        let version = start.restart.unwrap_or(best);
+        let version = start.restart.or(start.settings.initial_version).unwrap_or(best);
         let local = fresh_cid(env);
         //= rfc9000#7.2-1
         let original = random_cid(env.random.as_mut(), OWN_CID_LEN);

@@ -48,6 +48,11 @@ impl SendCredit {
         self.used += n;
     }
 
+    /// Uses some, also beyond the limit: a rejection of 0-RTT may have lowered it.
+    pub const fn count_beyond(&mut self, n: u64) {
+        self.used += n;
+    }
+
     /// The peer's new limit; says whether it is larger. Smaller ones are old news.
     pub fn raise(&mut self, limit: u64) -> bool {
         //= rfc9000#4.1-3

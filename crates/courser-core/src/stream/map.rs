@@ -77,6 +77,16 @@ pub(super) struct Local {
     pub(super) credit: SendCredit,
     /// The application was told that no stream can be opened.
     pub(super) wanted: bool,
+    /// So many streams it was told it may open before a rejection of 0-RTT lowered the limit; those beyond the limit wait.
+    pub(super) promised: u64,
+}
+
+impl Local {
+    /// How many more streams may be opened; of those that only were promised nothing is sent yet.
+    const fn room(&self) -> u64 {
+        let promised = self.promised.saturating_sub(self.credit.used());
+        if self.credit.room() > promised { self.credit.room() } else { promised }
+    }
 }
 
 /// Figures of a connection's streams.
@@ -199,8 +209,9 @@ impl Streams {
             [params.max_stream_data_bidi_remote, params.max_stream_data_bidi_local, params.max_stream_data_uni];
         self.send_credit.restart(params.max_data, 0);
         for (dir, max) in [(Dir::Bi, params.max_streams_bidi), (Dir::Uni, params.max_streams_uni)] {
-            let opened = self.local[dir as usize].credit.used();
-            self.local[dir as usize].credit.restart(max, opened);
+            let local = &mut self.local[dir as usize];
+            local.promised = local.credit.limit();
+            local.credit.restart(max, local.credit.used());
         }
         for slot in self.table.slots() {
             let limit = self.initial_limit(self.table[slot].id);
@@ -233,7 +244,7 @@ impl Streams {
     /// Opens a stream; `None` at the peer's limit. [`StreamEvent::Available`] follows when the limit grows.
     pub fn open(&mut self, dir: Dir) -> Option<StreamId> {
         let local = &mut self.local[dir as usize];
-        if local.credit.room() == 0 {
+        if local.room() == 0 {
             //= rfc9000#4.6-5, rfc9000#19.14-1
             local.credit.block();
             self.delayed += u64::from(!local.wanted);
@@ -241,7 +252,7 @@ impl Streams {
             return None;
         }
         let id = StreamId::new(self.side, dir, local.credit.used());
-        local.credit.spend(1);
+        local.credit.count_beyond(1);
         self.create(id);
         Some(id)
     }
@@ -249,7 +260,7 @@ impl Streams {
     /// Streams that could be opened now.
     #[must_use]
     pub const fn open_room(&self, dir: Dir) -> u64 {
-        self.local[dir as usize].credit.room()
+        self.local[dir as usize].room()
     }
 
     /// The next stream that the peer opened, in the order of their numbers.

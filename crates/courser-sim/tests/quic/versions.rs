@@ -49,6 +49,18 @@ fn a_server_goes_on_in_the_version_that_it_likes_best() {
 }
 
 #[test]
+fn a_client_may_begin_in_another_version_than_its_best() {
+    //= rfc9368#2.5-1 type=test
+    let mut config = speaking(1, plain(), &[V2, V1], &[V1, V2]).job(Job::fetch(10));
+    config.client.initial_version = Some(V1);
+    config.server.versions = vec![V2, V1];
+    let mut net = Net::new(config);
+    net.run_until_done(5 * S);
+    assert_eq!(spoken(&net), (V2, V2));
+    net.finish();
+}
+
+#[test]
 fn each_single_datagram_of_an_upgrade_may_be_lost() {
     //= rfc9369#4.1-6 type=test
     for hello in [0, 1_700] {

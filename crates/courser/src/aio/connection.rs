@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use courser_core::engine::ConnStats;
+use courser_core::engine::{ConnStats, EarlyData};
 use courser_core::ids::{Dir, Version};
 use courser_session::handle::Handle;
 
@@ -49,7 +49,7 @@ impl Future for Connecting {
             }
         }
         let conn = self.conn.as_ref().expect("a future is not polled after it is ready");
-        let Poll::Ready(result) = conn.0.poll_established(cx) else { return Poll::Pending };
+        let Poll::Ready(result) = conn.0.poll_given(cx) else { return Poll::Pending };
         let conn = self.conn.take();
         Poll::Ready(result.map(|()| Connection { conn: conn.expect("it was there a line above") }))
     }
@@ -127,6 +127,20 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<&ConnectionError> {
         self.conn.0.close_reason()
+    }
+
+    /// Where 0-RTT stands.
+    #[must_use]
+    pub fn early_data(&self) -> EarlyData {
+        self.conn.0.early_data()
+    }
+
+    /// Waits for the end of the handshake, for connections that were taken early; others are past it. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn established(&self) -> Result<(), ConnectError> {
+        poll_fn(|cx| self.conn.0.poll_established(cx)).await
     }
 
     /// Sends an unreliable datagram; waits while the queue is full. Cancel-safe.

@@ -201,7 +201,7 @@ impl Incoming {
     /// # Errors
     /// [`ConnectionError::EndpointGone`]; what comes later, the future tells.
     pub fn accept(self) -> Result<Connecting, ConnectError> {
-        Ok(Connecting::dialled(self.waiting.accept(None)?))
+        Ok(Connecting::dialled(self.waiting.accept(None, false)?))
     }
 
     /// The same with settings of its own.
@@ -209,7 +209,17 @@ impl Incoming {
     /// # Errors
     /// As for [`accept`](Self::accept), and for settings that cannot be.
     pub fn accept_with(self, settings: Settings) -> Result<Connecting, ConnectError> {
-        Ok(Connecting::dialled(self.waiting.accept(Some(settings))?))
+        Ok(Connecting::dialled(self.waiting.accept(Some(settings), false)?))
+    }
+
+    /// The same, given as soon as the client's 0-RTT can be read, when it sent any: what comes on streams whose
+    /// `RecvStream::is_early` says so may be a replay (RFC 9001 section 9.2), and the client's certificates are not known
+    /// yet. The TLS configuration has to allow 0-RTT.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept).
+    pub fn accept_early(self) -> Result<Connecting, ConnectError> {
+        Ok(Connecting::dialled(self.waiting.accept(None, true)?))
     }
 
     /// Tells the client that it is not wanted.

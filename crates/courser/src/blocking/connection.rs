@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use courser_core::engine::ConnStats;
+use courser_core::engine::{ConnStats, EarlyData};
 use courser_core::ids::{Dir, Version};
 use courser_session::handle::Handle;
 
 use super::{RecvStream, SendStream};
-use crate::error::{ConnectionError, DatagramError, ExportError};
+use crate::error::{ConnectError, ConnectionError, DatagramError, ExportError};
 use crate::face::ConnRef;
 use crate::hub::stream::StreamSlot;
 use crate::wait::block;
@@ -98,6 +98,21 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<&ConnectionError> {
         self.conn.0.close_reason()
+    }
+
+    /// Where 0-RTT stands.
+    #[must_use]
+    pub fn early_data(&self) -> EarlyData {
+        self.conn.0.early_data()
+    }
+
+    /// Waits for the end of the handshake, for connections that were taken early; others are past it.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn established(&self) -> Result<(), ConnectError> {
+        block(self.timeout, |cx| self.conn.0.poll_established(cx))
+            .unwrap_or(Err(ConnectError::Failed(ConnectionError::TimedOut)))
     }
 
     /// Sends an unreliable datagram; waits while the queue is full.

@@ -191,7 +191,7 @@ impl std::fmt::Debug for Endpoint {
 
 /// Waits for a handshake.
 fn establish(conn: ConnRef, timeout: Option<Duration>) -> Result<Connection, ConnectError> {
-    block(timeout, |cx| conn.0.poll_established(cx)).unwrap_or(Err(ConnectError::Failed(ConnectionError::TimedOut)))?;
+    block(timeout, |cx| conn.0.poll_given(cx)).unwrap_or(Err(ConnectError::Failed(ConnectionError::TimedOut)))?;
     Ok(Connection::new(conn))
 }
 
@@ -226,7 +226,7 @@ impl Incoming {
     /// When the handshake fails; [`ConnectError::Failed`] with [`ConnectionError::TimedOut`] when the time is over.
     pub fn accept(self) -> Result<Connection, ConnectError> {
         let timeout = self.timeout;
-        establish(self.waiting.accept(None)?, timeout)
+        establish(self.waiting.accept(None, false)?, timeout)
     }
 
     /// The same with settings of its own.
@@ -235,7 +235,18 @@ impl Incoming {
     /// As for [`accept`](Self::accept), and for settings that cannot be.
     pub fn accept_with(self, settings: Settings) -> Result<Connection, ConnectError> {
         let timeout = self.timeout;
-        establish(self.waiting.accept(Some(settings))?, timeout)
+        establish(self.waiting.accept(Some(settings), false)?, timeout)
+    }
+
+    /// The same, given as soon as the client's 0-RTT can be read, when it sent any: what comes on streams whose
+    /// `RecvStream::is_early` says so may be a replay (RFC 9001 section 9.2), and the client's certificates are not known
+    /// yet. The TLS configuration has to allow 0-RTT.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept).
+    pub fn accept_early(self) -> Result<Connection, ConnectError> {
+        let timeout = self.timeout;
+        establish(self.waiting.accept(None, true)?, timeout)
     }
 
     /// Tells the client that it is not wanted.

@@ -174,6 +174,12 @@ impl RecvStream {
         self.slot.stop(code.min(VARINT_MAX));
     }
 
+    /// Whether what is read may be a replay: it came as 0-RTT, and the handshake is not complete.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.slot.is_early()
+    }
+
     /// The stream's number.
     #[must_use]
     pub fn id(&self) -> StreamId {

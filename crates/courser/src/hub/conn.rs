@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use courser_core::crypto::{Exporter, Identity, Secret, Suite};
-use courser_core::engine::{ConnStats, Engine};
+use courser_core::engine::{ConnStats, EarlyData, Engine};
 use courser_core::ids::{ConnKey, Dir, Side, Version};
 use courser_session::handle::Handle;
 use courser_tls::AwsLc;
@@ -80,6 +80,10 @@ pub(super) struct ConnState {
     datagrams_out: VecDeque<Bytes>,
     out_bytes: usize,
     datagram_max: Option<usize>,
+    /// Where 0-RTT stands.
+    early: EarlyData,
+    /// The connection was given to the application before the handshake was complete.
+    given_early: bool,
     /// Where the peer is now, when it has moved.
     moved: Option<SocketAddr>,
     /// The application closed, with this code and reason.
@@ -113,13 +117,15 @@ pub(crate) struct ConnSlot {
     /// Written bytes that wait for the engine.
     pub(super) unsent: AtomicUsize,
     facts: OnceLock<Facts>,
+    /// The application wants the connection as soon as 0-RTT can go either way.
+    takes_early: bool,
     closed: OnceLock<ConnectionError>,
     pub(super) state: Mutex<ConnState>,
 }
 
 impl ConnSlot {
     /// A connection with one handle.
-    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+    pub(crate) fn new(shared: &Arc<Shared>, takes_early: bool) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::clone(shared),
             key: OnceLock::new(),
@@ -128,6 +134,7 @@ impl ConnSlot {
             unread: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             facts: OnceLock::new(),
+            takes_early,
             closed: OnceLock::new(),
             state: Mutex::default(),
         })
@@ -171,6 +178,14 @@ impl ConnSlot {
     /// The session handle; known as soon as there is a connection.
     pub(crate) fn handle(&self) -> Option<Handle> {
         self.key.get().map(|(_, handle, _)| *handle)
+    }
+
+    /// Ready when the handshake is complete, or before where the application takes a connection early.
+    pub(crate) fn poll_given(&self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
+        if self.takes_early && lock(&self.state).given_early {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_established(cx)
     }
 
     pub(crate) fn poll_established(&self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
@@ -336,6 +351,32 @@ impl ConnSlot {
         let mut state = lock(&self.state);
         state.datagram_max = engine.datagram_max(key).ok().flatten();
         let _ = self.facts.set(facts);
+        for dir in [Dir::Bi, Dir::Uni] {
+            state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
+        }
+        state.call(Topic::Established, woken);
+    }
+
+    pub(super) const fn takes_early(&self) -> bool {
+        self.takes_early
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.facts.get().is_some()
+    }
+
+    /// Where 0-RTT stands.
+    pub(crate) fn early_data(&self) -> EarlyData {
+        lock(&self.state).early
+    }
+
+    /// 0-RTT can go, or came, or was answered.
+    pub(super) fn on_early(&self, engine: &Engine, key: ConnKey, early: EarlyData, woken: &mut Woken) {
+        let mut state = lock(&self.state);
+        state.early = early;
+        state.given_early = true;
+        state.moved = state.moved.or(engine.remote(key).ok());
+        state.datagram_max = engine.datagram_max(key).ok().flatten();
         for dir in [Dir::Bi, Dir::Uni] {
             state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
         }

@@ -2,13 +2,14 @@
 //!
 //! Addresses are tried in order. The next one is tried when the one before has failed, or has not answered for a while; the
 //! first handshake to complete wins and the other attempts are closed. What the application has meanwhile is a slot
-//! without a key.
+//! without a key. An address whose server refuses our version is tried once more in the best one that the server listed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use courser_core::engine::Event;
+use courser_core::engine::{Connect, EarlyData, Event};
 use courser_core::error::CloseReason;
-use courser_core::ids::{ConnKey, Side};
+use courser_core::ids::{ConnKey, Side, Version};
 use courser_core::time::Instant;
 
 use super::Hub;
@@ -19,11 +20,19 @@ use crate::error::{ConnectError, ConnectionError};
 /// Attempts for one connection.
 pub(super) struct Race {
     dial: Dial,
-    running: Vec<ConnKey>,
+    running: Vec<(ConnKey, SocketAddr)>,
     /// When the next address is tried though nothing failed.
     next_at: Instant,
     /// What became of the attempt that told most.
     failure: Option<ConnectError>,
+}
+
+impl Dial {
+    /// An attempt at one of the addresses.
+    fn to(&self, remote: SocketAddr, restart: Option<Version>) -> Connect<'_> {
+        let (server_name, tls, settings) = (self.server_name.as_str(), &self.tls, &self.settings);
+        Connect { remote, server_name, tls, settings, token: &[], restart }
+    }
 }
 
 impl Race {
@@ -74,12 +83,12 @@ impl Hub {
         let Some(race) = self.races.get_mut(&id) else { return };
         while let Some(addr) = race.dial.addrs.pop_front() {
             let dial = &race.dial;
-            match self.engine.connect(now, addr, &dial.server_name, &dial.tls, &dial.settings) {
+            match self.engine.connect_with(now, &dial.to(addr, None)) {
                 Ok(key) => {
-                    race.running.push(key);
+                    race.running.push((key, addr));
                     race.next_at = now + race.dial.attempt_delay;
                     self.attempts.insert(key, id);
-                    return;
+                    return self.go_early(now, id, key);
                 }
                 Err(alert) => race.note(ConnectError::Tls(alert.reason)),
             }
@@ -90,6 +99,20 @@ impl Hub {
             let nothing = ConnectError::Resolve(std::io::ErrorKind::NotFound, "there is no address to try".into());
             race.dial.slot.on_failed(race.failure.unwrap_or(nothing), &mut self.woken);
         }
+    }
+
+    /// A connection whose first attempt can send 0-RTT is there at once, when that was asked for; other addresses are not
+    /// tried then.
+    fn go_early(&mut self, now: Instant, id: u64, key: ConnKey) {
+        let asked = self.races.get(&id).is_some_and(|race| race.dial.slot.takes_early());
+        if !asked || self.engine.early_data(key) != Ok(EarlyData::Offered) {
+            return;
+        }
+        let Some(race) = self.races.remove(&id) else { return };
+        self.drop_attempts(now, &race, Some(key));
+        let slot = race.dial.slot;
+        self.adopt(now, key, Arc::clone(&slot), Side::Client);
+        slot.on_early(&self.engine, key, EarlyData::Offered, &mut self.woken);
     }
 
     /// Something happened to an attempt.
@@ -106,7 +129,16 @@ impl Hub {
             Event::Closed(reason) => {
                 self.attempts.remove(&key);
                 if let Some(race) = self.races.get_mut(&id) {
-                    race.running.retain(|k| *k != key);
+                    let at = race.running.iter().position(|(k, _)| *k == key);
+                    let addr = at.map(|at| race.running.swap_remove(at).1);
+                    if let (CloseReason::VersionNegotiation { offered }, Some(addr)) = (&reason, addr)
+                        && let Some(version) = race.dial.settings.versions.iter().find(|v| offered.contains(v))
+                        && let Ok(again) = self.engine.connect_with(now, &race.dial.to(addr, Some(*version)))
+                    {
+                        race.running.push((again, addr));
+                        self.attempts.insert(again, id);
+                        return;
+                    }
                     race.note(ConnectError::Failed(ConnectionError::Closed(reason)));
                     self.advance(now, id);
                 }
@@ -117,7 +149,7 @@ impl Hub {
 
     /// Closes the attempts of a race that is over, except the winner.
     fn drop_attempts(&mut self, now: Instant, race: &Race, winner: Option<ConnKey>) {
-        for key in &race.running {
+        for (key, _) in &race.running {
             self.attempts.remove(key);
             if Some(*key) != winner {
                 let _ = self.engine.close(now, *key, 0, b"");

@@ -28,7 +28,7 @@ pub(crate) mod stream;
 
 use std::sync::Arc;
 
-use courser_core::engine::{Engine, Event, Meta, SendOutcome, Train, TrainMeta};
+use courser_core::engine::{EarlyData, Engine, Event, Meta, SendOutcome, Train, TrainMeta};
 use courser_core::error::CloseReason;
 use courser_core::ids::{ConnKey, Dir, Side, StreamId};
 use courser_core::stream::StreamEvent;
@@ -265,7 +265,10 @@ impl Hub {
         match command {
             Command::Dial(dial) => self.begin_race(now, *dial),
             Command::Accept { key, slot, settings } => match self.engine.accept(now, key, settings.as_deref()) {
-                Ok(()) => self.adopt(now, key, slot, Side::Server),
+                Ok(()) => {
+                    self.adopt(now, key, Arc::clone(&slot), Side::Server);
+                    self.take_early(key, &slot);
+                }
                 Err(_) => {
                     let reason = CloseReason::Internal("the first packets were not authentic");
                     slot.on_failed(ConnectError::Failed(ConnectionError::Closed(reason)), &mut self.woken);
@@ -302,6 +305,13 @@ impl Hub {
         }
     }
 
+    /// A client's 0-RTT was accepted: the application may have the connection.
+    fn take_early(&mut self, key: ConnKey, slot: &ConnSlot) {
+        if self.engine.early_data(key) == Ok(EarlyData::Accepted) {
+            slot.on_early(&self.engine, key, EarlyData::Accepted, &mut self.woken);
+        }
+    }
+
     fn serve_events(&mut self, now: Instant) {
         while let Some((key, event)) = self.engine.poll_event() {
             if !self.attempts.is_empty() && self.attempts.contains_key(&key) {
@@ -312,6 +322,12 @@ impl Hub {
                 Event::Connected => {
                     if let Some(conn) = self.conns.get(&key) {
                         conn.slot.on_established(&self.engine, key, &mut self.woken);
+                    }
+                }
+                Event::EarlyData { accepted } => {
+                    if let Some(conn) = self.conns.get(&key) {
+                        let early = if accepted { EarlyData::Accepted } else { EarlyData::Rejected };
+                        conn.slot.on_early(&self.engine, key, early, &mut self.woken);
                     }
                 }
                 Event::PathChanged { remote, .. } => {
@@ -371,6 +387,11 @@ impl Hub {
         while let Ok(Some(id)) = self.engine.accept_stream(key, dir) {
             let Some(conn) = self.conns.get(&key) else { return };
             let slot = StreamSlot::new(Arc::clone(&conn.slot), id, conn.side);
+            if !conn.slot.is_established() {
+                let conn = Arc::clone(&conn.slot);
+                slot.set_early(self.engine.is_early(key, id) == Ok(true));
+                self.take_early(key, &conn);
+            }
             if !self.enter(key, &slot) {
                 let _ = self.engine.stop_sending(key, id, 0);
                 let _ = self.engine.reset(key, id, 0);

@@ -118,6 +118,8 @@ struct RecvHalf {
     stop: Option<u64>,
     /// The engine was told so.
     stop_told: bool,
+    /// The first bytes came as 0-RTT.
+    early: bool,
     waker: Option<Waker>,
 }
 
@@ -160,6 +162,15 @@ impl StreamSlot {
     /// The worker takes it from the inbox.
     pub(super) fn unqueue(&self) {
         self.queued.swap(false, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_early(&self, early: bool) {
+        lock(&self.recv).early = early;
+    }
+
+    /// Whether what is read may be a replay.
+    pub(crate) fn is_early(&self) -> bool {
+        !self.conn.is_established() && lock(&self.recv).early
     }
 
     // ---- what the sending handle calls ----
