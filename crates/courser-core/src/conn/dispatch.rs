@@ -13,7 +13,7 @@ use crate::ids::{Level, Space};
 use crate::observe::{Event as Observed, Interest, Kind, Observer};
 use crate::path::Path;
 use crate::recovery::{AckOutcome, Context, Freed, Settled, timer::TimeoutOutcome};
-use crate::spans::{Fate, FrameKind, Record};
+use crate::spans::{Fate, FrameKind, FrameSet, Record};
 use crate::stream::Streams;
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
@@ -53,15 +53,7 @@ impl Owners<'_> {
         for record in settled.records {
             self.settle_record(fate, settled.space, record);
         }
-        let frames = settled.packet.frames;
-        if frames.contains(FrameKind::HandshakeDone) {
-            self.done.settle(fate);
-        }
-        for kind in CONN_FRAMES {
-            if frames.contains(kind) {
-                self.streams.on_frame_fate(kind, fate);
-            }
-        }
+        self.settle_frames(fate, settled.packet.frames);
         // A lost probe of the path's datagram size is an answer, not a loss.
         if settled.packet.mtu_probe {
             return;
@@ -73,6 +65,29 @@ impl Owners<'_> {
             }
             (Fate::Acked, true) => self.stats.spurious_losses += 1,
             _ => {}
+        }
+    }
+
+    /// Frames that need no record, because their owners make them anew.
+    fn settle_frames(&mut self, fate: Fate, frames: FrameSet) {
+        if frames.contains(FrameKind::HandshakeDone) {
+            self.done.settle(fate);
+        }
+        for kind in CONN_FRAMES {
+            if frames.contains(kind) {
+                self.streams.on_frame_fate(kind, fate);
+            }
+        }
+    }
+
+    /// Has what a packet said said again, although nobody knows yet that it is lost.
+    fn repeat(&mut self, space: Space, frames: FrameSet, records: &[Record]) {
+        self.settle_frames(Fate::Lost, frames);
+        for record in records {
+            // A datagram is never repeated, and an ACK is made anew.
+            if !matches!(record, Record::Datagram(_) | Record::Ack(_)) {
+                self.settle_record(Fate::Lost, space, record);
+            }
         }
     }
 
@@ -266,13 +281,8 @@ impl Connection {
                 }
                 split!(self, env, Instant::ZERO => owners, watch);
                 let _ = &watch;
-                self.recovery.repeat_oldest(space, &mut |records| {
-                    for record in records {
-                        // A datagram is never repeated, and an ACK is made anew.
-                        if !matches!(record, Record::Datagram(_) | Record::Ack(_)) {
-                            owners.settle_record(Fate::Lost, space, record);
-                        }
-                    }
+                self.recovery.repeat_oldest(space, &mut |frames, records| {
+                    owners.repeat(space, frames, records);
                 });
             }
         }

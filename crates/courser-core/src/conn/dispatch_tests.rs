@@ -133,7 +133,11 @@ impl House {
         };
         let settled =
             Settled { space: Space::Data, pn: 7, packet: &packet, records, spurious: false, overtaken: false };
-        let mut owners = Owners {
+        self.owners().settle(fate, &settled);
+    }
+
+    fn owners(&mut self) -> Owners<'_> {
+        Owners {
             acks: &mut self.acks,
             streams: &mut self.streams,
             control: &mut self.control,
@@ -144,8 +148,7 @@ impl House {
             late_crypto: Some(&mut self.crypto),
             stats: &mut self.stats,
             pool: &mut self.pool,
-        };
-        owners.settle(fate, &settled);
+        }
     }
 }
 
@@ -351,4 +354,21 @@ fn an_acknowledged_ack_ends_the_report_of_what_it_reported() {
         h.settle(Fate::Acked, frames, &records);
     }
     assert_eq!(reported, [1, 2, 2, 2, 2], "instead of one more each time");
+}
+
+#[test]
+fn a_probe_repeats_credit_and_the_end_of_the_handshake_too() {
+    let mut house = House::new();
+    house.done.request();
+    house.streams.on_frame_fate(FrameKind::MaxData, Fate::Lost);
+    let (frames, records) = house.build();
+    for kind in [FrameKind::HandshakeDone, FrameKind::MaxData] {
+        assert!(frames.contains(kind), "{kind:?}");
+    }
+    assert!(house.build().0.is_empty(), "once is enough while nothing happens");
+    house.owners().repeat(Space::Data, frames, &records);
+    let (again, _) = house.build();
+    for kind in [FrameKind::HandshakeDone, FrameKind::MaxData] {
+        assert!(again.contains(kind), "{kind:?}");
+    }
 }

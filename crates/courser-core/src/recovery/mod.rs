@@ -31,7 +31,7 @@ use self::sent::{Found, LossRule, SentHistory};
 use crate::ack::merge::AckRanges;
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Level, PacketNumber, PathId, Space};
-use crate::spans::{Fate, Record, SentPacket};
+use crate::spans::{Fate, FrameSet, Record, SentPacket};
 use crate::time::Instant;
 
 /// Paths of a connection; the length of per-path arrays.
@@ -567,9 +567,9 @@ impl Recovery {
 
     /// Shows what the oldest unsettled packet of a space carried, so that a probe can carry it again. The packet stays
     /// unsettled: nobody knows yet that it is lost.
-    pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(&[Record])) {
+    pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(FrameSet, &[Record])) {
         if let Some(s) = self.space_mut(space) {
-            s.sent.oldest_eliciting(|found| repeat(found.records));
+            s.sent.oldest_eliciting(|found| repeat(found.packet.frames, found.records));
         }
     }
 
