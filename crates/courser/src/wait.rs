@@ -121,9 +121,11 @@ impl Woken {
         self.0.extend(waiter.take());
     }
 
-    /// Wakes them now. The list keeps its memory.
-    pub(crate) fn wake(&mut self) {
+    /// Wakes them now; whether there was anybody. The list keeps its memory.
+    pub(crate) fn wake(&mut self) -> bool {
+        let any = !self.0.is_empty();
         self.0.drain(..).for_each(Waker::wake);
+        any
     }
 }
 

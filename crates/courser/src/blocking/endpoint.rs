@@ -14,6 +14,7 @@ use crate::error::{ConnectError, ConnectionError, EndpointError};
 use crate::face::{self, ConnRef, Made, Request, Waiting};
 use crate::hub::shared::{Decision, Shared};
 use crate::options::{ClientOptions, ServerOptions, SocketFacts};
+use crate::session::look_time;
 use crate::wait::{block, lock};
 use std::ops::ControlFlow;
 
@@ -55,8 +56,14 @@ impl Endpoint {
         let thread = thread::Builder::new()
             .name("courser-worker".into())
             .spawn(move || {
+                let shares_processor = look_time().is_zero();
                 // When the socket fails the hub goes with the worker, and tells everybody who waits.
                 let _ = worker.run(&mut |hub, _| {
+                    if hub.take_rang() && shares_processor {
+                        // Those who were woken have their say before anything is sent: their answers leave together with
+                        // the acknowledgements, and they need not wake the worker.
+                        thread::yield_now();
+                    }
                     if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 });
             })

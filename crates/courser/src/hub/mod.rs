@@ -10,6 +10,7 @@
 //! | `shared` | inbox, commands, what an endpoint offers |
 //! | `conn`, `stream` | slots: what handles call above, what the worker calls below |
 //! | `open` | opening streams without asking the worker |
+//! | `blocks` | memory for received bytes |
 //! | `dial` | racing the addresses of a name |
 //!
 //! **Bounds.** A stream holds a window of bytes each way, a connection a budget for all of its streams; streams that nobody
@@ -19,6 +20,7 @@
 //! **Ends.** A connection without handles is closed with code 0 as soon as the peer has every finished stream, or after
 //! the linger time. A hub whose endpoint is gone closes everything at once. Whoever waits is told in all cases.
 
+mod blocks;
 pub(crate) mod conn;
 mod dial;
 mod keyed;
@@ -35,6 +37,7 @@ use courser_core::stream::StreamEvent;
 use courser_core::time::Instant;
 use courser_session::handle::{Handle, HandleTable, Kind};
 
+use self::blocks::Blocks;
 use self::conn::ConnSlot;
 use self::dial::Race;
 use self::keyed::Keyed;
@@ -83,8 +86,11 @@ pub struct Hub {
     scratch: Inbox,
     /// Emptied, kept for its memory.
     begun: Vec<Arc<StreamSlot>>,
+    blocks: Blocks,
     /// Who is woken at the end of the application's part of a turn.
     woken: Woken,
+    /// Somebody was woken since that was last asked.
+    rang: bool,
     phase: Phase,
     /// The socket that the worker is to use from now on.
     socket: Option<Socket>,
@@ -149,7 +155,9 @@ impl Hub {
             backlog: Vec::new(),
             scratch: Inbox::default(),
             begun: Vec::new(),
+            blocks: Blocks::default(),
             woken: Woken::default(),
+            rang: false,
             phase: Phase::Running,
             socket: None,
         }
@@ -172,7 +180,12 @@ impl Hub {
         }
         let connections = self.engine.connections() + self.races.len();
         self.shared.publish(connections, self.engine.stats(), &mut self.woken);
-        self.woken.wake();
+        self.rang |= self.woken.wake();
+    }
+
+    /// Whether anybody was woken since the last call.
+    pub(crate) const fn take_rang(&mut self) -> bool {
+        std::mem::replace(&mut self.rang, false)
     }
 
     fn serve_inbox(&mut self, now: Instant) {
@@ -212,7 +225,7 @@ impl Hub {
             slot.pump_send(&mut self.engine, key, &mut self.woken);
         }
         if slot.id.receives(conn.side) {
-            slot.pump_recv(&mut self.engine, key, false, &mut self.woken);
+            slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken);
         }
         self.forget_if_over(key, slot);
     }
@@ -357,7 +370,9 @@ impl Hub {
         let Some(conn) = self.conns.get(&key) else { return };
         let Some(slot) = conn.streams.get(&id) else { return };
         match event {
-            StreamEvent::Readable(_) => slot.pump_recv(&mut self.engine, key, false, &mut self.woken),
+            StreamEvent::Readable(_) => {
+                slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken)
+            }
             StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key, &mut self.woken),
             StreamEvent::AllAcked(_) => slot.on_acked(&mut self.woken),
             StreamEvent::Stopped { code, .. } => slot.on_stopped(code, &mut self.woken),
@@ -397,7 +412,7 @@ impl Hub {
                 let _ = self.engine.reset(key, id, 0);
                 continue;
             }
-            slot.pump_recv(&mut self.engine, key, false, &mut self.woken);
+            slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken);
             self.forget_if_over(key, &slot);
             Arc::clone(&slot.conn).push_accept(dir, slot, &mut self.woken);
         }
@@ -454,7 +469,7 @@ impl Hub {
             if let Some(conn) = self.conns.get(&key) {
                 for (id, slot) in &conn.streams {
                     if id.receives(conn.side) {
-                        slot.pump_recv(&mut self.engine, key, true, &mut self.woken);
+                        slot.pump_recv((&mut self.engine, &mut self.blocks), key, true, &mut self.woken);
                     }
                 }
                 conn.slot.pump(&mut self.engine, key, &mut self.woken);

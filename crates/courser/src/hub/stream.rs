@@ -19,6 +19,7 @@ use courser_core::ids::{ConnKey, Side, StreamId};
 use courser_core::stream::{self as core_stream, Priority, Read};
 use courser_session::handle::Handle;
 
+use super::blocks::Blocks;
 use super::conn::ConnSlot;
 use crate::error::{ReadError, WriteError};
 use crate::wait::{Woken, lock, wait_alone};
@@ -460,7 +461,13 @@ impl StreamSlot {
     }
 
     /// Moves received bytes out of the engine, as many as there is room for; all of them with `all`.
-    pub(super) fn pump_recv(&self, engine: &mut Engine, key: ConnKey, all: bool, woken: &mut Woken) {
+    pub(super) fn pump_recv(
+        &self,
+        (engine, blocks): (&mut Engine, &mut Blocks),
+        key: ConnKey,
+        all: bool,
+        woken: &mut Woken,
+    ) {
         let (stop, held) = {
             let recv = lock(&self.recv);
             if recv.end.is_some() || recv.stop_told {
@@ -477,7 +484,7 @@ impl StreamSlot {
         let window = if self.conn.unread.load(Ordering::Relaxed) < CONN_BUDGET { WINDOW_MAX } else { WINDOW_MIN };
         let room = if all { usize::MAX } else { window.saturating_sub(held) };
         let mut got = VecDeque::new();
-        let (bytes, end, more) = fetch(engine, key, self.id, room, &mut got);
+        let (bytes, end, more) = fetch((engine, blocks), key, self.id, room, &mut got);
         let mut recv = lock(&self.recv);
         (recv.more, recv.end) = (more, end);
         if end.is_some() {
@@ -561,7 +568,7 @@ fn hand_over(engine: &mut Engine, key: ConnKey, id: StreamId, out: &mut VecDeque
 
 /// Takes at most `room` bytes out of the engine: how many, whether the stream ended behind them, whether there is more.
 fn fetch(
-    engine: &mut Engine,
+    (engine, blocks): (&mut Engine, &mut Blocks),
     key: ConnKey,
     id: StreamId,
     room: usize,
@@ -577,7 +584,7 @@ fn fetch(
         };
         let n = piece.len();
         if n > 0 {
-            into.push_back(Bytes::copy_from_slice(piece));
+            into.push_back(blocks.copy(piece));
             bytes += n;
         }
         let end = match engine.consume(key, id, n) {

@@ -221,6 +221,8 @@ impl<M: Machine> Worker<M> {
     /// What follows reading in a turn.
     fn turn_after(&mut self, read: &Read, app: &mut dyn FnMut(&mut M, Instant)) -> Turn {
         self.stats.turns += 1;
+        // Whoever called up to now is heard in this turn, and needs no other one.
+        self.waker.woke();
         let now = self.clock.now();
         self.machine.process(now);
         app(&mut self.machine, now);

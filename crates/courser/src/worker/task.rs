@@ -8,7 +8,7 @@
 //! * The runtime watches for room in the socket only while a train waits for that; otherwise each datagram that leaves
 //!   would be reported.
 //! * What came in is handed to the tasks before the turn goes on to send, so that one system call carries their answers
-//!   and the acknowledgements.
+//!   and the acknowledgements. The tasks that those start, a server's for each stream, have their say as well.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,6 +21,9 @@ use courser_core::time::Instant;
 use super::machine::Machine;
 use super::timer::Timer;
 use super::{Read, Turn, Worker};
+
+/// How often the worker stands back after reading: for the tasks that it woke, and for those that they start.
+const GENERATIONS: usize = 2;
 
 impl<M: Machine> Worker<M> {
     /// Takes turns in the calling task until `app` breaks. Other tasks of the runtime get their turn after each one.
@@ -40,7 +43,9 @@ impl<M: Machine> Worker<M> {
                 // with the acknowledgements.
                 let now = self.clock.now();
                 self.machine.process(now);
-                requeue().await;
+                for _ in 0..GENERATIONS {
+                    requeue().await;
+                }
             }
             let mut flow = ControlFlow::Continue(());
             let turn = self.turn_after(&read, &mut |machine, now| flow = app(machine, now));

@@ -8,6 +8,8 @@
 //! AWAKE ──wake───▶ CALLED ──sleep or park─▶ AWAKE                 (no waiting at all)
 //! ```
 //!
+//! A turn begins with `woke`: it hears whoever called before, so that those calls ask for no further one.
+//!
 //! Whoever publishes something and wakes afterwards can rely on a whole turn that begins later: either the worker was
 //! awake and will not fall asleep before another turn, or the bell wakes it.
 
@@ -79,7 +81,7 @@ impl Waker {
         }
     }
 
-    /// The wait is over, for whatever reason.
+    /// The wait is over, for whatever reason, or a turn begins that hears all who called.
     pub(crate) fn woke(&self) {
         self.0.state.swap(AWAKE, Ordering::AcqRel);
     }
