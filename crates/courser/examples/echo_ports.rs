@@ -37,7 +37,10 @@ pub fn echo(message: &[u8], inline: bool) -> Result<Vec<u8>> {
     let tls = ServerConfig::builder().certificate(credentials).alpn(["echo"]).build()?;
     let server = Endpoint::start(Options::server("127.0.0.1:0".parse()?, ServerOptions::new(tls)))?;
     let (addr, mut port) = (server.local_addr(), server.attach(PortSetup::default()));
-    let serving = thread::spawn(move || serve(&mut port, addr));
+    // Before the client begins: who comes while nobody listens is refused.
+    let here = Remote { address: addr, server_name: String::new(), profile: 0 };
+    port.submit(Submission::Listen { token: 0, at: Box::new(here) })?;
+    let serving = thread::spawn(move || serve(&mut port));
 
     let roots = Roots::empty().add_der(identity.certificate_der())?;
     let tls = ClientConfig::builder().roots(roots).alpn(["echo"]).build()?;
@@ -149,9 +152,7 @@ impl Echo {
 }
 
 /// Serves one client until it leaves.
-fn serve(port: &mut ThreadPort, at: SocketAddr) -> Result<()> {
-    let here = Remote { address: at, server_name: String::new(), profile: 0 };
-    port.submit(Submission::Listen { token: 0, at: Box::new(here) })?;
+fn serve(port: &mut ThreadPort) -> Result<()> {
     let mut echo = Echo::default();
     loop {
         while let Some(message) = port.poll() {
