@@ -253,9 +253,9 @@ fn streams_up_to_the_peers_limit_are_there_at_once_and_the_next_waits_for_its_tu
         let Pair { client, server, client_end: _c, server_end: _s } = pair(settings).await;
         let mut open: Vec<_> = (0..3).map(|_| now(client.open_bi()).expect("no need to wait").unwrap()).collect();
         assert!(open.iter().map(|(send, _)| send.id().index()).eq(0..3), "numbers go up");
+        assert!(open[2].0.handle().is_none(), "nothing happened on it");
         assert!(now(client.open_bi()).is_none(), "the peer lets three be open");
         // The stream opened last is used first; those before it come to the peer as well, in order.
-        assert!(open[2].0.handle().is_none(), "nothing happened on it");
         open[2].0.write_all(b"third").await.unwrap();
         let mut theirs = Vec::new();
         for index in 0..3 {
