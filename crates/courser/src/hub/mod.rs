@@ -48,6 +48,9 @@ use crate::net::socket::Socket;
 use crate::wait::Woken;
 use crate::worker::machine::Machine;
 
+/// So many streams the application is told of before what it has to say is sent: ends that answer in smaller batches work at
+/// the same time rather than in turns.
+const TOLD_BEFORE_SENDING: usize = 16;
 /// Sessions of one hub, at most.
 const SESSIONS_MAX: u32 = 1 << 24;
 
@@ -91,6 +94,10 @@ pub struct Hub {
     woken: Woken,
     /// Somebody was woken since that was last asked.
     rang: bool,
+    /// Streams that may still be told of before something is sent.
+    budget: usize,
+    /// Connections with streams that were not passed on for want of that.
+    unaccepted: Vec<(ConnKey, Dir)>,
     phase: Phase,
     /// The socket that the worker is to use from now on.
     socket: Option<Socket>,
@@ -117,6 +124,9 @@ impl Machine for Hub {
 
     fn fill(&mut self, now: Instant, out: &mut Train) -> Option<TrainMeta> {
         let train = self.engine.fill(now, out);
+        if train.is_none() {
+            self.budget = TOLD_BEFORE_SENDING;
+        }
         if train.is_none() && self.phase == Phase::Stopping {
             self.phase = Phase::Stopped;
         }
@@ -132,7 +142,7 @@ impl Machine for Hub {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.budget == 0 {
             return Some(Instant::ZERO);
         }
         let races = self.races.values().filter_map(Race::deadline);
@@ -158,6 +168,8 @@ impl Hub {
             blocks: Blocks::default(),
             woken: Woken::default(),
             rang: false,
+            budget: TOLD_BEFORE_SENDING,
+            unaccepted: Vec::new(),
             phase: Phase::Running,
             socket: None,
         }
@@ -326,7 +338,14 @@ impl Hub {
     }
 
     fn serve_events(&mut self, now: Instant) {
-        while let Some((key, event)) = self.engine.poll_event() {
+        while self.budget > 0
+            && let Some((key, dir)) = self.unaccepted.pop()
+        {
+            self.accept_streams(key, dir, false);
+        }
+        while self.budget > 0
+            && let Some((key, event)) = self.engine.poll_event()
+        {
             if !self.attempts.is_empty() && self.attempts.contains_key(&key) {
                 self.on_attempt_event(now, key, event);
                 continue;
@@ -362,7 +381,7 @@ impl Hub {
 
     fn on_stream_event(&mut self, now: Instant, key: ConnKey, event: StreamEvent) {
         let id = match event {
-            StreamEvent::Opened { dir } => return self.accept_streams(key, dir),
+            StreamEvent::Opened { dir } => return self.accept_streams(key, dir, false),
             StreamEvent::Available { dir } => return self.open_begun(key, dir),
             StreamEvent::Readable(id) | StreamEvent::Writable(id) | StreamEvent::AllAcked(id) => id,
             StreamEvent::Stopped { id, .. } => id,
@@ -371,6 +390,7 @@ impl Hub {
         let Some(slot) = conn.streams.get(&id) else { return };
         match event {
             StreamEvent::Readable(_) => {
+                self.budget = self.budget.saturating_sub(1);
                 slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken)
             }
             StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key, &mut self.woken),
@@ -397,9 +417,10 @@ impl Hub {
         true
     }
 
-    /// Passes on the streams that the peer opened.
-    fn accept_streams(&mut self, key: ConnKey, dir: Dir) {
+    /// Passes on the streams that the peer opened; `all` of them although others wait for their turn.
+    fn accept_streams(&mut self, key: ConnKey, dir: Dir, all: bool) {
         while let Ok(Some(id)) = self.engine.accept_stream(key, dir) {
+            self.budget = self.budget.saturating_sub(1);
             let Some(conn) = self.conns.get(&key) else { return };
             let slot = StreamSlot::new(Arc::clone(&conn.slot), id, conn.side);
             if !conn.slot.is_established() {
@@ -415,6 +436,10 @@ impl Hub {
             slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken);
             self.forget_if_over(key, &slot);
             Arc::clone(&slot.conn).push_accept(dir, slot, &mut self.woken);
+            if self.budget == 0 && !all {
+                self.unaccepted.push((key, dir));
+                return;
+            }
         }
     }
 
@@ -464,8 +489,8 @@ impl Hub {
     /// A connection ended: what the peer sent before can still be read, everybody who waits is told.
     fn on_closed(&mut self, key: ConnKey, reason: CloseReason) {
         if !matches!(reason, CloseReason::LocalApplication { .. }) {
-            self.accept_streams(key, Dir::Bi);
-            self.accept_streams(key, Dir::Uni);
+            self.accept_streams(key, Dir::Bi, true);
+            self.accept_streams(key, Dir::Uni, true);
             if let Some(conn) = self.conns.get(&key) {
                 for (id, slot) in &conn.streams {
                     if id.receives(conn.side) {
