@@ -285,6 +285,19 @@ fn a_slow_reader_holds_the_writer_back() {
 }
 
 #[test]
+fn every_stream_of_a_burst_is_told_of_although_nothing_follows() {
+    let pair = pair(Settings::default());
+    let mut streams: Vec<_> = (0..100).map(|_| pair.client.open_uni().unwrap()).collect();
+    // The last one opens all, so that they arrive together.
+    streams[99].write_all(b"all").unwrap();
+    // Kept, because what is done with a stream calls the worker.
+    let mut told: Vec<_> = (0..100).map(|n| pair.server.accept_uni().unwrap_or_else(|e| panic!("{n}: {e}"))).collect();
+    let mut got = [0; 3];
+    told[99].read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"all");
+}
+
+#[test]
 fn a_thousand_streams_share_a_connection() {
     let mut settings = Settings::default();
     settings.max_streams_bidi = 300;

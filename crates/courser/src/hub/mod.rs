@@ -96,6 +96,8 @@ pub struct Hub {
     rang: bool,
     /// Streams that may still be told of before something is sent.
     budget: usize,
+    /// The engine may have more to tell: another turn is due at once.
+    untold: bool,
     /// Connections with streams that were not passed on for want of that.
     unaccepted: Vec<(ConnKey, Dir)>,
     phase: Phase,
@@ -142,7 +144,8 @@ impl Machine for Hub {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.phase != Phase::Running || self.budget == 0 {
+        // A socket that takes nothing brings the next turn itself.
+        if self.phase != Phase::Running || (self.untold && self.budget > 0) {
             return Some(Instant::ZERO);
         }
         let races = self.races.values().filter_map(Race::deadline);
@@ -169,6 +172,7 @@ impl Hub {
             woken: Woken::default(),
             rang: false,
             budget: TOLD_BEFORE_SENDING,
+            untold: false,
             unaccepted: Vec::new(),
             phase: Phase::Running,
             socket: None,
@@ -377,6 +381,7 @@ impl Hub {
                 _ => {}
             }
         }
+        self.untold = self.budget == 0;
     }
 
     fn on_stream_event(&mut self, now: Instant, key: ConnKey, event: StreamEvent) {
@@ -541,6 +546,7 @@ impl Hub {
     /// The endpoint is gone: everything is closed.
     fn stop(&mut self, now: Instant) {
         self.phase = Phase::Stopping;
+        self.budget = usize::MAX;
         self.engine.set_cooldown(true);
         let keys: Vec<ConnKey> = self.engine.keys().collect();
         for key in keys {
