@@ -231,6 +231,7 @@ impl Connection {
                 self.stats.ptos += 1;
                 self.probes[space.index()] = self.probes[space.index()].max(count);
                 self.prepare_probe(env, space);
+                self.probe_beside(env, space);
                 self.probe_for_lost_crypto();
                 if self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.pmtud.on_timeouts() {
                     self.apply_mtu(now);
@@ -254,6 +255,22 @@ impl Connection {
             })
         };
         self.on_freed(&freed);
+    }
+
+    /// The peer may have keys for one of two spaces only: what is in flight in the others goes along, in the same datagram
+    /// where that has room.
+    fn probe_beside(&mut self, env: &mut Env, space: Space) {
+        if self.confirmed {
+            return;
+        }
+        //= rfc9002#6.2.4-3
+        for (other, level) in [(Space::Handshake, Level::Handshake), (Space::Data, Level::OneRtt)] {
+            let waits = self.recovery.eliciting_in_flight(other) > 0 && self.keys.has_send(level);
+            if other != space && waits {
+                self.probes[other.index()] = self.probes[other.index()].max(1);
+                self.prepare_probe(env, other);
+            }
+        }
     }
 
     /// Handshake data that was declared lost may wait in a space with nothing in flight, so without a timer, while packets

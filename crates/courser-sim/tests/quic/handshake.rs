@@ -342,3 +342,16 @@ fn packets_that_waited_for_keys_keep_their_ecn_mark() {
     assert!(net.server_stats().unwrap().ecn && net.client_stats().unwrap().ecn, "the counts fit");
     net.finish();
 }
+
+#[test]
+fn a_probe_of_the_handshake_takes_waiting_application_data_along() {
+    //= rfc9002#6.2.4-3 type=test
+    let link = Script::new().drop_up([1, 2]).apply(plain());
+    let mut net = Net::new(NetConfig::new(1, link).keep().job(Job::exchange(500, 500)));
+    net.run_until_done(5 * S);
+    let notes = net.client_watch.notes();
+    let at = |level| notes.iter().filter(move |n| n.level == level && n.at_us > 20 * MS).map(|n| n.at_us);
+    let probe = at(Level::Handshake).next().expect("the client's Finished was lost");
+    assert!(at(Level::OneRtt).any(|sent| sent == probe), "the request waits: {notes:?}");
+    net.finish();
+}
