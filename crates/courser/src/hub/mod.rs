@@ -98,8 +98,8 @@ pub struct Hub {
     budget: usize,
     /// The engine may have more to tell: another turn is due at once.
     untold: bool,
-    /// Connections with streams that were not passed on for want of that.
-    unaccepted: Vec<(ConnKey, Dir)>,
+    /// The connection with streams that were not passed on for want of that.
+    unaccepted: Option<(ConnKey, Dir)>,
     phase: Phase,
     /// The socket that the worker is to use from now on.
     socket: Option<Socket>,
@@ -173,7 +173,7 @@ impl Hub {
             rang: false,
             budget: TOLD_BEFORE_SENDING,
             untold: false,
-            unaccepted: Vec::new(),
+            unaccepted: None,
             phase: Phase::Running,
             socket: None,
         }
@@ -342,8 +342,8 @@ impl Hub {
     }
 
     fn serve_events(&mut self, now: Instant) {
-        while self.budget > 0
-            && let Some((key, dir)) = self.unaccepted.pop()
+        if self.budget > 0
+            && let Some((key, dir)) = self.unaccepted.take()
         {
             self.accept_streams(key, dir, false);
         }
@@ -442,7 +442,8 @@ impl Hub {
             self.forget_if_over(key, &slot);
             Arc::clone(&slot.conn).push_accept(dir, slot, &mut self.woken);
             if self.budget == 0 && !all {
-                self.unaccepted.push((key, dir));
+                debug_assert!(self.unaccepted.is_none(), "events are taken only when nothing is left over");
+                self.unaccepted = Some((key, dir));
                 return;
             }
         }
