@@ -45,6 +45,29 @@ pub struct EchoJob {
     pub timeout: Duration,
 }
 
+impl EchoJob {
+    /// What it came to: bytes that came back, and when each phase began and the last one ended.
+    #[must_use]
+    pub fn report(&self, bytes: u64, began: &[std::time::Instant]) -> EchoReport {
+        let took = |phase: u8| {
+            let at = |n: u8| began.get(usize::from(n)).copied();
+            at(phase).zip(at(phase + 1)).map_or(0.0, |(from, to)| to.duration_since(from).as_secs_f64())
+        };
+        let report = EchoReport {
+            connections: self.connections,
+            streams: self.streams,
+            bytes,
+            verified: bytes == self.connections * self.streams * self.bytes,
+            connect_s: took(CONNECT),
+            open_s: took(OPEN),
+            transfer_s: took(TRANSFER),
+            close_s: took(CLOSE),
+            ..EchoReport::default()
+        };
+        report.with_rates()
+    }
+}
+
 /// What the threads share.
 struct Shared {
     /// The phase that everybody is in.
@@ -121,23 +144,7 @@ pub fn run(mut workers: Vec<Worker<Engine>>, dial: &Dial<'_>, job: &EchoJob) -> 
     let moved = || Moved { bytes: received.get(), streams: streams.get(), seconds: seconds() };
     outcomes.into_iter().collect::<Outcome>().map_err(|e| e.having_moved(moved))?;
     let began = shared.began.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let took = |phase: u8| {
-        let at = |n: u8| began.get(usize::from(n)).copied();
-        at(phase).zip(at(phase + 1)).map_or(0.0, |(from, to)| to.duration_since(from).as_secs_f64())
-    };
-    let bytes = received.get();
-    let report = EchoReport {
-        connections: job.connections,
-        streams: job.streams,
-        bytes,
-        verified: bytes == job.connections * job.streams * job.bytes,
-        connect_s: took(CONNECT),
-        open_s: took(OPEN),
-        transfer_s: took(TRANSFER),
-        close_s: took(CLOSE),
-        ..EchoReport::default()
-    };
-    Ok(report.with_rates())
+    Ok(job.report(received.get(), &began))
 }
 
 /// One thread's part.

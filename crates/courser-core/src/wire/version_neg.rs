@@ -88,7 +88,13 @@ pub fn react(
         return Reaction::Ignore;
     }
     //= rfc9368#2.1-2, rfc9368#2.1-3, rfc9368#2.1-4
-    ours.iter().find(|v| offered.clone().any(|o| o == **v)).map_or(Reaction::GiveUp, |v| Reaction::Restart(*v))
+    best(ours, offered).map_or(Reaction::GiveUp, Reaction::Restart)
+}
+
+/// The best of our versions among those that a server listed.
+#[must_use]
+pub fn best(ours: &[Version], offered: impl Iterator<Item = Version> + Clone) -> Option<Version> {
+    ours.iter().copied().find(|v| offered.clone().any(|o| o == *v))
 }
 
 /// Checks what a server says of its versions. `ours` is what the client listed, `negotiated` the version of the

@@ -11,6 +11,7 @@ use courser_core::engine::{Connect, EarlyData, Event};
 use courser_core::error::CloseReason;
 use courser_core::ids::{ConnKey, Side, Version};
 use courser_core::time::Instant;
+use courser_core::wire::version_neg::best;
 
 use super::Hub;
 use super::conn::ConnSlot;
@@ -132,8 +133,8 @@ impl Hub {
                     let at = race.running.iter().position(|(k, _)| *k == key);
                     let addr = at.map(|at| race.running.swap_remove(at).1);
                     if let (CloseReason::VersionNegotiation { offered }, Some(addr)) = (&reason, addr)
-                        && let Some(version) = race.dial.settings.versions.iter().find(|v| offered.contains(v))
-                        && let Ok(again) = self.engine.connect_with(now, &race.dial.to(addr, Some(*version)))
+                        && let Some(version) = best(&race.dial.settings.versions, offered.iter().copied())
+                        && let Ok(again) = self.engine.connect_with(now, &race.dial.to(addr, Some(version)))
                     {
                         race.running.push((again, addr));
                         self.attempts.insert(again, id);

@@ -26,23 +26,7 @@ pub fn call(dial: &Dial<'_>, tuning: &Tuning, job: &EchoJob) -> Outcome<EchoRepo
     farewell(&mut desk, connections);
     outcome?;
     began.push(Instant::now());
-    let took = |phase: usize| {
-        let at = |n: usize| began.get(n).copied();
-        at(phase).zip(at(phase + 1)).map_or(0.0, |(from, to)| to.duration_since(from).as_secs_f64())
-    };
-    let bytes = received.get();
-    let report = EchoReport {
-        connections: job.connections,
-        streams: job.streams,
-        bytes,
-        verified: bytes == job.connections * job.streams * job.bytes,
-        connect_s: took(0),
-        open_s: took(1),
-        transfer_s: took(2),
-        close_s: took(3),
-        ..EchoReport::default()
-    };
-    Ok(report.with_rates())
+    Ok(job.report(received.get(), &began))
 }
 
 /// Goes through the phases up to the last byte.
