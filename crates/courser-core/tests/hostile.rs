@@ -513,6 +513,7 @@ fn transport_parameters_that_cannot_be_are_refused() {
 fn a_version_that_is_not_the_one_in_use_ends_the_handshake() {
     //= rfc9368#4-8, rfc9368#4-9, rfc9368#4-17 type=test
     // Chosen is version 2, available are both; the packets are of version 1.
+    //= rfc9368#4-3 type=test
     let twist: fn(&mut Vec<(u64, Vec<u8>)>) = |params| {
         params.retain(|(id, _)| *id != 0x11);
         let versions = [Version::V2, Version::V2, Version::V1];

@@ -88,6 +88,7 @@ fn a_probe_is_answered_where_it_came_from_and_moves_nothing() {
     //= rfc9000#8.2.2-3 type=test
     //= rfc9000#8.2.2-5 type=test
     //= rfc9000#9.6.3-4 type=test
+    //= rfc9000#8.2.2-2 type=test
     let mut rig = server(|_| {});
     say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
     let left = collect(&mut rig);

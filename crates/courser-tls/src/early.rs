@@ -140,6 +140,7 @@ mod tests {
     #[test]
     fn a_session_whose_limits_were_larger_is_not_resumed() {
         //= rfc9000#7.4.1-8 type=test
+        //= rfc9000#7.4.1-5 type=test
         let store = EarlyStore::new(100);
         with(5, || (1..4).for_each(|n| assert!(store.put(vec![n], vec![n]))));
         assert_eq!(with(4, || store.take(&[1])), None);

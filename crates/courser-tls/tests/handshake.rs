@@ -109,6 +109,7 @@ fn a_server_without_the_share_asks_again() {
 #[test]
 fn no_common_protocol_is_alert_120() {
     //= rfc9001#8.1-2, rfc9001#8.1-5 type=test
+    //= rfc9000#7-2 type=test
     let authority = Authority::new();
     let client = authority.client().alpn(["other"]).build().unwrap();
     let server = authority.server().build().unwrap();

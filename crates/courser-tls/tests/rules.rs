@@ -104,6 +104,7 @@ fn servers_ask_for_certificates_in_the_handshake_alone() {
 #[test]
 fn there_is_no_configuration_without_application_protocols() {
     //= rfc9001#8.1-1 type=test
+    //= rfc9000#7-2 type=test
     let authority = Authority::new();
     let none: [&[u8]; 0] = [];
     let client = authority.client().alpn(none).build();

@@ -71,6 +71,7 @@ fn the_server_tells_the_two_kinds_of_tokens_apart() {
 
 #[test]
 fn engines_that_share_the_key_take_each_others_tokens_and_others_do_not() {
+    //= rfc9000#8.1.4-1 type=test
     let showing = at(NOW, "10.0.0.1:5");
     let token = tokens(KEY).frame(&NullKeys, &showing, 1);
     assert!(is_frame(tokens(KEY).check(&NullKeys, &showing, &token)));

@@ -150,6 +150,7 @@ mod tests {
 
     #[test]
     fn versions_1_and_2_are_compatible_and_others_only_with_themselves() {
+        //= rfc9368#2.2-1 type=test
         assert!(compatible(V1, V2) && compatible(V2, V1) && compatible(OTHER, OTHER));
         assert!(!compatible(V1, OTHER) && !compatible(OTHER, V2));
     }

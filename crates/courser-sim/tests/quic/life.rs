@@ -270,6 +270,7 @@ fn unknown_version(n: u8) -> Datagram {
 
 #[test]
 fn an_unknown_version_is_answered_once_per_datagram_that_is_large_enough() {
+    //= rfc9000#5.2.2-2 type=test
     let mut net = Net::new(NetConfig::new(1, plain()));
     for n in 0..5 {
         net.world.inject(net.client, unknown_version(n));
@@ -287,6 +288,7 @@ fn an_unknown_version_is_answered_once_per_datagram_that_is_large_enough() {
 
 #[test]
 fn a_client_whose_version_nobody_speaks_is_told_so() {
+    //= rfc9000#6.2-1 type=test
     let mut config = NetConfig::new(1, plain()).job(Job::fetch(100));
     config.server.versions = vec![Version::V2];
     config.client.versions = vec![Version::V1];

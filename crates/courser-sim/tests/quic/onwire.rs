@@ -253,6 +253,7 @@ fn packets_of_bulk_data_have_no_padding() {
 #[test]
 fn version_negotiation_lists_versions_of_the_ietf_alone() {
     // LS-PARS-13: clients that speak what came before.
+    //= rfc9368#2.1-1 type=test
     for old in [*b"Q043", *b"Q046", *b"Q050", *b"T051"] {
         let mut net = Net::new(NetConfig::new(1, plain()));
         let answers = Capture::default();

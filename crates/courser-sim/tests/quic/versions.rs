@@ -156,6 +156,8 @@ fn a_client_begins_again_in_a_version_that_the_server_listed() {
 fn a_forged_list_of_versions_does_not_bring_a_better_version_down() {
     //= rfc9368#4-14 type=test
     //= rfc9368#4-15 type=test
+    //= rfc8999#7-1 type=test
+    //= rfc9368#8-2 type=test
     let mut net = Net::new(speaking(1, plain(), &[V2, V1], &[V2, V1]));
     let app = AppConfig { jobs: vec![Job::fetch(10)], ..AppConfig::default() };
     net.world.host_mut(net.client).dial_again(0, addr::server(0), app, V1);

@@ -58,6 +58,7 @@ fn new_connection_ids_are_reported_in_batches() {
 #[test]
 fn each_connection_id_is_new_once_old_once_and_live_in_between() {
     // LS-ENG-13, LS-CID-03
+    //= rfc9000#5.1-2 type=test
     let settings = Settings { active_cid_limit: 8, idle_timeout: Duration::from_secs(300), ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let diary = Diary::default();

@@ -431,6 +431,7 @@ fn data_that_was_ready_before_the_handshake_ended_leaves_with_its_end() {
 
 #[test]
 fn both_versions_pass_the_same_exchange() {
+    //= rfc9369#3-1 type=test
     for version in [Version::V1, Version::V2] {
         let settings = Settings { versions: vec![version], ..Settings::default() };
         let mut pair = Pair::new(&settings);

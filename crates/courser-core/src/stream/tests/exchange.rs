@@ -171,6 +171,7 @@ proptest! {
         window in 100u64..20_000,
         run_len in 1u16..9,
     ) {
+        //= rfc9000#2.2-1 type=test
         let settings = Settings {
             stream_window: window,
             stream_window_max: window * 8,
