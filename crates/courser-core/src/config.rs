@@ -349,4 +349,54 @@ mod tests {
         let none = Settings { versions: vec![], ..Settings::default() };
         assert_eq!(none.validate().unwrap_err().field, "versions");
     }
+
+    /// A server's parameters with a value of its own in each of them.
+    fn told() -> TransportParams {
+        let cid = |n| Cid::new(&[n; 8]);
+        let token = ResetToken([9; 16]);
+        TransportParams {
+            original_dcid: cid(1),
+            max_idle_timeout_ms: 2,
+            reset_token: Some(token),
+            max_udp_payload: 1_203,
+            max_data: 4,
+            max_stream_data_bidi_local: 5,
+            max_stream_data_bidi_remote: 6,
+            max_stream_data_uni: 7,
+            max_streams_bidi: 8,
+            max_streams_uni: 9,
+            ack_delay_exponent: 10,
+            max_ack_delay_ms: 11,
+            disable_active_migration: true,
+            preferred_address: Some(PreferredAddress { v4: None, v6: None, cid: cid(2).unwrap(), token }),
+            active_cid_limit: 12,
+            initial_scid: cid(3),
+            retry_scid: cid(4),
+            max_datagram_frame: 13,
+            grease_quic_bit: true,
+            version_information: Some(VersionInformation { chosen: Version::V2, available: vec![Version::V1] }),
+            min_ack_delay_us: Some(14),
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_is_not_remembered_and_everything_else_is() {
+        let default = TransportParams::default();
+        //= rfc9000#7.4.1-4 type=test
+        let expected = TransportParams {
+            //= rfc9000#7.4.1-2 type=test
+            ack_delay_exponent: default.ack_delay_exponent,
+            max_ack_delay_ms: default.max_ack_delay_ms,
+            initial_scid: None,
+            original_dcid: None,
+            preferred_address: None,
+            retry_scid: None,
+            reset_token: None,
+            // Of the extensions: versions, and delays of acknowledgements.
+            version_information: None,
+            min_ack_delay_us: None,
+            ..told()
+        };
+        assert_eq!(told().remembered(), expected);
+    }
 }

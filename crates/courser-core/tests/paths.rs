@@ -5,7 +5,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::{ConnStats, SendOutcome, Train};
+use courser_core::engine::{ConnStats, Event, SendOutcome, Train};
+use courser_core::error::CloseReason;
 use courser_core::ids::{Cid, Level, Side};
 use courser_core::wire::frame::Frame;
 use courser_testing::rig::{FORGER, Plan, Rig, Stage, encode, packets};
@@ -227,4 +228,104 @@ fn a_server_to_whom_nobody_answers_returns_to_the_validated_address() {
     // Nobody answers anywhere: back to the address that was validated, and there it stays.
     rig.pass(Duration::from_secs(5));
     assert_eq!((remote(&rig), stats(&rig).paths_failed), (FORGER, 1));
+}
+
+#[test]
+fn challenges_cannot_be_foreseen() {
+    //= rfc9000#8.2.1-3 type=test
+    // Several paths, and repetitions on each: no challenge tells anything of another one.
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    let mut seen: Vec<u64> = Vec::new();
+    for n in 0..40 {
+        say(&mut rig, elsewhere(n), &[Frame::PathChallenge([n; 8])], 1200);
+        for _ in 0..4 {
+            for left in collect(&mut rig) {
+                seen.extend(left.challenges.into_iter().map(u64::from_be_bytes));
+            }
+            rig.now += Duration::from_millis(400);
+        }
+    }
+    assert!(seen.len() >= 40, "{}", seen.len());
+    for (at, a) in seen.iter().enumerate() {
+        for b in &seen[at + 1..] {
+            // Of 64 random bits fewer than eight are equal or differ once in a thousand million times.
+            assert!((8..=56).contains(&(a ^ b).count_ones()), "{a:016x} and {b:016x}");
+        }
+    }
+}
+
+#[test]
+fn a_challenge_is_answered_at_once_and_once() {
+    for from in [FORGER, elsewhere(1)] {
+        let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+        say(&mut rig, from, &[Frame::PathChallenge([5; 8])], 1200);
+        let mut answers = Vec::new();
+        let asked_at = rig.now;
+        // Nothing is acknowledged: everything that is worth it is sent again.
+        for _ in 0..400 {
+            for left in collect(&mut rig).iter().filter(|l| l.responses.contains(&[5; 8])) {
+                answers.push((rig.now, left.to, left.responses.len()));
+            }
+            rig.now += Duration::from_millis(25);
+        }
+        //= rfc9000#8.2.2-2 type=test
+        //= rfc9000#8.2.2-7 type=test
+        assert_eq!(answers, [(asked_at, from, 1)]);
+    }
+}
+
+#[test]
+fn an_unproven_address_gets_no_more_than_three_times_what_came_from_there() {
+    //= rfc9000#9.3-2 type=test
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    let id = rig.victim.open_stream(rig.key, courser_core::ids::Dir::Uni).unwrap().unwrap();
+    let mut came = 0;
+    let mut sent: Vec<Left> = Vec::new();
+    for n in 0..30 {
+        rig.victim.write(rig.key, id, &[7; 20_000]).unwrap();
+        let mut packet = rig.forge(Level::OneRtt, &encode(&[Frame::Ping, Frame::Padding(60)]));
+        if n % 10 == 0 {
+            came += packet.len();
+            rig.deliver_from(elsewhere(1), &mut packet);
+            assert_eq!(remote(&rig), elsewhere(1), "the connection follows at once");
+        }
+        sent.extend(collect(&mut rig).into_iter().filter(|l| l.to == elsewhere(1)));
+        let bytes: usize = sent.iter().map(|l| l.len).sum();
+        assert!(bytes <= 3 * came, "{bytes} for {came}");
+        rig.now += Duration::from_millis(5);
+    }
+    assert!(sent.iter().map(|l| l.len).sum::<usize>() > 2 * came, "the limit is what held it back");
+    let challenge = sent.iter().rev().find_map(|l| l.challenges.last().copied()).unwrap();
+    say(&mut rig, elsewhere(1), &[Frame::PathResponse(challenge)], 1200);
+    let after: usize = collect(&mut rig).iter().filter(|l| l.to == elsewhere(1)).map(|l| l.len).sum();
+    assert!(after > 1_000, "{after}: now it flows");
+}
+
+#[test]
+fn a_server_without_a_proven_address_to_return_to_falls_silent() {
+    //= rfc9000#9.3.2-2 type=test
+    let mut rig = server(|s| {
+        s.idle_timeout = Duration::from_secs(600);
+        s.active_cid_limit = 2;
+    });
+    // The peer takes back every connection ID but one, so that nothing can be said to its old address any more.
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 1200);
+    collect(&mut rig);
+    let cid = Cid::new(&[0x42; 8]).unwrap();
+    let token = courser_core::ids::ResetToken([0x42; 16]);
+    let last = Frame::NewConnectionId { sequence: 40, retire_prior_to: 40, cid, token };
+    say(&mut rig, elsewhere(1), &[last], 1200);
+    assert_eq!(remote(&rig), elsewhere(1));
+    let mut late = Vec::new();
+    for _ in 0..400 {
+        let closed = rig.victim.close_reason(rig.key).map(|reason| reason.is_some());
+        let left = collect(&mut rig);
+        late.extend(left.into_iter().filter(|_| closed != Ok(false)));
+        rig.now += Duration::from_millis(25);
+    }
+    assert!(late.is_empty(), "not a word: {late:?}");
+    assert!(rig.victim.conn_stats(rig.key).is_err() && rig.victim.connections() == 0, "all state is gone");
+    assert_eq!(rig.victim.route_count(), 0);
+    let closed = core::iter::from_fn(|| rig.victim.poll_event()).filter(|(_, e)| matches!(e, Event::Closed(_)));
+    assert!(closed.eq([(rig.key, Event::Closed(CloseReason::NoPath))]), "and why");
 }

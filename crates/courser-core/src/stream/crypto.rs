@@ -13,6 +13,7 @@ use super::send_state::{Pending, SendState};
 
 /// Bytes that may be received ahead of what TLS has read. The RFC asks for 4,096 at least; certificate chains of
 /// post-quantum signatures and reordering want more.
+//= rfc9000#7.5-1
 pub const CRYPTO_WINDOW: u64 = 64 << 10;
 
 /// CRYPTO data of one level, both directions.
@@ -113,6 +114,38 @@ impl CryptoStream {
                 return;
             }
             offset += take as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_kibibytes_and_more_wait_for_what_comes_before_them() {
+        //= rfc9000#7.5-1 type=test
+        let message: Vec<u8> = (0..=40_000_u32).map(|i| (i * 31 + i / 256) as u8).collect();
+        for piece in [1, 7, 100, 1_200] {
+            let (mut stream, mut pool) = (CryptoStream::default(), ChunkPool::new(1 << 20));
+            // All but the first byte, from the end to the beginning, and every other piece first. Single bytes come without
+            // further gaps: the number of gaps has a limit, which no honest peer meets.
+            let len = if piece < 100 { 4_097 } else { message.len() };
+            let offsets: Vec<usize> = (1..len).step_by(piece).collect();
+            let (even, odd): (Vec<usize>, Vec<usize>) = offsets.iter().partition(|at| **at / piece % 2 == 0);
+            let order = if piece == 1 { offsets } else { [odd, even].concat() };
+            for at in order.into_iter().rev() {
+                let end = (at + piece).min(len);
+                stream.on_data(at as u64, &message[at..end], &mut pool).unwrap();
+                assert!(stream.peek().is_empty());
+            }
+            stream.on_data(0, &message[..1], &mut pool).unwrap();
+            let mut got = Vec::new();
+            while !stream.peek().is_empty() {
+                got.extend_from_slice(stream.peek());
+                stream.consume(stream.peek().len(), &mut pool);
+            }
+            assert!(got == message[..len], "pieces of {piece}");
         }
     }
 }

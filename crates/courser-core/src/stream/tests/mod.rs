@@ -5,6 +5,7 @@ mod credit;
 mod exchange;
 mod fates;
 mod life;
+mod rules;
 mod schedule;
 mod violations;
 
