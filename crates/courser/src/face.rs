@@ -194,10 +194,12 @@ impl Request {
             return Err(ConnectionError::EndpointGone.into());
         }
         let conn = ConnRef(ConnSlot::new(shared, self.early));
+        let server_name = self.server_name.unwrap_or_else(|| self.target.host.server_name());
         let dial = Dial {
             slot: Arc::clone(&conn.0),
             addrs: VecDeque::from(addrs),
-            server_name: self.server_name.unwrap_or_else(|| self.target.host.server_name()),
+            tokens: options.tokens.of(&server_name, self.target.port),
+            server_name,
             tls: self.tls.unwrap_or_else(|| options.tls.clone()),
             settings,
             attempt_delay: options.attempt_delay,

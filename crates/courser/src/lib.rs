@@ -18,6 +18,7 @@
 //! sent and says when it wants to run again. Who calls it (the application's own thread, a thread of its own, a Tokio
 //! task) is the only difference between the drivers.
 
+mod address_tokens;
 #[cfg(feature = "tokio")]
 pub mod aio;
 pub mod blocking;
@@ -36,6 +37,7 @@ pub mod session;
 mod wait;
 pub mod worker;
 
+pub use address_tokens::TokenStore;
 pub use blocking::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 pub use courser_core as core;
 pub use courser_core::config::Settings;

@@ -7,6 +7,7 @@ use courser_core::config::Settings;
 use courser_core::engine::{RetryPolicy, TokenKeys};
 use courser_tls as tls;
 
+use crate::address_tokens::TokenStore;
 use crate::net::adapter::Offload;
 use crate::net::socket::{BufferSize, Socket, SocketConfig};
 use crate::qlog::Qlog;
@@ -108,6 +109,8 @@ pub struct ClientOptions {
     pub linger: Duration,
     /// Where traces of connections go; `None`: there are none, and they cost nothing.
     pub qlog: Option<Qlog>,
+    /// Tokens by which servers know an address again, so that they need no Retry; kept and used by itself.
+    pub tokens: TokenStore,
 }
 
 impl ClientOptions {
@@ -123,7 +126,15 @@ impl ClientOptions {
             attempt_delay: crate::net::resolve::ATTEMPT_DELAY,
             linger: LINGER,
             qlog: None,
+            tokens: TokenStore::new(),
         }
+    }
+
+    /// The same with this store of address tokens.
+    #[must_use]
+    pub fn tokens(mut self, tokens: TokenStore) -> Self {
+        self.tokens = tokens;
+        self
     }
 
     /// The same with these settings.

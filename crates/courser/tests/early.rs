@@ -1,4 +1,4 @@
-//! 0-RTT and versions through the blocking face, over loopback; the Tokio face stands on the same hub.
+//! 0-RTT, versions and address tokens through the blocking face, over loopback; the Tokio face stands on the same hub.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod common;
@@ -8,7 +8,9 @@ use std::sync::mpsc::channel;
 use common::{ALPN, Identity, PATIENCE, loopback, pattern};
 use courser::core::ids::Version;
 use courser::tls::{ClientConfig, Credentials, Roots, ServerConfig};
-use courser::{ClientOptions, Connection, EarlyData, Endpoint, Request, ServerOptions, Settings};
+use courser::{
+    ClientOptions, Connection, EarlyData, Endpoint, Request, RetryPolicy, ServerOptions, Settings, TokenStore,
+};
 
 /// Endpoints with 0-RTT; the server knows nothing of tickets that another made.
 fn endpoints(identity: &Identity) -> (Endpoint, Endpoint) {
@@ -103,4 +105,40 @@ fn a_client_begins_again_in_the_version_that_the_server_speaks() {
     let connection = client.connect_to(at, "localhost").unwrap();
     assert_eq!(connection.version(), Version::V1);
     assert_eq!(accepting.join().unwrap().unwrap().0, Version::V1);
+}
+
+#[test]
+fn a_client_that_proved_its_address_once_is_not_asked_again_even_after_a_restart() {
+    let identity = Identity::new();
+    let server = Endpoint::server(loopback(), identity.server().retry(RetryPolicy::Always)).unwrap();
+    let at = server.local_addr();
+    let answering = server.clone();
+    std::thread::spawn(move || {
+        while let Ok(incoming) = answering.accept() {
+            assert!(incoming.is_validated());
+            let _ = incoming.accept().map(|connection| connection.closed());
+        }
+    });
+    let connect = |client: &Endpoint, tokens: &TokenStore| {
+        let connection = client.connect_to(at, "localhost").unwrap();
+        let begin = std::time::Instant::now();
+        while tokens.is_empty() && begin.elapsed() < PATIENCE {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        connection.close(0, b"");
+        server.stats().retries
+    };
+    let tokens = TokenStore::new();
+    let mut client = Endpoint::client(identity.client().tokens(tokens.clone())).unwrap();
+    client.set_timeout(Some(PATIENCE));
+    assert_eq!([connect(&client, &tokens), connect(&client, &tokens)], [1, 1], "the second shows its token");
+    let file = std::env::temp_dir().join(format!("courser-address-tokens-{}", std::process::id()));
+    tokens.save(&file).unwrap();
+    let tokens = TokenStore::open(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let mut restarted = Endpoint::client(identity.client().tokens(tokens.clone())).unwrap();
+    restarted.set_timeout(Some(PATIENCE));
+    assert_eq!(connect(&restarted, &tokens), 1, "the third shows what came from the file");
+    tokens.clear();
+    assert_eq!(connect(&restarted, &tokens), 2, "without a token the server asks again");
 }

@@ -97,7 +97,9 @@ impl Connection {
                 if self.side.is_server() {
                     return Err(violation("a client sent NEW_TOKEN", "rfc9000#19.7"));
                 }
-                self.new_token = Some(token.into());
+                if self.new_token.replace(token.into()).is_none() {
+                    self.events.push_back(Event::NewToken);
+                }
             }
             Frame::Datagram { data, .. } => {
                 if self.datagrams.on_datagram(data) {

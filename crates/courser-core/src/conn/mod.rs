@@ -222,6 +222,9 @@ pub enum Event {
     Stream(StreamEvent),
     /// Datagrams can be read.
     DatagramReceived,
+    /// The server gave a token for later connections
+    /// ([`Engine::take_token`](crate::engine::Engine::take_token)); not told again before it is taken.
+    NewToken,
     /// The connection uses another path: an address changed.
     PathChanged {
         /// The peer's address.

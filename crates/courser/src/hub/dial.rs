@@ -30,9 +30,9 @@ pub(super) struct Race {
 
 impl Dial {
     /// An attempt at one of the addresses.
-    fn to(&self, remote: SocketAddr, restart: Option<Version>) -> Connect<'_> {
+    fn to<'a>(&'a self, remote: SocketAddr, token: &'a [u8], restart: Option<Version>) -> Connect<'a> {
         let (server_name, tls, settings) = (self.server_name.as_str(), &self.tls, &self.settings);
-        Connect { remote, server_name, tls, settings, token: &[], restart }
+        Connect { remote, server_name, tls, settings, token, restart }
     }
 }
 
@@ -84,7 +84,9 @@ impl Hub {
         let Some(race) = self.races.get_mut(&id) else { return };
         while let Some(addr) = race.dial.addrs.pop_front() {
             let dial = &race.dial;
-            match self.engine.connect_with(now, &dial.to(addr, None)) {
+            // Another attempt gets another token: each is for one connection.
+            let token = dial.tokens.take();
+            match self.engine.connect_with(now, &dial.to(addr, &token, None)) {
                 Ok(key) => {
                     race.running.push((key, addr));
                     race.next_at = now + race.dial.attempt_delay;
@@ -111,9 +113,17 @@ impl Hub {
         }
         let Some(race) = self.races.remove(&id) else { return };
         self.drop_attempts(now, &race, Some(key));
-        let slot = race.dial.slot;
-        self.adopt(now, key, Arc::clone(&slot), Side::Client);
+        let slot = self.adopt_winner(now, key, race.dial);
         slot.on_early(&self.engine, key, EarlyData::Offered, &mut self.woken);
+    }
+
+    /// The connection of an attempt that won.
+    fn adopt_winner(&mut self, now: Instant, key: ConnKey, dial: Dial) -> Arc<ConnSlot> {
+        self.adopt(now, key, Arc::clone(&dial.slot), Side::Client);
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.tokens = Some(dial.tokens);
+        }
+        dial.slot
     }
 
     /// Something happened to an attempt.
@@ -123,8 +133,7 @@ impl Hub {
             Event::Connected => {
                 let Some(race) = self.races.remove(&id) else { return };
                 self.drop_attempts(now, &race, Some(key));
-                let slot = race.dial.slot;
-                self.adopt(now, key, Arc::clone(&slot), Side::Client);
+                let slot = self.adopt_winner(now, key, race.dial);
                 slot.on_established(&self.engine, key, &mut self.woken);
             }
             Event::Closed(reason) => {
@@ -134,7 +143,7 @@ impl Hub {
                     let addr = at.map(|at| race.running.swap_remove(at).1);
                     if let (CloseReason::VersionNegotiation { offered }, Some(addr)) = (&reason, addr)
                         && let Some(version) = best(&race.dial.settings.versions, offered.iter().copied())
-                        && let Ok(again) = self.engine.connect_with(now, &race.dial.to(addr, Some(version)))
+                        && let Ok(again) = self.engine.connect_with(now, &race.dial.to(addr, &[], Some(version)))
                     {
                         race.running.push((again, addr));
                         self.attempts.insert(again, id);

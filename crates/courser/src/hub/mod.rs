@@ -43,6 +43,7 @@ use self::dial::Race;
 use self::keyed::Keyed;
 use self::shared::{Command, Decision, Inbox, Shared};
 use self::stream::StreamSlot;
+use crate::address_tokens::ServerTokens;
 use crate::error::{ConnectError, ConnectionError};
 use crate::net::socket::Socket;
 use crate::wait::Woken;
@@ -69,6 +70,8 @@ struct Conn {
     streams: Keyed<StreamId, Arc<StreamSlot>>,
     /// Without handles; closed at that time at the latest.
     linger: Option<Instant>,
+    /// Where a client keeps what its server gives for later connections.
+    tokens: Option<ServerTokens>,
 }
 
 /// An engine and the sessions of its application.
@@ -327,7 +330,8 @@ impl Hub {
         };
         slot.bind(key, handle, side);
         let abandoned = slot.is_abandoned();
-        self.conns.insert(key, Conn { slot: Arc::clone(&slot), handle, side, streams: Keyed::default(), linger: None });
+        let (slot, streams) = (Arc::clone(&slot), Keyed::default());
+        self.conns.insert(key, Conn { slot, handle, side, streams, linger: None, tokens: None });
         if abandoned {
             // Its handle went before there was a key; nobody calls again.
             self.linger(now, key);
@@ -375,6 +379,13 @@ impl Hub {
                 Event::DatagramReceived => {
                     if let Some(conn) = self.conns.get(&key) {
                         conn.slot.pump(&mut self.engine, key, &mut self.woken);
+                    }
+                }
+                Event::NewToken => {
+                    if let Some(tokens) = self.conns.get(&key).and_then(|conn| conn.tokens.as_ref())
+                        && let Ok(Some(token)) = self.engine.take_token(key)
+                    {
+                        tokens.put(&token);
                     }
                 }
                 Event::Closed(reason) => self.on_closed(key, reason),

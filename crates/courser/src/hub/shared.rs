@@ -16,6 +16,7 @@ use courser_tls as tls;
 
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
+use crate::address_tokens::ServerTokens;
 use crate::error::ConnectionError;
 use crate::net::socket::Socket;
 use crate::options::SocketFacts;
@@ -39,6 +40,8 @@ pub(crate) struct Dial {
     pub(crate) tls: tls::ClientConfig,
     pub(crate) settings: Settings,
     pub(crate) attempt_delay: Duration,
+    /// What the server gave earlier connections.
+    pub(crate) tokens: ServerTokens,
 }
 
 /// What becomes of a connection that waits for a decision.

@@ -398,6 +398,12 @@ fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (ke
         EngineEvent::DatagramReceived => {
             let _ = outbox.event(sessions, handle, Event::Datagram);
         }
+        EngineEvent::NewToken => {
+            let tokens = conn.tokens.clone();
+            if let (Some(tokens), Ok(Some(token))) = (tokens, books.engine.take_token(key)) {
+                tokens.put(&token);
+            }
+        }
         EngineEvent::Closed(reason) => on_closed(books, outbox, sessions, (key, &reason)),
         _ => {}
     }

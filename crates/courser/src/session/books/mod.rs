@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use courser_core::engine::Engine;
+use courser_core::engine::{Connect, Engine};
 use courser_core::error::ApiMisuse;
 use courser_core::ids::{ConnKey, Dir, Side, StreamId};
 use courser_core::time::Instant;
@@ -23,6 +23,7 @@ use courser_session::port::{Origin, Outbox, Serve, Session};
 
 use super::reason::{Ended, Reason};
 use super::service::ServiceSetup;
+use crate::address_tokens::ServerTokens;
 use crate::options::ClientOptions;
 
 pub use self::streams::StreamState;
@@ -69,6 +70,8 @@ pub(in crate::session) struct Conn {
     opens: [VecDeque<u64>; 2],
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
+    /// Where a client keeps what its server gives for later connections.
+    pub(in crate::session) tokens: Option<ServerTokens>,
 }
 
 /// A listener.
@@ -163,6 +166,7 @@ impl Books {
             opens: Default::default(),
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
+            tokens: None,
         }));
         self.undecided += usize::from(held);
         true
@@ -185,11 +189,23 @@ impl Books {
         let Some(profile) = profile else {
             return outbox.reply(Ended::plain(Reason::NoProfile).failure(token));
         };
-        match self.engine.connect(self.now, to.address, &to.server_name, &profile.tls, &profile.settings) {
+        let tokens = profile.tokens.of(&to.server_name, to.address.port());
+        let start = Connect {
+            remote: to.address,
+            server_name: &to.server_name,
+            tls: &profile.tls,
+            settings: &profile.settings,
+            token: &tokens.take(),
+            restart: None,
+        };
+        match self.engine.connect_with(self.now, &start) {
             Ok(key) => {
                 if !self.enter_conn(outbox, sessions, key, (Origin::Token(token), false)) {
                     let _ = self.engine.close(self.now, key, 0, b"");
-                    outbox.reply(Ended::plain(Reason::Full).failure(token));
+                    return outbox.reply(Ended::plain(Reason::Full).failure(token));
+                }
+                if let Some(conn) = self.conn(key) {
+                    conn.tokens = Some(tokens);
                 }
             }
             Err(alert) => {
