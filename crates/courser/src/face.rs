@@ -200,6 +200,7 @@ impl Request {
             addrs: VecDeque::from(addrs),
             tokens: options.tokens.of(&server_name, self.target.port),
             server_name,
+            span: tracing::Span::current(),
             tls: self.tls.unwrap_or_else(|| options.tls.clone()),
             settings,
             attempt_delay: options.attempt_delay,

@@ -8,7 +8,7 @@
 //! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
 //! beside     certs (throw-away certificates), doctor (what this machine offers), qlog (traces),
-//!            metrics (counters as text, feature "metrics")
+//!            metrics (counters as text, feature "metrics"), spans (of `tracing`), address_tokens (no second Retry)
 //! ```
 //!
 //! Begin with [`blocking`], which explains what dropping and closing mean; `aio` (feature `tokio`) is the same for Tokio.
@@ -34,6 +34,7 @@ pub mod net;
 mod options;
 pub mod qlog;
 pub mod session;
+mod spans;
 mod wait;
 pub mod worker;
 

@@ -13,6 +13,8 @@ use courser_core::ids::{ConnKey, Side, Version};
 use courser_core::time::Instant;
 use courser_core::wire::version_neg::best;
 
+use tracing::debug;
+
 use super::Hub;
 use super::conn::ConnSlot;
 use super::shared::Dial;
@@ -88,6 +90,7 @@ impl Hub {
             let token = dial.tokens.take();
             match self.engine.connect_with(now, &dial.to(addr, &token, None)) {
                 Ok(key) => {
+                    debug!(target: "courser", parent: &dial.span, server_name = dial.server_name, %addr, "connecting");
                     race.running.push((key, addr));
                     race.next_at = now + race.dial.attempt_delay;
                     self.attempts.insert(key, id);
@@ -121,6 +124,7 @@ impl Hub {
     fn adopt_winner(&mut self, now: Instant, key: ConnKey, dial: Dial) -> Arc<ConnSlot> {
         self.adopt(now, key, Arc::clone(&dial.slot), Side::Client);
         if let Some(conn) = self.conns.get_mut(&key) {
+            conn.span.asked(&dial.server_name, &dial.span);
             conn.tokens = Some(dial.tokens);
         }
         dial.slot
@@ -134,6 +138,9 @@ impl Hub {
                 let Some(race) = self.races.remove(&id) else { return };
                 self.drop_attempts(now, &race, Some(key));
                 let slot = self.adopt_winner(now, key, race.dial);
+                if let Some(conn) = self.conns.get(&key) {
+                    conn.span.tell(&self.engine, key, &Event::Connected);
+                }
                 slot.on_established(&self.engine, key, &mut self.woken);
             }
             Event::Closed(reason) => {
@@ -149,6 +156,7 @@ impl Hub {
                         self.attempts.insert(again, id);
                         return;
                     }
+                    debug!(target: "courser", parent: &race.dial.span, %reason, "an attempt failed");
                     race.note(ConnectError::Failed(ConnectionError::Closed(reason)));
                     self.advance(now, id);
                 }

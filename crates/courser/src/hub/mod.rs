@@ -12,6 +12,7 @@
 //! | `open` | opening streams without asking the worker |
 //! | `blocks` | memory for received bytes |
 //! | `dial` | racing the addresses of a name |
+//! | `ends` | what is told when a connection, or the hub, ends |
 //!
 //! **Bounds.** A stream holds a window of bytes each way, a connection a budget for all of its streams; streams that nobody
 //! accepted are bounded by what the peer was told, connections that wait for a decision by a constant. Events cannot
@@ -23,6 +24,7 @@
 mod blocks;
 pub(crate) mod conn;
 mod dial;
+mod ends;
 mod keyed;
 mod open;
 pub(crate) mod shared;
@@ -36,6 +38,7 @@ use courser_core::ids::{ConnKey, Dir, Side, StreamId};
 use courser_core::stream::StreamEvent;
 use courser_core::time::Instant;
 use courser_session::handle::{Handle, HandleTable, Kind};
+use tracing::Span;
 
 use self::blocks::Blocks;
 use self::conn::ConnSlot;
@@ -46,6 +49,7 @@ use self::stream::StreamSlot;
 use crate::address_tokens::ServerTokens;
 use crate::error::{ConnectError, ConnectionError};
 use crate::net::socket::Socket;
+use crate::spans::{self, ConnSpan};
 use crate::wait::Woken;
 use crate::worker::machine::Machine;
 
@@ -72,12 +76,14 @@ struct Conn {
     linger: Option<Instant>,
     /// Where a client keeps what its server gives for later connections.
     tokens: Option<ServerTokens>,
+    span: ConnSpan,
 }
 
 /// An engine and the sessions of its application.
 pub struct Hub {
     engine: Engine,
     shared: Arc<Shared>,
+    span: Span,
     sessions: HandleTable<Session>,
     conns: Keyed<ConnKey, Conn>,
     /// Connection attempts, and the races that they belong to.
@@ -161,6 +167,7 @@ impl Hub {
     pub(crate) fn new(engine: Engine, shared: Arc<Shared>) -> Self {
         Self {
             engine,
+            span: spans::endpoint(shared.local()),
             shared,
             sessions: HandleTable::new(0, SESSIONS_MAX),
             conns: Keyed::default(),
@@ -331,7 +338,8 @@ impl Hub {
         slot.bind(key, handle, side);
         let abandoned = slot.is_abandoned();
         let (slot, streams) = (Arc::clone(&slot), Keyed::default());
-        self.conns.insert(key, Conn { slot, handle, side, streams, linger: None, tokens: None });
+        let span = ConnSpan::new(&self.span, &self.engine, (key, handle, side));
+        self.conns.insert(key, Conn { slot, handle, side, streams, linger: None, tokens: None, span });
         if abandoned {
             // Its handle went before there was a key; nobody calls again.
             self.linger(now, key);
@@ -357,6 +365,11 @@ impl Hub {
             if !self.attempts.is_empty() && self.attempts.contains_key(&key) {
                 self.on_attempt_event(now, key, event);
                 continue;
+            }
+            if let Some(conn) = self.conns.get(&key)
+                && !matches!(event, Event::Stream(_))
+            {
+                conn.span.tell(&self.engine, key, &event);
             }
             match event {
                 Event::Connected => {
@@ -503,40 +516,6 @@ impl Hub {
         debug_assert!(matches!(removed, Some(Ok(_))), "a stream in the books has a session");
     }
 
-    /// A connection ended: what the peer sent before can still be read, everybody who waits is told.
-    fn on_closed(&mut self, key: ConnKey, reason: CloseReason) {
-        if !matches!(reason, CloseReason::LocalApplication { .. }) {
-            self.accept_streams(key, Dir::Bi, true);
-            self.accept_streams(key, Dir::Uni, true);
-            if let Some(conn) = self.conns.get(&key) {
-                for (id, slot) in &conn.streams {
-                    if id.receives(conn.side) {
-                        slot.pump_recv((&mut self.engine, &mut self.blocks), key, true, &mut self.woken);
-                    }
-                }
-                conn.slot.pump(&mut self.engine, key, &mut self.woken);
-            }
-        }
-        self.end(key, ConnectionError::Closed(reason));
-    }
-
-    /// Takes a connection out of the books.
-    fn end(&mut self, key: ConnKey, reason: ConnectionError) {
-        let Some(conn) = self.conns.remove(&key) else { return };
-        self.lingering.retain(|k| *k != key);
-        // First the reason, then those who will ask for it.
-        conn.slot.on_closed(&self.engine, key, reason, &mut self.woken);
-        for slot in conn.streams.values() {
-            slot.on_lost(&mut self.woken);
-            self.end_session(slot);
-        }
-        for dir in [Dir::Bi, Dir::Uni] {
-            conn.slot.take_begun(dir, &mut self.begun);
-        }
-        self.begun.drain(..).for_each(|slot| slot.on_lost(&mut self.woken));
-        let _ = self.sessions.remove(conn.handle);
-    }
-
     fn serve_incoming(&mut self) {
         while let Some((key, incoming)) = self.engine.poll_incoming() {
             if self.phase != Phase::Running || !self.shared.offer(key, incoming, &mut self.woken) {
@@ -553,45 +532,5 @@ impl Hub {
                 self.close_if_idle(now, key);
             }
         }
-    }
-
-    /// The endpoint is gone: everything is closed.
-    fn stop(&mut self, now: Instant) {
-        self.phase = Phase::Stopping;
-        self.budget = usize::MAX;
-        self.engine.set_cooldown(true);
-        let keys: Vec<ConnKey> = self.engine.keys().collect();
-        for key in keys {
-            let _ = self.engine.close(now, key, 0, b"");
-        }
-        self.fail_races(&ConnectionError::EndpointGone);
-        self.serve_events(now);
-    }
-
-    /// The worker ends, for whatever reason: whoever waits is told.
-    fn shut_down(&mut self) {
-        let left = self.shared.set_gone(&mut self.woken);
-        for command in left.commands {
-            match command {
-                Command::Dial(dial) => dial.slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken),
-                Command::Accept { slot, .. } => {
-                    slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken);
-                }
-                Command::Decide { .. } | Command::Rebind(_) => {}
-            }
-        }
-        self.fail_races(&ConnectionError::EndpointGone);
-        let keys: Vec<ConnKey> = self.conns.keys().copied().collect();
-        for key in keys {
-            self.end(key, ConnectionError::EndpointGone);
-        }
-        debug_assert!(self.sessions.is_empty(), "every session ended");
-        self.woken.wake();
-    }
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        self.shut_down();
     }
 }

@@ -13,6 +13,7 @@ use courser_core::config::Settings;
 use courser_core::engine::EngineStats;
 use courser_core::ids::ConnKey;
 use courser_tls as tls;
+use tracing::Span;
 
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
@@ -42,6 +43,8 @@ pub(crate) struct Dial {
     pub(crate) attempt_delay: Duration,
     /// What the server gave earlier connections.
     pub(crate) tokens: ServerTokens,
+    /// In which the application asked for it.
+    pub(crate) span: Span,
 }
 
 /// What becomes of a connection that waits for a decision.

@@ -386,6 +386,10 @@ fn open_and_accept(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessio
 fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (key, event): (ConnKey, EngineEvent)) {
     let Some(conn) = books.conn(key) else { return };
     let handle = conn.handle;
+    if !matches!(event, EngineEvent::Stream(_)) {
+        let span = conn.span.clone();
+        span.tell(&books.engine, key, &event);
+    }
     match event {
         EngineEvent::Connected => {
             let _ = outbox.event(sessions, handle, Event::Established);
@@ -399,7 +403,7 @@ fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (ke
             let _ = outbox.event(sessions, handle, Event::Datagram);
         }
         EngineEvent::NewToken => {
-            let tokens = conn.tokens.clone();
+            let tokens = books.conn(key).and_then(|conn| conn.tokens.clone());
             if let (Some(tokens), Ok(Some(token))) = (tokens, books.engine.take_token(key)) {
                 tokens.put(&token);
             }

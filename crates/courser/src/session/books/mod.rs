@@ -20,11 +20,13 @@ use courser_core::time::Instant;
 use courser_session::handle::{Handle, HandleTable, Kind};
 use courser_session::msg::{Completion, Endpoint, Op, Rejection, SessionStats, Submission};
 use courser_session::port::{Origin, Outbox, Serve, Session};
+use tracing::Span;
 
 use super::reason::{Ended, Reason};
 use super::service::ServiceSetup;
 use crate::address_tokens::ServerTokens;
 use crate::options::ClientOptions;
+use crate::spans::{self, ConnSpan};
 
 pub use self::streams::StreamState;
 
@@ -72,6 +74,7 @@ pub(in crate::session) struct Conn {
     datagram_bytes: usize,
     /// Where a client keeps what its server gives for later connections.
     pub(in crate::session) tokens: Option<ServerTokens>,
+    pub(in crate::session) span: ConnSpan,
 }
 
 /// A listener.
@@ -89,6 +92,7 @@ pub struct Books {
     /// Whether the engine takes connections.
     is_server: bool,
     profiles: Vec<ClientOptions>,
+    span: Span,
     /// Connections that wait for their applications' decisions.
     pub(in crate::session) undecided: usize,
     /// By the engine's slot.
@@ -112,6 +116,7 @@ impl Books {
             engine,
             now: Instant::ZERO,
             local,
+            span: spans::endpoint(local),
             is_server: setup.is_server,
             profiles: setup.profiles,
             undecided: 0,
@@ -167,6 +172,7 @@ impl Books {
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
             tokens: None,
+            span: ConnSpan::new(&self.span, &self.engine, (key, handle, side)),
         }));
         self.undecided += usize::from(held);
         true
@@ -205,6 +211,7 @@ impl Books {
                     return outbox.reply(Ended::plain(Reason::Full).failure(token));
                 }
                 if let Some(conn) = self.conn(key) {
+                    conn.span.asked(&to.server_name, &Span::none());
                     conn.tokens = Some(tokens);
                 }
             }
