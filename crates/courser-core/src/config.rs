@@ -95,6 +95,8 @@ pub struct Settings {
     pub ecn: bool,
     /// Largest DATAGRAM frame to accept; zero: none.
     pub max_datagram_frame: u16,
+    /// Whether the peer may reset streams and still deliver their beginning (RESET_STREAM_AT, draft).
+    pub reset_stream_at: bool,
     /// Whether the QUIC bit may be greased (RFC 9287).
     pub grease: bool,
     /// Whether the spin bit may tell the round-trip time to observers; even then one path in sixteen takes no part.
@@ -130,6 +132,7 @@ impl Default for Settings {
             ack_frequency: false,
             ecn: true,
             max_datagram_frame: 65_535,
+            reset_stream_at: true,
             grease: true,
             spin: true,
         }
@@ -258,6 +261,8 @@ pub struct TransportParams {
     pub version_information: Option<VersionInformation>,
     /// Smallest ACK delay in microseconds (ACK frequency draft).
     pub min_ack_delay_us: Option<u64>,
+    /// The endpoint takes RESET_STREAM_AT frames (draft on stream resets with partial delivery).
+    pub reset_stream_at: bool,
 }
 
 impl TransportParams {
@@ -267,6 +272,7 @@ impl TransportParams {
         let default = Self::default();
         //= rfc9000#7.4.1-2
         //= rfc9000#7.4.1-4
+        //= reset-stream-at#3-2
         Self {
             original_dcid: None,
             reset_token: None,
@@ -281,12 +287,13 @@ impl TransportParams {
         }
     }
 
-    /// The first limit that is smaller here than it was `before`, by its name in the RFC: 0-RTT that was sent within the
+    /// The first limit that is smaller here than it was `before`, or the first extension that is missing, by its name: 0-RTT that was sent within the
     /// earlier limits cannot be accepted then.
     #[must_use]
     pub fn reduced_limit(&self, before: &Self) -> Option<&'static str> {
         //= rfc9000#7.4.1-6
         //= rfc9221#3-6
+        //= reset-stream-at#3-3
         let limits = |p: &Self| {
             [
                 ("active_connection_id_limit", p.active_cid_limit),
@@ -297,6 +304,7 @@ impl TransportParams {
                 ("initial_max_streams_bidi", p.max_streams_bidi),
                 ("initial_max_streams_uni", p.max_streams_uni),
                 ("max_datagram_frame_size", p.max_datagram_frame),
+                ("reset_stream_at", u64::from(p.reset_stream_at)),
             ]
         };
         limits(self).into_iter().zip(limits(before)).find(|(now, before)| now.1 < before.1).map(|(now, _)| now.0)
@@ -327,6 +335,7 @@ impl Default for TransportParams {
             grease_quic_bit: false,
             version_information: None,
             min_ack_delay_us: None,
+            reset_stream_at: false,
         }
     }
 }
@@ -338,6 +347,16 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn partial_resets_are_remembered_for_early_data_and_missed_when_they_are_gone() {
+        //= reset-stream-at#3-2, reset-stream-at#3-3 type=test
+        let with = TransportParams { reset_stream_at: true, ..TransportParams::default() };
+        let without = TransportParams::default();
+        assert!(with.remembered().reset_stream_at && !without.remembered().reset_stream_at);
+        assert_eq!(without.reduced_limit(&with), Some("reset_stream_at"));
+        assert_eq!((with.reduced_limit(&without), with.reduced_limit(&with)), (None, None));
     }
 
     #[test]

@@ -158,6 +158,8 @@ pub enum ApiMisuse {
     TooLarge,
     /// The peer has issued no connection ID that could be used at another address.
     NoConnectionId,
+    /// The argument counts bytes that were never written.
+    NotWritten,
 }
 
 impl fmt::Display for ApiMisuse {
@@ -173,6 +175,7 @@ impl fmt::Display for ApiMisuse {
             Self::NotNegotiated => "the peer did not agree to this extension",
             Self::TooLarge => "larger than the peer or the path takes",
             Self::NoConnectionId => "the peer has issued no connection ID for another address",
+            Self::NotWritten => "that many bytes were never written",
         })
     }
 }

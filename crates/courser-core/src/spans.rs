@@ -51,6 +51,13 @@ pub enum Record {
     },
     /// RESET_STREAM of that stream.
     ResetStream(StreamId),
+    /// RESET_STREAM_AT of that stream.
+    ResetStreamAt {
+        /// The stream.
+        id: StreamId,
+        /// Bytes that the frame promised to deliver.
+        reliable_size: u64,
+    },
     /// STOP_SENDING of that stream.
     StopSending(StreamId),
     /// MAX_STREAM_DATA of that stream.
@@ -123,6 +130,8 @@ pub enum FrameKind {
     AckFrequency,
     /// IMMEDIATE_ACK (draft).
     ImmediateAck,
+    /// RESET_STREAM_AT (draft).
+    ResetStreamAt,
 }
 
 /// A set of frame kinds: which frames a packet carries.
@@ -268,6 +277,7 @@ mod tests {
         (FrameKind::Datagram, ""),
         (FrameKind::AckFrequency, ""),
         (FrameKind::ImmediateAck, ""),
+        (FrameKind::ResetStreamAt, ""),
     ];
 
     #[test]

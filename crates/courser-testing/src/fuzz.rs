@@ -85,7 +85,7 @@ pub fn packet_header(data: &[u8]) {
 /// # Panics
 /// When a frame is not the same after it was written and read again.
 pub fn frames(data: &[u8]) {
-    let extensions = Extensions { max_datagram_frame: 65_535, min_ack_delay_us: Some(1000) };
+    let extensions = Extensions { max_datagram_frame: 65_535, min_ack_delay_us: Some(1000), reset_stream_at: true };
     let mut r = Reader::new(data);
     while !r.is_empty() {
         let Ok(parsed) = frame::parse(&mut r, extensions) else { return };

@@ -174,6 +174,23 @@ impl Reassembly {
         done
     }
 
+    /// Forgets what was received from `limit` on, which is not before the next byte to read; says how many bytes that were.
+    pub fn truncate(&mut self, limit: u64, pool: &mut ChunkPool) -> u64 {
+        debug_assert!(self.base <= limit, "bytes that were read cannot be forgotten");
+        let mut gone = self.ready.saturating_sub(limit);
+        self.ready = self.ready.min(limit);
+        gone += self.beyond.remove(limit..u64::MAX);
+        if self.is_empty() {
+            self.free_slots(pool);
+        }
+        while self.slots.back().is_some_and(|s| s.start >= limit) {
+            if let Some(chunk) = self.slots.pop_back().and_then(|s| s.chunk) {
+                pool.give(chunk);
+            }
+        }
+        gone
+    }
+
     /// Forgets everything buffered; reading goes on nowhere.
     pub fn clear(&mut self, pool: &mut ChunkPool) {
         self.base = self.ready;

@@ -160,6 +160,25 @@ impl SendBuffer {
         }
     }
 
+    /// Forgets the bytes from `offset` on; no byte may follow then.
+    pub fn truncate(&mut self, offset: u64, pool: &mut ChunkPool) {
+        let to = offset.max(self.base);
+        while self.pieces.back().is_some_and(|last| last.offset >= to) {
+            if let Some(Piece::Chunk { chunk, .. }) = self.pieces.pop_back().map(|last| last.piece) {
+                pool.give(chunk);
+            }
+        }
+        if let Some(last) = self.pieces.back_mut() {
+            let kept = usize::try_from(to - last.offset).unwrap_or(usize::MAX);
+            match &mut last.piece {
+                Piece::Chunk { end, .. } => *end = kept.min(*end),
+                Piece::Owned(bytes) => bytes.truncate(kept),
+            }
+        }
+        self.end = self.end.min(to);
+        self.hint = self.hint.min(self.pieces.len());
+    }
+
     /// Forgets everything; the next byte's offset stays.
     pub fn clear(&mut self, pool: &mut ChunkPool) {
         self.release_to(self.end, pool);
@@ -236,6 +255,25 @@ mod tests {
             prop_assert_eq!(collect(&b, base), &model[base as usize..]);
             b.clear(&mut pool);
             prop_assert_eq!((pool.in_use(), b.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_truncated_buffer_keeps_the_front_and_gives_the_rest_back() {
+        for cut in [0, 1, 511, 4_000, 5_000, 9_999, 10_000, 12_000] {
+            let mut pool = ChunkPool::new(1 << 20);
+            let mut b = SendBuffer::new(0);
+            b.push(&pattern(0, 5_000), &mut pool);
+            b.push_owned(Bytes::from(pattern(5_000, 5_000)), &mut pool);
+            b.seek(9_000);
+            b.release_to(300, &mut pool);
+            b.truncate(cut, &mut pool);
+            let kept = cut.clamp(300, 10_000);
+            assert_eq!((b.end(), b.len()), (kept, kept - 300), "{cut}");
+            assert_eq!(collect(&b, 300), pattern(300, (kept - 300) as usize), "{cut}");
+            assert!(b.seek(kept).is_empty());
+            b.clear(&mut pool);
+            assert_eq!(pool.in_use(), 0, "{cut}");
         }
     }
 

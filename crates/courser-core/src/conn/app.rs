@@ -9,7 +9,7 @@ use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
 use crate::observe::Way;
 use crate::spans::Fate;
-use crate::stream::{Priority, Read, ReadError, StreamStats, WriteError};
+use crate::stream::{PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 impl Connection {
@@ -78,6 +78,12 @@ impl Connection {
         self.check_open()?;
         check_code(code)?;
         Ok(self.streams.reset(id, code, &mut env.pool)?)
+    }
+
+    pub(crate) fn reset_at(&mut self, env: &mut Env, id: StreamId, reset: PartialReset) -> Result<(), WriteError> {
+        self.check_open()?;
+        check_code(reset.code)?;
+        Ok(self.streams.reset_at(id, reset, &mut env.pool)?)
     }
 
     pub(crate) fn stop_sending(&mut self, env: &mut Env, id: StreamId, code: u64) -> Result<(), ReadError> {

@@ -115,6 +115,9 @@ impl Owners<'_> {
                 }
             }
             Record::ResetStream(id) => self.streams.on_reset_fate(id, fate, self.pool),
+            Record::ResetStreamAt { id, reliable_size } => {
+                self.streams.on_reset_at_fate(id, reliable_size, fate, self.pool);
+            }
             Record::StopSending(id) => self.streams.on_stop_fate(id, fate, self.pool),
             Record::MaxStreamData(id) => self.streams.on_max_stream_data_fate(id, fate),
             Record::StreamDataBlocked(id) => self.streams.on_blocked_fate(id, fate),

@@ -9,6 +9,7 @@ use crate::ids::{Dir, Ecn, PathId, Side, StreamId};
 use crate::packetiser::{AppVoices, Archetype, PRIORITY_CID, PRIORITY_TOKEN, Plan, Voices, build};
 use crate::path::{Challenges, Responses};
 use crate::spans::{FrameSet, SentPacket};
+use crate::stream::PartialReset;
 use crate::wire::Writer;
 use crate::wire::frame::{Extensions, Frame, frames};
 
@@ -51,6 +52,7 @@ impl House {
             max_stream_data_uni: 1 << 20,
             max_streams_bidi: 1,
             max_streams_uni: 3,
+            reset_stream_at: true,
             ..TransportParams::default()
         });
         let mut datagrams = DatagramQueue::default();
@@ -231,6 +233,11 @@ const WISHES: &[Wish] = &[
         h.build();
         h.streams.reset(id, 1, &mut h.pool).unwrap();
     }),
+    (FrameKind::ResetStreamAt, Rule::Same, |h| {
+        let id = uni(h);
+        h.build();
+        h.streams.reset_at(id, PartialReset { code: 1, reliable_size: 2 }, &mut h.pool).unwrap();
+    }),
     (FrameKind::StopSending, Rule::Same, |h| {
         let peer = StreamId::new(Side::Server, Dir::Uni, 0);
         h.streams.on_stream(NOW, peer, 0, b"x", false, &mut h.pool).unwrap();
@@ -337,7 +344,7 @@ fn the_table_has_each_kind_that_a_packet_carries() {
         assert!(!kinds.contains(*kind), "{kind:?} stands there twice");
         kinds.insert(*kind);
     }
-    let all = FrameKind::ImmediateAck as usize + 1;
+    let all = FrameKind::ResetStreamAt as usize + 1;
     assert_eq!(WISHES.len() + 5, all);
 }
 

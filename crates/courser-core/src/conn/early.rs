@@ -74,6 +74,7 @@ impl Connection {
             self.abandon_early(env, now);
             //= rfc9001#4.6.2-3
             self.streams.restart(&self.peer);
+            self.streams.drop_partial(&mut env.pool);
         }
         self.datagrams.set_peer_max(self.peer.max_datagram_frame);
         self.datagrams.drop_oversized(self.datagram_room());

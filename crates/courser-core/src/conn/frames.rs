@@ -7,6 +7,7 @@ use crate::ack::merge::{AckInfo, Merge};
 use crate::cid::STORED_MAX;
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level, PathId, ResetToken, Space};
+use crate::stream::PartialReset;
 use crate::time::Instant;
 use crate::wire::frame::{Ack, Frame};
 
@@ -65,6 +66,10 @@ impl Connection {
                     self.routes.push(RouteChange::Remove(gone));
                 }
                 Ok(())
+            }
+            Frame::ResetStreamAt { id, code, final_size, reliable_size } => {
+                let reset = PartialReset { code, reliable_size };
+                self.streams.on_reset_stream_at(id, reset, final_size, pool)
             }
             other => self.on_rare_frame(env, now, carrier, other),
         }

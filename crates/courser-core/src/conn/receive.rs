@@ -363,6 +363,7 @@ impl Connection {
         Extensions {
             max_datagram_frame: self.settings.max_datagram_frame.into(),
             min_ack_delay_us: super::setup::min_ack_delay_us(&self.settings),
+            reset_stream_at: self.settings.reset_stream_at,
         }
     }
 

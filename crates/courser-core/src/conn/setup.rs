@@ -245,6 +245,7 @@ pub(super) fn local_params(settings: &Settings, version: Version) -> TransportPa
         disable_active_migration: !settings.migration,
         active_cid_limit: settings.active_cid_limit.into(),
         max_datagram_frame: settings.max_datagram_frame.into(),
+        reset_stream_at: settings.reset_stream_at,
         grease_quic_bit: settings.grease,
         min_ack_delay_us: min_ack_delay_us(settings),
         version_information: Some(version_neg::information(version, &settings.versions)),

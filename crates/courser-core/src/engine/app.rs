@@ -13,7 +13,7 @@ use crate::crypto::{Identity, Secret, Suite};
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{ConnKey, Dir, StreamId, Version};
 use crate::spans::Fate;
-use crate::stream::{Priority, Read, ReadError, StreamStats, WriteError};
+use crate::stream::{PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 use super::Kind;
@@ -127,6 +127,25 @@ impl Engine {
     pub fn reset(&mut self, key: ConnKey, id: StreamId, code: u64) -> Result<(), WriteError> {
         let (conn, env) = self.touch::<WriteError>(key)?;
         conn.reset(env, id, code)
+    }
+
+    /// Abandons the sending half as [`reset`](Self::reset) does, but the first `reliable_size` bytes of the stream still
+    /// arrive: the peer's application reads them, then it is told of the reset. What was written behind them is dropped as
+    /// far as it has not left.
+    ///
+    /// It may follow [`finish`](Self::finish). A second call can lower `reliable_size`; one that would raise it changes
+    /// nothing, and the first code stays. `reset` gives up the rest. With a `reliable_size` of zero it is `reset`, which
+    /// every peer understands. Nothing happens when everything arrived, when the stream was reset before, or when the peer
+    /// stopped it; then there is nobody to read.
+    ///
+    /// [`AllAcked`](crate::stream::StreamEvent::AllAcked) does not follow, unless the whole stream arrived all the same.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::NotNegotiated`] when the peer does not know RESET_STREAM_AT, [`ApiMisuse::NotWritten`] when fewer bytes
+    /// were written; and see [`WriteError`].
+    pub fn reset_at(&mut self, key: ConnKey, id: StreamId, code: u64, reliable_size: u64) -> Result<(), WriteError> {
+        let (conn, env) = self.touch::<WriteError>(key)?;
+        conn.reset_at(env, id, PartialReset { code, reliable_size })
     }
 
     /// Asks the peer to stop sending; what was received is dropped.

@@ -13,7 +13,7 @@
 //! | 6 | CONNECTION_CLOSE | the plan |
 //! | 7 | NEW_TOKEN | [`ControlQueue`] |
 //! | 8 | CRYPTO | [`CryptoStream`] |
-//! | 9–11 | per stream: RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED, STREAM | [`Streams`] |
+//! | 9–11 | per stream: RESET_STREAM, RESET_STREAM_AT, STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED, STREAM | [`Streams`] |
 //! | 12 | DATAGRAM | [`DatagramQueue`] |
 //! | 13 | PING | the plan |
 //! | 14 | PADDING | the plan |

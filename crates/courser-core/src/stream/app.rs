@@ -233,7 +233,11 @@ impl Streams {
         if let RecvPhase::ResetRecvd { code } = recv.state.phase() {
             return Err(ReadError::Reset(code));
         }
-        Ok(recv.bytes.as_ref().map_or(&[], |b| b.peek()))
+        let bytes = recv.bytes.as_ref().map_or(&[][..], |b| b.peek());
+        match recv.reset_behind() {
+            Some(code) if bytes.is_empty() => Err(ReadError::Reset(code)),
+            _ => Ok(bytes),
+        }
     }
 
     /// Takes up to `n` received bytes away, unread.
@@ -295,8 +299,14 @@ impl Streams {
         if any {
             return Ok(Read::Bytes(total));
         }
-        match self.table[slot].recv.state.phase() {
-            RecvPhase::DataRecvd { .. } => self.table[slot].recv.state.on_all_read(),
+        let recv = &mut self.table[slot].recv;
+        if let Some(code) = recv.reset_behind() {
+            recv.state.on_reset_read();
+            self.free_if_done(slot, pool);
+            return Err(ReadError::Reset(code));
+        }
+        match recv.state.phase() {
+            RecvPhase::DataRecvd { .. } => recv.state.on_all_read(),
             RecvPhase::DataRead => {}
             _ => return Ok(Read::Blocked),
         }
@@ -315,7 +325,8 @@ impl Streams {
     pub fn is_at_end(&self, id: StreamId) -> bool {
         self.table
             .lookup(id)
-            .is_some_and(|s| s.readable() == 0 && matches!(s.recv.state.phase(), RecvPhase::DataRecvd { .. }))
+            .filter(|s| s.readable() == 0 && s.recv.partial.is_none())
+            .is_some_and(|s| matches!(s.recv.state.phase(), RecvPhase::DataRecvd { .. }))
     }
 
     /// Bytes of the stream came in a 0-RTT packet.
@@ -363,7 +374,7 @@ impl Streams {
     pub fn is_finished_acked(&self, id: StreamId) -> bool {
         let remote = &self.remote[id.dir() as usize];
         match self.table.lookup(id) {
-            Some(stream) => stream.send.phase == SendPhase::DataRecvd,
+            Some(stream) => stream.send.phase == SendPhase::DataRecvd && stream.send.state.is_all_acked(),
             None if id.initiator() == self.side => id.index() < self.local[id.dir() as usize].credit.used(),
             None => remote.closed.contains(id.index()),
         }
@@ -431,6 +442,6 @@ impl Streams {
     }
 }
 
-const fn check_code(code: u64) -> Result<(), ApiMisuse> {
+pub(super) const fn check_code(code: u64) -> Result<(), ApiMisuse> {
     if code > VARINT_MAX { Err(ApiMisuse::CodeTooLarge) } else { Ok(()) }
 }

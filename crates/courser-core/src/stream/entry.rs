@@ -6,6 +6,7 @@ use super::recv_state::RecvState;
 use super::send_state::{Fin, SendState};
 use crate::buf::{Reassembly, SendBuffer};
 use crate::ids::{Side, StreamId};
+use crate::wire::frame::Frame;
 
 /// How urgent a stream is (in the spirit of RFC 9218).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,15 @@ impl Default for Priority {
     fn default() -> Self {
         Self { urgency: 3, incremental: true }
     }
+}
+
+/// A reset that still delivers the beginning of its stream (RESET_STREAM_AT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialReset {
+    /// The application's error code; that of the first frame counts.
+    pub code: u64,
+    /// Bytes that are delivered; can only shrink.
+    pub reliable_size: u64,
 }
 
 /// A frame that is repeated until it arrives.
@@ -66,7 +76,10 @@ pub(super) struct SendPart {
     pub(super) flushed: u64,
     /// The code of the peer's STOP_SENDING plus one; zero: none came.
     pub(super) stopped: u64,
+    /// RESET_STREAM, or RESET_STREAM_AT as long as STREAM frames may leave.
     pub(super) reset: Repeat,
+    /// The application's partial reset; most streams have none.
+    pub(super) partial: Option<Box<PartialReset>>,
     pub(super) corked: bool,
     /// A write took less than it was given: the application waits.
     pub(super) wants_room: bool,
@@ -81,6 +94,63 @@ pub(super) struct RecvPart {
     /// The code of our STOP_SENDING.
     pub(super) stop_code: u64,
     pub(super) stop: Repeat,
+    /// The peer's partial reset; most streams have none.
+    pub(super) partial: Option<Box<PartialReset>>,
+}
+
+impl SendPart {
+    /// The frame that resets the stream, when one is due.
+    pub(super) fn reset_frame(&self, id: StreamId) -> Option<Frame<'static>> {
+        if self.reset != Repeat::Due {
+            return None;
+        }
+        match (self.phase, &self.partial) {
+            (SendPhase::ResetSent { code, final_size }, _) => Some(Frame::ResetStream { id, code, final_size }),
+            // The final size counts as sent, so it must be within the peer's limits: the frame waits until the data got so
+            // far, as FIN does.
+            //= reset-stream-at#4-2
+            (phase, Some(partial)) if phase.may_send() && self.state.next() == self.state.end() => {
+                let PartialReset { code, reliable_size } = **partial;
+                Some(Frame::ResetStreamAt { id, code, final_size: self.state.end(), reliable_size })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether everything arrived that has to.
+    pub(super) fn is_done(&self) -> bool {
+        let kept = |p: &PartialReset| self.reset == Repeat::Acked && self.state.acked_to() >= p.reliable_size;
+        self.state.is_all_acked() || self.partial.as_deref().is_some_and(kept)
+    }
+}
+
+impl RecvPart {
+    /// Offset of the next byte to read.
+    pub(super) fn base(&self) -> u64 {
+        self.bytes.as_ref().map_or(0, |b| b.base())
+    }
+
+    /// Where reading ends although the stream may be longer: behind what a partial reset promised, or where the application
+    /// already is.
+    pub(super) fn read_limit(&self) -> Option<u64> {
+        self.partial.as_ref().map(|p| p.reliable_size.max(self.base()))
+    }
+
+    /// The state follows what came.
+    pub(super) fn note_ready(&mut self) {
+        let ready = self.bytes.as_ref().map_or(0, |b| b.ready());
+        match &self.partial {
+            Some(partial) if ready >= partial.reliable_size => self.state.on_enough(),
+            Some(_) => {}
+            None => self.state.on_ready(ready),
+        }
+    }
+
+    /// The code of the partial reset that stands behind the bytes, when they are all there.
+    pub(super) fn reset_behind(&self) -> Option<u64> {
+        let arrived = matches!(self.state.phase(), RecvPhase::DataRecvd { .. });
+        self.partial.as_ref().filter(|_| arrived).map(|p| p.code)
+    }
 }
 
 /// Everything about one stream.
@@ -107,7 +177,14 @@ impl Stream {
         Self {
             id,
             send: SendPart { credit: SendCredit::new(send_limit), ..SendPart::default() },
-            recv: RecvPart { state: RecvState::default(), credit: recv, bytes: None, stop_code: 0, stop: Repeat::Idle },
+            recv: RecvPart {
+                state: RecvState::default(),
+                credit: recv,
+                bytes: None,
+                stop_code: 0,
+                stop: Repeat::Idle,
+                partial: None,
+            },
             priority: Priority::default(),
             told_readable: false,
             told_writable: false,
@@ -141,7 +218,7 @@ impl Stream {
 
     /// Whether a frame other than STREAM is due.
     pub(super) fn control_due(&self) -> bool {
-        self.send.reset == Repeat::Due
+        self.send.reset_frame(self.id).is_some()
             || self.recv.stop == Repeat::Due
             || self.send.credit.blocked().due().is_some()
             || self.credit_due()
@@ -194,6 +271,9 @@ impl Stream {
             SendPhase::ResetSent { code, .. } => SendPhase::ResetSent { code, final_size: 0 },
             other => other,
         };
+        if let Some(partial) = &send.partial {
+            send.state.cut(partial.reliable_size);
+        }
         for frame in [&mut send.reset, &mut self.recv.stop] {
             frame.on_fate(false);
         }

@@ -22,7 +22,10 @@ impl Streams {
             self.on_arrived(slot, pool);
             return;
         }
-        send.state.on_lost(range, span.fin);
+        // What lies behind a partial reset's promise is not sent again.
+        //= reset-stream-at#5-2, reset-stream-at#5-3
+        let kept = send.partial.as_ref().map_or(u64::MAX, |p| p.reliable_size);
+        send.state.on_lost(range.start.min(kept)..range.end.min(kept), span.fin);
         if let (SendPhase::DataSent, Some(code)) = (send.phase, send.stopped.checked_sub(1)) {
             //= rfc9000#3.5-3
             self.reset_slot(slot, code, pool);
@@ -65,14 +68,15 @@ impl Streams {
     }
 
     /// More of a stream arrived: its bytes are freed, the application may write again.
-    fn on_arrived(&mut self, slot: u32, pool: &mut ChunkPool) {
+    pub(super) fn on_arrived(&mut self, slot: u32, pool: &mut ChunkPool) {
         let stream = &mut self.table[slot];
         let (acked_to, id) = (stream.send.state.acked_to(), stream.id);
-        let all = stream.send.state.is_all_acked() && stream.step_send(SendEvent::AllAcked);
+        let everything = stream.send.state.is_all_acked();
+        let done = stream.send.is_done() && stream.step_send(SendEvent::AllAcked);
         let mut empty = false;
         if let Some(buffer) = stream.send.buffer.as_mut() {
             let before = buffer.len();
-            buffer.release_to(acked_to, pool);
+            buffer.release_to(acked_to.min(buffer.end()), pool);
             self.buffered_out -= before - buffer.len();
             empty = buffer.is_empty();
         }
@@ -81,8 +85,11 @@ impl Streams {
         }
         // A late acknowledgement may have cancelled the only thing that was to be sent.
         self.update_send(slot);
-        if all {
-            self.events.push(StreamEvent::AllAcked(id));
+        if done {
+            if everything {
+                self.events.push(StreamEvent::AllAcked(id));
+            }
+            self.update_control(slot);
             self.free_if_done(slot, pool);
         } else {
             self.tell_writable(slot);

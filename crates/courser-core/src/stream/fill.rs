@@ -9,7 +9,7 @@
 
 use super::entry::Repeat;
 use super::map::Streams;
-use super::phase::{SendEvent, SendPhase};
+use super::phase::SendEvent;
 use super::send_state::Fin;
 use crate::spans::{FrameKind, FrameSet, Record, StreamSpan};
 use crate::wire::frame::{Frame, stream_header_size, write_stream_header};
@@ -103,10 +103,18 @@ impl Streams {
         let (now, rtt, window_max) = (self.now, self.rtt, self.window_max);
         let stream = &mut self.table[slot];
         let id = stream.id;
-        if let (Repeat::Due, SendPhase::ResetSent { code, final_size }) = (stream.send.reset, stream.send.phase) {
-            Frame::ResetStream { id, code, final_size }.encode(w)?;
+        if let Some(frame) = stream.send.reset_frame(id) {
+            frame.encode(w)?;
             stream.send.reset = Repeat::Sent;
-            note(records, frames, FrameKind::ResetStream, Record::ResetStream(id));
+            let record = match frame {
+                Frame::ResetStreamAt { reliable_size, .. } => {
+                    let stepped = stream.step_send(SendEvent::FinSent);
+                    debug_assert!(stepped, "RESET_STREAM_AT left in {:?}", stream.send.phase);
+                    Record::ResetStreamAt { id, reliable_size }
+                }
+                _ => Record::ResetStream(id),
+            };
+            note(records, frames, frame.kind(), record);
         }
         if stream.recv.stop == Repeat::Due {
             Frame::StopSending { id, code: stream.recv.stop_code }.encode(w)?;
@@ -244,7 +252,12 @@ impl Streams {
         let whole = span.fin && stream.send.state.next() == stream.send.state.end();
         let stepped = stream.step_send(if whole { SendEvent::FinSent } else { SendEvent::Sent });
         debug_assert!(stepped, "a STREAM frame left in {:?}", stream.send.phase);
+        let resets = stream.send.partial.is_some();
         self.send_credit.spend(new);
+        if resets {
+            // With the last byte that had to leave, RESET_STREAM_AT is due.
+            self.update_control(slot);
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 use super::active::Active;
-use super::entry::{Repeat, Stream, Want};
+use super::entry::{Stream, Want};
 use super::events::{Events, StreamEvent};
 use super::flow::{RecvCredit, SendCredit};
 use super::lists::Lists;
-use super::phase::{RecvPhase, SendEvent};
+use super::phase::RecvPhase;
 use super::table::Table;
 use crate::buf::{ChunkPool, RangeSet, Reassembly, SendBuffer};
 use crate::config::{Settings, StreamSchedule, TransportParams};
@@ -124,6 +124,8 @@ pub struct Streams {
     /// Sum of what all streams received, by highest offset.
     pub(super) received: u64,
     pub(super) peer_limits: StreamLimits,
+    /// Whether the peer takes RESET_STREAM_AT.
+    pub(super) peer_takes_partial: bool,
     /// The newest time that anybody told, for tuning windows.
     pub(super) now: Instant,
     pub(super) rtt: Duration,
@@ -165,6 +167,7 @@ impl Streams {
             recv_credit: RecvCredit::new(settings.conn_window, Instant::ZERO),
             received: 0,
             peer_limits: [0; 3],
+            peer_takes_partial: false,
             now: Instant::ZERO,
             rtt: RTT_ASSUMED,
             window: settings.stream_window,
@@ -189,6 +192,7 @@ impl Streams {
     pub fn set_peer_params(&mut self, params: &TransportParams) {
         self.peer_limits =
             [params.max_stream_data_bidi_remote, params.max_stream_data_bidi_local, params.max_stream_data_uni];
+        self.peer_takes_partial = params.reset_stream_at;
         self.on_max_data(params.max_data);
         for slot in self.table.slots() {
             let limit = self.initial_limit(self.table[slot].id);
@@ -207,6 +211,7 @@ impl Streams {
     pub fn restart(&mut self, params: &TransportParams) {
         self.peer_limits =
             [params.max_stream_data_bidi_remote, params.max_stream_data_bidi_local, params.max_stream_data_uni];
+        self.peer_takes_partial = params.reset_stream_at;
         self.send_credit.restart(params.max_data, 0);
         for (dir, max) in [(Dir::Bi, params.max_streams_bidi), (Dir::Uni, params.max_streams_uni)] {
             let local = &mut self.local[dir as usize];
@@ -512,20 +517,6 @@ impl Streams {
                 self.table[slot].starved = false;
                 self.tell_writable(slot);
             }
-        }
-    }
-
-    /// Ends the sending part early.
-    pub(super) fn reset_slot(&mut self, slot: u32, code: u64, pool: &mut ChunkPool) {
-        let stream = &mut self.table[slot];
-        let final_size = stream.send.state.next();
-        if stream.step_send(SendEvent::Reset { code, final_size }) {
-            stream.send.reset = Repeat::Due;
-            stream.send.credit.blocked_mut().clear();
-            stream.send.wants_room = false;
-            self.drop_out(slot, pool);
-            self.update_send(slot);
-            self.update_control(slot);
         }
     }
 

@@ -22,12 +22,13 @@ mod fates;
 mod fill;
 mod lists;
 mod map;
+mod partial;
 mod peer;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use app::{Read, ReadError, WriteError};
-pub use entry::Priority;
+pub use entry::{PartialReset, Priority};
 pub use events::StreamEvent;
 pub use map::{StreamStats, Streams};

@@ -3,6 +3,7 @@
 use super::entry::Repeat;
 use super::events::StreamEvent;
 use super::map::Streams;
+use super::partial::check_partial;
 use super::phase::{RecvPhase, SendPhase};
 use crate::buf::{ChunkPool, InsertError, reassembly};
 use crate::error::{PeerViolation, TransportCode};
@@ -12,11 +13,11 @@ use crate::time::Instant;
 /// Streams with at least this window get large chunks.
 const BULK_WINDOW: u64 = 1 << 20;
 
-const fn state_error(reason: &'static str, section: &'static str) -> PeerViolation {
+pub(super) const fn state_error(reason: &'static str, section: &'static str) -> PeerViolation {
     PeerViolation::new(TransportCode::STREAM_STATE_ERROR, reason, section)
 }
 
-const fn flow_error(reason: &'static str) -> PeerViolation {
+pub(super) const fn flow_error(reason: &'static str) -> PeerViolation {
     PeerViolation::new(TransportCode::FLOW_CONTROL_ERROR, reason, "rfc9000#4.1")
 }
 
@@ -87,6 +88,7 @@ impl Streams {
         if final_size > recv.credit.limit() {
             return Err(flow_error("a final size beyond the stream's credit"));
         }
+        check_partial(recv.partial.as_deref(), code)?;
         let open = matches!(recv.state.phase(), RecvPhase::Recv | RecvPhase::SizeKnown { .. });
         let more = recv.state.on_reset(code, final_size)?;
         self.count_received(more)?;
@@ -119,8 +121,10 @@ impl Streams {
         self.events.push(StreamEvent::Stopped { id, code });
         let send = &self.table[slot].send;
         // When all of it is in flight it may well arrive; RESET_STREAM follows only if some is lost.
-        if send.phase != SendPhase::DataSent || send.state.has_lost() {
+        // A partial reset is replaced at once: nobody wants what it promises.
+        if send.phase != SendPhase::DataSent || send.state.has_lost() || send.partial.is_some() {
             //= rfc9000#3.5-2, rfc9000#3.5-4
+            //= reset-stream-at#5.4-1
             self.reset_slot(slot, code, pool);
         }
         Ok(())
@@ -207,7 +211,7 @@ impl Streams {
     }
 
     /// More bytes count against the connection's credit.
-    fn count_received(&mut self, more: u64) -> Result<(), PeerViolation> {
+    pub(super) fn count_received(&mut self, more: u64) -> Result<(), PeerViolation> {
         self.received = self.received.saturating_add(more);
         if self.received > self.recv_credit.limit() {
             //= rfc9000#4.1-2, rfc9000#19.9-2
@@ -223,12 +227,15 @@ impl Streams {
             self.table[slot].recv.bytes = Some(bytes);
         }
         let recv = &mut self.table[slot].recv;
-        let (mut ready, mut advanced) = (0, false);
+        let mut advanced = false;
+        // Nothing is kept of what lies behind a partial reset's promise.
+        let room = recv.read_limit().map_or(u64::MAX, |limit| limit.saturating_sub(offset));
+        let wanted = &data[..usize::try_from(room).unwrap_or(usize::MAX).min(data.len())];
         if let Some(bytes) = recv.bytes.as_mut() {
             let window = recv.credit.window();
             bytes.set_bulk(window >= BULK_WINDOW);
             let before = bytes.ready();
-            let new = bytes.insert(offset, data, reassembly::range_cap(window), pool).map_err(|e| match e {
+            let new = bytes.insert(offset, wanted, reassembly::range_cap(window), pool).map_err(|e| match e {
                 InsertError::TooFragmented => PeerViolation::new(
                     TransportCode::PROTOCOL_VIOLATION,
                     "more gaps in a stream than a network makes",
@@ -241,10 +248,9 @@ impl Streams {
                 ),
             })?;
             self.buffered_in += new;
-            ready = bytes.ready();
-            advanced = ready > before;
+            advanced = bytes.ready() > before;
         }
-        recv.state.on_ready(ready);
+        recv.note_ready();
         if advanced || matches!(recv.state.phase(), RecvPhase::DataRecvd { .. }) {
             self.tell_readable(slot);
         }

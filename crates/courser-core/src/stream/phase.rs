@@ -12,7 +12,7 @@ pub enum SendPhase {
     Ready,
     /// Data was sent.
     Send,
-    /// All data and FIN were sent.
+    /// All data and FIN were sent, or RESET_STREAM_AT and the data that it promises.
     DataSent,
     /// RESET_STREAM was sent or is due.
     ResetSent {
@@ -21,7 +21,7 @@ pub enum SendPhase {
         /// Bytes that count for the stream; never changes.
         final_size: u64,
     },
-    /// Everything arrived, FIN included. Terminal.
+    /// Everything arrived, FIN included, or what RESET_STREAM_AT promised. Terminal.
     DataRecvd,
     /// RESET_STREAM arrived. Terminal.
     ResetRecvd,
@@ -32,7 +32,7 @@ pub enum SendPhase {
 pub enum SendEvent {
     /// A STREAM or STREAM_DATA_BLOCKED frame left.
     Sent,
-    /// A STREAM frame with FIN left, and no byte is unsent.
+    /// A STREAM frame with FIN left and no byte is unsent, or RESET_STREAM_AT left.
     FinSent,
     /// Everything arrived.
     AllAcked,
@@ -85,12 +85,12 @@ pub enum RecvPhase {
     /// The final size is not known.
     #[default]
     Recv,
-    /// FIN came, data is missing.
+    /// FIN came, or RESET_STREAM_AT; data is missing.
     SizeKnown {
         /// Bytes of the stream.
         final_size: u64,
     },
-    /// All data came; the application has not read to the end.
+    /// All data came, or all that RESET_STREAM_AT promised; the application has not read to the end.
     DataRecvd {
         /// Bytes of the stream.
         final_size: u64,
@@ -138,7 +138,8 @@ impl RecvPhase {
             (Self::SizeKnown { final_size }, RecvEvent::AllReceived) => Ok(Self::DataRecvd { final_size }),
             (Self::DataRecvd { .. }, RecvEvent::AllRead) => Ok(Self::DataRead),
             (Self::Recv | Self::SizeKnown { .. }, RecvEvent::Reset { code }) => Ok(Self::ResetRecvd { code }),
-            (Self::ResetRecvd { .. }, RecvEvent::ResetRead) => Ok(Self::ResetRead),
+            // Behind what a RESET_STREAM_AT promised stands the reset, not the end.
+            (Self::ResetRecvd { .. } | Self::DataRecvd { .. }, RecvEvent::ResetRead) => Ok(Self::ResetRead),
             // Repetitions and crossings change nothing.
             (Self::SizeKnown { .. } | Self::DataRecvd { .. } | Self::DataRead, RecvEvent::Fin { .. })
             | (Self::ResetRecvd { .. } | Self::ResetRead, RecvEvent::Fin { .. } | RecvEvent::Reset { .. })
@@ -206,7 +207,7 @@ mod tests {
             RecvEvent::Reset { code: 3 },
             RecvEvent::ResetRead,
         ];
-        let table = ["1--4-", "12-4-", "2-32-", "3--3-", "4--45", "5--5-"];
+        let table = ["1--4-", "12-4-", "2-325", "3--3-", "4--45", "5--5-"];
         for (state, row) in states.iter().zip(table) {
             for (event, cell) in events.iter().zip(row.chars()) {
                 let expected = cell.to_digit(10).map(|i| states[i as usize]).ok_or(IllegalEvent);

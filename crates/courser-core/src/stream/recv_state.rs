@@ -26,7 +26,7 @@ impl RecvState {
         self.highest
     }
 
-    /// A STREAM frame that reaches to `end` came; says how many bytes more count against credit.
+    /// A STREAM frame that reaches to `end` came, or RESET_STREAM_AT, which counts like FIN behind the last byte; says how many bytes more count against credit.
     ///
     /// # Errors
     /// FINAL_SIZE_ERROR.
@@ -51,6 +51,13 @@ impl RecvState {
     /// Every byte up to `ready` came; the state follows when that is all.
     pub fn on_ready(&mut self, ready: u64) {
         if matches!(self.phase, RecvPhase::SizeKnown { final_size } if final_size == ready) {
+            self.step(RecvEvent::AllReceived);
+        }
+    }
+
+    /// Every byte that was promised came, although the stream is longer.
+    pub fn on_enough(&mut self) {
+        if matches!(self.phase, RecvPhase::SizeKnown { .. }) {
             self.step(RecvEvent::AllReceived);
         }
     }

@@ -22,6 +22,15 @@ pub enum Fin {
     Sent,
     /// The peer knows the end.
     Acked,
+    /// The stream ends with a reset instead: no frame with FIN leaves any more. One that left before may still arrive.
+    Dropped,
+}
+
+impl Fin {
+    /// Whether the frame that carries the last byte carries FIN.
+    const fn goes_along(self) -> bool {
+        matches!(self, Self::Pending | Self::Sent | Self::Acked)
+    }
 }
 
 /// What to send next.
@@ -110,16 +119,30 @@ impl SendState {
         }
     }
 
+    /// The stream will be reset, and only its first `reliable` bytes still have to arrive: what lies behind them is not sent
+    /// again, or not at all when it never left. What left stays part of the stream, so the end is where the sum of what
+    /// has to leave and what did leave ends. A second call can only lower `reliable`.
+    pub fn cut(&mut self, reliable: u64) {
+        debug_assert!(reliable <= self.end, "bytes that were never written cannot be promised");
+        self.end = self.end.min(reliable.max(self.next));
+        if let Some(gaps) = self.gaps.as_mut() {
+            gaps.lost.remove(reliable..u64::MAX);
+        }
+        if self.fin != Fin::Acked {
+            self.fin = Fin::Dropped;
+        }
+    }
+
     /// What to send next when offsets never sent before may go up to `credit_end`.
     #[must_use]
     pub fn pending(&self, credit_end: u64) -> Option<Pending> {
         if let Some(range) = self.gaps.as_ref().and_then(|g| g.lost.first()) {
-            let fin = range.end == self.end && self.fin != Fin::Open;
+            let fin = range.end == self.end && self.fin.goes_along();
             return Some(Pending { range, again: true, fin });
         }
         let end = self.end.min(credit_end);
         if self.next < end {
-            let fin = end == self.end && self.fin != Fin::Open;
+            let fin = end == self.end && self.fin.goes_along();
             return Some(Pending { range: self.next..end, again: false, fin });
         }
         let only_fin = self.fin == Fin::Pending && self.next == self.end;
@@ -356,6 +379,44 @@ mod tests {
         s.on_sent(0..0, true);
         s.on_acked(0..0, true);
         assert!(s.is_all_acked());
+    }
+
+    #[test]
+    fn a_cut_keeps_what_was_promised_and_what_left() {
+        //= reset-stream-at#5-3 type=test
+        let cut = |sent: u64, reliable: u64| {
+            let mut s = SendState::new();
+            s.extend(100);
+            s.finish();
+            if sent > 0 {
+                s.on_sent(0..sent, sent == 100);
+                s.on_lost(0..sent, sent == 100);
+            }
+            s.cut(reliable);
+            let mut left = Vec::new();
+            while let Some(p) = s.pending(u64::MAX) {
+                assert!(!p.fin, "the stream does not end with FIN");
+                s.on_sent(p.range.clone(), p.fin);
+                left.push(p.range);
+            }
+            (s.end(), left)
+        };
+        assert_eq!(cut(0, 30), (30, vec![0..30]), "what never left and is not promised never leaves");
+        assert_eq!(cut(10, 30), (30, vec![0..10, 10..30]));
+        assert_eq!(cut(60, 30), (60, vec![0..30]), "what left counts, and is not sent again");
+        assert_eq!(cut(100, 30), (100, vec![0..30]), "also behind FIN");
+        assert_eq!(cut(100, 100), (100, vec![0..100]));
+    }
+
+    #[test]
+    fn a_fin_that_left_before_a_cut_may_still_arrive() {
+        let mut s = SendState::new();
+        s.extend(100);
+        s.finish();
+        s.on_sent(0..100, true);
+        s.cut(30);
+        s.on_acked(0..100, true);
+        assert!(s.is_all_acked() && s.pending(u64::MAX).is_none());
     }
 
     #[test]

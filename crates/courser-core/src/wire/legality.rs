@@ -5,8 +5,8 @@
 //! its own [`Illegal`] variant.
 //!
 //! Order of frames: HANDSHAKE_DONE; MAX_DATA, MAX_STREAMS and their BLOCKED; connection IDs; path frames; ACK;
-//! CONNECTION_CLOSE; NEW_TOKEN; CRYPTO; stream frames; PING; PADDING. For one stream: RESET_STREAM and STOP_SENDING,
-//! then MAX_STREAM_DATA and STREAM_DATA_BLOCKED, then STREAM. DATAGRAM stands among the stream frames, before or
+//! CONNECTION_CLOSE; NEW_TOKEN; CRYPTO; stream frames; PING; PADDING. For one stream: RESET_STREAM, RESET_STREAM_AT and
+//! STOP_SENDING, then MAX_STREAM_DATA and STREAM_DATA_BLOCKED, then STREAM. DATAGRAM stands among the stream frames, before or
 //! behind them, because a packet ends with whichever frame has no Length field. IMMEDIATE_ACK may stand anywhere.
 
 use crate::config::MIN_DATAGRAM;
@@ -126,6 +126,7 @@ const fn rank(kind: FrameKind) -> Option<u8> {
         FrameKind::NewToken => 7,
         FrameKind::Crypto => 8,
         FrameKind::ResetStream
+        | FrameKind::ResetStreamAt
         | FrameKind::StopSending
         | FrameKind::MaxStreamData
         | FrameKind::StreamDataBlocked
@@ -140,7 +141,9 @@ const fn rank(kind: FrameKind) -> Option<u8> {
 /// The stream that a frame is about and the place of the frame among those of that stream.
 const fn stream_rank(frame: &Frame<'_>) -> Option<(StreamId, u8)> {
     match frame {
-        Frame::ResetStream { id, .. } | Frame::StopSending { id, .. } => Some((*id, 9)),
+        Frame::ResetStream { id, .. } | Frame::ResetStreamAt { id, .. } | Frame::StopSending { id, .. } => {
+            Some((*id, 9))
+        }
         Frame::MaxStreamData { id, .. } | Frame::StreamDataBlocked { id, .. } => Some((*id, 10)),
         Frame::Stream { id, .. } => Some((*id, 11)),
         _ => None,

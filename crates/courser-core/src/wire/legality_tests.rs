@@ -72,6 +72,8 @@ fn legal_packets_pass() {
         stream(A, 0, b"a", true),
         stream(A, 9, b"a", true),
         Frame::ResetStream { id: B, code: 0, final_size: 0 },
+        Frame::ResetStreamAt { id: StreamId(20), code: 0, final_size: 9, reliable_size: 9 },
+        stream(StreamId(20), 0, b"a", false),
         Frame::StreamDataBlocked { id: StreamId(8), limit: 3 },
         Frame::ImmediateAck,
         Frame::Stream { id: StreamId(12), offset: 7, data: b"", fin: true, length_present: true },
@@ -106,6 +108,7 @@ fn illegal_frames() -> Vec<(&'static str, Level, Vec<Frame<'static>>, Illegal)> 
     let stop = |id| Frame::StopSending { id, code: 1 };
     let credit = |id| Frame::MaxStreamData { id, max: 1 };
     let max_data = || Frame::MaxData { max: 1 };
+    let reset_at = |id, reliable_size| Frame::ResetStreamAt { id, code: 1, final_size: 9, reliable_size };
     vec![
         ("no frame", OneRtt, vec![], Illegal::EmptyPacket),
         ("STREAM in Initial", Initial, vec![data(A, 0)], Illegal::NotPermitted(K::Stream, Initial)),
@@ -186,6 +189,20 @@ fn illegal_frames() -> Vec<(&'static str, Level, Vec<Frame<'static>>, Illegal)> 
             OneRtt,
             vec![crypto(), Frame::NewToken { token: b"t" }],
             Illegal::Order(K::Crypto, K::NewToken),
+        ),
+        //= reset-stream-at#4-4 type=test
+        ("RESET_STREAM_AT in Initial", Initial, vec![reset_at(A, 9)], Illegal::NotPermitted(K::ResetStreamAt, Initial)),
+        (
+            "RESET_STREAM_AT in Handshake",
+            Handshake,
+            vec![reset_at(A, 9)],
+            Illegal::NotPermitted(K::ResetStreamAt, Handshake),
+        ),
+        (
+            "RESET_STREAM_AT behind STREAM of one stream",
+            OneRtt,
+            vec![data(A, 0), reset_at(A, 9)],
+            Illegal::Order(K::Stream, K::ResetStreamAt),
         ),
         ("CRYPTO behind STREAM", OneRtt, vec![data(A, 0), crypto()], Illegal::Order(K::Stream, K::Crypto)),
         ("MAX_DATA behind PING", OneRtt, vec![Frame::Ping, max_data()], Illegal::Order(K::Ping, K::MaxData)),

@@ -1,4 +1,4 @@
-//! Transport parameters (RFC 9000 section 18, RFC 9221, RFC 9287, RFC 9368, ACK frequency draft).
+//! Transport parameters (RFC 9000 section 18, RFC 9221, RFC 9287, RFC 9368, drafts on ACK frequency and on resets).
 //!
 //! Parameters with their default value are left out. One reserved parameter with random content is sent along, so that
 //! peers keep ignoring what they do not know (section 18.1).
@@ -38,6 +38,7 @@ mod id {
     pub(super) const INITIAL_SCID: u64 = 0x0f;
     pub(super) const RETRY_SCID: u64 = 0x10;
     pub(super) const VERSION_INFORMATION: u64 = 0x11;
+    pub(super) const RESET_STREAM_AT: u64 = 0x1d;
     pub(super) const MAX_DATAGRAM_FRAME: u64 = 0x20;
     pub(super) const GREASE_QUIC_BIT: u64 = 0x2ab2;
     pub(super) const MIN_ACK_DELAY: u64 = 0xff04_de1b;
@@ -69,6 +70,9 @@ pub fn encode(params: &TransportParams, side: Side, random: u64, out: &mut Vec<u
     }
     if params.disable_active_migration {
         put(out, id::DISABLE_ACTIVE_MIGRATION, &[]);
+    }
+    if params.reset_stream_at {
+        put(out, id::RESET_STREAM_AT, &[]);
     }
     if params.grease_quic_bit {
         put(out, id::GREASE_QUIC_BIT, &[]);
@@ -184,6 +188,7 @@ pub fn decode(bytes: &[u8], sender: Side) -> Result<TransportParams, PeerViolati
         }
         decode_one(&mut params, id, &mut value, sender)?;
         if !value.is_empty() {
+            //= reset-stream-at#3-1
             return Err(MALFORMED);
         }
     }
@@ -295,6 +300,7 @@ fn decode_one(p: &mut TransportParams, parameter: u64, r: &mut Reader<'_>, sende
         id::RETRY_SCID => p.retry_scid = cid(r)?,
         id::VERSION_INFORMATION => p.version_information = Some(version_information(r.rest(), sender)?),
         id::MAX_DATAGRAM_FRAME => p.max_datagram_frame = limit(r)?,
+        id::RESET_STREAM_AT => p.reset_stream_at = true,
         //= rfc9287#3-1
         id::GREASE_QUIC_BIT => p.grease_quic_bit = true,
         id::MIN_ACK_DELAY => p.min_ack_delay_us = Some(limit(r)?),

@@ -49,6 +49,7 @@ fn full() -> TransportParams {
             available: vec![Version::V2, Version::V1],
         }),
         min_ack_delay_us: Some(1000),
+        reset_stream_at: true,
     }
 }
 
@@ -104,7 +105,7 @@ fn a_client_that_sends_what_only_servers_send_is_refused() {
 #[test]
 fn a_parameter_that_comes_twice_is_refused() {
     //= rfc9000#7.4-3 type=test
-    for one in ["010105", "0c00", "6ab200", "c0000000ff04de1b0101", "1b00", "7c2f01aa"] {
+    for one in ["010105", "0c00", "1d00", "6ab200", "c0000000ff04de1b0101", "1b00", "7c2f01aa"] {
         assert_eq!(code(one, Side::Server), None, "{one}");
         assert_eq!(code(&format!("{one}{one}"), Side::Server), ERROR, "{one}");
         assert_eq!(code(&format!("{one}0f00{one}"), Side::Server), ERROR, "{one}");
@@ -129,6 +130,8 @@ fn values_out_of_range_are_refused() {
         ("09 08 d000000000000000", "09 08 ffffffffffffffff"),
         ("0e 01 02", "0e 01 01"),
         ("0c 00", "0c 01 00"),
+        //= reset-stream-at#3-1 type=test
+        ("1d 00", "1d 01 00"),
         ("0f 00", &long_cid),
         // A number that is shorter or longer than its parameter, or a parameter that is longer than the rest.
         ("01 02 4005", "01 01 40"),
@@ -316,6 +319,7 @@ prop_compose! {
                 available: versions.iter().map(|v| Version(*v)).collect(),
             }),
             min_ack_delay_us: flags[0].then_some((ack_ms * 1000).min(n[1])),
+            reset_stream_at: flags[5],
         }
     }
 }

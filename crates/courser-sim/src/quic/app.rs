@@ -123,6 +123,8 @@ pub struct Report {
     pub acked: u64,
     /// Streams that were reset or stopped by the peer.
     pub broken: u64,
+    /// How many bytes, the header included, were read of each stream before the peer's reset was told.
+    pub resets: BTreeMap<StreamId, u64>,
     /// What should not have been.
     pub wrong: Vec<String>,
 }
@@ -361,7 +363,8 @@ impl App {
                 }
                 Err(ReadError::Reset(_)) => {
                     self.report.broken += 1;
-                    self.receiving.remove(&id);
+                    let read = self.receiving.remove(&id).map_or(0, |r| r.at);
+                    self.report.resets.insert(id, read);
                     return total;
                 }
                 // An event may be older than the end of its stream.

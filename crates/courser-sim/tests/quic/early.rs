@@ -23,6 +23,7 @@ pub fn told_by(settings: &Settings) -> Vec<u8> {
         max_streams_uni: settings.max_streams_uni,
         active_cid_limit: settings.active_cid_limit.into(),
         max_datagram_frame: settings.max_datagram_frame.into(),
+        reset_stream_at: settings.reset_stream_at,
         ..TransportParams::default()
     };
     let mut out = Vec::new();
@@ -104,6 +105,8 @@ fn a_server_that_accepts_may_not_reduce_a_limit() {
     assert_eq!(reduced(|s| s.active_cid_limit -= 1), violation);
     //= rfc9221#3-7 type=test
     assert_eq!(reduced(|s| s.max_datagram_frame -= 1), violation);
+    //= reset-stream-at#3-3 type=test
+    assert_eq!(reduced(|s| s.reset_stream_at = false), violation);
     assert_eq!(reduced(|s| s.conn_window += 1), None);
 }
 

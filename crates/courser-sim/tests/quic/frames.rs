@@ -13,7 +13,7 @@ use courser_sim::{Datagram, Duplex, LinkConfig};
 use crate::support::{MS, S, plain};
 
 /// What an application writes to a stream of its own when it wants nothing back.
-fn content(id: StreamId, len: usize) -> Vec<u8> {
+pub fn content(id: StreamId, len: usize) -> Vec<u8> {
     let mut all = vec![0; 8];
     while all.len() < len {
         all.extend_from_slice(pattern(id, all.len() as u64, (len - all.len()).min(1 << 16)));
@@ -78,15 +78,18 @@ fn lose(kind: FrameKind) -> (Vec<Sent>, Net) {
     let (key, peer) = (net.client_key(), net.server_key());
     net.run_until_done(120 * S);
     let host = net.world.host_mut(net.client);
-    // A stream that is reset, one that the server stops, a datagram and a PING.
+    // A stream that is reset, one that is reset partly, one that the server stops, a datagram and a PING.
     let reset = host.engine.open_stream(key, Dir::Uni).unwrap().unwrap();
     host.engine.write(key, reset, &content(reset, 100)).unwrap();
     let stopped = host.engine.open_stream(key, Dir::Bi).unwrap().unwrap();
     host.engine.write(key, stopped, &content(stopped, 100)).unwrap();
+    let partly = host.engine.open_stream(key, Dir::Uni).unwrap().unwrap();
+    host.engine.write(key, partly, &content(partly, 100)).unwrap();
     host.engine.send_datagram(key, Bytes::from_static(b"datagram")).unwrap();
     let at = net.world.now_us() + S;
     net.run_until(at);
     net.world.host_mut(net.client).engine.reset(key, reset, 9).unwrap();
+    net.world.host_mut(net.client).engine.reset_at(key, partly, 9, 50).unwrap();
     if net.server().engine.send_room(peer, stopped).is_ok() {
         // The stream came, unless the packet with it is among the lost ones for longer than this.
         let _ = net.world.host_mut(net.server).engine.stop_sending(peer, stopped, 7);
@@ -121,6 +124,8 @@ const RULES: &[(FrameKind, Rule)] = &[
     (FrameKind::NewConnectionId, Rule::Same),
     (FrameKind::NewToken, Rule::Same),
     (FrameKind::ResetStream, Rule::Same),
+    //= reset-stream-at#4-5 type=test
+    (FrameKind::ResetStreamAt, Rule::Same),
     (FrameKind::StopSending, Rule::Same),
     (FrameKind::MaxData, Rule::Newest),
     (FrameKind::MaxStreamsBidi, Rule::Newest),

@@ -13,6 +13,7 @@ mod life;
 mod limits;
 mod migration;
 mod onwire;
+mod partial;
 mod race;
 mod support;
 mod tls;

@@ -15,7 +15,7 @@ use courser_sim::{Datagram, Duplex, LinkConfig, addr};
 use crate::support::{MS, S, plain};
 
 /// Every kind of frame.
-const KINDS: [FrameKind; 26] = [
+const KINDS: [FrameKind; 27] = [
     FrameKind::Padding,
     FrameKind::Ping,
     FrameKind::Ack,
@@ -42,6 +42,7 @@ const KINDS: [FrameKind; 26] = [
     FrameKind::Datagram,
     FrameKind::AckFrequency,
     FrameKind::ImmediateAck,
+    FrameKind::ResetStreamAt,
 ];
 
 /// A capture of datagrams.

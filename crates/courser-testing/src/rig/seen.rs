@@ -93,7 +93,7 @@ pub fn numbered(datagram: &[u8]) -> Vec<(Level, u64, Vec<u8>)> {
 /// The first close in a payload.
 pub(super) fn close_in(level: Level, payload: &[u8]) -> Option<SeenClose> {
     let mut reader = Reader::new(payload);
-    let extensions = Extensions { max_datagram_frame: u64::MAX, min_ack_delay_us: None };
+    let extensions = Extensions { min_ack_delay_us: None, ..Extensions::ALL };
     while !reader.is_empty() {
         match frame::parse(&mut reader, extensions).ok()? {
             Frame::ConnectionClose { code, frame_type, reason } => {

@@ -396,6 +396,9 @@ fn parameters(log: &mut Log, now: Instant, initiator: &str, p: &TransportParams)
             }
         }
         o.number("ack_delay_exponent", p.ack_delay_exponent.into()).number("max_ack_delay", p.max_ack_delay_ms);
+        if p.reset_stream_at {
+            o.flag("reset_stream_at", true);
+        }
         limits_of(o, p);
     });
 }

@@ -211,6 +211,10 @@ fn of_limits(o: &mut Object<'_>, frame: &Frame<'_>) {
             say("reset_stream", &[("stream_id", id.0), ("error_code", *code), ("final_size", *final_size)]);
             o.text("error", "unknown");
         }
+        Frame::ResetStreamAt { id, code, final_size, reliable_size } => {
+            say("reset_stream_at", &[("stream_id", id.0), ("error_code", *code), ("final_size", *final_size)]);
+            o.number("reliable_size", *reliable_size).text("error", "unknown");
+        }
         Frame::StopSending { id, code } => {
             say("stop_sending", &[("stream_id", id.0), ("error_code", *code)]);
             o.text("error", "unknown");

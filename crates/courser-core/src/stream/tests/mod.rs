@@ -5,13 +5,14 @@ mod credit;
 mod exchange;
 mod fates;
 mod life;
+mod partial;
 mod rules;
 mod schedule;
 mod violations;
 
 use core::time::Duration;
 
-use super::Streams;
+use super::{PartialReset, Streams};
 use crate::buf::ChunkPool;
 use crate::config::{Settings, TransportParams};
 use crate::error::PeerViolation;
@@ -79,7 +80,7 @@ impl End {
 
     /// Takes a packet in.
     fn deliver(&mut self, p: &Packet) -> Result<(), PeerViolation> {
-        for frame in frames(&p.payload, Level::OneRtt, Extensions::of(&TransportParams::default())) {
+        for frame in frames(&p.payload, Level::OneRtt, Extensions { reset_stream_at: true, ..Extensions::NONE }) {
             self.frame(&frame?)?;
         }
         Ok(())
@@ -90,6 +91,9 @@ impl End {
         match *frame {
             Frame::Stream { id, offset, data, fin, .. } => s.on_stream(self.now, id, offset, data, fin, pool),
             Frame::ResetStream { id, code, final_size } => s.on_reset_stream(id, code, final_size, pool),
+            Frame::ResetStreamAt { id, code, final_size, reliable_size } => {
+                s.on_reset_stream_at(id, PartialReset { code, reliable_size }, final_size, pool)
+            }
             Frame::StopSending { id, code } => s.on_stop_sending(id, code, pool),
             Frame::MaxData { max } => {
                 s.on_max_data(max);
@@ -113,6 +117,9 @@ impl End {
             match record {
                 Record::Stream(span) => self.s.on_span(fate, span, &mut self.pool),
                 Record::ResetStream(id) => self.s.on_reset_fate(*id, fate, &mut self.pool),
+                Record::ResetStreamAt { id, reliable_size } => {
+                    self.s.on_reset_at_fate(*id, *reliable_size, fate, &mut self.pool);
+                }
                 Record::StopSending(id) => self.s.on_stop_fate(*id, fate, &mut self.pool),
                 Record::MaxStreamData(id) => self.s.on_max_stream_data_fate(*id, fate),
                 Record::StreamDataBlocked(id) => self.s.on_blocked_fate(*id, fate),
@@ -165,6 +172,7 @@ fn params(settings: &Settings) -> TransportParams {
         max_stream_data_uni: settings.stream_window,
         max_streams_bidi: settings.max_streams_bidi,
         max_streams_uni: settings.max_streams_uni,
+        reset_stream_at: settings.reset_stream_at,
         ..TransportParams::default()
     }
 }

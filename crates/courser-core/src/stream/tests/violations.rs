@@ -47,6 +47,7 @@ fn frames_for_the_wrong_half_are_state_errors() {
     let send_only = [
         stream(ours, 0, b"x", false),
         Frame::ResetStream { id: ours, code: 0, final_size: 0 },
+        Frame::ResetStreamAt { id: ours, code: 0, final_size: 0, reliable_size: 0 },
         Frame::StreamDataBlocked { id: ours, limit: 0 },
     ];
     let receive_only = [Frame::StopSending { id: theirs, code: 0 }, Frame::MaxStreamData { id: theirs, max: 1 }];
@@ -64,6 +65,7 @@ fn frames_for_streams_that_we_have_not_opened_are_state_errors() {
     let frames = [
         stream(id, 0, b"x", false),
         Frame::ResetStream { id, code: 0, final_size: 0 },
+        Frame::ResetStreamAt { id, code: 0, final_size: 0, reliable_size: 0 },
         Frame::StreamDataBlocked { id, limit: 0 },
         Frame::StopSending { id, code: 0 },
         Frame::MaxStreamData { id, max: 1 },
@@ -81,6 +83,7 @@ fn every_frame_can_open_a_stream_and_none_beyond_the_limit() {
         [
             stream(id, 0, b"", false),
             Frame::ResetStream { id, code: 0, final_size: 0 },
+            Frame::ResetStreamAt { id, code: 0, final_size: 0, reliable_size: 0 },
             Frame::StreamDataBlocked { id, limit: 0 },
             Frame::StopSending { id, code: 0 },
             Frame::MaxStreamData { id, max: 1 },

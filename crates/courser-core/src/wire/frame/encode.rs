@@ -50,6 +50,9 @@ impl Frame<'_> {
             Self::AckFrequency { sequence, eliciting_threshold, max_ack_delay_us, reordering_threshold } => {
                 2 + size(sequence) + size(eliciting_threshold) + size(max_ack_delay_us) + size(reordering_threshold)
             }
+            Self::ResetStreamAt { id, code, final_size, reliable_size } => {
+                1 + size(id.0) + size(code) + size(final_size) + size(reliable_size)
+            }
         }
     }
 
@@ -103,6 +106,9 @@ impl Frame<'_> {
             Self::Datagram { data, length_present: false } => w.bytes(data),
             Self::AckFrequency { sequence, eliciting_threshold, max_ack_delay_us, reordering_threshold } => {
                 put_all(w, &[sequence, eliciting_threshold, max_ack_delay_us, reordering_threshold])
+            }
+            Self::ResetStreamAt { id, code, final_size, reliable_size } => {
+                put_all(w, &[id.0, code, final_size, reliable_size])
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Frames (RFC 9000 section 19, RFC 9221, and the ACK frequency draft).
+//! Frames (RFC 9000 section 19, RFC 9221, and the drafts on ACK frequency and on resets with partial delivery).
 //!
 //! A [`Frame`] borrows its data from the packet it was parsed from. Parsing is total: every byte string is a frame or
 //! a [`PeerViolation`](crate::error::PeerViolation) with the code that the RFC asks for, and everything that can be
@@ -176,6 +176,17 @@ pub enum Frame<'a> {
     },
     /// IMMEDIATE_ACK.
     ImmediateAck,
+    /// RESET_STREAM_AT.
+    ResetStreamAt {
+        /// The stream.
+        id: StreamId,
+        /// The application's error code.
+        code: u64,
+        /// How many bytes the sender counts for the stream.
+        final_size: u64,
+        /// How many bytes still arrive; at most `final_size`.
+        reliable_size: u64,
+    },
 }
 
 /// Frame types on the wire.
@@ -206,6 +217,7 @@ pub(crate) mod types {
     pub(crate) const APPLICATION_CLOSE: u64 = 0x1d;
     pub(crate) const HANDSHAKE_DONE: u64 = 0x1e;
     pub(crate) const IMMEDIATE_ACK: u64 = 0x1f;
+    pub(crate) const RESET_STREAM_AT: u64 = 0x24;
     pub(crate) const DATAGRAM: u64 = 0x30;
     pub(crate) const DATAGRAM_WITH_LENGTH: u64 = 0x31;
     pub(crate) const ACK_FREQUENCY: u64 = 0xaf;
@@ -252,6 +264,7 @@ impl Frame<'_> {
             Self::Datagram { .. } => FrameKind::Datagram,
             Self::AckFrequency { .. } => FrameKind::AckFrequency,
             Self::ImmediateAck => FrameKind::ImmediateAck,
+            Self::ResetStreamAt { .. } => FrameKind::ResetStreamAt,
         }
     }
 
@@ -286,6 +299,7 @@ impl Frame<'_> {
             Self::Datagram { length_present: false, .. } => types::DATAGRAM,
             Self::AckFrequency { .. } => types::ACK_FREQUENCY,
             Self::ImmediateAck => types::IMMEDIATE_ACK,
+            Self::ResetStreamAt { .. } => types::RESET_STREAM_AT,
         }
     }
 

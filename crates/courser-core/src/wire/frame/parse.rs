@@ -15,18 +15,24 @@ pub struct Extensions {
     pub max_datagram_frame: u64,
     /// The smallest ACK delay that we can keep, in microseconds; `None`: ACK_FREQUENCY and IMMEDIATE_ACK are unknown.
     pub min_ack_delay_us: Option<u64>,
+    /// Whether RESET_STREAM_AT is known.
+    pub reset_stream_at: bool,
 }
 
 impl Extensions {
     /// Nothing beyond RFC 9000.
-    pub const NONE: Self = Self { max_datagram_frame: 0, min_ack_delay_us: None };
+    pub const NONE: Self = Self { max_datagram_frame: 0, min_ack_delay_us: None, reset_stream_at: false };
     /// Everything that this module can read.
-    pub const ALL: Self = Self { max_datagram_frame: u64::MAX, min_ack_delay_us: Some(0) };
+    pub const ALL: Self = Self { max_datagram_frame: u64::MAX, min_ack_delay_us: Some(0), reset_stream_at: true };
 
     /// What a peer may use that got these parameters from us.
     #[must_use]
     pub const fn of(ours: &TransportParams) -> Self {
-        Self { max_datagram_frame: ours.max_datagram_frame, min_ack_delay_us: ours.min_ack_delay_us }
+        Self {
+            max_datagram_frame: ours.max_datagram_frame,
+            min_ack_delay_us: ours.min_ack_delay_us,
+            reset_stream_at: ours.reset_stream_at,
+        }
     }
 }
 
@@ -92,6 +98,7 @@ fn body<'a>(r: &mut Reader<'a>, kind: u64, start: usize, ext: Extensions) -> Res
         types::STREAMS_BLOCKED_UNI => Ok(Frame::StreamsBlocked { dir: Dir::Uni, limit: streams(r, "rfc9000#19.14")? }),
         types::IMMEDIATE_ACK if ext.min_ack_delay_us.is_some() => Ok(Frame::ImmediateAck),
         types::ACK_FREQUENCY if ext.min_ack_delay_us.is_some() => ack_frequency(r, ext),
+        types::RESET_STREAM_AT if ext.reset_stream_at => reset_stream_at(r),
         types::HANDSHAKE_DONE => Ok(Frame::HandshakeDone),
         types::RESET_STREAM..=types::APPLICATION_CLOSE => plain(r, kind).ok_or(TRUNCATED),
         //= rfc9000#12.4-4
@@ -189,6 +196,16 @@ fn datagram<'a>(r: &mut Reader<'a>, kind: u64, start: usize, ext: Extensions) ->
         return Err(forbidden("a DATAGRAM frame is larger than agreed on", "rfc9221#3"));
     }
     Ok(Frame::Datagram { data, length_present })
+}
+
+fn reset_stream_at<'a>(r: &mut Reader<'a>) -> Result<Frame<'a>, PeerViolation> {
+    let mut field = || r.varint().ok_or(TRUNCATED);
+    let (id, code, final_size, reliable_size) = (StreamId(field()?), field()?, field()?, field()?);
+    if reliable_size > final_size {
+        //= reset-stream-at#4-1
+        return Err(malformed("a RESET_STREAM_AT frame promises more than the stream has", "reset-stream-at#4"));
+    }
+    Ok(Frame::ResetStreamAt { id, code, final_size, reliable_size })
 }
 
 fn ack_frequency<'a>(r: &mut Reader<'a>, ext: Extensions) -> Result<Frame<'a>, PeerViolation> {

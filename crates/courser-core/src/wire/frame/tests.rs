@@ -53,6 +53,7 @@ pub(super) fn samples() -> Vec<(Frame<'static>, &'static str)> {
         (Frame::ApplicationClose { code: 256, reason: b"" }, "1d410000"),
         (Frame::HandshakeDone, "1e"),
         (Frame::ImmediateAck, "1f"),
+        (Frame::ResetStreamAt { id, code: 5, final_size: 300, reliable_size: 64 }, "240405412c4040"),
         (Frame::Datagram { data: b"ab", length_present: false }, "306162"),
         (Frame::Datagram { data: b"ab", length_present: true }, "31026162"),
         (
@@ -123,6 +124,7 @@ fn a_frame_with_a_number_beyond_62_bits_is_not_written() {
         Frame::Crypto { offset: big, data: b"x" },
         Frame::Stream { id: StreamId(0), offset: big, data: b"x", fin: false, length_present: true },
         Frame::ResetStream { id: StreamId(0), code: 0, final_size: big },
+        Frame::ResetStreamAt { id: StreamId(0), code: big, final_size: 1, reliable_size: 1 },
     ] {
         let mut buf = [0; 64];
         let mut w = Writer::new(&mut buf);
@@ -196,7 +198,7 @@ fn values_that_cannot_be_are_encoding_errors() {
 
 #[test]
 fn a_datagram_has_to_be_agreed_on_and_not_too_large() {
-    let small = Extensions { max_datagram_frame: 4, min_ack_delay_us: None };
+    let small = Extensions { max_datagram_frame: 4, ..Extensions::NONE };
     let violation_of = |hexed: &str, ext| violation(&hex(hexed), ext).code;
     //= rfc9221#3-3 type=test
     assert_eq!(violation_of("3061", Extensions::NONE), TransportCode::PROTOCOL_VIOLATION);
@@ -211,7 +213,7 @@ fn a_datagram_has_to_be_agreed_on_and_not_too_large() {
 #[test]
 fn an_ack_frequency_frame_asks_for_a_possible_delay() {
     //= ack-frequency#4-4 type=test
-    let ext = Extensions { max_datagram_frame: 0, min_ack_delay_us: Some(1000) };
+    let ext = Extensions { min_ack_delay_us: Some(1000), ..Extensions::NONE };
     let ask = |us| {
         let f =
             Frame::AckFrequency { sequence: 0, eliciting_threshold: 1, max_ack_delay_us: us, reordering_threshold: 1 };
@@ -226,7 +228,10 @@ fn an_ack_frequency_frame_asks_for_a_possible_delay() {
 fn extensions_are_what_our_own_parameters_say() {
     let ours =
         crate::config::TransportParams { max_datagram_frame: 100, min_ack_delay_us: Some(5), ..Default::default() };
-    assert_eq!(Extensions::of(&ours), Extensions { max_datagram_frame: 100, min_ack_delay_us: Some(5) });
+    assert_eq!(
+        Extensions::of(&ours),
+        Extensions { max_datagram_frame: 100, min_ack_delay_us: Some(5), reset_stream_at: false }
+    );
 }
 
 #[test]
@@ -406,6 +411,8 @@ pub(super) const TABLE: &[(FrameKind, &str)] = &[
     (FrameKind::Datagram, "__01"),
     (FrameKind::AckFrequency, "___1"),
     (FrameKind::ImmediateAck, "___1"),
+    //= reset-stream-at#4-4 type=test
+    (FrameKind::ResetStreamAt, "__01"),
 ];
 
 #[test]
@@ -432,6 +439,23 @@ fn every_frame_is_permitted_where_the_table_says() {
             }
         }
     }
+}
+
+#[test]
+fn a_reset_that_promises_more_than_the_stream_has_is_malformed() {
+    //= reset-stream-at#4-1 type=test
+    let at = |reliable: &str| parse(&mut Reader::new(&hex(&format!("24040509{reliable}"))), Extensions::ALL).err();
+    assert_eq!((at("00"), at("08"), at("09")), (None, None, None));
+    let v = at("0a").unwrap();
+    assert_eq!((v.code, v.frame_type), (TransportCode::FRAME_ENCODING_ERROR, 0x24));
+}
+
+#[test]
+fn a_reset_at_an_offset_is_unknown_unless_it_was_agreed_on() {
+    let bytes = hex("240405412c4040");
+    assert!(parse(&mut Reader::new(&bytes), Extensions { reset_stream_at: true, ..Extensions::NONE }).is_ok());
+    let v = violation(&bytes, Extensions { reset_stream_at: false, ..Extensions::ALL });
+    assert_eq!((v.code, v.frame_type), (TransportCode::FRAME_ENCODING_ERROR, 0x24));
 }
 
 #[test]
@@ -469,6 +493,7 @@ proptest! {
         let streams = b.min(STREAMS_MAX);
         for frame in [
             Frame::ResetStream { id, code: b, final_size: c },
+            Frame::ResetStreamAt { id, code: b, final_size: c.max(d), reliable_size: c.min(d) },
             Frame::StopSending { id, code: b },
             Frame::MaxData { max: b },
             Frame::MaxStreamData { id, max: b },
