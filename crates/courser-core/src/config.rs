@@ -395,6 +395,7 @@ mod tests {
             grease_quic_bit: true,
             version_information: Some(VersionInformation { chosen: Version::V2, available: vec![Version::V1] }),
             min_ack_delay_us: Some(14),
+            reset_stream_at: true,
         }
     }
 

@@ -51,7 +51,7 @@ fn go_on(net: &mut Net, n: u64, age: u64, s: &mut Stream) {
         (at, _) if at == n % 4 => reset(s, s.written - n * 31 % s.written),
         (5, 1) => reset(s, s.promised.div_ceil(3)),
         (6, 2) => reset(s, (s.promised / 2).max(1)),
-        (9, 2) if n % 3 == 0 => reset(s, 0),
+        (9, 2) if n.is_multiple_of(3) => reset(s, 0),
         _ => {}
     }
 }
