@@ -35,8 +35,10 @@ impl<'a> MakeWriter<'a> for Lines {
 #[test]
 fn a_connection_is_followed_from_the_call_to_its_end() {
     let lines = Lines::default();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).with_env_filter("courser=debug,caller=debug");
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(lines.clone())
+        .with_ansi(false)
+        .with_env_filter("courser=debug,caller=debug");
     subscriber.init();
     let identity = Identity::new();
     let server = Endpoint::server(loopback(), identity.server()).unwrap();
