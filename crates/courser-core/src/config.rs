@@ -84,6 +84,9 @@ pub struct Settings {
     pub preferred_v4: Option<SocketAddrV4>,
     /// The same for IPv6.
     pub preferred_v6: Option<SocketAddrV6>,
+    /// After so long a silence both ends' connection IDs are replaced before anything is sent, so that nobody on the way can
+    /// tell by them that it is the same connection (RFC 9000 section 9.5); `None`: they stay.
+    pub rotate_after: Option<Duration>,
     /// Connection IDs that the peer may issue to us; 2 to 8.
     pub active_cid_limit: u8,
     /// The longest time an acknowledgement is held back.
@@ -127,6 +130,7 @@ impl Default for Settings {
             migration: true,
             preferred_v4: None,
             preferred_v6: None,
+            rotate_after: None,
             active_cid_limit: 4,
             max_ack_delay: Duration::from_millis(25),
             ack_frequency: false,

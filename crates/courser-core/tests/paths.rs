@@ -329,3 +329,22 @@ fn a_server_without_a_proven_address_to_return_to_falls_silent() {
     let closed = core::iter::from_fn(|| rig.victim.poll_event()).filter(|(_, e)| matches!(e, Event::Closed(_)));
     assert!(closed.eq([(rig.key, Event::Closed(CloseReason::NoPath))]), "and why");
 }
+
+#[test]
+fn each_path_can_be_looked_at() {
+    // LS-IF-43
+    let mut rig = server(|_| {});
+    let alone = rig.victim.paths(rig.key).unwrap();
+    assert_eq!((alone.len(), alone[0].remote, alone[0].in_use, alone[0].validated), (1, FORGER, true, true));
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let both = rig.victim.paths(rig.key).unwrap();
+    let new = both.iter().find(|path| path.remote == elsewhere(1)).unwrap();
+    assert_eq!((both.len(), new.in_use, new.validated, new.answering, new.rtt), (2, false, false, true, None));
+    let left = collect(&mut rig);
+    let new = rig.victim.paths(rig.key).unwrap()[1];
+    assert_eq!((new.challenged, new.answering), (true, false));
+    let challenge = left.iter().find(|l| l.to == elsewhere(1)).unwrap().challenges[0];
+    say(&mut rig, elsewhere(1), &[Frame::PathResponse(challenge)], 1200);
+    let new = rig.victim.paths(rig.key).unwrap()[1];
+    assert_eq!((new.validated, new.challenged, new.mtu), (true, false, 1200));
+}

@@ -8,6 +8,7 @@ use crate::crypto::Identity;
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
 use crate::observe::Way;
+use crate::path::PathInfo;
 use crate::spans::Fate;
 use crate::stream::{PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
@@ -202,6 +203,10 @@ impl Connection {
             ecn: path.ecn.wants_mark(),
             ..self.stats
         }
+    }
+
+    pub(crate) fn path_infos(&self) -> Vec<PathInfo> {
+        core::iter::once(self.path.info(true)).chain(self.standby.iter().map(|path| path.info(false))).collect()
     }
 
     pub(crate) fn identity(&self) -> Option<&Identity> {

@@ -363,6 +363,12 @@ impl Connection {
         self.issued().map(|i| i.cid)
     }
 
+    /// Whom packets are addressed to.
+    #[cfg(test)]
+    pub(crate) fn towards(&self) -> Cid {
+        self.path.to.cid
+    }
+
     /// Addresses of the peer on all paths.
     pub(crate) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         core::iter::once(&self.path).chain(self.standby.iter()).map(|p| p.remote())

@@ -347,6 +347,15 @@ impl Connection {
         Ok(self.local_cids.rotate() && fresh)
     }
 
+    /// Replaces connection IDs when this end speaks first after a silence, if that is wanted.
+    pub(super) fn rotate_after_silence(&mut self, now: Instant) {
+        let Some(silence) = self.settings.rotate_after else { return };
+        if now.since(self.last_activity.max(self.last_sent)) >= silence && self.wants_send(now) {
+            // Without a spare one the old one has to do.
+            let _ = self.rotate_cids();
+        }
+    }
+
     /// Whether this client may leave its address.
     fn check_migration(&self) -> Result<(), ApiMisuse> {
         if !self.is_open() {

@@ -4,6 +4,7 @@ use core::ops::Sub;
 use core::time::Duration;
 
 use super::limit::Limits;
+use crate::observe::Limit;
 
 /// Datagrams, packets and bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +104,12 @@ impl Sub for Traffic {
 }
 
 impl ConnStats {
+    /// How long the connection has lived, until its last tick.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Limit::ALL.into_iter().map(|limit| self.limits.time(limit)).sum()
+    }
+
     /// What happened since an earlier snapshot: counters are differences, gauges stay.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::{ConnStats, Engine, PacketLog};
+use super::{ConnStats, Engine, PacketLog, PathInfo};
 use crate::cid::Issued;
 use crate::config::StreamSchedule;
 use crate::conn::{Connection, EarlyData, Env};
@@ -408,6 +408,14 @@ impl Engine {
     pub fn connection_ids(&self, key: ConnKey) -> Result<Vec<Issued>, ApiMisuse> {
         let conn = self.look(key)?;
         Ok(conn.issued().collect())
+    }
+
+    /// The paths of a connection, the one in use first; four at most.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn paths(&self, key: ConnKey) -> Result<Vec<PathInfo>, ApiMisuse> {
+        Ok(self.look(key)?.path_infos())
     }
 
     /// The last packets each way.

@@ -58,6 +58,7 @@ pub use self::config::{EngineConfig, RetryPolicy, ServerConfig, TokenKeys};
 pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
+pub use crate::path::PathInfo;
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
 const TRAINS_PER_REPLY: u32 = 8;

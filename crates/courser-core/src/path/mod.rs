@@ -2,6 +2,7 @@
 //! the round-trip time and congestion state that belong to a path. One path is in use; [`Standby`] has the others.
 
 mod amplification;
+mod info;
 mod pmtud;
 mod replay;
 mod spin;
@@ -11,6 +12,7 @@ mod token;
 mod validate;
 
 pub use amplification::Amplification;
+pub use info::PathInfo;
 pub use pmtud::{Pmtud, Probe};
 pub(crate) use replay::UsedTokens;
 pub use spin::Spin;

@@ -197,3 +197,27 @@ fn connection_ids_of_both_ends_are_replaced_in_mid_life() {
         assert_eq!((pair.client.route_count(), pair.server.route_count()), (0, 0));
     }
 }
+
+#[test]
+fn what_follows_a_silence_has_other_connection_ids() {
+    // LS-IF-32
+    let settings = Settings {
+        rotate_after: Some(Duration::from_secs(5)),
+        idle_timeout: Duration::from_secs(60),
+        ..Settings::default()
+    };
+    let mut pair = Pair::new(&settings);
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    let data = vec![3; 100_000];
+    assert!(pair.transfer(client, server, &data) == data);
+    for (silence, changes) in [(3, false), (6, true), (4, false), (20, true)] {
+        let towards = |p: &Pair| (p.client.look_at(client).towards(), p.server.look_at(server).towards());
+        let before = towards(&pair);
+        pair.now += Duration::from_secs(silence);
+        assert!(pair.transfer(client, server, &data) == data);
+        let after = towards(&pair);
+        assert_eq!((before.0 != after.0, before.1 != after.1), (changes, changes), "after {silence} s");
+    }
+    pair.assert_legal();
+}

@@ -411,3 +411,23 @@ fn an_observer_is_shown_what_was_written_and_not_the_rest_of_the_buffer() {
     let seen = seen.lock().unwrap();
     assert!(seen.0 > 40 && seen.1.is_empty(), "{seen:?}");
 }
+
+#[test]
+fn the_age_of_a_connection_grows_with_the_clock_and_never_goes_back() {
+    // LS-IF-17
+    let mut pair = Pair::new(&Settings::default());
+    let begin = pair.now;
+    let client = pair.connect(&Settings::default());
+    let server = pair.establish();
+    let mut last = Duration::ZERO;
+    for _ in 0..20 {
+        pair.transfer(client, server, &[7; 20_000]);
+        let age = pair.client.conn_stats(client).unwrap().age();
+        assert!(age > last && age <= pair.now.since(begin), "{age:?} after {last:?}");
+        last = age;
+        // A clock that steps back does not make it younger.
+        pair.client.process(Instant::from_micros(1));
+        assert!(pair.client.conn_stats(client).unwrap().age() >= last);
+    }
+    assert!(last >= Duration::from_millis(20), "{last:?}");
+}

@@ -159,6 +159,8 @@ fn opening_waits_for_the_peer_and_goes_on_when_streams_close() {
     // LS-GQ-09: whoever is refused is told once when there is room, and opens the rest then.
     let ids: Vec<_> = (0..200).filter_map(|_| a.s.open(Dir::Bi)).collect();
     assert_eq!((ids.len(), a.s.stats().delayed), (100, 1));
+    // LS-IF-04
+    assert!(ids.windows(2).all(|w| w[1].0 == w[0].0 + 4), "numbers without gaps");
     assert_eq!(a.s.due(FrameKind::StreamsBlockedBidi), Some(100));
     for id in &ids {
         a.s.finish(*id).unwrap();
