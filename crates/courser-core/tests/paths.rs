@@ -348,3 +348,44 @@ fn each_path_can_be_looked_at() {
     let new = rig.victim.paths(rig.key).unwrap()[1];
     assert_eq!((new.validated, new.challenged, new.mtu), (true, false, 1200));
 }
+
+/// When challenges left for an address, as long after the first one.
+fn challenged(rig: &mut Rig, at: SocketAddr, step: Duration) -> Vec<Duration> {
+    let (from, mut times) = (rig.now, Vec::new());
+    for _ in 0..4_000 {
+        let left = collect(rig);
+        let mut all = left.iter().filter(|l| l.to == at && !l.challenges.is_empty()).peekable();
+        times.extend(all.peek().map(|_| rig.now.since(from)));
+        assert!(all.all(|l| l.challenges.len() == 1), "each in a packet of its own: {left:?}");
+        rig.now += step;
+    }
+    times
+}
+
+#[test]
+fn challenges_are_repeated_no_sooner_than_a_probe_timeout_and_ever_later() {
+    //= rfc9000#9.4-3 type=test
+    // Nothing is known of a path to another address: what the first packet of a connection waits, and the peer's delay.
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    let times = challenged(&mut rig, elsewhere(1), Duration::from_millis(2));
+    assert_eq!(times.len(), 2, "{times:?}");
+    assert!((1_024..1_030).contains(&times[1].as_millis()), "{times:?}");
+    // On another port of a slow peer: what is known of its round-trip time holds.
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    for _ in 0..12 {
+        rig.victim.ping(rig.key).unwrap();
+        rig.collect();
+        rig.now += Duration::from_millis(800);
+        rig.acknowledge();
+        rig.collect();
+    }
+    let known = stats(&rig);
+    assert!(known.rtt > Duration::from_millis(500), "{known:?}");
+    let pto = known.rtt + 4 * known.rtt_var + Duration::from_millis(25);
+    let port = SocketAddr::new(FORGER.ip(), FORGER.port() + 1);
+    say(&mut rig, port, &[Frame::PathChallenge([6; 8])], 1200);
+    let times = challenged(&mut rig, port, Duration::from_millis(2));
+    assert!(times.len() >= 2 && times[1] >= pto && times[1] < pto + Duration::from_millis(5), "{times:?}: {pto:?}");
+    assert!(times.windows(3).all(|t| t[2] - t[1] >= 2 * (t[1] - t[0]) - Duration::from_millis(4)), "{times:?}");
+}

@@ -126,3 +126,55 @@ fn a_client_with_early_data_sends_no_end_of_early_data() {
     let types: Vec<(Level, u8)> = pair.client.said.iter().map(|(level, bytes)| (*level, bytes[0])).collect();
     assert_eq!(types, [(Level::Initial, 1), (Level::Handshake, 20)], "ClientHello and Finished");
 }
+
+#[test]
+fn what_somebody_changes_on_the_way_ends_the_handshake() {
+    //= rfc9000#7-1 type=test
+    let authority = Authority::new();
+    let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
+    let changed = |message: &[u8], was: &[u8], is: &[u8]| {
+        let mut bytes = message.to_vec();
+        let at = only(&bytes, was);
+        bytes[at..at + is.len()].copy_from_slice(is);
+        bytes
+    };
+    // The client's transport parameters, and the protocols that it offers.
+    for (was, is) in [(&b"client params"[..], &b"Client params"[..]), (b"\x02h3\x02hq", b"\x02hq\x02h3")] {
+        let mut pair = Run::new(&client, &server).begin();
+        let hello = changed(&pair.client.said[0].1, was, is);
+        pair.server.read(Level::Initial, &hello).unwrap();
+        let answer = pair.server.said.clone();
+        let heard = answer.iter().filter(|s| s.0 != Level::OneRtt).try_for_each(|(l, b)| pair.client.read(*l, b));
+        assert_eq!(heard.map_err(|alert| alert.code), Err(51), "the client notices");
+        assert!(pair.client.identity.is_none() && pair.client.params.is_empty(), "and believes nothing");
+        assert!(pair.server.identity.is_none(), "without its last word the server does not go on");
+    }
+    // The server's.
+    for (was, is) in [(&b"server params"[..], &b"Server params"[..]), (b"\x02hq", b"\x02h3")] {
+        let mut pair = Run::new(&client, &server).begin();
+        let hello = pair.client.said[0].1.clone();
+        pair.server.read(Level::Initial, &hello).unwrap();
+        let answer = pair.server.said.clone();
+        pair.client.read(Level::Initial, &answer[0].1).unwrap();
+        let heard = pair.client.read(Level::Handshake, &changed(&answer[1].1, was, is));
+        assert_eq!(heard.map_err(|alert| alert.code), Err(51), "the signature is over all of it");
+        assert!(pair.client.identity.is_none() && pair.client.params.is_empty());
+    }
+}
+
+#[test]
+fn every_connection_has_keys_of_its_own() {
+    //= rfc9000#7-1 type=test
+    let authority = Authority::new();
+    let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
+    // The first one is a full handshake, the others resume it.
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 1..=3 {
+        let pair = Run::new(&client, &server).go().unwrap();
+        assert_eq!(pair.client.identity.as_ref().unwrap().resumed, n > 1);
+        for (_, _, from_client, from_server) in &pair.client.secrets {
+            assert!(seen.insert(from_client.clone()) && seen.insert(from_server.clone()), "connection {n}");
+        }
+        assert!(seen.len() >= 4 * n);
+    }
+}

@@ -185,7 +185,7 @@ impl Connection {
     pub(super) fn recovery_context(&self) -> Context {
         Context {
             path: self.path.id,
-            opened: self.standby.opened(&self.path),
+            first: self.standby.first_numbers(&self.path),
             max_ack_delay: self.tolerance.max_delay(),
             handshake_confirmed: self.confirmed,
             has_handshake_keys: self.keys.has_send(Level::Handshake),

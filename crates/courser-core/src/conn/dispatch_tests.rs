@@ -262,7 +262,9 @@ const WISHES: &[Wish] = &[
     (FrameKind::Datagram, Rule::Never, |h| {
         h.datagrams.push(Bytes::from_static(b"datagram"), 1200).unwrap();
     }),
-    (FrameKind::PathChallenge, Rule::Never, |h| h.challenges.start([1; 8], Instant::FAR_FUTURE)),
+    (FrameKind::PathChallenge, Rule::Never, |h| {
+        h.challenges.start([1; 8], core::time::Duration::ZERO, Instant::FAR_FUTURE)
+    }),
     (FrameKind::PathResponse, Rule::Never, |h| h.responses.push([2; 8])),
     (FrameKind::Ack, Rule::Never, |h| {
         h.acks[2].on_packet(NOW, 3, true, Ecn::NotEct);

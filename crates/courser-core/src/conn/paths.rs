@@ -11,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 use super::receive::Origin;
 use super::{Connection, Env, Event, RouteChange};
 use crate::error::{ApiMisuse, CloseReason};
-use crate::ids::{Cid, PathId};
+use crate::ids::{Cid, PathId, Space};
 use crate::observe::{Event as Observed, Kind, PathStep};
 use crate::packetiser::Meta;
 use crate::path::{Answer, Destination, Due, Goal, Path, Spin};
@@ -90,6 +90,7 @@ impl Connection {
         let id = self.standby.free(self.path.id)?;
         let mut path = self.path.next(id, remote, local, &self.settings, now);
         path.to = to;
+        path.first_pn = self.recovery.next_pn(Space::Data);
         path.spin = Spin::new(self.settings.spin, env.random_u64(), to.sequence);
         self.standby.add(path);
         if self.local_cids.first().cid.is_empty() {
@@ -107,10 +108,13 @@ impl Connection {
         //= rfc9000#8.2.4-2
         let unknown = Rtt::new(INITIAL_RTT).pto_base();
         let abandon = now + self.pto().max(unknown) * PATH_PTOS;
+        let max_delay = self.tolerance.max_delay();
         //= rfc9000#8.2.1-3
         let data = env.random_u64().to_be_bytes();
         if let Some(path) = self.path_mut(id).filter(|p| !p.challenges.is_active()) {
-            path.challenges.start(data, abandon);
+            //= rfc9000#9.4-3
+            let wait = path.rtt.pto_base() + max_delay;
+            path.challenges.start(data, wait, abandon);
         }
     }
 
@@ -214,10 +218,30 @@ impl Connection {
         } else if goal == Goal::Move {
             //= rfc9000#9.6.1-2
             self.move_to(env, now, id);
+            self.leave_original_address();
         } else {
             let expires = now + self.pto() * PATH_PTOS;
             if let Some(path) = self.standby.get_mut(id) {
                 path.expires.get_or_insert(expires);
+            }
+        }
+    }
+
+    /// At the server's preferred address it does not matter any more whether its original one can be reached.
+    fn leave_original_address(&mut self) {
+        if self.side.is_server() || !self.at_preferred_address() {
+            return;
+        }
+        let here = self.path.remote();
+        for id in POSITIONS {
+            let Some(path) = self.standby.get_mut(id).filter(|p| !p.is_validated() && p.remote() != here) else {
+                continue;
+            };
+            //= rfc9000#9.6.3-2
+            path.challenges.stop();
+            // The one that was in use until now still brings what is on its way.
+            if path.goal == Goal::Move {
+                self.drop_path(id);
             }
         }
     }
@@ -241,7 +265,7 @@ impl Connection {
             let Some(path) = self.path_mut(id) else { continue };
             match path.challenges.on_timeout(now) {
                 Due::Nothing => {}
-                Due::Again => path.challenges.again(env.random_u64().to_be_bytes()),
+                Due::Again => path.challenges.again([env.random_u64(), env.random_u64()].map(u64::to_be_bytes)),
                 Due::Failed => self.on_path_failed(env, now, id),
             }
             let over = self.standby.get(id).is_some_and(|p| p.expires.is_some_and(|at| at <= now));
@@ -389,6 +413,13 @@ impl Connection {
         }
         let to = self.take_destination().ok_or(ApiMisuse::NoConnectionId)?;
         self.test_path(env, now, self.path.remote(), Some(local), to);
+        //= rfc9000#9.6.3-1
+        if let Some((pending, remote)) = self.preferred_test()
+            && let Some(to) = self.take_destination()
+        {
+            self.drop_path(pending);
+            self.test_path(env, now, remote, Some(local), to);
+        }
         Ok(())
     }
 
@@ -407,6 +438,7 @@ impl Connection {
         // A peer that issues no spare connection ID sees what it would see behind a translator that moved us.
         let to = self.take_destination().unwrap_or(self.path.to);
         let before = self.path.id;
+        let prefers = self.preferred_test().is_some();
         let Some(id) = self.add_path(env, now, self.path.remote(), local, to) else { return };
         if let Some(path) = self.standby.get_mut(id) {
             path.trust_address();
@@ -419,17 +451,31 @@ impl Connection {
         debug_assert!(self.standby.get(before).is_none(), "nothing leaves from the old address");
         // Only a packet that is more than a probe makes the server follow.
         self.ping = true;
+        if prefers {
+            self.follow_preferred_address(env, now);
+        }
     }
 
-    /// The handshake is confirmed: a server that would rather be elsewhere is followed there.
-    pub(super) fn follow_preferred_address(&mut self, env: &mut Env, now: Instant) {
-        let Some(preferred) = self.peer.preferred_address.filter(|_| self.side.is_client()) else { return };
+    /// The test of the server's preferred address that is under way, if there is one.
+    fn preferred_test(&self) -> Option<(PathId, SocketAddr)> {
+        let remote = self.preferred_remote()?;
+        self.standby.iter().find(|p| p.remote() == remote && p.goal == Goal::Move).map(|p| (p.id, remote))
+    }
+
+    /// Where the server would rather be than where it is.
+    fn preferred_remote(&self) -> Option<SocketAddr> {
+        let preferred = self.peer.preferred_address.filter(|_| self.side.is_client())?;
         //= rfc9000#9.6.3-5
         let remote = match self.path.remote() {
             SocketAddr::V4(_) => preferred.v4.map(SocketAddr::V4),
             SocketAddr::V6(_) => preferred.v6.map(SocketAddr::V6),
         };
-        let Some(remote) = remote.filter(|r| self.settings.migration && *r != self.path.remote()) else { return };
+        remote.filter(|r| *r != self.path.remote())
+    }
+
+    /// The handshake is confirmed: a server that would rather be elsewhere is followed there.
+    pub(super) fn follow_preferred_address(&mut self, env: &mut Env, now: Instant) {
+        let Some(remote) = self.preferred_remote().filter(|_| self.settings.migration) else { return };
         let Some(to) = self.take_destination() else { return };
         //= rfc9000#9.6.1-1
         self.test_path(env, now, remote, self.path.local(), to);

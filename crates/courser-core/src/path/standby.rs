@@ -7,9 +7,8 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::Path;
-use crate::ids::PathId;
+use crate::ids::{PacketNumber, PathId};
 use crate::recovery::PATHS;
-use crate::time::Instant;
 
 /// Paths besides the one in use, at most.
 const STANDBY_MAX: usize = PATHS - 1;
@@ -113,14 +112,14 @@ impl Standby {
         }
     }
 
-    /// When the path at each position was opened, the one in use included.
+    /// The first packet number of the path at each position, the one in use included.
     #[must_use]
-    pub fn opened(&self, active: &Path) -> [Instant; PATHS] {
-        let mut opened = [Instant::FAR_FUTURE; PATHS];
+    pub fn first_numbers(&self, active: &Path) -> [PacketNumber; PATHS] {
+        let mut first = [PacketNumber::MAX; PATHS];
         for path in self.iter().chain([active]) {
-            opened[path.id.slot()] = path.opened;
+            first[path.id.slot()] = path.first_pn;
         }
-        opened
+        first
     }
 }
 
@@ -131,6 +130,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::ids::Cid;
+    use crate::time::Instant;
 
     fn first() -> Path {
         Path::new(([192, 0, 2, 1], 1).into(), None, Cid::EMPTY, true, &Settings::default(), Instant::ZERO)
@@ -188,7 +188,7 @@ mod tests {
                     (_, Some(id)) => prop_assert!(s.remove(id).is_some() && s.get(id).is_none()),
                     _ => {}
                 }
-                let known = s.opened(&active).iter().filter(|at| **at != Instant::FAR_FUTURE).count();
+                let known = s.first_numbers(&active).iter().filter(|pn| **pn != PacketNumber::MAX).count();
                 prop_assert_eq!(known, 1 + s.iter().count(), "each has a position of its own");
             }
         }

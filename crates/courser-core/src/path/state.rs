@@ -6,7 +6,7 @@ use super::{Amplification, Challenges, Pmtud, Responses, Spin};
 use crate::cc::Congestion;
 use crate::cc::pacer::Pacer;
 use crate::config::Settings;
-use crate::ids::{Cid, PathId};
+use crate::ids::{Cid, PacketNumber, PathId};
 use crate::recovery::ecn::EcnValidator;
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
 use crate::time::Instant;
@@ -34,8 +34,8 @@ pub struct Destination {
 pub struct Path {
     /// Its position among the connection's paths, by which sent packets name it.
     pub id: PathId,
-    /// Packets at that position that are older are those of a predecessor.
-    pub opened: Instant,
+    /// Packets at that position with smaller numbers are those of a predecessor.
+    pub first_pn: PacketNumber,
     remote: SocketAddr,
     /// The address of ours that the peer talks to, when the socket tells; answers leave from it.
     local: Option<IpAddr>,
@@ -83,7 +83,7 @@ impl Path {
         let mtu = settings.initial_udp_payload;
         Self {
             id: PathId::default(),
-            opened: Instant::ZERO,
+            first_pn: 0,
             remote,
             local,
             to: Destination { sequence: 0, cid: to },
@@ -115,7 +115,7 @@ impl Path {
         now: Instant,
     ) -> Self {
         let fresh = Self::new(remote, local, self.to.cid, false, settings, now);
-        let mut path = Self { id, opened: now, to: self.to, ecn: self.ecn.for_new_path(settings.ecn), ..fresh };
+        let mut path = Self { id, to: self.to, ecn: self.ecn.for_new_path(settings.ecn), ..fresh };
         //= rfc9000#9.4-2
         if remote.ip() == self.remote.ip() && local == self.local {
             path.rtt = self.rtt;

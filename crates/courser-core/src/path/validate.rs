@@ -5,10 +5,8 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
-/// Challenges of one validation, at most; the interval doubles after each.
-const CHALLENGES_MAX: usize = 5;
-/// Wait after the first challenge: the new path's round-trip time is not known yet.
-const FIRST_WAIT: Duration = Duration::from_millis(333);
+/// Times that one validation challenges, at most; the interval doubles after each.
+const ROUNDS_MAX: u32 = 5;
 /// Responses that wait for a packet, at most; a peer has little reason for more than one.
 const RESPONSES_MAX: usize = 4;
 
@@ -49,6 +47,12 @@ pub struct Challenges {
     sent: Vec<Sent>,
     /// Data of the challenge that waits for a packet.
     due: Option<[u8; 8]>,
+    /// Data of the one that follows it in a packet of its own.
+    second: Option<[u8; 8]>,
+    /// How often was challenged.
+    rounds: u32,
+    /// How long the first one is waited for.
+    wait: Duration,
     /// When the next one is made.
     next: Option<Instant>,
     /// When the validation is given up.
@@ -56,14 +60,22 @@ pub struct Challenges {
 }
 
 impl Challenges {
-    /// Begins a validation with unpredictable data, to be given up at that time.
-    pub fn start(&mut self, data: [u8; 8], abandon: Instant) {
-        *self = Self { due: Some(data), abandon: Some(abandon), ..Self::default() };
+    /// Begins a validation with unpredictable data, to be given up at that time. `wait` is the path's probe timeout, after
+    /// which the challenge is repeated.
+    pub fn start(&mut self, data: [u8; 8], wait: Duration, abandon: Instant) {
+        *self = Self { due: Some(data), rounds: 1, wait, abandon: Some(abandon), ..Self::default() };
     }
 
-    /// Goes on with fresh data.
-    pub fn again(&mut self, data: [u8; 8]) {
-        self.due = Some(data);
+    /// Goes on with fresh data. Two challenges leave, as two packets do when a probe timeout expires: the next chance is far
+    /// away.
+    pub fn again(&mut self, data: [[u8; 8]; 2]) {
+        self.rounds = self.rounds.saturating_add(1);
+        [self.due, self.second] = data.map(Some);
+    }
+
+    /// Abandons the validation.
+    pub fn stop(&mut self) {
+        *self = Self::default();
     }
 
     /// Data of the challenge that the next packet should carry.
@@ -76,8 +88,10 @@ impl Challenges {
     pub fn mark_sent(&mut self, now: Instant) {
         if let Some(data) = self.due.take() {
             self.sent.push(Sent { data, full: true });
-            let doublings = u32::try_from(self.sent.len() - 1).unwrap_or(u32::MAX).min(16);
-            self.next = Some(now + FIRST_WAIT * (1 << doublings)).filter(|_| self.sent.len() < CHALLENGES_MAX);
+            self.due = self.second.take();
+            //= rfc9000#9.4-3
+            let wait = self.wait.saturating_mul(1 << self.rounds.saturating_sub(1).min(16));
+            self.next = Some(now + wait).filter(|_| self.rounds < ROUNDS_MAX);
         }
     }
 
@@ -171,16 +185,19 @@ mod tests {
         //= rfc9000#8.2.4-1 type=test
         let mut c = Challenges::default();
         let (mut now, mut waits) = (Instant::ZERO, vec![]);
-        c.start([1; 8], now + Duration::from_secs(20));
+        c.start([1; 8], Duration::from_millis(333), now + Duration::from_secs(20));
         loop {
-            assert!(c.due().is_some());
-            c.mark_sent(now);
+            for _ in 0..=usize::from(!waits.is_empty()) {
+                assert!(c.due().is_some());
+                c.mark_sent(now);
+            }
+            assert!(c.due().is_none(), "one challenge, then pairs of them");
             let at = c.deadline().unwrap();
             assert_eq!(c.on_timeout(at - Duration::from_micros(1)), Due::Nothing);
             waits.push((at - now).as_millis());
             now = at;
             match c.on_timeout(now) {
-                Due::Again => c.again([waits.len() as u8; 8]),
+                Due::Again => c.again([[waits.len() as u8; 8], [waits.len() as u8 + 100; 8]]),
                 other => break assert_eq!(other, Due::Failed),
             }
         }
@@ -191,7 +208,7 @@ mod tests {
     #[test]
     fn a_challenge_that_cannot_leave_is_given_up_too() {
         let mut c = Challenges::default();
-        c.start([1; 8], Instant::from_micros(5));
+        c.start([1; 8], Duration::from_millis(333), Instant::from_micros(5));
         assert_eq!(c.on_timeout(Instant::from_micros(4)), Due::Nothing);
         assert_eq!((c.on_timeout(Instant::from_micros(5)), c.due()), (Due::Failed, None));
     }
@@ -201,12 +218,13 @@ mod tests {
         //= rfc9000#8.2.2-4 type=test
         for small in [false, true] {
             let mut c = Challenges::default();
-            c.start([1; 8], Instant::FAR_FUTURE);
+            c.start([1; 8], Duration::from_millis(333), Instant::FAR_FUTURE);
             c.mark_sent(Instant::ZERO);
             if small {
                 c.mark_small();
             }
-            c.again([2; 8]);
+            c.again([[2; 8], [4; 8]]);
+            c.mark_sent(Instant::ZERO);
             c.mark_sent(Instant::ZERO);
             assert_eq!(c.on_response([3; 8]), Answer::Foreign);
             assert_eq!(c.on_response([1; 8]), if small { Answer::Address } else { Answer::Path });

@@ -48,9 +48,9 @@ const PERSISTENT_PTOS: u32 = 3;
 pub struct Context {
     /// The path in use; only its packets give RTT samples.
     pub path: PathId,
-    /// When the path at each position was opened; [`Instant::FAR_FUTURE`] where there is none. Packets that left before
-    /// are those of a predecessor and count for nobody.
-    pub opened: [Instant; PATHS],
+    /// The first packet number that may have left on the path at each position; [`PacketNumber::MAX`] where there is none.
+    /// Packets with smaller ones are those of a predecessor and count for nobody.
+    pub first: [PacketNumber; PATHS],
     /// The peer's largest delay of an acknowledgement.
     pub max_ack_delay: Duration,
     /// The handshake is confirmed (RFC 9001 section 4.1.2).
@@ -66,13 +66,13 @@ pub struct Context {
 
 impl Context {
     /// Whether the packet's path is still there.
-    fn is_live(&self, p: &SentPacket) -> bool {
-        p.time >= self.opened[p.path.slot()]
+    fn is_live(&self, found: &Found<'_>) -> bool {
+        found.pn >= self.first[found.packet.path.slot()]
     }
 
     /// Whether the packet left on the path in use.
-    fn is_in_use(&self, p: &SentPacket) -> bool {
-        p.path == self.path && self.is_live(p)
+    fn is_in_use(&self, found: &Found<'_>) -> bool {
+        found.packet.path == self.path && self.is_live(found)
     }
 }
 
@@ -148,10 +148,10 @@ pub struct AckOutcome {
 impl AckOutcome {
     fn on_acked(&mut self, found: &Found<'_>, cx: &Context) {
         let p = found.packet;
-        let in_use = cx.is_in_use(p);
+        let in_use = cx.is_in_use(found);
         // What is known of a path that is gone goes nowhere.
         let mut nowhere = PathTally::default();
-        let tally = if cx.is_live(p) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
+        let tally = if cx.is_live(found) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
         let bytes = if p.in_flight { u64::from(p.size) } else { 0 };
         if p.mtu_probe && in_use {
             self.mtu_acked = self.mtu_acked.max(Some((found.pn, p.size)));
@@ -180,9 +180,9 @@ impl AckOutcome {
 
     fn on_lost(&mut self, found: &Found<'_>, cx: &Context) {
         let p = found.packet;
-        let in_use = cx.is_in_use(p);
+        let in_use = cx.is_in_use(found);
         let mut nowhere = PathTally::default();
-        let tally = if cx.is_live(p) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
+        let tally = if cx.is_live(found) { &mut self.paths[p.path.slot()] } else { &mut nowhere };
         let bytes = if p.in_flight { u64::from(p.size) } else { 0 };
         self.lost += 1;
         tally.lost_ect += u64::from(p.ect);
@@ -440,9 +440,9 @@ impl Recovery {
             }
             s.sent.ack_range(first, last, |found| {
                 if found.pn == largest && !found.was_lost {
-                    largest_sent = Some((found.packet.time, cx.is_in_use(found.packet)));
+                    largest_sent = Some((found.packet.time, cx.is_in_use(&found)));
                 }
-                if found.was_lost && !found.packet.mtu_probe && cx.is_in_use(found.packet) {
+                if found.was_lost && !found.packet.mtu_probe && cx.is_in_use(&found) {
                     let took = ack.received().since(found.packet.time);
                     reordering.on_spurious(overtaken_by.saturating_sub(found.pn), took, round_trip);
                 }
@@ -503,7 +503,7 @@ impl Recovery {
             }
             //= rfc9002#7.6.2-1, rfc9002#7.6.2-2
             let p = found.packet;
-            if p.ack_eliciting && p.time > first_sample && cx.is_in_use(p) {
+            if p.ack_eliciting && p.time > first_sample && cx.is_in_use(&found) {
                 let first = *lost_run.get_or_insert(p.time);
                 out.persistent_congestion |= p.time.since(first) > persistent;
             }

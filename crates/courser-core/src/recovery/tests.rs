@@ -44,7 +44,7 @@ fn pure_ack(time: Instant) -> SentPacket {
 
 pub(super) const CONFIRMED: Context = Context {
     path: PathId(0),
-    opened: [Instant::ZERO; 4],
+    first: [0; 4],
     max_ack_delay: ms(25),
     handshake_confirmed: true,
     has_handshake_keys: true,
@@ -485,12 +485,13 @@ fn tallies_and_samples_are_kept_apart_by_path() {
 fn packets_of_a_predecessor_at_the_same_position_count_for_nobody() {
     //= rfc9000#9.4-1 type=test
     let mut rig = Rig::with_rtt(40);
-    rig.send(1000);
+    // The position changed hands between two packets of one moment.
     rig.send(2000);
-    rig.cx.opened[0] = at(1500);
+    rig.send(2000);
+    rig.cx.first[0] = 1;
     let out = rig.ack(2030, &[(0, 1)]);
     assert_eq!((out.newly_acked, out.paths[0].acked_bytes, out.paths[0].acked_sent), (2, 1200, Some(at(2000))));
-    rig.cx.opened[0] = at(9000);
+    rig.cx.first[0] = 3;
     rig.send(3000);
     assert!(!rig.ack(3100, &[(2, 2)]).rtt_sampled);
 }

@@ -87,6 +87,34 @@ fn a_token_is_in_all_initials_until_a_retry_gives_another() {
 }
 
 #[test]
+fn a_token_goes_to_the_server_that_the_application_shows_it_to_and_to_no_other() {
+    //= rfc9000#8.1.3-7 type=test
+    // The client's engine holds two tokens that nobody has asked it for: of a Retry, and of a NEW_TOKEN frame.
+    let mut config = always().job(Job::fetch(10));
+    config.server_also = vec![topology::addr::server(1).ip()];
+    let mut net = Net::new(config);
+    net.run_until(S);
+    assert!(net.client_stats().unwrap().retries == 1 && net.server_stats().is_some());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    net.tap_up(on_initials(move |token| {
+        kept.lock().unwrap().push(token.to_vec());
+        Verdict::Pass
+    }));
+    for to in [topology::addr::server(1), topology::addr::server(0)] {
+        let at = net.world.now_us();
+        seen.lock().unwrap().clear();
+        net.world.host_mut(net.client).dial(at, to, fetch());
+        net.run_until_done(at + 5 * S);
+        assert_eq!(seen.lock().unwrap()[0], Vec::<u8>::new(), "to {to}: the first Initial has no token");
+        assert!(seen.lock().unwrap().iter().all(|t| t.is_empty() || t[0] == 0xc1), "and later ones that of a Retry");
+    }
+    let key = net.client_key();
+    assert!(net.world.host_mut(net.client).engine.take_token(key).unwrap().is_some(), "it was there");
+    net.finish();
+}
+
+#[test]
 fn the_token_of_a_retry_is_not_kept_for_later_and_refused_when_it_comes_all_the_same() {
     let mut net = Net::new(always().job(Job::fetch(10)));
     let given = Arc::new(Mutex::new(Vec::new()));

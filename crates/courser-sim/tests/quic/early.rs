@@ -1,13 +1,17 @@
 //! 0-RTT: accepted, rejected, with losses, behind a Retry.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use courser_core::config::{Settings, TransportParams};
 use courser_core::engine::RetryPolicy;
 use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Level, Side};
 use courser_core::protect::null::NullTlsClient;
+use courser_core::wire::frame::Frame;
 use courser_core::wire::params;
-use courser_sim::quic::{Job, Net, NetConfig, Provider};
-use courser_sim::script::Script;
+use courser_sim::quic::{Job, Net, NetConfig, Provider, inspect};
+use courser_sim::script::{Script, Verdict};
 use courser_sim::{Duplex, LinkConfig};
 
 use crate::support::{MS, S, plain};
@@ -186,6 +190,77 @@ fn early_data_goes_out_again_behind_a_retry() {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), all, "no packet number is used twice");
+        net.finish();
+    }
+}
+
+/// A client that remembers something of a server with ordinary settings, changed.
+fn remembering(change: impl FnOnce(&mut TransportParams)) -> NetConfig {
+    let mut config = early(1, plain(), true);
+    let mut params = params::decode(&told_by(&config.server), Side::Server).unwrap();
+    change(&mut params);
+    let mut remembered = Vec::new();
+    params::encode(&params, Side::Server, 1, &mut remembered);
+    let client = NullTlsClient { remembered: Some(remembered), ..NullTlsClient::default() };
+    config.client_provider = Some(Provider::null_client(1, client));
+    config
+}
+
+/// When the client sent packets with application data after that time.
+fn sent_after(net: &Net, at: u64) -> Vec<u64> {
+    net.client_watch.notes().iter().filter(|n| n.at_us >= at && n.level == Level::OneRtt).map(|n| n.at_us).collect()
+}
+
+#[test]
+fn delays_are_those_that_the_server_tells_now_and_not_those_of_before() {
+    //= rfc9000#7.4.1-3 type=test
+    // Nothing is acknowledged from then on; the probe comes after the round trip, its variation and the peer's delay.
+    for (before_ms, now_ms) in [(9_000, 25), (25, 600), (9_000, 600)] {
+        let mut config = remembering(|p| (p.max_ack_delay_ms, p.ack_delay_exponent) = (before_ms, 20));
+        config.server.max_ack_delay = std::time::Duration::from_millis(now_ms);
+        let mut net = Net::new(config.keep().job(Job::exchange(1_000, 1_000)));
+        net.run_until_done(5 * S);
+        assert_eq!(net.client().app(0).unwrap().report.early, Some(true));
+        net.run_until(5 * S);
+        net.tap_up(Box::new(|_, _| Verdict::Drop));
+        net.world.host_mut(net.client).app_mut(0).unwrap().add(Job::send(10).at(5 * S + MS));
+        net.run_until(7 * S);
+        let sent = sent_after(&net, 5 * S + MS);
+        let (first, probe) = (sent[0], sent.iter().find(|at| **at > sent[0] + 5 * MS).copied());
+        let waited = probe.map(|at| (at - first) / MS).unwrap_or_default();
+        assert!((now_ms + 20..now_ms + 100).contains(&waited), "{before_ms} {now_ms}: {waited} ms");
+    }
+}
+
+#[test]
+fn early_packets_keep_to_the_limits_of_before_although_the_server_grants_more_now() {
+    //= rfc9000#7.4.1-9 type=test
+    for (lost, certificate_len) in [(vec![], 600), (vec![1], 4_000), (vec![1, 2, 3], 4_000), (vec![0, 2], 4_000)] {
+        let mut config = remembering(|p| {
+            (p.max_data, p.max_stream_data_bidi_remote, p.max_streams_bidi) = (5_000, 3_000, 2);
+        });
+        config.link = Script::new().drop_down(lost.iter().copied()).apply(plain());
+        config.tls.certificate_len = certificate_len;
+        let mut net = Net::new(config.jobs([Job::exchange(40_000, 2_000); 5]));
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let noted = seen.clone();
+        net.tap_up(Box::new(move |_, d| {
+            for (level, frames) in inspect::frames_of(&d.bytes) {
+                for frame in frames {
+                    if let (Level::ZeroRtt, Frame::Stream { id, offset, data, .. }) = (level, frame) {
+                        let mut seen = noted.lock().unwrap();
+                        let end = seen.entry(id).or_insert(0);
+                        *end = (offset + data.len() as u64).max(*end);
+                    }
+                }
+            }
+            Verdict::Pass
+        }));
+        net.run_until_done(10 * S);
+        assert_eq!(net.client().app(0).unwrap().report.early, Some(true));
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.values().sum::<u64>(), 5_000, "all that was allowed, and no more: {seen:?}");
+        assert!(seen.len() == 2 && seen.values().all(|end| *end <= 3_000), "{seen:?}");
         net.finish();
     }
 }

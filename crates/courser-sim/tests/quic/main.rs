@@ -14,6 +14,7 @@ mod limits;
 mod migration;
 mod onwire;
 mod partial;
+mod preferred;
 mod race;
 mod support;
 mod tls;

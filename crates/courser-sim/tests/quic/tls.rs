@@ -14,7 +14,16 @@ pub fn with_tls(seed: u64, link: Duplex, certificate_len: usize) -> NetConfig {
     with_early_data(seed, link, certificate_len, false)
 }
 
+/// A net with real TLS and keys whose ends speak these application protocols.
+pub fn with_tls_for(seed: u64, link: Duplex, client: &[&str], server: &[&str]) -> NetConfig {
+    with(seed, link, 0, false, [client, server])
+}
+
 fn with_early_data(seed: u64, link: Duplex, certificate_len: usize, early: bool) -> NetConfig {
+    with(seed, link, certificate_len, early, [&["sim"], &["sim"]])
+}
+
+fn with(seed: u64, link: Duplex, certificate_len: usize, early: bool, alpn: [&[&str]; 2]) -> NetConfig {
     let key = rcgen::KeyPair::generate().unwrap();
     let more = (0..certificate_len.saturating_sub(300).div_ceil(58)).map(|n| format!("{n:040}.courser.example"));
     let names: Vec<_> = core::iter::once("localhost".to_owned()).chain(more).collect();
@@ -22,8 +31,8 @@ fn with_early_data(seed: u64, link: Duplex, certificate_len: usize, early: bool)
     assert!(certificate.der().len() >= certificate_len, "{} bytes", certificate.der().len());
     let credentials = Credentials::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
     let roots = Roots::empty().add_pem(certificate.pem().as_bytes()).unwrap();
-    let client = ClientConfig::builder().roots(roots).alpn(["sim"]).early_data(early).build().unwrap();
-    let server = ServerConfig::builder().certificate(credentials).alpn(["sim"]).early_data(early).build().unwrap();
+    let client = ClientConfig::builder().roots(roots).alpn(alpn[0]).early_data(early).build().unwrap();
+    let server = ServerConfig::builder().certificate(credentials).alpn(alpn[1]).early_data(early).build().unwrap();
     let provider = |seed, server| Provider {
         keys: Box::new(AwsLc),
         random: Box::new(NullRandom::new(seed)),

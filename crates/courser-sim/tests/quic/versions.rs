@@ -4,13 +4,16 @@ use courser_core::engine::RetryPolicy;
 use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Level, Version};
 use courser_core::protect::null::NullTlsClient;
-use courser_sim::quic::{AppConfig, Job, Net, NetConfig, Provider};
-use courser_sim::script::Script;
+use courser_core::spans::FrameKind;
+use courser_core::wire::header;
+use courser_sim::quic::{AppConfig, Job, Net, NetConfig, Provider, inspect};
+use courser_sim::script::{Script, Verdict};
 use courser_sim::topology::addr;
 use courser_sim::{Duplex, LinkConfig};
 
 use crate::early::told_by;
 use crate::support::{MS, S, plain};
+use crate::tls::with_tls_for;
 
 const V1: Version = Version::V1;
 const V2: Version = Version::V2;
@@ -99,6 +102,36 @@ fn an_upgrade_behind_a_retry_survives_every_pair_of_losses() {
 }
 
 #[test]
+fn an_upgrade_behind_a_retry_survives_the_loss_of_whole_flights() {
+    // Flights of several datagrams either way, of which any run is lost: the Retry, what answers it, the server's flight in
+    // the other version, the client's last words.
+    for hello in [0, 1_700] {
+        for (first, count) in (0..7).flat_map(|first| (1..=3).map(move |count| (first, count))) {
+            let run = first..first + count;
+            for (up, down) in [(run.clone(), 0..0), (0..0, run.clone()), (run.clone(), run.clone())] {
+                let link = Script::new().drop_up(up.clone()).drop_down(down.clone()).apply(plain());
+                let mut config = speaking(1, link, &[V1, V2], &[V2, V1])
+                    .job(Job::exchange(3_000, 3_000))
+                    .settings(|s| {
+                        s.handshake_timeout = std::time::Duration::from_secs(60);
+                        s.idle_timeout = std::time::Duration::from_secs(120);
+                    })
+                    .engine(|e| e.server.as_mut().unwrap().retry = RetryPolicy::Always);
+                config.hello_len = hello;
+                config.tls.certificate_len = 4_000;
+                let mut net = Net::new(config);
+                net.run_until_done(60 * S);
+                let done = net.client().app(0).unwrap().report.done_us.unwrap();
+                assert!(done < 35 * S, "lost {up:?} {down:?}: {done} us");
+                assert_eq!(spoken(&net), (V2, V2), "lost {up:?} {down:?}");
+                assert_eq!(net.client_stats().unwrap().retries, 1);
+                net.finish();
+            }
+        }
+    }
+}
+
+#[test]
 fn upgrades_hold_under_heavy_loss_and_reordering() {
     for seed in 0..24 {
         let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.2).reorder(0.2, 8 * MS).duplicate(0.1));
@@ -115,6 +148,59 @@ fn upgrades_hold_under_heavy_loss_and_reordering() {
         assert_eq!(spoken(&net), (V2, V2));
         net.finish();
     }
+}
+
+#[test]
+fn a_server_says_everything_of_the_handshake_in_the_negotiated_version() {
+    //= rfc9369#4.1-4 type=test
+    // The ClientHello takes two datagrams, of which the second may come late: the server has to say something before it can
+    // choose. Under losses everything is said again.
+    for seed in 0..24 {
+        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.05).reorder(0.3, 15 * MS));
+        let mut config = speaking(seed, link, &[V1, V2], &[V2, V1]).job(Job::exchange(3_000, 3_000)).engine(move |e| {
+            if seed % 3 == 0 {
+                e.server.as_mut().unwrap().retry = RetryPolicy::Always;
+            }
+        });
+        config.hello_len = 1_700;
+        config.tls.certificate_len = 4_000;
+        let mut net = Net::new(config);
+        let counts = std::sync::Arc::new(std::sync::Mutex::new([0; 2]));
+        let noted = counts.clone();
+        net.tap_down(Box::new(move |_, d| {
+            for packet in inspect::packets(&d.bytes) {
+                let version = header::decode(&d.bytes[packet.at.clone()], 8).unwrap().long().map(|l| l.version);
+                if packet.frames.contains(FrameKind::Crypto) {
+                    assert!(version.is_none_or(|v| v == V2), "seed {seed}: {version:?} {packet:?}");
+                }
+                noted.lock().unwrap()[usize::from(packet.frames.contains(FrameKind::Crypto))] += 1;
+            }
+            Verdict::Pass
+        }));
+        net.run_until_done(60 * S);
+        assert_eq!(spoken(&net), (V2, V2));
+        assert!(counts.lock().unwrap()[1] >= 4);
+        net.finish();
+    }
+}
+
+#[test]
+fn a_client_that_begins_again_negotiates_the_application_protocol_anew() {
+    //= rfc9368#6-2 type=test
+    // The server speaks version 1 alone, and of the protocols that the client offers, best first, only the last.
+    let mut config = with_tls_for(1, plain(), &["new", "newer", "sim"], &["other", "sim"]).job(Job::fetch(10));
+    (config.client.versions, config.server.versions) = (vec![V2, V1], vec![V1]);
+    let mut net = Net::new(config);
+    net.run_until(S);
+    let closed = net.client().app(0).unwrap().report.closed.clone();
+    assert!(matches!(closed, Some((_, CloseReason::VersionNegotiation { .. }))), "{closed:?}");
+    let app = AppConfig { jobs: vec![Job::exchange(100, 100)], ..AppConfig::default() };
+    net.world.host_mut(net.client).dial_again(S, addr::server(0), app, V1);
+    let client = net.client;
+    net.world.run_until_true(3 * S, |w| w.host(client).app(1).is_some_and(|a| a.is_done())).unwrap();
+    let key = net.client().keys()[1];
+    let identity = net.client().engine.identity(key).unwrap().unwrap();
+    assert_eq!((net.client().engine.version(key), identity.alpn.as_deref()), (Ok(V1), Some(&b"sim"[..])));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn everybody_speaks(h: &mut House, x: StreamId, y: StreamId) {
     h.control.add(PRIORITY_TOKEN, Space::Data, FrameKind::NewToken, &token).unwrap();
     h.control.add(PRIORITY_CID, Space::Data, FrameKind::NewConnectionId, &new_connection_id(1)).unwrap();
     h.control.add(PRIORITY_CID, Space::Data, FrameKind::RetireConnectionId, &[0x19, 5]).unwrap();
-    h.challenges.start([1; 8], Instant::FAR_FUTURE);
+    h.challenges.start([1; 8], Duration::ZERO, Instant::FAR_FUTURE);
     h.responses.push([2; 8]);
     h.acks.on_packet(NOW, 5, true, Ecn::NotEct);
     h.crypto.write(&[3; 50], &mut h.pool);
