@@ -5,7 +5,8 @@
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
 
-/// A point in time: microseconds since an origin that the caller chose. Never goes backwards within one engine.
+/// A point in time: microseconds since an origin that the caller chose. It should not go backwards; an engine whose caller's
+/// clock was set back goes on from where it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 

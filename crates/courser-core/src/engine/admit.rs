@@ -281,6 +281,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait, or its first packets turn out to be forged.
     pub fn accept(&mut self, now: Instant, key: ConnKey, settings: Option<&Settings>) -> Result<(), ApiMisuse> {
+        let now = self.clock.read(now);
         let Some(Kind::Held(held)) = self.table.get_mut(key).map(|e| &mut e.kind) else {
             return Err(ApiMisuse::UnknownConnection);
         };

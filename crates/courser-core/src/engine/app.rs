@@ -281,6 +281,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::CodeTooLarge`], [`ApiMisuse::UnknownConnection`].
     pub fn close(&mut self, now: Instant, key: ConnKey, code: u64, reason: &[u8]) -> Result<(), ApiMisuse> {
+        let now = self.clock.read(now);
         self.touch::<ApiMisuse>(key)?.0.close(now, code, reason)
     }
 
@@ -321,6 +322,7 @@ impl Engine {
     /// [`ApiMisuse::HandshakePending`] before the handshake is confirmed; [`ApiMisuse::NotNegotiated`] on a server, or when
     /// one end does not allow migration; [`ApiMisuse::NoConnectionId`] when the server has issued no spare connection ID.
     pub fn migrate(&mut self, now: Instant, key: ConnKey, local: IpAddr) -> Result<(), ApiMisuse> {
+        let now = self.clock.read(now);
         let (conn, env) = self.touch::<ApiMisuse>(key)?;
         let result = conn.migrate(env, now, local);
         self.apply_routes(now, key);
@@ -332,6 +334,7 @@ impl Engine {
     /// is the new address when it is known and matters. A connection whose server does not allow migration ends with
     /// [`CloseReason::NoPath`].
     pub fn rebind(&mut self, now: Instant, local: Option<IpAddr>) {
+        let now = self.clock.read(now);
         let keys: Vec<ConnKey> = self.keys().collect();
         for key in keys {
             if let Ok((conn, env)) = self.touch::<ApiMisuse>(key) {
@@ -347,6 +350,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::HandshakePending`], [`ApiMisuse::Closing`], [`ApiMisuse::UnknownConnection`].
     pub fn rotate_connection_ids(&mut self, now: Instant, key: ConnKey) -> Result<bool, ApiMisuse> {
+        let now = self.clock.read(now);
         let done = self.touch::<ApiMisuse>(key)?.0.rotate_cids();
         self.apply_routes(now, key);
         done
@@ -357,6 +361,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::HandshakePending`] when the rules of RFC 9001 section 6 do not allow one now.
     pub fn update_keys(&mut self, now: Instant, key: ConnKey) -> Result<(), ApiMisuse> {
+        let now = self.clock.read(now);
         let (conn, env) = self.touch::<ApiMisuse>(key)?;
         conn.update_keys(env, now)
     }

@@ -17,6 +17,7 @@
 mod admit;
 mod app;
 mod cids;
+mod clock;
 mod config;
 mod decided;
 mod purgatory;
@@ -42,6 +43,7 @@ use crate::observe::Interest;
 use crate::time::Instant;
 
 use self::cids::Reporter;
+use self::clock::Clock;
 use self::decided::Decided;
 use self::purgatory::Purgatory;
 use self::queues::{DeadlineHeap, Fifo};
@@ -93,6 +95,7 @@ struct Entry {
 /// An engine.
 pub struct Engine {
     env: Env,
+    clock: Clock,
     table: Table<Entry>,
     routes: Routes,
     tickable: Fifo,
@@ -163,6 +166,7 @@ impl Engine {
                 payload: Vec::new(),
                 spoil: false,
             },
+            clock: Clock::default(),
             table: Table::default(),
             routes: Routes::new(hasher),
             tickable: Fifo::default(),
@@ -190,6 +194,7 @@ impl Engine {
 
     /// Takes a received train: datagrams of `meta.stride` bytes, the last may be shorter. They are decrypted in place.
     pub fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
+        let now = self.clock.read(now);
         (self.received_at, self.env.now) = (now, now);
         let stride = meta.stride.max(1);
         for group in train.chunks_mut(stride.saturating_mul(GROUP)) {
@@ -287,6 +292,7 @@ impl Engine {
 
     /// Ticks each connection for which something happened or whose time has come, once.
     pub fn process(&mut self, now: Instant) {
+        let now = self.clock.read(now);
         self.env.now = now;
         self.flush_merged(now);
         while let Some(index) = self.deadlines.pop_due(now) {
@@ -352,6 +358,7 @@ impl Engine {
 
     /// Builds the next train; `None` when nobody has anything to send now.
     pub fn fill(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        let now = self.clock.read(now);
         if self.trains_since_reply >= TRAINS_PER_REPLY || self.turns.len() == 0 {
             self.trains_since_reply = 0;
             if let Some(meta) = self.fill_reply(now, train) {
@@ -388,6 +395,7 @@ impl Engine {
     /// Tells what became of a train that [`fill`](Self::fill) built. A caller whose socket is full keeps the train and sends
     /// it first when there is room.
     pub fn sent(&mut self, now: Instant, meta: &TrainMeta, outcome: SendOutcome) {
+        let now = self.clock.read(now);
         match outcome {
             SendOutcome::Sent | SendOutcome::NoOffload => {}
             SendOutcome::Refused => self.stats.refused += 1,
@@ -407,7 +415,8 @@ impl Engine {
         if self.tickable.len() > 0 || self.turns.len() > 0 || !self.replies.is_empty() {
             return Some(Instant::ZERO);
         }
-        [self.deadlines.first(), self.report_deadline()].into_iter().flatten().min()
+        let first = [self.deadlines.first(), self.report_deadline()].into_iter().flatten().min();
+        first.map(|at| self.clock.for_caller(at))
     }
 
     /// The next event of any connection.
@@ -453,6 +462,7 @@ impl Engine {
             let reason = "without connection IDs there is one connection to an address".into();
             return Err(Alert { code: 80, reason });
         }
+        let now = self.clock.read(now);
         let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
         let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true }).ok_or(full)?;

@@ -2,6 +2,7 @@
 
 mod basics;
 mod cids;
+mod clock;
 mod life;
 mod pair;
 mod promises;
