@@ -247,10 +247,8 @@ pub struct Service<'a> {
 /// # Errors
 /// The port cannot be had.
 pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine>>> {
-    let (mut token_key, mut reset_key) = ([0; 32], [0; 32]);
-    let mut random = SystemRandom::new();
-    random.fill(&mut token_key);
-    random.fill(&mut reset_key);
+    let mut token_key = [0; 32];
+    SystemRandom::new().fill(&mut token_key);
     // Tokens of one worker are read by another, so that all have to mean the same time.
     let clock = Clock::start();
     let mut listen = service.listen;
@@ -260,7 +258,11 @@ pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine
         let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
         server.retry = service.retry;
         config.server = Some(server);
-        (config.token_keys, config.reset_key) = (Some(TokenKeys::new(token_key)), Some(reset_key));
+        config.token_keys = Some(TokenKeys::new(token_key));
+        // When the client's address changes, the system may hand its packets to another worker. That one knows nothing of
+        // the connection and answers with a stateless reset, which must not be one that the client believes.
+        //= rfc9000#21.11-2
+        config.reset_key = None;
         let socket = socket(listen, service.tuning, threads > 1).map_err(|e| Failure::from_bind(listen, &e))?;
         listen = socket.local_addr();
         made.push(worker(Engine::new(config), socket, clock)?);
@@ -284,6 +286,10 @@ pub fn port_server(service: &Service<'_>) -> Outcome<Worker<PortService>> {
 
 #[cfg(test)]
 mod tests {
+    use courser_core::engine::{Meta, Train};
+    use courser_core::ids::Ecn;
+    use courser_core::time::Instant;
+
     use super::*;
 
     #[test]
@@ -330,5 +336,27 @@ mod tests {
         let made = servers(&service, 3).unwrap();
         let ports: std::collections::HashSet<_> = made.iter().map(|w| w.socket().local_addr()).collect();
         assert_eq!((made.len(), ports.len()), (3, 1));
+    }
+
+    #[test]
+    fn no_worker_resets_a_connection_of_another() {
+        //= rfc9000#21.11-2 type=test
+        let id = Identity::throwaway().unwrap();
+        let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
+        let tls = tls_server(&id, &choice, &tuning).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+        // A packet of a connection that none of them has: each answers with a token of its own for that connection ID.
+        let now = Instant::from_micros(1_000_000);
+        let token = |worker: Worker<Engine>| {
+            let mut engine = worker.into_machine();
+            let meta = Meta { local: None, remote: listen, ecn: Ecn::NotEct, stride: 60 };
+            engine.receive(now, &meta, &mut [0x41; 60]);
+            let mut train = Train::new();
+            engine.fill(now, &mut train).expect("a stateless reset");
+            train.bytes()[train.len() - 16..].to_vec()
+        };
+        let tokens: std::collections::HashSet<_> = servers(&service, 3).unwrap().into_iter().map(token).collect();
+        assert_eq!(tokens.len(), 3);
     }
 }
