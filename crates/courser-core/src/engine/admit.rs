@@ -57,10 +57,7 @@ impl Engine {
         if self.server.is_none() || whole < FIRST_DATAGRAM_MIN || version == Version::NEGOTIATION {
             return;
         }
-        // Connection IDs of other versions may be longer than ours; such a client gets no reply.
-        if let (Some(dcid), Some(scid)) = (Cid::new(dcid), Cid::new(scid)) {
-            self.request(meta, Reply::VersionNegotiation, dcid, scid);
-        }
+        self.request_negotiation(meta, dcid, scid);
     }
 
     fn on_unknown_short(&mut self, now: Instant, meta: &Meta, dcid: Cid, datagram: &[u8]) {
@@ -94,13 +91,17 @@ impl Engine {
             return;
         }
         //= rfc9000#14.1-3
-        if datagram.len() < FIRST_DATAGRAM_MIN || initial.dcid.len() < CHOSEN_CID_MIN {
+        if datagram.len() < FIRST_DATAGRAM_MIN {
             self.stats.gate_size += 1;
             return;
         }
         if !server.settings.versions.contains(&initial.version) {
             self.stats.gate_version += 1;
             self.request(meta, Reply::VersionNegotiation, initial.dcid, initial.scid);
+            return;
+        }
+        if initial.dcid.len() < CHOSEN_CID_MIN {
+            self.stats.gate_size += 1;
             return;
         }
         if self.purgatory.contains(now, initial.dcid.as_slice()) {

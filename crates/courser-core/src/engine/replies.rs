@@ -66,8 +66,15 @@ pub(super) enum Reply {
     Refuse { version: Version, code: TransportCode },
 }
 
+/// Connection IDs of a packet in a version that allows longer ones than ours do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LongIds {
+    dcid: Box<[u8]>,
+    scid: Box<[u8]>,
+}
+
 /// A reply that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) reply: Reply,
     pub(super) to: SocketAddr,
@@ -76,6 +83,8 @@ pub(super) struct Request {
     pub(super) dcid: Cid,
     /// Its source connection ID.
     pub(super) scid: Cid,
+    /// Both, where one does not fit there; only Version Negotiation packets answer such a packet.
+    pub(super) long: Option<Box<LongIds>>,
 }
 
 /// Replies that wait for their turn.
@@ -109,7 +118,25 @@ impl ReplyQueue {
 
 impl Engine {
     pub(super) fn request(&mut self, meta: &Meta, reply: Reply, dcid: Cid, scid: Cid) {
-        let request = Request { reply, to: meta.remote, from: meta.local, dcid, scid };
+        self.push_reply(Request { reply, to: meta.remote, from: meta.local, dcid, scid, long: None });
+    }
+
+    /// Asks for a Version Negotiation packet. The connection IDs have any length up to 255 bytes; only long ones take memory
+    /// until the packet is built.
+    pub(super) fn request_negotiation(&mut self, meta: &Meta, dcid: &[u8], scid: &[u8]) {
+        let (reply, to, from) = (Reply::VersionNegotiation, meta.remote, meta.local);
+        //= rfc9000#17.2.1-6
+        let request = match (Cid::new(dcid), Cid::new(scid)) {
+            (Some(dcid), Some(scid)) => Request { reply, to, from, dcid, scid, long: None },
+            _ => {
+                let long = Some(Box::new(LongIds { dcid: dcid.into(), scid: scid.into() }));
+                Request { reply, to, from, dcid: Cid::EMPTY, scid: Cid::EMPTY, long }
+            }
+        };
+        self.push_reply(request);
+    }
+
+    fn push_reply(&mut self, request: Request) {
         if !self.replies.push(request) {
             self.stats.replies_dropped += 1;
         }
@@ -143,7 +170,12 @@ impl Engine {
         all[1..=known].copy_from_slice(&versions[..known]);
         let mut w = Writer::new(slot);
         //= rfc9000#17.2.1-3
-        let (to, from) = (request.scid.as_slice(), request.dcid.as_slice());
+        //= rfc9000#17.2.1-4
+        //= rfc9000#17.2.1-5
+        let (to, from) = match &request.long {
+            Some(long) => (&long.scid[..], &long.dcid[..]),
+            None => (request.scid.as_slice(), request.dcid.as_slice()),
+        };
         header::write_version_negotiation(&mut w, to, from, &all[..=known], random[0])?;
         self.stats.version_negotiations += 1;
         Some(w.len())
