@@ -150,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_took_larger_datagrams_is_not_resumed() {
+        //= rfc9221#3-6 type=test
+        let store = EarlyStore::new(100);
+        let taking =
+            |max_datagram_frame| Some(Box::new(TransportParams { max_datagram_frame, ..TransportParams::default() }));
+        allowing(&mut taking(1_000), || (1..4).for_each(|n| assert!(store.put(vec![n], vec![n]))));
+        for (now, n, taken) in [(999, 1, false), (0, 2, false), (1_000, 3, true)] {
+            assert_eq!(allowing(&mut taking(now), || store.take(&[n])).is_some(), taken, "{now}");
+        }
+    }
+
+    #[test]
     fn the_store_is_bounded_and_forgets_the_oldest() {
         let store = EarlyStore::new(32);
         with(0, || {

@@ -13,6 +13,7 @@ mod early;
 mod hkdf;
 mod key_log;
 mod keys;
+mod post;
 mod random;
 mod server;
 mod session;

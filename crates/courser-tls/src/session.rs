@@ -15,11 +15,14 @@
 
 use courser_core::config::TransportParams;
 use courser_core::crypto::{Alert, Identity, Secret, Suite, TlsOut, TlsSession};
+use courser_core::error::{PeerViolation, TransportCode};
 use courser_core::ids::{Level, Version};
 use rustls::quic::{self, KeyChange};
+use rustls::{Error, PeerMisbehaved};
 
 use crate::alert::{self, INTERNAL_ERROR, UNEXPECTED_MESSAGE};
 use crate::early::allowing;
+use crate::post::PostHandshake;
 use crate::settings::suite_of;
 use crate::tap::{Caught, catching};
 use crate::tickets::{Versions, speaking};
@@ -53,6 +56,8 @@ pub(crate) struct Session {
     server_name: Option<Box<str>>,
     /// Server with 0-RTT: what the client is allowed.
     allowed: Option<Box<TransportParams>>,
+    /// Client: looks at what comes after the handshake.
+    post: PostHandshake,
     /// Once failed, a session stays failed.
     failed: Option<Alert>,
 }
@@ -88,6 +93,7 @@ impl Session {
             complete: false,
             server_name: None,
             allowed: None,
+            post: PostHandshake::default(),
             failed: None,
         }
     }
@@ -103,25 +109,34 @@ impl Session {
             .ok_or_else(|| internal("there are secrets but no cipher suite"))
     }
 
-    fn feed(&mut self, level: Level, bytes: &[u8]) -> Result<(), Alert> {
+    fn feed(&mut self, level: Level, bytes: &[u8], out: Out<'_>) -> Result<(), Alert> {
         if bytes.is_empty() {
             return Ok(());
         }
         //= rfc9001#4.1.3-3
         if level != self.read {
-            return Err(Alert {
-                code: UNEXPECTED_MESSAGE,
-                reason: format!("handshake bytes of level {level:?} came where {:?} was next", self.read),
-            });
+            return Err(broken("handshake bytes at another level than is read next", "rfc9001#4.1.3", out));
+        }
+        if level == Level::OneRtt && self.is_client() {
+            self.post.read(bytes).map_err(|v| {
+                out(TlsOut::Violation(v));
+                unexpected(v.reason)
+            })?;
         }
         let (connection, allowed) = (&mut self.connection, &mut self.allowed);
         let (result, caught) = allowing(allowed, || speaking(self.versions, || catching(|| connection.read_hs(bytes))));
         self.caught.absorb(caught);
-        result.map_err(|e| alert::from_error(&e, self.connection.alert()))
+        result.map_err(|e| match e {
+            //= rfc9001#4.1.3-3
+            Error::PeerMisbehaved(PeerMisbehaved::KeyEpochWithPendingFragment) => {
+                broken("handshake data behind the last message of its level", "rfc9001#4.1.3", out)
+            }
+            e => alert::from_error(&e, self.connection.alert()),
+        })
     }
 
     fn run(&mut self, level: Level, bytes: &[u8], out: Out<'_>) -> Result<(), Alert> {
-        self.feed(level, bytes)?;
+        self.feed(level, bytes, out)?;
         if self.is_client() {
             self.tell_client(out)?;
         } else {
@@ -254,6 +269,16 @@ impl TlsSession for Session {
         }
         result
     }
+}
+
+/// The peer broke a rule that QUIC adds to TLS; the alert is for those who call the session again.
+fn broken(reason: &'static str, section: &'static str, out: Out<'_>) -> Alert {
+    out(TlsOut::Violation(PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, section)));
+    unexpected(reason)
+}
+
+fn unexpected(reason: &str) -> Alert {
+    Alert { code: UNEXPECTED_MESSAGE, reason: reason.to_owned() }
 }
 
 fn give_secrets(

@@ -6,6 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use courser_core::crypto::{Alert, KeyFactory, Suite, TlsClientConfig, TlsServerConfig};
+use courser_core::error::TransportCode;
 use courser_core::ids::{Level, Side, Version};
 use courser_core::protect::client_hello::parse_client_hello;
 use courser_tls::{AwsLc, ClientConfig, Group, KeyLog, ServerConfig};
@@ -48,6 +49,7 @@ fn secrets_of_a_session_for_version_1_make_keys_for_version_2() {
 
 #[test]
 fn outputs_come_in_an_order_in_which_they_can_be_acted_on() {
+    //= rfc9001#4.9-2 type=test
     let authority = Authority::new();
     let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
     let pair = Run { piece: usize::MAX, ..Run::new(&client, &server) }.go().unwrap();
@@ -404,14 +406,44 @@ fn a_replayed_first_flight_gets_no_early_data() {
 
 #[test]
 fn bytes_at_the_wrong_level_end_the_handshake() {
-    //= rfc9001#4.1.3-3 type=test
     let authority = Authority::new();
     let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
     let mut pair = Run::new(&client, &server).go().unwrap();
     assert_eq!(pair.client.read(Level::Handshake, &[8]).unwrap_err().code, 10);
+    let violation = Some(TransportCode::PROTOCOL_VIOLATION);
+    assert_eq!(pair.client.violation.map(|v| v.code), violation);
     let session = server.start(Version::V1, b"").unwrap();
     let mut fresh = End::new(Side::Server, Version::V1, session);
     assert_eq!(fresh.read(Level::Handshake, &[1]).unwrap_err().code, 10);
+    assert_eq!(fresh.violation.map(|v| v.code), violation);
+}
+
+#[test]
+fn bytes_behind_the_last_message_of_a_level_are_a_violation() {
+    //= rfc9001#4.1.3-3 type=test
+    let authority = Authority::new();
+    let (client, server) = (authority.client().build().unwrap(), authority.server().build().unwrap());
+    let fresh_server = || End::new(Side::Server, Version::V1, server.start(Version::V1, b"q").unwrap());
+    for level in [Level::Initial, Level::Handshake] {
+        let mut end = End::new(Side::Client, Version::V1, client.start(Version::V1, "example.org", b"p").unwrap());
+        end.read(Level::Initial, &[]).unwrap();
+        let mut answer = fresh_server();
+        answer.read(Level::Initial, &end.said[0].1).unwrap();
+        check_late(&mut end, &answer.said, level);
+        check_late(&mut fresh_server(), &end.said, Level::Initial);
+    }
+}
+
+/// Reads what is said up to that level, with a byte too much there.
+#[track_caller]
+fn check_late(end: &mut End, said: &[(Level, Vec<u8>)], level: Level) {
+    for before in said.iter().filter(|s| s.0 < level) {
+        end.read(before.0, &before.1).unwrap();
+    }
+    let mut last: Vec<u8> = said.iter().filter(|s| s.0 == level).flat_map(|s| s.1.clone()).collect();
+    last.push(8);
+    assert!(end.read(level, &last).is_err());
+    assert_eq!(end.violation.map(|v| v.code), Some(TransportCode::PROTOCOL_VIOLATION), "{level:?}");
 }
 
 #[test]

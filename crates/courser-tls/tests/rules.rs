@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use courser_core::crypto::{TlsClientConfig, TlsServerConfig};
+use courser_core::error::TransportCode;
 use courser_core::ids::{Level, Side, Version};
 use courser_tls::{ClientConfig, ConfigError, ServerConfig};
 use support::{Authority, End, Run};
@@ -176,5 +177,44 @@ fn every_connection_has_keys_of_its_own() {
             assert!(seen.insert(from_client.clone()) && seen.insert(from_server.clone()), "connection {n}");
         }
         assert!(seen.len() >= 4 * n);
+    }
+}
+
+/// A client that has completed its handshake, and the tickets that its server has for it.
+fn with_tickets(early_data: bool) -> (End, Vec<u8>) {
+    let authority = Authority::new();
+    let (client, server) = (authority.client().early_data(early_data), authority.server().early_data(early_data));
+    let (client, server) = (client.build().unwrap(), server.build().unwrap());
+    let pair = Run::new(&client, &server).go().unwrap();
+    let tickets = pair.server.said.iter().filter(|s| s.0 == Level::OneRtt).flat_map(|s| s.1.clone()).collect();
+    (pair.client, tickets)
+}
+
+#[test]
+fn a_request_for_a_certificate_after_the_handshake_is_a_violation() {
+    //= rfc9001#4.4-3 type=test
+    let (mut end, tickets) = with_tickets(false);
+    end.read(Level::OneRtt, &tickets).unwrap();
+    assert_eq!(end.violation, None);
+    // With signature_algorithms, as it has to be.
+    let request = [13, 0, 0, 13, 2, 5, 5, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+    assert!(end.read(Level::OneRtt, &request[..9]).is_err());
+    assert_eq!(end.violation.map(|v| v.code), Some(TransportCode::PROTOCOL_VIOLATION));
+}
+
+#[test]
+fn a_ticket_that_limits_early_data_as_tls_does_is_a_violation() {
+    //= rfc9001#4.6.1-2 type=test
+    for early_data in [false, true] {
+        let (mut end, tickets) = with_tickets(early_data);
+        let unlimited = [0, 42, 0, 4, 0xff, 0xff, 0xff, 0xff];
+        let found = tickets.windows(unlimited.len()).position(|w| w == unlimited);
+        assert_eq!(found.is_some(), early_data);
+        let Some(at) = found else { continue };
+        end.read(Level::OneRtt, &tickets).unwrap();
+        let mut limited = tickets;
+        limited[at + 4..at + 8].copy_from_slice(&[0, 0, 0x40, 0]);
+        assert!(end.read(Level::OneRtt, &limited).is_err());
+        assert_eq!(end.violation.map(|v| v.code), Some(TransportCode::PROTOCOL_VIOLATION));
     }
 }

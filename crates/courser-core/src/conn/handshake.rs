@@ -16,6 +16,9 @@ use crate::wire::params;
 /// How long the route of the client's own choice of connection ID stays after the handshake, for late Initials.
 const CHOSEN_ROUTE_STAYS: Duration = Duration::from_secs(2);
 
+/// Type of the frame that is to blame for what TLS messages say.
+const CRYPTO: u64 = 0x06;
+
 fn crypto_of<'a>(
     handshake: &'a mut Option<Box<Handshake>>,
     late: &'a mut Option<Box<CryptoStream>>,
@@ -51,7 +54,11 @@ impl Connection {
             let reason = "a client sent TLS messages after the handshake";
             return Err(PeerViolation::new(TransportCode::tls_alert(10), reason, "rfc9001#6"));
         }
+        let reading = self.handshake.as_ref().map_or(Level::OneRtt, |h| h.reading);
         let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) else { return Ok(()) };
+        if level < reading {
+            return crypto.on_late_data(offset, data);
+        }
         crypto.on_data(offset, data, &mut env.pool)?;
         if crypto.peek().is_empty() {
             return Ok(());
@@ -131,14 +138,29 @@ impl Connection {
                     self.keys.discard(Level::ZeroRtt);
                 }
                 env.observe(now, self.key, Kind::Life, || Observed::Life(Step::KeysInstalled(level)));
+                if level == Level::Handshake {
+                    self.read_next(level).map_err(CloseReason::Violation)?;
+                }
             }
             TlsOut::PeerParams(bytes) => self.on_peer_params(env, now, bytes).map_err(CloseReason::Violation)?,
             TlsOut::RememberedParams(bytes) => self.on_remembered(bytes),
             TlsOut::EarlyData(accepted) => self.on_early_answer(env, now, accepted).map_err(CloseReason::Violation)?,
             TlsOut::Exporter(secret) => self.on_exporter(secret),
-            TlsOut::Complete(identity) => self.on_complete(env, now, identity),
+            TlsOut::Complete(identity) => {
+                self.read_next(Level::OneRtt).map_err(CloseReason::Violation)?;
+                self.on_complete(env, now, identity);
+            }
+            TlsOut::Violation(v) => return Err(CloseReason::Violation(v.in_frame(CRYPTO))),
         }
         Ok(())
+    }
+
+    /// TLS reads at a higher level from now on.
+    fn read_next(&mut self, level: Level) -> Result<(), PeerViolation> {
+        let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
+        let before = core::mem::replace(&mut handshake.reading, level);
+        debug_assert!(before < level);
+        handshake.crypto[usize::from(before == Level::Handshake)].end_reading().map_err(|v| v.in_frame(CRYPTO))
     }
 
     fn on_exporter(&mut self, secret: &[u8]) {

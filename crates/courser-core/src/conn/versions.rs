@@ -45,6 +45,11 @@ impl Opening {
     /// The version to go on with.
     fn select(&self, ours: &[Version], first: Version) -> Result<Version, PeerViolation> {
         let hello = parse_client_hello(&self.hello)?;
+        //= rfc9001#8.4-2
+        if hello.as_ref().is_some_and(|h| !h.session_id.is_empty()) {
+            let reason = "the ClientHello asks for the compatibility mode of TLS";
+            return Err(PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, "rfc9001#8.4"));
+        }
         let told = match hello.and_then(|h| h.transport_params) {
             //= rfc9368#4-3
             Some(bytes) => params::decode(bytes, Side::Client)?.version_information,

@@ -8,6 +8,7 @@
 
 use core::ops::Range;
 
+use crate::error::PeerViolation;
 use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 
 /// Length of the authentication tag of every QUIC cipher suite, in bytes.
@@ -272,6 +273,8 @@ pub enum TlsOut<'a> {
     Complete(Identity),
     /// The exporter secret (RFC 8446 section 7.5).
     Exporter(&'a [u8]),
+    /// The peer broke a rule that QUIC adds to TLS: the connection ends with this and not with an alert. Nothing follows.
+    Violation(PeerViolation),
 }
 
 /// A TLS 1.3 session in QUIC mode.

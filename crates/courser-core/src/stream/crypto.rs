@@ -87,6 +87,27 @@ impl CryptoStream {
         self.received.insert(offset, data, range_cap(CRYPTO_WINDOW), pool).map(|_| ()).map_err(|_| exceeded)
     }
 
+    /// CRYPTO data came at a level that TLS reads no more: it may only repeat what came before.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION when it goes on behind that.
+    pub fn on_late_data(&self, offset: u64, data: &[u8]) -> Result<(), PeerViolation> {
+        //= rfc9001#4.1.3-1, rfc9001#4.1.3-2
+        if offset.saturating_add(data.len() as u64) > self.received.ready() {
+            return Err(level_is_over());
+        }
+        Ok(())
+    }
+
+    /// TLS reads no more at this level.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION when it has not read everything that came.
+    pub fn end_reading(&self) -> Result<(), PeerViolation> {
+        //= rfc9001#4.1.3-3
+        if self.received.is_empty() { Ok(()) } else { Err(level_is_over()) }
+    }
+
     /// Bytes in order that TLS has not read.
     #[must_use]
     pub fn peek(&self) -> &[u8] {
@@ -116,6 +137,11 @@ impl CryptoStream {
             offset += take as u64;
         }
     }
+}
+
+const fn level_is_over() -> PeerViolation {
+    let reason = "handshake data behind the last message of its level";
+    PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, "rfc9001#4.1.3")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use courser_core::crypto::{
     Alert, Exporter, Head, Identity, Secret, Suite, TAG_LEN, TlsClientConfig, TlsOut, TlsServerConfig, TlsSession,
 };
+use courser_core::error::PeerViolation;
 use courser_core::ids::{Cid, Level, Side, Version};
 use courser_core::protect::{AeadLimits, KeySlots};
 use courser_tls::{AwsLc, ClientBuilder, ClientConfig, Credentials, Group, Roots, ServerBuilder, ServerConfig};
@@ -63,6 +64,8 @@ pub struct End {
     pub secrets: Vec<(Level, Suite, Vec<u8>, Vec<u8>)>,
     pub exporter: Option<Secret>,
     pub identity: Option<Identity>,
+    /// The rule of QUIC that the other end broke.
+    pub violation: Option<PeerViolation>,
 }
 
 impl End {
@@ -79,11 +82,12 @@ impl End {
             secrets: Vec::new(),
             exporter: None,
             identity: None,
+            violation: None,
         }
     }
 
     pub fn read(&mut self, level: Level, bytes: &[u8]) -> Result<(), Alert> {
-        let Self { session, slots, said, events, params, early, secrets, exporter, identity } = self;
+        let Self { session, slots, said, events, params, early, secrets, exporter, identity, violation } = self;
         session.read(level, bytes, &mut |out| match out {
             TlsOut::Bytes(level, b) => {
                 assert!(slots.has_send(level), "bytes of {level:?} came before its keys");
@@ -116,6 +120,7 @@ impl End {
                 events.push("exporter".to_owned());
                 *exporter = Secret::new(secret);
             }
+            TlsOut::Violation(v) => *violation = Some(v),
         })
     }
 }

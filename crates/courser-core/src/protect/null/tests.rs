@@ -28,6 +28,7 @@ impl Log {
             TlsOut::EarlyData(yes) => self.early.push(yes),
             TlsOut::Complete(identity) => self.complete = Some(identity),
             TlsOut::Exporter(secret) => self.exporter = secret.to_vec(),
+            TlsOut::Violation(v) => panic!("{v}"),
         })
     }
 }
