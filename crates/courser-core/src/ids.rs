@@ -340,6 +340,8 @@ mod tests {
 
     #[test]
     fn connection_ids_have_at_most_twenty_bytes() {
+        //= rfc9000#17.2-2 type=test
+        //= rfc9000#17.2-5 type=test
         assert_eq!(Cid::new(&[7; 20]).map(|c| c.len()), Some(20));
         assert!(Cid::new(&[7; 21]).is_none());
         assert!(Cid::EMPTY.is_empty());

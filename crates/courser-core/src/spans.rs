@@ -282,6 +282,7 @@ mod tests {
 
     #[test]
     fn classes_follow_the_table_of_frames() {
+        //= rfc9000#19.21-3 type=test
         // OSSL-TXP-29: a packet has a property only if all of its frames have it. In flight is what RFC 9002 section 2
         // says: ack-eliciting or padded, so a CONNECTION_CLOSE is not, although the table has no C there.
         for (a, first) in CLASSES {

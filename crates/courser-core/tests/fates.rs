@@ -67,6 +67,8 @@ fn an_answer_to_a_challenge_is_never_repeated_and_a_retirement_is() {
 
 #[test]
 fn a_ping_that_was_lost_is_followed_by_probes_alone() {
+    //= rfc9002#6.2.4-2 type=test
+    //= rfc9002#6.2.4-5 type=test
     // OSSL-FIFM-05: each further PING is a probe of its own, at most two for each timeout.
     let mut rig = quiet();
     rig.victim.ping(rig.key).unwrap();
@@ -99,6 +101,8 @@ fn a_probe_carries_data_when_there_is_any() {
 
 #[test]
 fn a_probe_carries_new_data_when_some_waits() {
+    //= rfc9002#6.2.4-4 type=test
+    //= rfc9002#7.5-1 type=test
     // OSSL-PKT-06: the window is full, nothing is acknowledged, and more waits behind it.
     let mut rig = quiet();
     let id = rig.victim.open_stream(rig.key, Dir::Uni).unwrap().unwrap();
@@ -216,6 +220,8 @@ fn ack(rig: &mut Rig, level: Level, ranges: &[(u64, u64)]) -> Seen {
 
 #[test]
 fn handshake_data_around_what_arrived_leaves_again_at_each_level() {
+    //= rfc9001#4-1 type=test
+    //= rfc9001#4.9-1 type=test
     // OSSL-FIFM-12: the packet in the middle arrives; a probe carries the ranges on both sides of it in one packet.
     let tls = NullTlsServer { certificate_len: 2300, ..NullTlsServer::default() };
     let server = Plan { tls, ..Plan::new(Side::Server, Stage::Handshake) };
@@ -251,6 +257,8 @@ fn handshake_data_around_what_arrived_leaves_again_at_each_level() {
 
 #[test]
 fn what_the_initial_space_held_is_free_when_its_keys_go() {
+    //= rfc9001#4.9.1-1 type=test
+    //= rfc9001#4.9.1-2 type=test
     // OSSL-FIFD-07: the ServerHello was never acknowledged; the client's first Handshake packet ends its keys.
     let mut rig = Rig::at(Side::Server, Stage::Handshake);
     let held = |rig: &Rig| (rig.victim.pool_stats().in_use, rig.victim.conn_stats(rig.key).unwrap().bytes_in_flight);

@@ -85,6 +85,7 @@ fn remote(rig: &Rig) -> SocketAddr {
 
 #[test]
 fn a_probe_is_answered_where_it_came_from_and_moves_nothing() {
+    //= rfc9000#19.17-1 type=test
     //= rfc9000#8.2.2-1 type=test
     //= rfc9000#8.2.2-3 type=test
     //= rfc9000#8.2.2-5 type=test

@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use courser_core::config::Settings;
 use courser_core::crypto::{Head, KeyFactory, Sealer, Suite, TAG_LEN, TlsClientConfig};
-use courser_core::engine::{Engine, Event, Meta, SendOutcome, ServerConfig, Train};
+use courser_core::engine::{Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train};
 use courser_core::ids::{Cid, ConnKey, Dir, Ecn, Level, Side, StreamId, Version};
 use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
 use courser_core::stream::Read;
@@ -25,7 +25,7 @@ use courser_core::wire::header::{self, Header, LongSpec, ShortSpec};
 use crate::duo::{null_client, null_server};
 
 use self::seen::close_in;
-use self::tap::{Tap, Twisted};
+use self::tap::{Tap, Twisted, told_before};
 
 pub use self::seen::{Seen, SeenClose, encode, numbered, packets};
 pub use self::tap::Twist;
@@ -78,6 +78,10 @@ pub struct Plan {
     pub hello_len: usize,
     /// Changes to the server part of an engine under test that is a server.
     pub server: fn(&mut ServerConfig),
+    /// Changes to the engine under test.
+    pub engine: fn(&mut EngineConfig),
+    /// Whether the forger, a client, offers 0-RTT and the server takes it.
+    pub early: bool,
     /// Whether an honest peer is connected as well; only when the engine under test is a server.
     pub friend: bool,
     /// Changes to the transport parameters that the forger sends. The handshake goes as far as it goes then, whatever the
@@ -98,6 +102,8 @@ impl Plan {
             tls,
             hello_len: 0,
             server: |_| {},
+            engine: |_| {},
+            early: false,
             friend: false,
             twist: None,
         }
@@ -123,6 +129,8 @@ pub struct Rig {
     pub hello: Vec<u8>,
     forger: Engine,
     tap: Tap,
+    /// The forger has keys of 0-RTT.
+    early: bool,
     /// Destination connection ID of the client's first Initial.
     pub original: Cid,
     /// Where packets to the engine under test go.
@@ -144,7 +152,7 @@ impl Rig {
     /// When the honest part of the handshake fails.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let (tap, tls) = (Tap::default(), plan.tls);
+        let (tap, tls) = (Tap::default(), NullTlsServer { accept_early_data: plan.early, ..plan.tls });
         let (mut victim, mut forger) = match plan.victim {
             Side::Server => (null_server(7, tls.clone(), &plan.settings), null_client(8)),
             Side::Client => (null_client(7), null_server(8, tls.clone(), &plan.forger)),
@@ -152,6 +160,7 @@ impl Rig {
         if let Some(part) = &mut victim.server {
             (plan.server)(part);
         }
+        (plan.engine)(&mut victim);
         if let (Some(part), Some(twist)) = (&mut forger.server, plan.twist) {
             part.tls = Box::new(Twisted(tls.clone(), twist));
         }
@@ -167,6 +176,7 @@ impl Rig {
             hello: Vec::new(),
             forger: Engine::new(forger),
             tap,
+            early: plan.early,
             original: Cid::EMPTY,
             to: Cid::EMPTY,
             from: Cid::EMPTY,
@@ -179,7 +189,12 @@ impl Rig {
             rig.befriend();
         }
         let client = if plan.victim.is_client() { &plan.settings } else { &plan.forger };
-        rig.shake_hands(plan.stage, client, plan.twist, plan.hello_len);
+        let hello = NullTlsClient {
+            hello_len: plan.hello_len,
+            remembered: plan.early.then(|| told_before(&plan.settings)),
+            ..NullTlsClient::default()
+        };
+        rig.shake_hands(plan.stage, client, plan.twist, hello);
         rig
     }
 
@@ -202,8 +217,7 @@ impl Rig {
         }
     }
 
-    fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>, hello_len: usize) {
-        let hello = NullTlsClient { hello_len, ..NullTlsClient::default() };
+    fn shake_hands(&mut self, stage: Stage, settings: &Settings, twist: Option<Twist>, hello: NullTlsClient) {
         let tls: Box<dyn TlsClientConfig> = match twist {
             Some(twist) if self.side.is_server() => Box::new(Twisted(hello, twist)),
             _ => Box::new(hello),
@@ -441,9 +455,9 @@ impl Rig {
         let by = |at| Some(NullKeys.sealer(version, Suite::Aes128Gcm, &self.tap.secret(at)?));
         match level {
             Level::Initial => Some(NullKeys.initial(version, &self.original, self.side.peer()).seal),
-            Level::Handshake => by(0),
-            Level::OneRtt => by(1),
-            Level::ZeroRtt => None,
+            Level::ZeroRtt => self.early.then(|| by(0)).flatten(),
+            Level::Handshake => by(usize::from(self.early)),
+            Level::OneRtt => by(1 + usize::from(self.early)),
         }
     }
 

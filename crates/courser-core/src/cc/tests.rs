@@ -98,6 +98,7 @@ fn reno_halves_and_then_grows_one_datagram_per_round() {
 
 #[test]
 fn cubic_follows_its_closed_form() {
+    //= rfc9002#7-1 type=test
     //= rfc9438#4.4-1, rfc9438#4.5-1, rfc9438#4.6-1, rfc9438#4.6-2 type=test
     let mut p = Path::new(Choice::Cubic, ms(100));
     (0..7).for_each(|_| p.round());

@@ -4,6 +4,9 @@
 //! it has, keeps nothing but that datagram, and repeats it in answer to the first, second, fourth, eighth … packet. A
 //! connection that the peer closed is silent. Both end after three probe timeouts.
 //!
+//! A connection whose keys must not be used any more says so once and is forgotten at once: from then on late packets get
+//! stateless resets from the engine.
+//!
 //! What came in order before the peer closed, or before the idle timeout, can be read until then. A connection that
 //! times out with nothing left to read ends at once.
 
@@ -22,9 +25,12 @@ impl Connection {
         if !self.is_open() {
             return;
         }
-        self.set_reason(reason);
         //= rfc9000#10.2-1
-        let until = now + self.pto() * CLOSE_PTOS;
+        let mut until = now + self.pto() * CLOSE_PTOS;
+        self.set_reason(reason);
+        if self.is_worn_out() {
+            until = now;
+        }
         self.life = Life::Closing {
             until: Some(until),
             packet: Box::default(),
@@ -121,6 +127,12 @@ impl Connection {
             CloseReason::Internal(_) => transport(TransportCode::INTERNAL_ERROR, 0, &[]),
             _ => transport(TransportCode::NO_ERROR, 0, &[]),
         }
+    }
+
+    /// Whether the keys reached a limit, so that nothing but stateless resets may answer packets (RFC 9001 section 6.6).
+    pub(crate) fn is_worn_out(&self) -> bool {
+        //= rfc9001#6.6-4
+        matches!(&self.reason, Some(CloseReason::Violation(v)) if v.code == TransportCode::AEAD_LIMIT_REACHED)
     }
 
     /// Why it ended or ends.

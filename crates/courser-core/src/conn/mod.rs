@@ -60,7 +60,7 @@ use crate::error::CloseReason;
 use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
 use crate::path::{Path, Standby, Tokens};
-use crate::protect::KeySlots;
+use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::spans::Record;
 use crate::stream::crypto::CryptoStream;
@@ -96,6 +96,8 @@ pub(crate) struct Env {
     pub(crate) unsealed: Unsealed,
     /// Stateless reset tokens are derived from this and the connection ID.
     pub(crate) reset_key: [u8; 32],
+    /// How often the keys of each connection may be used.
+    pub(crate) aead_limits: AeadLimits,
     /// Address tokens.
     pub(crate) tokens: Tokens,
     pub(crate) observer: Option<Box<dyn Observer>>,
@@ -166,6 +168,8 @@ enum Life {
 struct Handshake {
     /// CRYPTO streams of the Initial and Handshake levels.
     crypto: [CryptoStream; 2],
+    /// The level of the messages that TLS reads next; there is nothing more to be said at those below.
+    reading: Level,
     /// Destination connection ID of the client's very first Initial.
     original_dcid: Cid,
     /// Source connection ID of the Retry, when there was one.

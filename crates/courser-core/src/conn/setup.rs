@@ -67,6 +67,7 @@ struct Parts {
     path: Path,
     local: Cid,
     remote: Cid,
+    limits: AeadLimits,
     handshake: Handshake,
 }
 
@@ -90,7 +91,8 @@ impl Connection {
         handshake.token = super::versions::token_for(version, start.token).into();
         let mut path = Path::new(start.remote, None, original, true, start.settings, now);
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
-        let parts = Parts { key, side: Side::Client, version, path, local, remote: original, handshake };
+        let limits = env.aead_limits;
+        let parts = Parts { key, side: Side::Client, version, path, local, remote: original, limits, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
         conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &original);
@@ -118,8 +120,8 @@ impl Connection {
         handshake.peer_first_cid = start.scid;
         let mut path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
-        let (side, version) = (Side::Server, start.version);
-        let parts = Parts { key, side, version, path, local, remote: start.scid, handshake };
+        let (side, version, limits) = (Side::Server, start.version, env.aead_limits);
+        let parts = Parts { key, side, version, path, local, remote: start.scid, limits, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
         conn.keys.install_initial(env.keys.as_ref(), version, &start.dcid);
         if let Some(preferred) = preferred {
@@ -146,7 +148,7 @@ impl Connection {
             confirmed: false,
             early: super::EarlyData::None,
             early_keys_until: None,
-            keys: KeySlots::new(parts.side, AeadLimits::OF_THE_SUITE),
+            keys: KeySlots::new(parts.side, parts.limits),
             recovery: Recovery::starting(now),
             acks: Space::ALL.map(|space| AckSchedule::new(space, settings.max_ack_delay)),
             path: parts.path,
@@ -187,6 +189,7 @@ impl Connection {
 fn new_handshake(now: Instant, settings: &Settings, first_version: Version, original_dcid: Cid) -> Handshake {
     Handshake {
         crypto: Default::default(),
+        reading: Level::Initial,
         original_dcid,
         retry_scid: None,
         first_version,

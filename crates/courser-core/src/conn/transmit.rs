@@ -64,6 +64,9 @@ impl Connection {
             Life::Draining { .. } | Life::Ended => return None,
         }
         self.prepare_turn(env, now);
+        if !self.is_open() {
+            return self.fill_close(env, now, train);
+        }
         if let Some(meta) = self.fill_path_probe(env, now, train) {
             return Some(meta);
         }

@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::crypto::{KeyFactory, Random, TlsServerConfig};
 use crate::observe::Observer;
 pub use crate::path::TokenKeys;
+pub use crate::protect::AeadLimits;
 
 /// When a server asks a client to prove its address with a Retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct EngineConfig {
     pub unix_time_at_zero: Duration,
     /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
     pub reset_key: Option<[u8; 32]>,
+    /// How often keys are used, where that is to be less than the cipher suites allow.
+    pub aead_limits: AeadLimits,
     /// Makes connection IDs. On an engine that takes connections they have bytes: in place of a generator without, random
     /// ones are used.
     pub cids: Box<dyn CidGenerator>,
@@ -83,6 +86,7 @@ impl EngineConfig {
             token_keys: None,
             unix_time_at_zero: Duration::ZERO,
             reset_key: None,
+            aead_limits: AeadLimits::OF_THE_SUITE,
             cids: Box::new(RandomCids::default()),
             cid_reports: None,
             observer: None,

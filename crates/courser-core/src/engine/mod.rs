@@ -159,6 +159,7 @@ impl Engine {
                 records: Vec::with_capacity(64),
                 unsealed: Unsealed::with_room(),
                 reset_key,
+                aead_limits: config.aead_limits,
                 tokens,
                 observer: config.observer,
                 interest,
@@ -488,7 +489,10 @@ impl Engine {
         }
         for cid in conn.own_cids().filter(|cid| !cid.is_empty()) {
             self.routes.remove(&cid, key);
-            self.purgatory.insert(now, cid);
+            //= rfc9001#6.6-4
+            if !conn.is_worn_out() || !conn.issued_cids().any(|issued| issued == cid) {
+                self.purgatory.insert(now, cid);
+            }
         }
         conn.remotes().for_each(|remote| self.routes.remove_address(remote, key));
         if let Some(reporter) = &mut self.cid_reports {

@@ -1,6 +1,7 @@
 //! Connection IDs of connections that are gone.
 //!
-//! For thirty seconds a late packet to one of them creates no new connection and gets no stateless reset.
+//! For thirty seconds a late packet to one of them creates no new connection and gets no stateless reset. Those of
+//! connections that ended because their keys were used up are not among them: their peers get resets at once.
 
 use core::time::Duration;
 use std::collections::{HashSet, VecDeque};

@@ -368,7 +368,12 @@ impl KeySlots {
             let opener = self.before.as_deref().and_then(|b| b.opener(level, packet)).ok_or(OpenError::NoKeys)?;
             open_with(opener, packet, pn_at, expected_pn)
         };
-        self.judge(level, result)
+        let opened = self.judge(level, result)?;
+        //= rfc9001#5.5-1
+        if level == Level::ZeroRtt && self.app.as_deref().is_some_and(|app| app.received_below(opened.pn)) {
+            return Err(OpenError::NotAuthentic);
+        }
+        Ok(opened)
     }
 
     /// Opens a 1-RTT packet that [`unmask_batch`](Self::unmask_batch) unmasked; `number` is what that found. Otherwise like
@@ -444,7 +449,8 @@ impl KeySlots {
         self.app.as_deref().and_then(AppKeys::deadline)
     }
 
-    /// Drops the receive keys of the previous key phase when their time is over, and makes those of the next phase.
+    /// Drops the receive keys of the previous key phase when their time is over, and makes those of the next phase, so that
+    /// no packet has to wait for that: the time would tell its key phase. To be called once per batch.
     pub fn drop_previous(&mut self, keys: &dyn KeyFactory, now: Instant) {
         if let Some(app) = self.app.as_deref_mut() {
             app.drop_previous(keys, now);

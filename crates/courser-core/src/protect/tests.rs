@@ -324,7 +324,34 @@ fn a_quick_second_update_is_followed_while_old_keys_are_kept() {
 }
 
 #[test]
+fn early_packets_with_higher_numbers_than_a_1_rtt_packet_are_not_opened() {
+    //= rfc9001#5.5-1 type=test
+    let (mut client, mut server) = pair();
+    for slots in [&mut client, &mut server] {
+        slots.install(KEYS, Level::ZeroRtt, Suite::Aes128Gcm, &[5; 32], &[]).unwrap();
+    }
+    let mut early = |pn: PacketNumber| {
+        let mut sealed = vec![0xd0; 5];
+        sealed.push(u8::try_from(pn).unwrap());
+        sealed.resize(6 + 8 + TAG_LEN, 0);
+        client.seal(Level::ZeroRtt, pn, &mut sealed, Head { pn_at: PN_AT, payload_at: PN_AT + 1 }, &[]).unwrap();
+        sealed
+    };
+    let mut numbers = [3, 4, 7, 8].map(&mut early);
+    let late = packet(&mut client, 5);
+    let mut open_early = |server: &mut KeySlots, at: usize| {
+        server.open(KEYS, Level::ZeroRtt, &mut numbers[at], PN_AT, 5).map(|opened| opened.pn)
+    };
+    assert_eq!(open_early(&mut server, 2), Ok(7), "nothing came with later keys yet");
+    open(&mut server, &late, 5).unwrap();
+    assert_eq!(open_early(&mut server, 3), Err(OpenError::NotAuthentic));
+    assert_eq!(open_early(&mut server, 0), Ok(3), "sent before and reordered");
+    assert_eq!(server.failed(), 0, "it is the peer's packet and no forgery");
+}
+
+#[test]
 fn a_forged_key_phase_changes_nothing() {
+    //= rfc9001#6.3-3 type=test
     //= rfc9001#5.5-2, rfc9001#6.3-2 type=test
     let (mut client, mut server) = pair();
     let good = packet(&mut client, 3);

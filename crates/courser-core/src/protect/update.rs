@@ -61,7 +61,7 @@ struct Send {
 struct Recv {
     /// `None` while dormant.
     current: Option<Box<dyn Opener>>,
-    /// Made ahead of time; `None` while dormant and while the previous keys are kept.
+    /// Made ahead of time, and outside of the handling of packets; `None` while dormant and just after an update.
     next: Option<Box<dyn Opener>>,
     previous: Option<Box<dyn Opener>>,
     first: Secret,
@@ -136,6 +136,11 @@ impl AppKeys {
         self.send.sent
     }
 
+    /// Whether a packet with a lower number was received.
+    pub(super) fn received_below(&self, pn: PacketNumber) -> bool {
+        self.recv.low < pn
+    }
+
     pub(super) fn count_sealed(&mut self, limit: u64, pn: PacketNumber) -> Result<(), SealError> {
         let send = &mut self.send;
         if send.sealer.is_none() {
@@ -192,7 +197,7 @@ impl AppKeys {
         let (pn, header_len) = (expand(truncated, len, expected_pn), pn_at + len);
         let phase = self.recv.phase_of(first & KEY_PHASE != 0, pn);
         if phase == Phase::Next && self.recv.next.is_none() {
-            // The peer updated again while the keys of the phase before are still kept.
+            // The peer updated again before there was time for them.
             self.make_next(keys);
         }
         let opener = match phase {
@@ -317,9 +322,10 @@ impl AppKeys {
         //= rfc9001#6.5-3
         if self.recv.previous.is_some() && now >= self.previous_until {
             self.recv.previous = None;
-            if self.recv.next.is_none() {
-                self.make_next(keys);
-            }
+        }
+        //= rfc9001#9.5-3
+        if self.recv.next.is_none() && self.recv.current.is_some() {
+            self.make_next(keys);
         }
     }
 

@@ -82,6 +82,7 @@ fn everything_is_read_as_written() {
 
 #[test]
 fn a_client_leaves_out_what_only_servers_send() {
+    //= rfc9000#18.2-1 type=test
     //= rfc9000#18.2-9 type=test
     let bytes = encoded(&full(), Side::Client, 5);
     let read = decode(&bytes, Side::Client).unwrap();

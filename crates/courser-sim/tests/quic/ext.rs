@@ -297,6 +297,7 @@ fn a_full_queue_of_datagrams_pushes_back_and_the_window_holds() {
 
 #[test]
 fn a_datagram_is_no_larger_than_the_peer_takes() {
+    //= rfc9000#19.21-1 type=test
     //= rfc9221#3-1 type=test
     //= rfc9221#3-2 type=test
     for (limit, expected) in [(0, None), (60, Some(58)), (300, Some(297)), (65_535, Some(1_000))] {

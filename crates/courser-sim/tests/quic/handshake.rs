@@ -311,6 +311,19 @@ fn version_2_alone_works() {
 }
 
 #[test]
+fn handshake_done_leaves_the_moment_the_handshake_is_complete() {
+    //= rfc9001#4.1.2-1 type=test
+    for seed in 0..20 {
+        let link = Duplex::symmetric(LinkConfig::new().delay_us(10 * MS).loss(0.05).reorder(0.1, 5 * MS));
+        let mut net = Net::new(NetConfig::new(seed, link).job(Job::exchange(10, 10)).keep());
+        net.establish(20 * S);
+        let complete = net.server().app(0).unwrap().report.connected_us;
+        let first = net.server_watch.with(FrameKind::HandshakeDone).first().map(|n| n.at_us);
+        assert!(first.is_some() && first == complete, "{first:?} and {complete:?}");
+    }
+}
+
+#[test]
 fn handshake_done_is_repeated_until_it_arrives() {
     let mut net = Net::new(NetConfig::new(1, plain()).job(Job::exchange(10, 10)).keep());
     let mut lost = 0;

@@ -271,6 +271,7 @@ fn unknown_version(n: u8) -> Datagram {
 #[test]
 fn an_unknown_version_is_answered_once_per_datagram_that_is_large_enough() {
     //= rfc9000#5.2.2-2 type=test
+    //= rfc9000#17.2.1-7 type=test
     let mut net = Net::new(NetConfig::new(1, plain()));
     for n in 0..5 {
         net.world.inject(net.client, unknown_version(n));

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod address;
+mod aead;
 mod early;
 mod ext;
 mod frames;

@@ -2,6 +2,8 @@
 //! to be dead, attackers that send copies from elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use courser_core::error::{ApiMisuse, CloseReason};
@@ -318,10 +320,23 @@ fn traffic_moves_to_the_preferred_address_once_the_handshake_is_confirmed() {
 fn a_preferred_address_where_nobody_answers_is_not_used() {
     //= rfc9000#9.6.1-3 type=test
     let mut config = NetConfig::new(1, plain()).job(Job::exchange(3_000_000, 3_000_000));
+    config.server_also = vec![addr::server(1).ip()];
     let SocketAddr::V4(preferred) = addr::server(1) else { panic!("an IPv4 address") };
     config.server.preferred_v4 = Some(preferred);
     let mut net = Net::new(config);
+    let probes = Arc::new(AtomicUsize::new(0));
+    let seen = probes.clone();
+    net.tap_up(Box::new(move |_, d| {
+        if d.dst == addr::server(1) {
+            //= rfc9000#21.5.3-1 type=test
+            assert!(inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing()), "nobody has answered there");
+            seen.fetch_add(1, Ordering::Relaxed);
+            return Verdict::Drop;
+        }
+        Verdict::Pass
+    }));
     net.run_until(6 * S);
+    assert!(probes.load(Ordering::Relaxed) > 0);
     assert_eq!(net.client_stats().unwrap().paths_failed, 1);
     net.run_until_done(60 * S);
     assert_eq!(net.client().engine.remote(net.client_key()).unwrap(), addr::server(0));
@@ -330,6 +345,7 @@ fn a_preferred_address_where_nobody_answers_is_not_used() {
 
 #[test]
 fn settings_forbid_migration_and_a_translator_is_followed_all_the_same() {
+    //= rfc9000#18.2-3 type=test
     // LS-PATH-12
     //= rfc9000#9-2 type=test
     let nat = NatConfig::new(addr::public(1)).rebind_at(300 * MS);

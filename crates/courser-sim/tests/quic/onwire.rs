@@ -187,6 +187,7 @@ fn the_token_of_a_retry_is_in_every_later_initial() {
 
 #[test]
 fn datagrams_with_an_initial_have_1200_bytes_and_padding_not_one_more() {
+    //= rfc9001#9.3-1 type=test
     // OSSL-PKT-01, OSSL-PKT-12, OSSL-TXP-24, OSSL-TXP-25, OSSL-TXP-26: also when more would fit, and under loss.
     let (mut padded, mut elsewhere, mut full) = (0, 0, 0);
     for (payload, certificate_len, loss) in

@@ -232,6 +232,7 @@ fn sending_never_exceeds_the_window_except_by_probes() {
 
 #[test]
 fn paced_data_leaves_with_gaps() {
+    //= rfc9002#7.7-2 type=test
     let link = Duplex::symmetric(LinkConfig::new().rate(20_000_000).queue_bytes(400_000).delay_us(50 * MS));
     let config = NetConfig::new(1, link).job(Job::fetch(3_000_000)).keep();
     let mut net = Net::new(config);

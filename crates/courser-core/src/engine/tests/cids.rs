@@ -111,6 +111,7 @@ fn reports_leave_nothing_in_the_engine() {
 
 #[test]
 fn a_client_needs_no_connection_ids_of_its_own() {
+    //= rfc9000#19.15-2 type=test
     // LS-LIFE-08
     //= rfc9000#5.1-3 type=test
     let settings = Settings::default();
@@ -171,6 +172,7 @@ fn a_fleet_can_put_in_connection_ids_that_name_the_server() {
 
 #[test]
 fn connection_ids_of_both_ends_are_replaced_in_mid_life() {
+    //= rfc9000#19.15-5 type=test
     for limit in [2, 4, 8] {
         // With something to do at all times the clock does not jump to the idle timeout.
         let keep_alive = Some(Duration::from_millis(100));

@@ -3,7 +3,9 @@
 mod basics;
 mod cids;
 mod clock;
+mod levels;
 mod life;
 mod pair;
 mod promises;
+mod retry;
 mod rows;

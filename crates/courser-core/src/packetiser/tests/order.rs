@@ -163,6 +163,17 @@ fn wishes_about_acks_leave_in_1_rtt_packets_alone() {
 }
 
 #[test]
+fn acknowledgements_of_the_data_space_leave_in_1_rtt_packets_alone() {
+    //= rfc9000#17.2.3-4 type=test
+    let mut h = House::new();
+    h.stream(10);
+    h.acks.on_packet(NOW, 5, true, Ecn::NotEct);
+    let early = Plan { level: Level::ZeroRtt, archetype: Archetype::Normal, ..House::plan() };
+    assert_eq!(h.kinds(&early, 1200), [FrameKind::Stream]);
+    assert_eq!(h.kinds(&House::plan(), 1200), [FrameKind::Ack]);
+}
+
+#[test]
 fn an_ack_of_any_length_leaves_the_byte_of_a_ping() {
     // OSSL-PRI-12: ranges fill what they are given in steps of two bytes, so that every second room is used to its end.
     let mut filled = 0;
