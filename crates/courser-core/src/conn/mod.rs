@@ -367,6 +367,12 @@ impl Connection {
         self.issued().map(|i| i.cid)
     }
 
+    /// As if packets had been sent to that address of ours.
+    #[cfg(test)]
+    pub(crate) fn set_home(&mut self, local: Option<core::net::IpAddr>) {
+        self.path.set_local(local);
+    }
+
     /// Whom packets are addressed to.
     #[cfg(test)]
     pub(crate) fn towards(&self) -> Cid {

@@ -456,6 +456,20 @@ impl Connection {
         }
     }
 
+    /// The machine has lost the address that this path began at: the network changed.
+    pub(crate) fn on_address_gone(&mut self, env: &mut Env, now: Instant, gone: Option<IpAddr>) {
+        if self.side.is_server() || gone.is_none() || self.path.local() != gone {
+            return;
+        }
+        match self.check_migration() {
+            Ok(()) => self.rebind(env, now, None),
+            // The system chooses another one, and the server goes by connection IDs.
+            Err(ApiMisuse::HandshakePending) => self.path.forget_local(),
+            // It may come back before the connection is given up.
+            Err(_) => {}
+        }
+    }
+
     /// The test of the server's preferred address that is under way, if there is one.
     fn preferred_test(&self) -> Option<(PathId, SocketAddr)> {
         let remote = self.preferred_remote()?;

@@ -24,6 +24,7 @@ mod purgatory;
 mod queues;
 mod replies;
 mod routes;
+mod sent;
 mod stats;
 mod table;
 
@@ -391,22 +392,6 @@ impl Engine {
             return Some(meta);
         }
         self.fill_reply(now, train)
-    }
-
-    /// Tells what became of a train that [`fill`](Self::fill) built. A caller whose socket is full keeps the train and sends
-    /// it first when there is room.
-    pub fn sent(&mut self, now: Instant, meta: &TrainMeta, outcome: SendOutcome) {
-        let now = self.clock.read(now);
-        match outcome {
-            SendOutcome::Sent | SendOutcome::NoOffload => {}
-            SendOutcome::Refused => self.stats.refused += 1,
-            SendOutcome::TooBig => {
-                self.stats.too_big += 1;
-                if let Some(conn) = meta.key.and_then(|key| self.conn_mut(key)) {
-                    conn.on_too_big(now, meta.segment);
-                }
-            }
-        }
     }
 
     /// When [`process`](Self::process) has to be called although nothing arrives: the origin of time when there is work

@@ -97,6 +97,9 @@ pub enum SendOutcome {
     Refused,
     /// A datagram is larger than the local interface takes.
     TooBig,
+    /// The address that it was to leave from ([`TrainMeta::from`]) is not this machine's any more. A client's connection goes on
+    /// from whatever address it has now, if it may migrate.
+    NoAddress,
 }
 
 /// What came with a received train: datagrams of equal length from one source.

@@ -181,6 +181,11 @@ impl Path {
         self.pacer.update(now, window, self.rtt.smoothed(), slow_start, self.pmtud.current());
     }
 
+    /// Packets leave from whatever address the system chooses.
+    pub fn forget_local(&mut self) {
+        self.local = None;
+    }
+
     /// Remembers the address of ours that a packet of the peer was sent to.
     pub fn set_local(&mut self, local: Option<IpAddr>) {
         self.local = self.local.or(local);

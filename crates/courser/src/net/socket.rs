@@ -95,6 +95,8 @@ pub enum Outcome {
     TooBig,
     /// What is left cannot be sent to this destination now.
     Refused,
+    /// What is left cannot leave from the address that was asked for: it is not this machine's any more.
+    NoAddress,
 }
 
 /// Room for what one receive call reads.
@@ -267,12 +269,23 @@ impl Socket {
                         self.send_segments = 1;
                         split = true;
                     }
-                    Err(fault) => return outcome(fault),
+                    Err(fault) => return self.blame(&wire, fault),
                 },
-                Err(fault) => return outcome(fault),
+                Err(fault) => return self.blame(&wire, fault),
             }
         }
         if split { Outcome::SentSplit } else { Outcome::Sent }
+    }
+
+    /// What a fault means for the train that met it. Arguments are also refused when the source address is gone.
+    fn blame(&self, wire: &Outgoing<'_>, fault: Fault) -> Outcome {
+        match fault {
+            Fault::Full => Outcome::Full,
+            Fault::Pause => Outcome::Pause,
+            Fault::TooBig => Outcome::TooBig,
+            Fault::Arguments | Fault::Refused if wire.from.is_some_and(|ip| !is_ours(ip)) => Outcome::NoAddress,
+            Fault::Arguments | Fault::Refused => Outcome::Refused,
+        }
     }
 
     /// One system call with `take` bytes of the train.
@@ -317,14 +330,9 @@ pub fn system_adapter(udp: &UdpSocket) -> io::Result<Box<dyn Adapter>> {
     Ok(Box::new(os::Udp::new(udp)?))
 }
 
-/// What a fault means for the train that met it.
-const fn outcome(fault: Fault) -> Outcome {
-    match fault {
-        Fault::Full => Outcome::Full,
-        Fault::Pause => Outcome::Pause,
-        Fault::TooBig => Outcome::TooBig,
-        Fault::Arguments | Fault::Refused => Outcome::Refused,
-    }
+/// Whether a socket could be bound to an address, which then is one of this machine.
+fn is_ours(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// An address in its own family.

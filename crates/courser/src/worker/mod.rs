@@ -368,11 +368,12 @@ impl<M: Machine> Worker<M> {
             Outcome::SentSplit => SendOutcome::NoOffload,
             Outcome::TooBig => SendOutcome::TooBig,
             Outcome::Refused => SendOutcome::Refused,
+            Outcome::NoAddress => SendOutcome::NoAddress,
         };
         match outcome {
             SendOutcome::Sent | SendOutcome::NoOffload => self.stats.sent += 1,
             SendOutcome::TooBig => self.stats.too_big += 1,
-            SendOutcome::Refused => self.stats.refused += 1,
+            SendOutcome::Refused | SendOutcome::NoAddress => self.stats.refused += 1,
         }
         self.machine.sent(now, &meta, outcome);
         None

@@ -428,3 +428,32 @@ fn the_age_of_a_connection_grows_with_the_clock_and_never_goes_back() {
     }
     assert!(last >= Duration::from_millis(20), "{last:?}");
 }
+
+#[test]
+fn a_client_whose_address_is_gone_goes_on_from_another_one_if_it_may() {
+    for (migration, moves) in [(true, true), (false, false)] {
+        let settings = Settings { migration, ..Settings::default() };
+        let mut pair = Pair::new(&Settings::default());
+        let client = pair.connect(&settings);
+        let server = pair.establish();
+        let data = vec![6; 50_000];
+        assert!(pair.transfer(client, server, &data) == data);
+        let home = Some("10.0.0.1".parse().unwrap());
+        pair.client.conn_mut(client).unwrap().set_home(home);
+        pair.take(Way::Up);
+        let id = pair.client.open_stream(client, Dir::Uni).unwrap().unwrap();
+        pair.client.write(client, id, &[1; 100]).unwrap();
+        pair.client.process(pair.now);
+        let mut train = Train::new();
+        let meta = pair.client.fill(pair.now, &mut train).unwrap();
+        assert_eq!(meta.from, home);
+        pair.client.sent(pair.now, &meta, SendOutcome::NoAddress);
+        assert_eq!(pair.client.stats().refused, 1);
+        // A second train of the same batch says nothing new.
+        pair.client.sent(pair.now, &meta, SendOutcome::NoAddress);
+        assert!(pair.transfer(client, server, &data) == data, "what was refused is repaired like a loss");
+        assert_eq!(pair.client.conn_stats(client).unwrap().migrations, u64::from(moves));
+        let path = pair.client.paths(client).unwrap()[0];
+        assert_eq!((path.local, path.validated), (home.filter(|_| !moves), true));
+    }
+}

@@ -199,6 +199,22 @@ fn a_datagram_beyond_the_link_is_too_big_and_the_next_one_passes() {
 }
 
 #[test]
+fn a_source_address_that_is_gone_is_told() {
+    let mut receiver = Socket::bind(&SocketConfig::new(V4)).unwrap();
+    let mut sender = Socket::bind(&SocketConfig::new("0.0.0.0:0".parse().unwrap())).unwrap();
+    let bytes = train(1, 1200, 0);
+    let from = |ip: &str| Outgoing { from: Some(ip.parse().unwrap()), ..outgoing(&receiver, &bytes, 1200) };
+    // The first block of addresses for documents: no machine has them.
+    let (gone, here) = (from("192.0.2.77"), from("127.0.0.1"));
+    let told = sender.send(&gone, &mut 0);
+    if cfg!(any(target_os = "linux", target_os = "android")) && !cfg!(feature = "portable") {
+        assert_eq!(told, Outcome::NoAddress);
+    }
+    assert_eq!(sender.send(&here, &mut 0), Outcome::Sent);
+    collect(&mut receiver, 1);
+}
+
+#[test]
 fn port_zero_never_reaches_the_system() {
     let (mut sender, script) = faulty(Script::default());
     let out = Outgoing { to: V4, from: None, ecn: Ecn::NotEct, segment: None, bytes: &[1] };
