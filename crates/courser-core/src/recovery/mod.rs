@@ -17,6 +17,8 @@ pub mod sent;
 pub mod timer;
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod sent_tests;

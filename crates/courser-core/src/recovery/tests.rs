@@ -53,60 +53,60 @@ pub(super) const CONFIRMED: Context = Context {
 };
 
 /// Recovery with its RTT estimate and a diary of fates.
-struct Rig {
-    r: Recovery,
-    rtt: Rtt,
-    cx: Context,
-    fates: Vec<(Fate, u64, bool)>,
+pub(super) struct Rig {
+    pub(super) r: Recovery,
+    pub(super) rtt: Rtt,
+    pub(super) cx: Context,
+    pub(super) fates: Vec<(Fate, u64, bool)>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { r: Recovery::new(), rtt: Rtt::default(), cx: CONFIRMED, fates: Vec::new() }
     }
 
     /// With a round trip of `rtt` ms known, without deviation, since the beginning of time.
-    fn with_rtt(rtt: u64) -> Self {
+    pub(super) fn with_rtt(rtt: u64) -> Self {
         let mut rig = Self::new();
         (0..100).for_each(|_| rig.rtt.sample(Instant::ZERO, ms(rtt), Duration::ZERO, None));
         rig
     }
 
-    fn send_in(&mut self, space: Space, t: u64) -> u64 {
+    pub(super) fn send_in(&mut self, space: Space, t: u64) -> u64 {
         let pn = self.r.next_pn(space);
         self.r.on_packet_sent(space, pn, &packet(at(t)), &[]);
         pn
     }
 
-    fn send(&mut self, t: u64) -> u64 {
+    pub(super) fn send(&mut self, t: u64) -> u64 {
         self.send_in(Space::Data, t)
     }
 
-    fn ack_in(&mut self, space: Space, t: u64, ranges: &[(u64, u64)]) -> Result<AckOutcome, PeerViolation> {
+    pub(super) fn ack_in(&mut self, space: Space, t: u64, ranges: &[(u64, u64)]) -> Result<AckOutcome, PeerViolation> {
         let info = AckInfo { space, delay: Duration::ZERO, ecn: None, received: at(t) };
         let ack = AckRanges::from_frame(info, ranges.iter().copied());
         let fates = &mut self.fates;
         self.r.on_ack(at(t), &ack, &mut self.rtt, &self.cx, &mut |fate, s| fates.push((fate, s.pn, s.spurious)))
     }
 
-    fn ack(&mut self, t: u64, ranges: &[(u64, u64)]) -> AckOutcome {
+    pub(super) fn ack(&mut self, t: u64, ranges: &[(u64, u64)]) -> AckOutcome {
         self.ack_in(Space::Data, t, ranges).unwrap()
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.r.deadline(&self.rtt, &self.cx)
     }
 
-    fn timeout(&mut self, t: Instant) -> TimeoutOutcome {
+    pub(super) fn timeout(&mut self, t: Instant) -> TimeoutOutcome {
         let fates = &mut self.fates;
         self.r.on_timeout(t, &mut self.rtt, &self.cx, &mut |fate, s| fates.push((fate, s.pn, s.spurious)))
     }
 
-    fn lost(&self) -> Vec<u64> {
+    pub(super) fn lost(&self) -> Vec<u64> {
         self.fates.iter().filter(|f| f.0 == Fate::Lost).map(|f| f.1).collect()
     }
 
-    fn acked(&self) -> Vec<u64> {
+    pub(super) fn acked(&self) -> Vec<u64> {
         self.fates.iter().filter(|f| f.0 == Fate::Acked).map(|f| f.1).collect()
     }
 }

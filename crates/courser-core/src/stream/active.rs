@@ -194,3 +194,40 @@ impl Active {
         self.repairs.shrink();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURNS: Priority = Priority { urgency: 3, incremental: true };
+
+    #[test]
+    fn a_stream_that_leaves_takes_its_run_along_and_others_keep_theirs() {
+        let mut active = Active::new(StreamSchedule::RoundRobin(3));
+        let id = |slot: u32| StreamId(u64::from(slot) * 4);
+        (0..3).for_each(|slot| active.insert(slot, id(slot), TURNS));
+        assert_eq!(active.pick(), Some(0));
+        active.end_packet();
+        // Another one goes: the run goes on where it was.
+        active.remove(1, id(1), TURNS);
+        let mut turns = Vec::new();
+        for _ in 0..5 {
+            turns.extend(active.pick());
+            active.end_packet();
+        }
+        assert_eq!(turns, [0, 0, 2, 2, 2]);
+        // The holder goes in mid-run and comes back: its run begins anew.
+        assert_eq!(active.pick(), Some(0));
+        active.end_packet();
+        active.remove(0, id(0), TURNS);
+        active.insert(0, id(0), TURNS);
+        active.remove(2, id(2), TURNS);
+        active.insert(2, id(2), TURNS);
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            turns.extend(active.pick());
+            active.end_packet();
+        }
+        assert_eq!(turns, [0, 0, 0, 2]);
+    }
+}

@@ -149,6 +149,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_window_holds_to_the_byte_and_moves_with_what_was_read() {
+        //= rfc9000#7.5-2 type=test
+        let (mut stream, mut pool) = (CryptoStream::default(), ChunkPool::new(1 << 20));
+        stream.on_data(CRYPTO_WINDOW - 1, &[1], &mut pool).unwrap();
+        let code = |r: Result<(), PeerViolation>| r.unwrap_err().code;
+        assert_eq!(code(stream.on_data(CRYPTO_WINDOW, &[1], &mut pool)), TransportCode::CRYPTO_BUFFER_EXCEEDED);
+        assert_eq!(code(stream.on_data(CRYPTO_WINDOW - 1, &[1, 1], &mut pool)), TransportCode::CRYPTO_BUFFER_EXCEEDED);
+        assert_eq!(code(stream.on_data(u64::MAX - 1, &[1, 1], &mut pool)), TransportCode::CRYPTO_BUFFER_EXCEEDED);
+        stream.on_data(0, &[7; 10], &mut pool).unwrap();
+        stream.consume(10, &mut pool);
+        stream.on_data(CRYPTO_WINDOW + 9, &[1], &mut pool).unwrap();
+        stream.on_data(CRYPTO_WINDOW + 10, &[1], &mut pool).unwrap_err();
+    }
+
+    #[test]
     fn four_kibibytes_and_more_wait_for_what_comes_before_them() {
         //= rfc9000#7.5-1 type=test
         let message: Vec<u8> = (0..=40_000_u32).map(|i| (i * 31 + i / 256) as u8).collect();

@@ -273,6 +273,27 @@ mod tests {
     }
 
     #[test]
+    fn a_window_grows_only_when_half_of_it_was_used_within_two_round_trips() {
+        let after = |consumed: u64, took: Duration| {
+            let mut c = RecvCredit::new(1000, at(1));
+            c.consume(consumed);
+            c.advance(at(1) + took, RTT, 8000);
+            c.window()
+        };
+        let soon = RTT * 2 - Duration::from_micros(1);
+        assert_eq!([499, 500, 1000].map(|n| after(n, soon)), [1000, 2000, 2000]);
+        assert_eq!([500, 1000].map(|n| after(n, RTT * 2)), [1000, 1000], "two round trips are slow");
+    }
+
+    #[test]
+    fn a_window_of_nothing_is_never_told_anew() {
+        let mut c = RecvCredit::new(0, at(1));
+        assert!(!c.is_due());
+        c.again();
+        assert!(c.is_due(), "unless the frame was lost");
+    }
+
+    #[test]
     fn a_window_of_one_byte_still_moves() {
         let mut c = RecvCredit::new(1, at(1));
         assert!(!c.is_due());

@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn the_final_size_counts_until_everything_was_read() {
+        let known = [RecvPhase::SizeKnown { final_size: 5 }, RecvPhase::DataRecvd { final_size: 5 }];
+        assert!(known.iter().all(|phase| phase.final_size() == Some(5)));
+        let others = [RecvPhase::Recv, RecvPhase::DataRead, RecvPhase::ResetRecvd { code: 3 }, RecvPhase::ResetRead];
+        assert!(others.iter().all(|phase| phase.final_size().is_none()));
+    }
+
+    #[test]
     fn the_receiving_part_follows_the_figure() {
         let states = [
             RecvPhase::Recv,
