@@ -229,7 +229,8 @@ pub enum CloseReason {
         /// What the server offers.
         offered: Vec<Version>,
     },
-    /// No path to the peer is left: it moved and could not be validated there, or it does not let us move.
+    /// No path to the peer is left: it moved and could not be validated there, it does not let us move, or the network here
+    /// does not take datagrams of 1,200 bytes.
     NoPath,
     /// The server's Retry, or what it says of itself, does not fit together.
     Refused,

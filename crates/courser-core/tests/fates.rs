@@ -278,6 +278,7 @@ fn what_the_initial_space_held_is_free_when_its_keys_go() {
 #[test]
 fn each_space_acknowledges_its_own_numbers_in_its_own_packets() {
     // OSSL-PKT-11
+    //= rfc9000#13.2.6-1 type=test
     let mut rig = Rig::at(Side::Server, Stage::Handshake);
     let mut acked = Vec::new();
     let ping = encode(&[Frame::Ping, Frame::Padding(1100)]);

@@ -403,6 +403,7 @@ fn each_gate_counts_what_it_refuses_and_allocates_nothing() {
     lying[24] = 0x7f;
     assert_eq!(refused(&mut rig, "a Length beyond the datagram", lying), malformed);
     let size = only(|s| s.gate_size = 1);
+    //= rfc9000#14.1-3 type=test
     assert_eq!(refused(&mut rig, "an Initial in 1,199 bytes", ok(1199)), size);
     let near = initial(Version::V1, &Cid::new(&[1; 7]).unwrap(), &[1; 60], &[], 1200);
     assert_eq!(refused(&mut rig, "a connection ID of seven bytes", near), size);
@@ -469,12 +470,16 @@ fn a_replay_of_the_first_initial_creates_nothing_for_thirty_seconds() {
 #[test]
 fn a_stateless_reset_is_shorter_than_what_it_answers() {
     //= rfc9000#10.3-4 type=test
+    //= rfc9000#10.3-5 type=test
     //= rfc9000#10.3.3-1 type=test
     let mut rig = Rig::at(Side::Server, Stage::Confirmed);
     for len in [9, 20, 21, 22, 23, 40, 42, 43, 44, 100, 1200, 1500] {
         let mut datagram = vec![0x42; len];
         rig.deliver(&mut datagram);
-        let answer: Vec<_> = rig.collect().datagrams.iter().map(Vec::len).collect();
+        let answers = rig.collect().datagrams;
+        //= rfc9000#10.3-7 type=test
+        assert!(answers.iter().all(|a| a[0] >> 6 == 1), "a packet with a short header: {answers:02x?}");
+        let answer: Vec<_> = answers.iter().map(Vec::len).collect();
         let expected = if len < 22 { vec![] } else { vec![(len - 1).min(42)] };
         assert_eq!(answer, expected, "to {len} bytes");
     }
@@ -483,6 +488,7 @@ fn a_stateless_reset_is_shorter_than_what_it_answers() {
 #[test]
 fn before_the_address_is_validated_three_times_as_much_goes_out_and_not_a_byte_more() {
     //= rfc9000#8.1-2 type=test
+    //= rfc9000#14.1-4 type=test
     for len in [1200, 1234, 1350] {
         let mut settings = Settings::default();
         settings.mtu_discovery = false;

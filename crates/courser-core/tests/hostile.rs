@@ -41,6 +41,7 @@ fn new_cid(sequence: u64, retire_prior_to: u64, byte: u8) -> Frame<'static> {
 #[track_caller]
 fn assert_violation(rig: &Rig, seen: &Seen, what: &str, level: Level, code: u64) -> SeenClose {
     let close = seen.close.clone().unwrap_or_else(|| panic!("{what}: nothing was said"));
+    assert_eq!(rig.victim.stats().resets, 0, "{what}");
     assert_eq!((close.code, close.level), (code, level), "{what}: {close:?}");
     assert!(close.frame_type.is_some(), "{what}: the transport closes, not the application");
     match rig.victim.close_reason(rig.key).unwrap() {
@@ -71,6 +72,7 @@ fn run(victim: Side, cases: Vec<Case>) {
 fn frames_that_make_no_sense_are_told_so() {
     //= rfc9000#12.4-2 type=test
     //= rfc9000#12.4-4 type=test
+    //= rfc9000#10.3-1 type=test
     let cases = vec![
         ("no frame at all", vec![], PROTOCOL, 0),
         ("an unknown frame type", vec![0x21, 0, 0], FRAME_ENCODING, 0x21),
@@ -131,6 +133,7 @@ fn every_malformed_frame_of_the_corpora_closes_with_its_code() {
 
 #[test]
 fn streams_of_the_wrong_kind_or_state_are_told_so() {
+    //= rfc9000#11.1-1 type=test
     //= rfc9000#19.4-1 type=test
     //= rfc9000#19.5-1 type=test
     //= rfc9000#19.5-2 type=test

@@ -7,7 +7,7 @@ use core::time::Duration;
 use courser_core::config::Settings;
 use courser_core::engine::{ConnStats, Event, SendOutcome, Train};
 use courser_core::error::CloseReason;
-use courser_core::ids::{Cid, Level, Side};
+use courser_core::ids::{Cid, Level, ResetToken, Side};
 use courser_core::wire::frame::Frame;
 use courser_testing::rig::{FORGER, Plan, Rig, Stage, encode, packets};
 
@@ -202,6 +202,28 @@ fn a_peer_without_spare_connection_ids_cannot_move_on_purpose() {
     }
     let stats = stats(&rig);
     assert_eq!((stats.paths_opened, stats.paths_refused, remote(&rig)), (1, 1, elsewhere(1)));
+}
+
+#[test]
+fn a_packet_from_elsewhere_brings_the_connection_id_that_a_path_to_there_needs() {
+    // Whoever lost its address before its spare connection IDs arrived can send them from nowhere else.
+    let mut rig = server(|s| s.active_cid_limit = 2);
+    let ours: Vec<Cid> = rig.victim.connection_ids(rig.key).unwrap().iter().map(|i| i.cid).collect();
+    let spare = |sequence: u64| {
+        let (cid, token) = (Cid::new(&[sequence as u8; 8]).unwrap(), ResetToken([sequence as u8; 16]));
+        Frame::NewConnectionId { sequence, retire_prior_to: 20, cid, token }
+    };
+    say(&mut rig, FORGER, &[spare(20)], 100);
+    collect(&mut rig);
+    rig.to = ours[1];
+    let counts = |rig: &Rig| (stats(rig).paths_opened, stats(rig).paths_refused, remote(rig));
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 1200);
+    collect(&mut rig);
+    assert_eq!(counts(&rig), (0, 1, FORGER), "none is left");
+    say(&mut rig, elsewhere(1), &[Frame::Ping, spare(21)], 1200);
+    collect(&mut rig);
+    assert_eq!(counts(&rig), (1, 1, elsewhere(1)));
+    assert_eq!(rig.victim.close_reason(rig.key), Ok(None), "the frame may be read twice");
 }
 
 #[test]

@@ -154,6 +154,35 @@ fn data_moves_without_offload_through_small_buffers() {
     assert!(served.join().unwrap().0 == sent);
 }
 
+#[cfg(not(feature = "portable"))]
+#[test]
+fn datagrams_grow_to_jumbo_size_where_the_interface_carries_them() {
+    //= rfc8899#3-2 type=test
+    let mut settings = courser::Settings::default();
+    settings.max_udp_payload = 8_952;
+    let pair = common::pair(settings);
+    assert_eq!(pair.client.stats().mtu, 1_200);
+    let data = common::pattern(3, 4 << 20);
+    let mut send = pair.client.open_uni().unwrap();
+    let writing = thread::spawn({
+        let data = data.clone();
+        move || {
+            send.write_all(&data).unwrap();
+            send.finish().unwrap();
+            send.wait_acked().unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    std::io::Read::read_to_end(&mut pair.server.accept_uni().unwrap(), &mut got).unwrap();
+    writing.join().unwrap();
+    assert!(got == data);
+    let give_up = Instant::now() + PATIENCE;
+    while pair.client.stats().mtu < 8_952 && Instant::now() < give_up {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(pair.client.stats().mtu, 8_952);
+}
+
 #[cfg(feature = "tokio")]
 mod tasks {
     use courser::aio::Endpoint;

@@ -180,8 +180,9 @@ impl Cubic {
 
     pub fn set_mtu(&mut self, mtu: u16, untouched: bool) {
         self.mtu = mtu;
-        let min = self.min();
-        self.curve.window = if untouched { initial_window(mtu) as f64 } else { self.curve.window.max(min) };
+        if untouched {
+            self.curve.window = self.curve.window.min(initial_window(mtu) as f64);
+        }
     }
 
     pub fn window(&self) -> u64 {

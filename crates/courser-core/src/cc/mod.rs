@@ -285,10 +285,11 @@ impl Congestion {
         self.in_flight = self.in_flight.saturating_sub(bytes);
     }
 
-    /// The largest datagram changed.
+    /// The largest datagram changed. A larger one opens no window: its size says nothing about the path's capacity.
     pub fn set_mtu(&mut self, mtu: u16) {
         let old = self.mtu;
         self.mtu = mtu;
+        //= rfc8899#3-14
         //= rfc9002#7.2-2, rfc9002#7.2-3
         let untouched = self.window() == initial_window(old) && self.in_slow_start();
         each!(&mut self.controller, c => c.set_mtu(mtu, untouched));

@@ -67,7 +67,9 @@ impl NewReno {
 
     pub fn set_mtu(&mut self, mtu: u16, untouched: bool) {
         self.mtu = mtu;
-        self.window = if untouched { initial_window(mtu) } else { self.window.max(min_window(mtu)) };
+        if untouched {
+            self.window = self.window.min(initial_window(mtu));
+        }
     }
 
     pub const fn window(&self) -> u64 {

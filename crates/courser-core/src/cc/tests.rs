@@ -351,22 +351,37 @@ fn bytes_in_flight_are_counted() {
 }
 
 #[test]
-fn a_new_datagram_size_changes_a_window_that_nobody_touched() {
+fn a_smaller_datagram_size_changes_a_window_that_nobody_touched() {
     //= rfc9002#7.2-2, rfc9002#7.2-3 type=test
     for choice in [Choice::Cubic, Choice::NewReno] {
-        let mut cc = Congestion::new(choice, 1200, at(0));
-        cc.set_mtu(1452);
+        let mut cc = Congestion::new(choice, 1452, at(0));
         assert_eq!(cc.window(), 14_520);
         cc.set_mtu(1200);
         assert_eq!(cc.window(), 12_000);
         let mut p = Path::new(choice, ms(50));
         p.round();
-        p.cc.set_mtu(1452);
+        p.cc.set_mtu(1200);
         assert_eq!(p.cc.window(), 24_000);
+    }
+}
+
+#[test]
+fn a_larger_datagram_size_opens_no_window() {
+    //= rfc8899#3-14 type=test
+    for choice in [Choice::Cubic, Choice::NewReno] {
+        let mut cc = Congestion::new(choice, 1200, at(0));
+        cc.set_mtu(9000);
+        assert_eq!(cc.window(), 12_000, "not one that nobody touched");
+        let mut p = Path::new(choice, ms(50));
+        p.round();
+        p.cc.set_mtu(1452);
+        assert_eq!(p.cc.window(), 24_000, "not one that grew");
         (0..20).for_each(|_| p.lose_one());
         assert_eq!(p.cc.window(), 2904);
         p.cc.set_mtu(9000);
-        assert_eq!(p.cc.window(), 18_000);
+        assert_eq!(p.cc.window(), 2904, "not the smallest one");
+        (0..20).for_each(|_| p.lose_one());
+        assert_eq!(p.cc.window(), 18_000, "two datagrams are the floor of later reductions");
     }
 }
 

@@ -53,9 +53,12 @@ impl Connection {
         self.tls = None;
     }
 
-    /// A stateless reset came.
+    /// A stateless reset came. Who was closing has nobody left to tell.
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
         //= rfc9000#10.3.1-4
+        if let Life::Closing { until: Some(until), .. } = self.life {
+            self.life = Life::Draining { until };
+        }
         self.on_peer_close(now, CloseReason::StatelessReset);
     }
 
@@ -124,6 +127,7 @@ impl Connection {
                 transport(TransportCode::tls_alert(*alert), 0x06, b"TLS")
             }
             CloseReason::Refused => transport(TransportCode::CONNECTION_REFUSED, 0, &[]),
+            CloseReason::NoPath => transport(TransportCode::NO_VIABLE_PATH, 0, &[]),
             CloseReason::Internal(_) => transport(TransportCode::INTERNAL_ERROR, 0, &[]),
             _ => transport(TransportCode::NO_ERROR, 0, &[]),
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::{Settings, TransportParams};
 use crate::control::ControlQueue;
-use crate::ids::{Dir, Ecn, PathId, Side, StreamId};
+use crate::ids::{Dir, Ecn, PacketNumber, PathId, Side, StreamId};
 use crate::packetiser::{AppVoices, Archetype, PRIORITY_CID, PRIORITY_TOKEN, Plan, Voices, build};
 use crate::path::{Challenges, Responses};
 use crate::spans::{FrameSet, SentPacket};
@@ -22,6 +22,11 @@ impl Connection {
         let sent = self.recovery.sent_data();
         let in_flight = usize::try_from(self.path.congestion.in_flight()).unwrap();
         [self.control.len(), sent.eliciting(), sent.records_in_use(), in_flight]
+    }
+
+    /// Uses up packet numbers of the data space, before anything was sent there.
+    pub(crate) fn begin_numbers_at(&mut self, next: PacketNumber) {
+        self.recovery.start_at(Space::Data, next);
     }
 }
 

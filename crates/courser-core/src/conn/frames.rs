@@ -132,7 +132,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_new_connection_id(
+    pub(super) fn on_new_connection_id(
         &mut self,
         sequence: u64,
         retire_prior_to: u64,

@@ -195,6 +195,7 @@ impl Connection {
         self.keys.set_confirmed();
         self.keep_early_keys_a_while(now);
         self.discard(env, now, Level::Initial);
+        //= rfc9000#10.2.3-1
         //= rfc9001#4.9.2-1
         self.discard(env, now, Level::Handshake);
         if self.settings.mtu_discovery {

@@ -52,7 +52,8 @@ impl Connection {
         let mut packets = [const { None }; 4];
         for (place, level) in packets.iter_mut().zip(LEVELS) {
             //= rfc9000#10.2.3-1
-            if level == Level::ZeroRtt || !self.keys.has_send(level) || (self.confirmed && level != Level::OneRtt) {
+            // Confirmed connections have keys of the last level alone.
+            if level == Level::ZeroRtt || !self.keys.has_send(level) {
                 continue;
             }
             let close: Close<'_> = Self::close_frame(&reason, level);

@@ -317,6 +317,20 @@ impl Connection {
         }
     }
 
+    /// The path in use does not take the datagrams that every path has to.
+    pub(super) fn on_path_too_small(&mut self, env: &mut Env, now: Instant) {
+        //= rfc9000#14-1
+        //= rfc9000#14.2-4
+        match self.standby.fallback.filter(|_| self.is_open()) {
+            Some(back) => {
+                let id = self.path.id;
+                self.move_to(env, now, back);
+                self.drop_path(id);
+            }
+            None => self.begin_close(now, CloseReason::NoPath),
+        }
+    }
+
     /// Forgets a path that is not in use, with its answers that wait, and the connection ID that only it used.
     fn drop_path(&mut self, id: PathId) -> Option<Path> {
         let path = self.standby.remove(id)?;

@@ -2,6 +2,7 @@
 
 use super::transmit::{Built, INITIAL_DATAGRAM_MIN, Turn};
 use super::{Connection, Env};
+use crate::config::MIN_DATAGRAM;
 use crate::crypto::TAG_LEN;
 use crate::ids::{Level, Space};
 use crate::packetiser::{Draft, Train, TrainMeta};
@@ -10,12 +11,35 @@ use crate::time::Instant;
 use crate::wire::Writer;
 use crate::wire::frame::Frame;
 
+/// A probe that has to wait for room takes no more than this part of the window.
+const PROBE_SHARE: u64 = 4;
 /// Datagrams after which the search for a larger size goes on beside stream data.
 const MTU_SEARCH_AFTER: u64 = 24;
 
 impl Connection {
+    /// The size that is to be tried next, and whether the window has room for it now.
+    fn due_mtu_probe(&self, now: Instant) -> Option<(u16, bool)> {
+        if !self.may_probe_mtu() || self.probes[2] > 0 {
+            return None;
+        }
+        let (congestion, mut search) = (&self.path.congestion, self.path.pmtud);
+        let room = congestion.room();
+        let asked = search.poll(now)?.size;
+        if u64::from(asked) <= room {
+            return Some((asked, true));
+        }
+        let share = u16::try_from(congestion.window() / PROBE_SHARE).unwrap_or(u16::MAX);
+        let size = search.poll_within(now, share)?.size;
+        Some((size, u64::from(size) <= room))
+    }
+
     pub(super) fn wants_mtu_probe(&self, now: Instant) -> bool {
-        self.may_probe_mtu() && self.path.pmtud.clone().poll(now).is_some()
+        self.due_mtu_probe(now).is_some_and(|(_, fits)| fits)
+    }
+
+    /// Whether a probe waits for room in the window: data that always took what becomes free would keep it waiting.
+    pub(super) fn mtu_probe_waits(&self, now: Instant) -> bool {
+        self.due_mtu_probe(now).is_some_and(|(_, fits)| !fits)
     }
 
     /// A short answer fits the initial window only as long as no probe takes room in it: the search waits for a pause, or
@@ -28,13 +52,12 @@ impl Connection {
 
     /// A datagram of exactly the size that is searched for: PING and PADDING.
     pub(super) fn fill_mtu_probe(&mut self, env: &mut Env, turn: &Turn, train: &mut Train) -> Option<usize> {
-        if !self.may_probe_mtu() || self.probes[2] > 0 {
+        let (size, fits) = self.due_mtu_probe(turn.now)?;
+        // What exceeds the pacer's budget is taken from what it brings next.
+        if !fits || turn.paced == 0 {
             return None;
         }
-        let size = usize::from(self.path.pmtud.poll(turn.now)?.size);
-        if self.path.congestion.room() < size as u64 || turn.paced < size {
-            return None;
-        }
+        let size = usize::from(self.path.pmtud.poll_within(turn.now, size)?.size);
         env.records.clear();
         let slot = train.slot(size)?;
         let pn = self.recovery.next_pn(Space::Data);
@@ -119,10 +142,17 @@ impl Connection {
         usize::from(self.path.pmtud.current()).saturating_sub(header + TAG_LEN)
     }
 
-    /// The local network refused a datagram of that size.
-    pub(crate) fn on_too_big(&mut self, now: Instant, size: usize) {
-        let size = u16::try_from(size).unwrap_or(u16::MAX);
-        if size > self.path.pmtud.current() {
+    /// The local network refused a train because of the size of its datagrams.
+    pub(crate) fn on_too_big(&mut self, env: &mut Env, now: Instant, train: &TrainMeta) {
+        let other_address_of_ours = train.from.zip(self.path.local()).is_some_and(|(from, ours)| from != ours);
+        if train.to != self.path.remote() || other_address_of_ours {
+            // A path that is not in use was tested; nobody will answer there.
+            return;
+        }
+        let size = u16::try_from(train.segment).unwrap_or(u16::MAX);
+        if size <= MIN_DATAGRAM {
+            self.on_path_too_small(env, now);
+        } else if size > self.path.pmtud.current() {
             self.path.pmtud.on_probe_lost(now, size, true);
         } else if self.path.pmtud.on_lost(now, size, true) {
             self.apply_mtu(now);

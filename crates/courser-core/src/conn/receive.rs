@@ -17,7 +17,7 @@ use crate::protect::{KEEP_OLD_KEYS_PTOS, OpenError, Opened};
 use crate::spans::FrameSet;
 use crate::time::Instant;
 use crate::wire::Reader;
-use crate::wire::frame::{self, Extensions};
+use crate::wire::frame::{self, Extensions, Frame};
 use crate::wire::header::{self, Header, Long};
 
 /// Packets that wait for keys, at most; what a flight of the peer can have in the air before its keys are here.
@@ -113,7 +113,8 @@ impl Connection {
                     self.path.amplification.on_received(datagram.len());
                 }
                 self.on_datagram_while_closing(datagram.len());
-                return Received::Handled;
+                // Nothing is opened any more, but the peer may have lost its state.
+                return Received::Opaque;
             }
             Life::Draining { .. } | Life::Ended => return Received::Handled,
         }
@@ -261,6 +262,9 @@ impl Connection {
             self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Duplicate);
             return;
         }
+        if origin.path.is_none() && packet.level == Level::OneRtt {
+            self.learn_connection_ids(&bytes[opened.payload.clone()]);
+        }
         let Some(path) = self.path_of(env, now, &origin, packet) else {
             self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Address);
             return;
@@ -304,6 +308,20 @@ impl Connection {
             path.reached_by = packet.dcid;
         }
         Some(id)
+    }
+
+    /// A packet from elsewhere may bring the very connection IDs without which there is no path to there. Its other frames,
+    /// and violations, have their time when there is one.
+    fn learn_connection_ids(&mut self, payload: &[u8]) {
+        let (extensions, mut reader) = (self.extensions(), Reader::new(payload));
+        while !reader.is_empty() {
+            let Ok(frame) = frame::parse(&mut reader, extensions) else { return };
+            if let Frame::NewConnectionId { sequence, retire_prior_to, cid, token } = frame
+                && self.on_new_connection_id(sequence, retire_prior_to, cid, token).is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// What an authentic packet says before its frames are read.

@@ -6,13 +6,17 @@ use super::setup::fresh_cid;
 use super::{Connection, Env, Life, RouteChange};
 use crate::ack::tolerance::View;
 use crate::error::CloseReason;
-use crate::ids::{Cid, Level, Space};
-use crate::packetiser::{PRIORITY_CID, PRIORITY_TOKEN};
+use crate::ids::{Cid, Level, PacketNumber, Space, VARINT_MAX};
+use crate::packetiser::{PRIORITY_CID, PRIORITY_TOKEN, TRAIN_DATAGRAMS_MAX};
 use crate::path::Showing;
 use crate::spans::FrameKind;
 use crate::time::Instant;
 use crate::wire::Writer;
 use crate::wire::frame::Frame;
+
+/// Packets of the data space have numbers below this one: a train that begins below it ends below the largest number that
+/// there is, with a number left out in between.
+const NUMBERS_END: PacketNumber = VARINT_MAX - 1 - TRAIN_DATAGRAMS_MAX as u64;
 
 /// What a tick tells the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,10 @@ impl Connection {
             self.streams.on_pool_room();
         }
         self.flush_or_fail(env, now);
+        if self.is_open() && self.numbers_are_used_up() {
+            //= rfc9000#12.3-3
+            self.end_silently(CloseReason::Internal("the packet numbers are used up"));
+        }
         if self.is_open() {
             self.run_timers(env, now);
         }
@@ -153,6 +161,9 @@ impl Connection {
             Life::Ended => return None,
             Life::Handshaking | Life::Established => {}
         }
+        if self.numbers_are_used_up() {
+            return Some(Instant::ZERO);
+        }
         let handshake = match self.life {
             Life::Handshaking => self.handshake.as_ref().map(|h| h.deadline),
             _ => None,
@@ -188,6 +199,11 @@ impl Connection {
         let every = self.settings.keep_alive.filter(|_| matches!(self.life, Life::Established))?;
         let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
         idle.then(|| self.last_activity.max(self.last_sent) + every)
+    }
+
+    /// Whether the next train may not have numbers for all of its packets.
+    pub(super) fn numbers_are_used_up(&self) -> bool {
+        self.recovery.next_pn(Space::Data) >= NUMBERS_END
     }
 
     /// The present probe timeout without backoff.

@@ -63,6 +63,9 @@ impl Connection {
             Life::Closing { .. } => return self.fill_close(env, now, train),
             Life::Draining { .. } | Life::Ended => return None,
         }
+        if self.numbers_are_used_up() {
+            return None;
+        }
         self.prepare_turn(env, now);
         if !self.is_open() {
             return self.fill_close(env, now, train);
@@ -77,6 +80,9 @@ impl Connection {
         let mut count = 0;
         if let Some(len) = self.fill_mtu_probe(env, &turn, train) {
             return self.finish_train(env, &turn, train, len);
+        }
+        if self.mtu_probe_waits(now) {
+            turn.paced = 0;
         }
         while count < TRAIN_DATAGRAMS_MAX {
             let room = segment.min(self.path.amplification.room());
@@ -147,13 +153,17 @@ impl Connection {
             Life::Draining { .. } | Life::Ended => return false,
             Life::Handshaking | Life::Established => {}
         }
+        if self.numbers_are_used_up() {
+            return false;
+        }
         if self.standby.iter().any(|p| p.wants_probe()) {
             return true;
         }
         if self.path.amplification.room() == 0 {
             return false;
         }
-        let allowed = self.window_allows() && self.paced_until.is_none_or(|at| at <= now);
+        let open = self.window_allows() && !self.mtu_probe_waits(now);
+        let allowed = open && self.paced_until.is_none_or(|at| at <= now);
         if allowed && self.wants_mtu_probe(now) {
             return true;
         }

@@ -4,11 +4,11 @@
 
 use core::time::Duration;
 
-use super::replies::Reply;
+use super::replies::{Refusal, Reply};
 use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
 use crate::config::Settings;
 use crate::conn::{Connection, Event, Received, ServerStart};
-use crate::error::{ApiMisuse, TransportCode};
+use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey, Version};
 use crate::path::{Checked, Proof, Showing, TokenKeys};
 use crate::time::Instant;
@@ -25,6 +25,11 @@ const CHOSEN_CID_MIN: usize = 8;
 impl Engine {
     pub(super) fn on_unrouted(&mut self, now: Instant, meta: &Meta, datagram: &mut [u8]) {
         let whole = datagram.len();
+        //= rfc9000#10.3.1-1
+        //= rfc9000#10.3-8
+        if self.is_reset(now, datagram) {
+            return;
+        }
         match header::decode(datagram, self.env.cid_len) {
             //= rfc9000#17.2-1
             Ok(Header::Initial(_)) if !header::fixed_bit(datagram) && !self.takes_cleared_bit() => {
@@ -61,13 +66,6 @@ impl Engine {
     }
 
     fn on_unknown_short(&mut self, now: Instant, meta: &Meta, dcid: Cid, datagram: &[u8]) {
-        if let Some(reset) = self.routes.find_reset(datagram)
-            && let Some(conn) = self.conn_mut(reset)
-        {
-            conn.on_stateless_reset(now);
-            self.tickable.push(reset.index);
-            return;
-        }
         if self.purgatory.contains(now, dcid.as_slice()) {
             self.stats.gate_purgatory += 1;
             return;
@@ -77,7 +75,8 @@ impl Engine {
                 self.stats.resets_limited += 1;
                 return;
             }
-            self.request(meta, Reply::Reset { received: datagram.len() }, dcid, Cid::EMPTY);
+            let received = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
+            self.request(meta, Reply::Reset { received }, dcid, Cid::EMPTY);
         }
     }
 
@@ -173,7 +172,7 @@ impl Engine {
             Checked::BadRetry => {
                 //= rfc9000#8.1.2-2
                 self.stats.bad_tokens += 1;
-                let reply = Reply::Refuse { version: initial.version, code: TransportCode::INVALID_TOKEN };
+                let reply = Reply::Refuse { version: initial.version, why: Refusal::InvalidToken };
                 self.request(meta, reply, initial.dcid, initial.scid);
                 return Err(TokenRefused);
             }
@@ -301,9 +300,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait.
     pub fn refuse(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
-        self.answer_held(key, |held| {
-            Some(Reply::Refuse { version: held.version, code: TransportCode::CONNECTION_REFUSED })
-        })
+        self.answer_held(key, |held| Some(Reply::Refuse { version: held.version, why: Refusal::NotWanted }))
     }
 
     /// Asks the client of a waiting connection to prove its address; it may come again then.

@@ -263,21 +263,22 @@ impl Engine {
             conn.begin_tls(&mut self.env, now, server.tls.as_ref());
         }
         if opaque {
-            self.on_opaque(now, key, datagram);
+            //= rfc9000#10.3.1-1
+            self.is_reset(now, datagram);
         }
         self.apply_routes(now, key);
         self.tickable.push(key.index);
     }
 
-    /// A datagram that its connection could not open may be a stateless reset.
-    fn on_opaque(&mut self, now: Instant, _key: ConnKey, datagram: &[u8]) {
-        //= rfc9000#10.3.1-1
-        if let Some(reset) = self.routes.find_reset(datagram)
-            && let Some(conn) = self.conn_mut(reset)
-        {
+    /// A datagram that no connection claims, or that its connection could not open, may be a stateless reset; its
+    /// connection hears of it then.
+    fn is_reset(&mut self, now: Instant, datagram: &[u8]) -> bool {
+        let Some(reset) = self.routes.find_reset(datagram) else { return false };
+        if let Some(conn) = self.conn_mut(reset) {
             conn.on_stateless_reset(now);
             self.tickable.push(reset.index);
         }
+        true
     }
 
     /// Handles the merged acknowledgements of a connection before another one uses the scratch.

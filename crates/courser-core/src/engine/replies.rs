@@ -61,20 +61,41 @@ pub(super) enum Reply {
     /// Prove your address.
     Retry { version: Version },
     /// There is no such connection here; answer to a datagram of that length.
-    Reset { received: usize },
+    Reset { received: u16 },
     /// Go away, for this reason.
-    Refuse { version: Version, code: TransportCode },
+    Refuse { version: Version, why: Refusal },
 }
 
-/// Connection IDs of a packet in a version that allows longer ones than ours do.
+/// Why a client is sent away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The application does not want it.
+    NotWanted,
+    /// It does not have the address that its token is for.
+    InvalidToken,
+}
+
+impl Refusal {
+    const fn code(self) -> TransportCode {
+        match self {
+            Self::NotWanted => TransportCode::CONNECTION_REFUSED,
+            Self::InvalidToken => TransportCode::INVALID_TOKEN,
+        }
+    }
+}
+
+/// A Version Negotiation packet that was asked for in a version that allows longer connection IDs than ours do. Rare, and
+/// kept apart so that the others are small.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LongIds {
+struct LongRequest {
+    to: SocketAddr,
+    from: Option<IpAddr>,
     dcid: Box<[u8]>,
     scid: Box<[u8]>,
 }
 
 /// A reply that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) reply: Reply,
     pub(super) to: SocketAddr,
@@ -83,20 +104,20 @@ pub(super) struct Request {
     pub(super) dcid: Cid,
     /// Its source connection ID.
     pub(super) scid: Cid,
-    /// Both, where one does not fit there; only Version Negotiation packets answer such a packet.
-    pub(super) long: Option<Box<LongIds>>,
 }
 
 /// Replies that wait for their turn.
 pub(super) struct ReplyQueue {
     waiting: VecDeque<Request>,
+    /// Behind them.
+    long: VecDeque<LongRequest>,
 }
 
 impl ReplyQueue {
     /// An empty queue. A server's has its room from the start, so that no packet of a stranger makes us allocate; an engine
     /// that takes no connections never replies.
     pub(super) fn new(replies: bool) -> Self {
-        Self { waiting: VecDeque::with_capacity(if replies { WAITING_MAX } else { 0 }) }
+        Self { waiting: VecDeque::with_capacity(if replies { WAITING_MAX } else { 0 }), long: VecDeque::new() }
     }
 
     /// Queues a reply; false when there is no room. One that repeats a waiting one is merged with it.
@@ -104,62 +125,85 @@ impl ReplyQueue {
         if self.waiting.contains(&request) {
             return true;
         }
-        if self.waiting.len() >= WAITING_MAX {
+        if self.len() >= WAITING_MAX {
             return false;
         }
         self.waiting.push_back(request);
         true
     }
 
+    /// The same for one with long connection IDs.
+    fn push_long(&mut self, request: LongRequest) -> bool {
+        if self.long.contains(&request) {
+            return true;
+        }
+        if self.len() >= WAITING_MAX {
+            return false;
+        }
+        self.long.push_back(request);
+        true
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.long.len()
+    }
+
+    /// Requests that fit without an allocation.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.waiting.capacity()
     }
 }
 
 impl Engine {
     pub(super) fn request(&mut self, meta: &Meta, reply: Reply, dcid: Cid, scid: Cid) {
-        self.push_reply(Request { reply, to: meta.remote, from: meta.local, dcid, scid, long: None });
+        let taken = self.replies.push(Request { reply, to: meta.remote, from: meta.local, dcid, scid });
+        self.stats.replies_dropped += u64::from(!taken);
     }
 
     /// Asks for a Version Negotiation packet. The connection IDs have any length up to 255 bytes; only long ones take memory
     /// until the packet is built.
     pub(super) fn request_negotiation(&mut self, meta: &Meta, dcid: &[u8], scid: &[u8]) {
-        let (reply, to, from) = (Reply::VersionNegotiation, meta.remote, meta.local);
         //= rfc9000#17.2.1-6
-        let request = match (Cid::new(dcid), Cid::new(scid)) {
-            (Some(dcid), Some(scid)) => Request { reply, to, from, dcid, scid, long: None },
-            _ => {
-                let long = Some(Box::new(LongIds { dcid: dcid.into(), scid: scid.into() }));
-                Request { reply, to, from, dcid: Cid::EMPTY, scid: Cid::EMPTY, long }
-            }
-        };
-        self.push_reply(request);
-    }
-
-    fn push_reply(&mut self, request: Request) {
-        if !self.replies.push(request) {
-            self.stats.replies_dropped += 1;
+        if let (Some(dcid), Some(scid)) = (Cid::new(dcid), Cid::new(scid)) {
+            return self.request(meta, Reply::VersionNegotiation, dcid, scid);
         }
+        let (to, from) = (meta.remote, meta.local);
+        let taken = self.replies.push_long(LongRequest { to, from, dcid: dcid.into(), scid: scid.into() });
+        self.stats.replies_dropped += u64::from(!taken);
     }
 
     /// Builds the reply that waited longest.
     pub(super) fn fill_reply(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
-        let request = self.replies.waiting.pop_front()?;
         train.clear();
-        let slot = train.slot(1200)?;
-        let len = match request.reply {
-            Reply::VersionNegotiation => self.build_version_negotiation(&request, slot),
-            Reply::Retry { version } => self.build_retry(now, &request, version, slot),
-            Reply::Reset { received } => self.build_reset(&request, received, slot),
-            Reply::Refuse { version, code } => self.build_refusal(&request, version, code, slot),
-        }?;
+        let (len, to, from) = if let Some(request) = self.replies.waiting.pop_front() {
+            (self.build_reply(now, &request, train.slot(1200)?)?, request.to, request.from)
+        } else {
+            let LongRequest { to, from, dcid, scid } = self.replies.long.pop_front()?;
+            (self.build_version_negotiation(&scid, &dcid, train.slot(1200)?)?, to, from)
+        };
         train.commit(len);
         self.stats.trains += 1;
         self.stats.sent_datagrams += 1;
-        Some(TrainMeta { key: None, to: request.to, from: request.from, ecn: Ecn::NotEct, segment: len, len })
+        Some(TrainMeta { key: None, to, from, ecn: Ecn::NotEct, segment: len, len })
     }
 
-    fn build_version_negotiation(&mut self, request: &Request, slot: &mut [u8]) -> Option<usize> {
+    fn build_reply(&mut self, now: Instant, request: &Request, slot: &mut [u8]) -> Option<usize> {
+        match request.reply {
+            Reply::VersionNegotiation => {
+                self.build_version_negotiation(request.scid.as_slice(), request.dcid.as_slice(), slot)
+            }
+            Reply::Retry { version } => self.build_retry(now, request, version, slot),
+            Reply::Reset { received } => self.build_reset(request, received.into(), slot),
+            Reply::Refuse { version, why } => self.build_refusal(request, version, why.code(), slot),
+        }
+    }
+
+    fn build_version_negotiation(&mut self, to: &[u8], from: &[u8], slot: &mut [u8]) -> Option<usize> {
         let versions = self.server.as_ref().map_or(&[][..], |s| &s.settings.versions[..]);
         let random = self.env.random_u64().to_be_bytes();
         // A version that nobody will ever speak keeps clients from relying on the list (RFC 9000 section 6.3).
@@ -172,10 +216,6 @@ impl Engine {
         //= rfc9000#17.2.1-3
         //= rfc9000#17.2.1-4
         //= rfc9000#17.2.1-5
-        let (to, from) = match &request.long {
-            Some(long) => (&long.scid[..], &long.dcid[..]),
-            None => (request.scid.as_slice(), request.dcid.as_slice()),
-        };
         header::write_version_negotiation(&mut w, to, from, &all[..=known], random[0])?;
         self.stats.version_negotiations += 1;
         Some(w.len())

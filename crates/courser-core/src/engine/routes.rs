@@ -10,10 +10,12 @@ use core::hash::{BuildHasher, Hasher};
 use core::net::SocketAddr;
 use std::collections::HashMap;
 
+use siphasher::sip128::{Hasher128, SipHasher24};
+
 use crate::cid::OWN_CID_LEN;
 use crate::ids::{Cid, ConnKey, ResetToken};
 
-/// Keyed hashing of connection IDs and tokens (SipHash-1-3).
+/// Keyed hashing of connection IDs (SipHash-1-3) and tokens (SipHash-2-4).
 #[derive(Clone, Copy)]
 pub(crate) struct CidHasher {
     k0: u64,
@@ -25,6 +27,13 @@ impl CidHasher {
         let word = |at: usize| key[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         Self { k0: word(0), k1: word(8) }
     }
+
+    /// What is kept of a reset token, and compared, in its place: how long a comparison takes tells nothing about tokens.
+    fn disguise(self, token: &ResetToken) -> u128 {
+        let mut hasher = SipHasher24::new_with_keys(self.k0, self.k1);
+        hasher.write(&token.0);
+        hasher.finish128().as_u128()
+    }
 }
 
 impl BuildHasher for CidHasher {
@@ -35,7 +44,7 @@ impl BuildHasher for CidHasher {
     }
 }
 
-/// Cheap hashing for connection IDs that we made: their bytes are random already.
+/// Cheap hashing for connection IDs that we made, and for tokens in disguise: their bytes are random already.
 #[derive(Clone, Copy, Default)]
 struct OwnCid;
 
@@ -76,8 +85,10 @@ pub(crate) struct Routes {
     chosen: HashMap<Cid, ConnKey, CidHasher>,
     /// Peers of connections without connection IDs of ours.
     addresses: HashMap<SocketAddr, ConnKey, CidHasher>,
-    /// Reset tokens of the peers' connection IDs in use.
-    tokens: HashMap<ResetToken, ConnKey, CidHasher>,
+    /// Reset tokens of the peers' connection IDs in use, in disguise.
+    tokens: HashMap<u128, ConnKey, OwnCid>,
+    /// Disguises them.
+    hasher: CidHasher,
     last: Option<(u64, ConnKey)>,
 }
 
@@ -91,7 +102,8 @@ impl Routes {
             own: HashMap::default(),
             chosen: HashMap::with_hasher(hasher),
             addresses: HashMap::with_hasher(hasher),
-            tokens: HashMap::with_hasher(hasher),
+            tokens: HashMap::default(),
+            hasher,
             last: None,
         }
     }
@@ -168,22 +180,25 @@ impl Routes {
     /// Adds a reset token of a peer's connection ID. Who was first keeps it: tokens are the peers' choice, and one peer
     /// must not take another one's.
     pub(crate) fn add_token(&mut self, token: ResetToken, key: ConnKey) {
-        self.tokens.entry(token).or_insert(key);
+        self.tokens.entry(self.hasher.disguise(&token)).or_insert(key);
     }
 
     /// Removes a reset token.
     pub(crate) fn remove_token(&mut self, token: &ResetToken, key: ConnKey) {
-        if self.tokens.get(token) == Some(&key) {
-            self.tokens.remove(token);
+        let token = self.hasher.disguise(token);
+        if self.tokens.get(&token) == Some(&key) {
+            self.tokens.remove(&token);
         }
     }
 
-    /// The connection that a datagram which ends in this token resets. The look-up goes through a keyed hash, so its time
-    /// tells nothing about the stored tokens.
+    /// The connection that a datagram which ends in this token resets.
     pub(crate) fn find_reset(&self, datagram: &[u8]) -> Option<ConnKey> {
+        if self.tokens.is_empty() {
+            return None;
+        }
         //= rfc9000#10.3.1-3
         let token = datagram.last_chunk::<16>()?;
-        self.tokens.get(&ResetToken(*token)).copied()
+        self.tokens.get(&self.hasher.disguise(&ResetToken(*token))).copied()
     }
 
     /// Number of routes of all kinds.
@@ -247,5 +262,30 @@ mod tests {
         assert_eq!(r.find_reset(&datagram), Some(A), "the first keeps it");
         r.remove_token(&ResetToken([7; 16]), A);
         assert_eq!((r.find_reset(&datagram), r.len()), (None, 0));
+    }
+
+    #[test]
+    fn tokens_are_compared_in_a_form_that_follows_from_a_secret() {
+        //= rfc9000#10.3.1-3 type=test
+        let mut forms = std::collections::BTreeSet::new();
+        let mut tokens: Vec<ResetToken> = (0..128).map(|bit| ResetToken((1u128 << bit).to_be_bytes())).collect();
+        tokens.push(ResetToken([0; 16]));
+        for secret in 0..4 {
+            let mut r = Routes::new(CidHasher::new([secret; 16]));
+            tokens.iter().for_each(|t| r.add_token(*t, A));
+            for token in &tokens {
+                let raw = u128::from_be_bytes(token.0);
+                assert!(!r.tokens.contains_key(&raw) && !r.tokens.contains_key(&raw.swap_bytes()));
+                let mut other = *token;
+                other.0[15] ^= 2;
+                let known = tokens.contains(&other);
+                assert_eq!((r.find_reset(&token.0), r.find_reset(&other.0)), (Some(A), known.then_some(A)));
+            }
+            forms.extend(r.tokens.keys().copied());
+        }
+        assert_eq!(forms.len(), 4 * 129, "each secret and each bit makes another one");
+        // Neighbours share nothing: half of the bits differ, more or less.
+        let at = |token: u128| CidHasher::new([1; 16]).disguise(&ResetToken(token.to_be_bytes()));
+        assert!((0..128).all(|bit| (32..96).contains(&(at(0) ^ at(1 << bit)).count_ones())));
     }
 }

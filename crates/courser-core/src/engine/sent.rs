@@ -13,8 +13,10 @@ impl Engine {
             SendOutcome::Refused => self.stats.refused += 1,
             SendOutcome::TooBig => {
                 self.stats.too_big += 1;
-                if let Some(conn) = meta.key.and_then(|key| self.conn_mut(key)) {
-                    conn.on_too_big(now, meta.segment);
+                let Some(key) = meta.key else { return };
+                if let Some(Kind::Live(conn)) = self.table.get_mut(key).map(|e| &mut e.kind) {
+                    conn.on_too_big(&mut self.env, now, meta);
+                    self.tickable.push(key.index);
                 }
             }
             SendOutcome::NoAddress => {

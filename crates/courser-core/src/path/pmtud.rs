@@ -2,7 +2,8 @@
 //!
 //! The search asks for the upper end first, since that is what most paths take, and then halves the interval. A size
 //! counts as refused after three lost probes. While the search runs, data flows in datagrams of the size that is known to
-//! pass, so it never stalls on a probe. A black hole, that is, full-sized datagrams that all vanish while smaller ones
+//! pass, so it never stalls on a probe. A window that is small for the next size makes the search go up in smaller steps. A
+//! black hole, that is, full-sized datagrams that all vanish while smaller ones
 //! pass, brings the size down to the base; the search starts again later.
 
 use core::time::Duration;
@@ -14,6 +15,8 @@ use crate::time::Instant;
 const PROBES_MAX: u8 = 3;
 /// The search ends when the interval is at most this wide.
 const CLOSE_ENOUGH: u16 = 20;
+/// A step that the window cuts short raises the size by this part of it at least.
+const STEP_MIN: u16 = 4;
 /// After a search that ended below the upper end, or a black hole, the next one starts after this time.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 /// Lost full-sized datagrams in a row that make a black hole.
@@ -115,11 +118,23 @@ impl Pmtud {
         }
     }
 
+    /// The probe that should be sent now, when none may be larger than `most`: a smaller one than the search would have, if
+    /// it is worth sending.
+    pub fn poll_within(&mut self, now: Instant, most: u16) -> Option<Probe> {
+        let probe = self.poll(now)?;
+        if probe.size <= most {
+            return Some(probe);
+        }
+        let worth = self.current.saturating_add(self.current / STEP_MIN);
+        (most >= worth).then_some(Probe { size: most })
+    }
+
     /// A probe was handed to the network.
     pub fn on_probe_sent(&mut self, size: u16) {
-        if let State::Searching { size: asked, in_flight, .. } = &mut self.state
-            && *asked == size
-        {
+        if let State::Searching { size: asked, lost, in_flight } = &mut self.state {
+            if *asked != size {
+                (*asked, *lost) = (size, 0);
+            }
             *in_flight = true;
         }
     }
@@ -302,6 +317,33 @@ mod tests {
         assert_eq!((p.current(), p.poll(Instant::ZERO)), (1250, None));
         p.set_peer_max(3);
         assert_eq!(p.current(), 1200);
+    }
+
+    #[test]
+    fn a_small_window_makes_smaller_steps() {
+        let now = Instant::ZERO;
+        let mut p = Pmtud::new(1200, 8952);
+        p.start();
+        assert_eq!(p.poll_within(now, 1499), None, "not worth a probe");
+        let mut asked = Vec::new();
+        for most in [3000, 3100, 6000, 20_000] {
+            let Some(probe) = p.poll_within(now, most) else { continue };
+            asked.push(probe.size);
+            p.on_probe_sent(probe.size);
+            assert_eq!(p.poll_within(now, most), None, "one probe at a time");
+            assert!(p.on_probe_acked(now, probe.size));
+        }
+        assert_eq!((asked, p.current()), (vec![3000, 6000, 8952], 8952));
+        // A step that does not pass is the upper end from then on.
+        let mut p = Pmtud::new(1200, 8952);
+        p.start();
+        for _ in 0..PROBES_MAX {
+            let probe = p.poll_within(now, 4000).unwrap();
+            p.on_probe_sent(probe.size);
+            p.on_probe_lost(now, probe.size, false);
+        }
+        let (found, _) = search(&mut p, 3500);
+        assert!((3480..=3500).contains(&found), "{found}");
     }
 
     #[test]

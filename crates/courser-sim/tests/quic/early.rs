@@ -275,3 +275,38 @@ fn what_a_store_gives_back_garbled_is_not_used() {
     assert_eq!(net.client().app(0).unwrap().report.early, None);
     net.finish();
 }
+
+#[test]
+fn early_packets_are_acknowledged_in_1_rtt_packets() {
+    //= rfc9000#13.2.6-3 type=test
+    for seed in 0..4 {
+        let link = LinkConfig::new().delay_us(10 * MS).loss(0.05).reorder(0.05, 8 * MS);
+        let mut net = Net::new(early(seed, Duplex::symmetric(link), true).keep().job(Job::exchange(9_000, 500)));
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = told.clone();
+        net.tap_down(Box::new(move |_, d| {
+            for (level, frames) in inspect::frames_of(&d.bytes) {
+                for frame in frames {
+                    if let Frame::Ack(ack) = frame {
+                        seen.lock().unwrap().extend(ack.ranges.map(|r| (level, r)));
+                    }
+                }
+            }
+            Verdict::Pass
+        }));
+        net.run_until_done(20 * S);
+        let told = told.lock().unwrap().clone();
+        let notes = net.client_watch.notes();
+        let of = |wanted: Level| notes.iter().filter(move |n| n.level == wanted).map(|n| n.pn);
+        let in_1_rtt = |pn: u64| told.iter().any(|(l, r)| *l == Level::OneRtt && (r.0..=r.1).contains(&pn));
+        let early: Vec<u64> = of(Level::ZeroRtt).collect();
+        assert!(early.len() >= 5, "seed {seed}: {early:?}");
+        assert!(early.iter().filter(|pn| in_1_rtt(**pn)).count() + 3 >= early.len(), "but for lost ones: {told:?}");
+        // Nothing in the other spaces speaks of numbers that were never used there.
+        for level in [Level::Initial, Level::Handshake] {
+            let largest = of(level).max().unwrap_or(0);
+            assert!(told.iter().all(|(l, r)| *l != level || r.1 <= largest), "seed {seed} at {level:?}: {told:?}");
+        }
+        net.finish();
+    }
+}

@@ -56,6 +56,7 @@ fn the_idle_timeout_is_the_smaller_one_of_both_ends() {
 
 #[test]
 fn the_idle_timeout_is_never_below_three_probe_timeouts() {
+    //= rfc9000#10.1-1 type=test
     let config = NetConfig::new(1, Duplex::delay_us(S)).settings(|s| s.idle_timeout = Duration::from_millis(500));
     let mut net = Net::new(config.job(Job::exchange(100, 100)));
     net.run_until_done(30 * S);

@@ -189,6 +189,8 @@ fn the_token_of_a_retry_is_in_every_later_initial() {
 fn datagrams_with_an_initial_have_1200_bytes_and_padding_not_one_more() {
     //= rfc9001#9.3-1 type=test
     // OSSL-PKT-01, OSSL-PKT-12, OSSL-TXP-24, OSSL-TXP-25, OSSL-TXP-26: also when more would fit, and under loss.
+    //= rfc9000#14.1-1 type=test
+    //= rfc9000#14.1-2 type=test
     let (mut padded, mut elsewhere, mut full) = (0, 0, 0);
     for (payload, certificate_len, loss) in
         [(1_200, 600, 0.0), (1_350, 600, 0.0), (1_350, 2_500, 0.0), (1_350, 2_500, 0.3)]

@@ -342,7 +342,8 @@ fn a_path_that_shrinks_later_is_noticed() {
 
 #[test]
 fn a_hole_for_full_datagrams_is_noticed_although_small_ones_pass() {
-    // Each answer is a few full datagrams and a small one: acknowledgements never stop.
+    // Each answer is a few full datagrams and a small one: acknowledgements never stop. No message tells of the hole.
+    //= rfc8899#4.3-1 type=test
     let mut net = Net::new(NetConfig::new(1, plain()).job(Job::fetch(300_000)));
     net.run_until(3 * S);
     net.tap_down(Box::new(|_, d| if d.bytes.len() > 1_300 { Verdict::Drop } else { Verdict::Pass }));

@@ -97,6 +97,12 @@ pub trait Adapter: Send {
         false
     }
 
+    /// Whether the system may split datagrams that are larger than a link on the way. If so, the socket sends none of more
+    /// than 1,200 bytes.
+    fn may_fragment(&self) -> bool {
+        false
+    }
+
     /// Called after the system refused a call for its arguments: forget what was concluded from this.
     fn forgive(&mut self, udp: &UdpSocket);
 }

@@ -17,6 +17,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use courser_core::config::MIN_DATAGRAM;
 use socket2::{Domain, Protocol, Type};
 
 use super::adapter::{Adapter, Arrival, Offload, Outgoing, SLOT_BYTES, SLOTS_MAX};
@@ -255,6 +256,10 @@ impl Socket {
             return Outcome::Refused;
         }
         let segment = out.segment.unwrap_or(out.bytes.len()).max(1);
+        //= rfc9000#14-2
+        if segment.min(out.bytes.len()) > usize::from(MIN_DATAGRAM) && self.adapter.may_fragment() {
+            return Outcome::TooBig;
+        }
         let wire = Outgoing { to: self.mapped(out.to), from: self.source(out.from), ..*out };
         let mut split = false;
         while *cursor < out.bytes.len() {

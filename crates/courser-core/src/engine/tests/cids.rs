@@ -137,6 +137,7 @@ fn a_client_needs_no_connection_ids_of_its_own() {
 
 #[test]
 fn connection_ids_of_every_length_route() {
+    //= rfc9000#10.3.2-2 type=test
     for len in [8, 9, 13, 20] {
         let settings = Settings::default();
         let mut pair = Pair::new(&settings);

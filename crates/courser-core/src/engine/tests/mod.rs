@@ -3,9 +3,12 @@
 mod basics;
 mod cids;
 mod clock;
+mod ends;
 mod levels;
 mod life;
 mod pair;
 mod promises;
+mod replies;
+mod resets;
 mod retry;
 mod rows;

@@ -63,6 +63,10 @@ impl Adapter for Udp {
         cfg!(any(target_os = "linux", target_os = "android"))
     }
 
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
     fn forgive(&mut self, udp: &UdpSocket) {
         // After one refused call the state leaves out ECN marks for good; a fresh one starts without that suspicion.
         if let Ok(fresh) = UdpSocketState::new(UdpSockRef::from(udp)) {

@@ -1,4 +1,4 @@
-//! The standard library alone: one datagram per call, no marks, no packet information.
+//! The standard library alone: one datagram per call, of 1,200 bytes at most, no marks, no packet information.
 //!
 //! Without `poll` a thread waits by looking at the socket in blocking mode with a time limit, and the bell is an empty
 //! datagram to the socket itself, which the receive path ignores like every empty datagram.
@@ -49,6 +49,11 @@ impl Adapter for Udp {
 
     fn offload(&self) -> Offload {
         Offload { send_segments: 1, receive_segments: 1 }
+    }
+
+    fn may_fragment(&self) -> bool {
+        // The standard library has no way to forbid it.
+        true
     }
 
     fn forgive(&mut self, _: &UdpSocket) {}

@@ -23,6 +23,8 @@ struct Script {
     /// (bytes, segment) of every call.
     calls: Vec<(usize, Option<usize>)>,
     forgiven: usize,
+    /// The system below would split large datagrams.
+    splits: bool,
 }
 
 struct Faulty {
@@ -59,6 +61,10 @@ impl Adapter for Faulty {
 
     fn offload(&self) -> Offload {
         Offload { send_segments: self.segments, receive_segments: 1 }
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.script.lock().unwrap().splits
     }
 
     fn forgive(&mut self, _: &UdpSocket) {
@@ -118,11 +124,12 @@ fn a_train_arrives_as_its_datagrams_in_order() {
         };
         let mut sender = Socket::bind(&SocketConfig::new(local)).unwrap();
         assert_ne!(sender.local_addr().port(), 0);
-        let bytes = train(40, 1472, 700);
+        let size = if cfg!(feature = "portable") { 1200 } else { 1472 };
+        let bytes = train(40, size, 700);
         let mut cursor = 0;
-        assert_eq!(sender.send(&outgoing(&receiver, &bytes, 1472), &mut cursor), Outcome::Sent);
+        assert_eq!(sender.send(&outgoing(&receiver, &bytes, size), &mut cursor), Outcome::Sent);
         assert_eq!(cursor, bytes.len());
-        assert_is_train(&collect(&mut receiver, 41), &bytes, 1472);
+        assert_is_train(&collect(&mut receiver, 41), &bytes, size);
     }
 }
 
@@ -212,6 +219,51 @@ fn a_source_address_that_is_gone_is_told() {
     }
     assert_eq!(sender.send(&here, &mut 0), Outcome::Sent);
     collect(&mut receiver, 1);
+}
+
+#[test]
+fn where_the_system_may_split_datagrams_none_is_large() {
+    //= rfc9000#14-2 type=test
+    let (mut sender, script) = faulty(Script { splits: true, ..Script::default() });
+    let mut receiver = Socket::bind(&SocketConfig::new(V4)).unwrap();
+    for (full, size, last) in [(1, 1201, 0), (3, 1472, 10), (0, 0, 1201)] {
+        let bytes = train(full, size, last);
+        let out = outgoing(&receiver, &bytes, size.max(last));
+        assert_eq!(sender.send(&out, &mut 0), Outcome::TooBig, "{full} of {size} and {last}");
+    }
+    assert!(script.lock().unwrap().calls.is_empty(), "the system was not asked");
+    let bytes = train(2, 1200, 60);
+    assert_eq!(sender.send(&outgoing(&receiver, &bytes, 1200), &mut 0), Outcome::Sent);
+    assert_is_train(&collect(&mut receiver, 3), &bytes, 1200);
+}
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn sockets_forbid_fragmentation_and_leave_the_systems_idea_of_the_path_aside() {
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu_discover, ipv6_mtu_discover};
+    for local in [V4, V6, ANY_V6] {
+        let Ok(socket) = Socket::bind(&SocketConfig::new(local)) else { continue };
+        // The strictest mode: DF is set, datagrams are never split here, and what the system learnt of the path (from ICMP)
+        // does not limit them.
+        //= rfc9000#14-3 type=test
+        //= rfc8899#3-3 type=test
+        //= rfc8899#4.5-1 type=test
+        assert_eq!(ip_mtu_discover(socket.udp()), Ok(Ipv4PathMtuDiscovery::PROBE), "{local}");
+        if local.is_ipv6() {
+            assert_eq!(ipv6_mtu_discover(socket.udp()), Ok(Ipv6PathMtuDiscovery::PROBE), "{local}");
+        }
+    }
+    // The loopback interface carries 65,536 bytes with headers, and UDP could have more over IPv6.
+    let (Ok(mut sender), Ok(mut receiver)) =
+        (Socket::bind(&SocketConfig::new(V6)), Socket::bind(&SocketConfig::new(V6)))
+    else {
+        return;
+    };
+    let bytes = train(1, 65_500, 0);
+    //= rfc9000#14-2 type=test
+    assert_eq!(sender.send(&outgoing(&receiver, &bytes, 65_500), &mut 0), Outcome::TooBig, "and not in pieces");
+    assert_eq!(sender.send(&outgoing(&receiver, &bytes[..60_000], 60_000), &mut 0), Outcome::Sent);
+    assert_eq!(collect(&mut receiver, 1).concat().len(), 60_000);
 }
 
 #[test]
