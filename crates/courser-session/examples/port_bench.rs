@@ -201,7 +201,7 @@ impl Serve for Echo {
         spin(self.steps);
         let told = match submission {
             Submission::Finish { stream } => outbox.event(sessions, stream, Event::AllAcked),
-            Submission::Datagram { connection, data } => {
+            Submission::Datagram { connection, data, .. } => {
                 black_box(data.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)));
                 self.datagrams.push_back(data);
                 outbox.event(sessions, connection, Event::Datagram)
@@ -293,7 +293,11 @@ fn application<P: Port>(port: &mut P, load: Load, mut idle: impl FnMut(&mut P)) 
             let until = sent + load.batch;
             let mut batch = (sent..until).map(|n| {
                 if load.has_payload {
-                    Submission::Datagram { connection, data: Bytes::copy_from_slice(&[n.to_le_bytes()[0]; PAYLOAD]) }
+                    Submission::Datagram {
+                        connection,
+                        data: Bytes::copy_from_slice(&[n.to_le_bytes()[0]; PAYLOAD]),
+                        tag: None,
+                    }
                 } else {
                     Submission::Finish { stream: streams[n % streams.len()] }
                 }

@@ -232,6 +232,10 @@ pub enum WriteError {
     Finished,
     /// Waiting for acknowledgements of a stream that was not finished.
     NotFinished,
+    /// The peer does not take resets that still deliver the beginning of a stream.
+    Unsupported,
+    /// More bytes were promised than were written; how many that were.
+    NotWritten(u64),
     /// The connection ended.
     Closed(ConnectionError),
 }
@@ -244,6 +248,8 @@ impl WriteError {
             Self::Stopped(_) => "stop writing; the code says why",
             Self::Finished => "open another stream",
             Self::NotFinished => "call finish first",
+            Self::Unsupported => "finish the stream, or reset it without a promise",
+            Self::NotWritten(_) => "promise no more than was written",
             Self::Closed(e) => e.remedy(),
         }
     }
@@ -255,6 +261,8 @@ impl fmt::Display for WriteError {
             Self::Stopped(code) => write!(f, "the peer stopped the stream with code {code}")?,
             Self::Finished => f.write_str("the stream was finished or reset here")?,
             Self::NotFinished => f.write_str("the stream is not finished")?,
+            Self::Unsupported => f.write_str("the peer does not take partial resets")?,
+            Self::NotWritten(n) => write!(f, "only {n} bytes were written")?,
             Self::Closed(e) => return e.fmt(f),
         }
         write!(f, "; {}", self.remedy())
@@ -268,6 +276,8 @@ impl From<WriteError> for io::Error {
         let kind = match &e {
             WriteError::Stopped(_) => io::ErrorKind::ConnectionReset,
             WriteError::Finished | WriteError::NotFinished => io::ErrorKind::NotConnected,
+            WriteError::Unsupported => io::ErrorKind::Unsupported,
+            WriteError::NotWritten(_) => io::ErrorKind::InvalidInput,
             WriteError::Closed(inner) => inner.kind(),
         };
         Self::new(kind, e)
@@ -358,6 +368,15 @@ impl fmt::Display for DatagramError {
 }
 
 impl std::error::Error for DatagramError {}
+
+/// What became of a datagram that was sent with a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatagramFate {
+    /// The peer has acknowledged it.
+    Acknowledged,
+    /// It was declared lost. It may have arrived after all: what the peer says later is not told.
+    Lost,
+}
 
 /// Keying material of that length cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,8 @@ pub use courser_core::ids::StreamId;
 pub use courser_core::stream::Priority;
 pub use courser_session::handle::Handle;
 pub use courser_tls as tls;
-pub use error::{ConnectError, ConnectionError, DatagramError, EndpointError, ExportError, ReadError, WriteError};
+pub use error::{
+    ConnectError, ConnectionError, DatagramError, DatagramFate, EndpointError, ExportError, ReadError, WriteError,
+};
 pub use face::Request;
 pub use options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};

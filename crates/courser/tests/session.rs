@@ -502,11 +502,11 @@ fn listeners_of_two_ports_take_turns() {
 #[test]
 fn datagrams_go_both_ways_and_impossible_ones_are_told() {
     let Pair { mut client, mut server, ours, theirs, client_end: _c, server_end: _s } = pair();
-    client.submit(Submission::Datagram { connection: ours, data: Bytes::from_static(b"ping") }).unwrap();
+    client.submit(Submission::Datagram { connection: ours, data: Bytes::from_static(b"ping"), tag: None }).unwrap();
     hear(&mut server, |message| matches!(message, Completion::Datagram { data, .. } if data == "ping").then_some(()));
-    server.submit(Submission::Datagram { connection: theirs, data: Bytes::from_static(b"pong") }).unwrap();
+    server.submit(Submission::Datagram { connection: theirs, data: Bytes::from_static(b"pong"), tag: None }).unwrap();
     hear(&mut client, |message| matches!(message, Completion::Datagram { data, .. } if data == "pong").then_some(()));
-    client.submit(Submission::Datagram { connection: ours, data: Bytes::from(vec![0; 5000]) }).unwrap();
+    client.submit(Submission::Datagram { connection: ours, data: Bytes::from(vec![0; 5000]), tag: None }).unwrap();
     hear(&mut client, |message| matches!(message, Completion::Rejected { why: Rejection::Argument, .. }).then_some(()));
 }
 

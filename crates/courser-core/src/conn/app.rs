@@ -87,6 +87,10 @@ impl Connection {
         Ok(self.streams.reset_at(id, reset, &mut env.pool)?)
     }
 
+    pub(crate) fn can_reset_at(&self) -> bool {
+        self.streams.can_reset_at()
+    }
+
     pub(crate) fn stop_sending(&mut self, env: &mut Env, id: StreamId, code: u64) -> Result<(), ReadError> {
         self.check_open()?;
         check_code(code)?;
@@ -144,14 +148,14 @@ impl Connection {
         Ok(self.streams.priority(id))
     }
 
-    pub(crate) fn send_datagram(&mut self, env: &mut Env, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
+    pub(crate) fn send_datagram(&mut self, env: &mut Env, data: Bytes, tag: Option<u64>) -> Result<bool, ApiMisuse> {
         self.check_open()?;
         let (room, len) = (self.datagram_room(), data.len());
-        let number = self.datagrams.push(data, room)?;
-        if number.is_some() {
+        let taken = self.datagrams.push(data, tag, room)?;
+        if taken {
             self.moved(env, None, len, Way::Out, false);
         }
-        Ok(number)
+        Ok(taken)
     }
 
     pub(crate) fn datagram_max(&self) -> Option<usize> {

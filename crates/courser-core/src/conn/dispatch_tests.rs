@@ -265,7 +265,7 @@ const WISHES: &[Wish] = &[
     (FrameKind::StreamsBlockedBidi, Rule::Same, |h| while h.streams.open(Dir::Bi).is_some() {}),
     (FrameKind::StreamsBlockedUni, Rule::Same, |h| while h.streams.open(Dir::Uni).is_some() {}),
     (FrameKind::Datagram, Rule::Never, |h| {
-        h.datagrams.push(Bytes::from_static(b"datagram"), 1200).unwrap();
+        h.datagrams.push(Bytes::from_static(b"datagram"), None, 1200).unwrap();
     }),
     (FrameKind::PathChallenge, Rule::Never, |h| {
         h.challenges.start([1; 8], core::time::Duration::ZERO, Instant::FAR_FUTURE)

@@ -55,7 +55,7 @@ use crate::cid::{CidGenerator, Issued, LocalCids, RemoteCids};
 use crate::config::{Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
 use crate::crypto::{Identity, KeyFactory, Random, Secret, Suite, TlsSession};
-use crate::datagram::DatagramQueue;
+use crate::datagram::{DatagramEvent, DatagramQueue};
 use crate::error::CloseReason;
 use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
@@ -226,6 +226,11 @@ pub enum Event {
     Stream(StreamEvent),
     /// Datagrams can be read.
     DatagramReceived,
+    /// A datagram can be sent, after [`send_datagram`](crate::engine::Engine::send_datagram) had said no.
+    DatagramRoom,
+    /// Fates of datagrams can be read with [`poll_datagram_fate`](crate::engine::Engine::poll_datagram_fate): until it says
+    /// that there are no more, this is not told again.
+    DatagramFates,
     /// The server gave a token for later connections
     /// ([`Engine::take_token`](crate::engine::Engine::take_token)); not told again before it is taken.
     NewToken,
@@ -403,16 +408,22 @@ impl Connection {
     /// The next event for the application.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         // The end of the connection is told last: what happened to streams before is not lost.
-        if matches!(self.events.front(), None | Some(Event::Closed(_)))
-            && let Some(event) = self.streams.poll_event()
-        {
-            return Some(Event::Stream(event));
+        if matches!(self.events.front(), None | Some(Event::Closed(_))) {
+            if let Some(event) = self.streams.poll_event() {
+                return Some(Event::Stream(event));
+            }
+            if let Some(event) = self.datagrams.poll_event() {
+                return Some(match event {
+                    DatagramEvent::Room => Event::DatagramRoom,
+                    DatagramEvent::Fates => Event::DatagramFates,
+                });
+            }
         }
         self.events.pop_front()
     }
 
     /// Whether [`poll_event`](Self::poll_event) has something.
     pub(crate) fn has_events(&self) -> bool {
-        !self.events.is_empty() || self.streams.has_events()
+        !self.events.is_empty() || self.streams.has_events() || self.datagrams.has_events()
     }
 }

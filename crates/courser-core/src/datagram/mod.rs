@@ -1,7 +1,8 @@
 //! DATAGRAM frames (RFC 9221): a bounded queue each way.
 //!
-//! Sending: [`DatagramQueue::push`] refuses when the queue is full, so that the application feels back-pressure; the
-//! number that it returns comes back with the fate. Receiving: the oldest unread datagram makes room for the newest, as
+//! Sending: [`DatagramQueue::push`] refuses when the queue is full, so that the application feels back-pressure, and an event
+//! tells when there is room again. Whoever gives a datagram a tag hears of its fate, exactly once: the first verdict counts.
+//! Such datagrams and the fates that nobody has read are bounded together, by refusing more. Receiving: the oldest unread datagram makes room for the newest, as
 //! with a socket buffer, and a counter tells.
 
 use std::collections::VecDeque;
@@ -15,10 +16,28 @@ use crate::spans::Fate;
 const SEND_BYTES_MAX: usize = 256 << 10;
 /// Bytes that wait for the application, at most.
 const RECV_BYTES_MAX: usize = 256 << 10;
-/// Fates that wait for the application, at most; older ones are dropped first.
-const FATES_MAX: usize = 1024;
+/// Datagrams whose fate was asked for and has not been read, at most.
+const TRACKED_MAX: usize = 1024;
 /// What a queued datagram costs besides its bytes; keeps floods of empty ones bounded.
 const OVERHEAD: usize = 64;
+
+/// What an application is told of datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramEvent {
+    /// There is room again, after [`DatagramQueue::push`] had said no.
+    Room,
+    /// Fates wait, where there were none.
+    Fates,
+}
+
+/// A datagram whose fate was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Tracked {
+    number: u64,
+    tag: u64,
+    /// Its fate was told; it only waits for those before it.
+    told: bool,
+}
 
 /// DATAGRAM frames of one connection.
 #[derive(Default)]
@@ -27,7 +46,16 @@ pub struct DatagramQueue {
     send_bytes: usize,
     recv: VecDeque<Bytes>,
     recv_bytes: usize,
+    /// In the order of their numbers.
+    tracked: VecDeque<Tracked>,
+    /// How many of these have not been told.
+    untold: usize,
+    /// Tags with fates that the application has not read.
     fates: VecDeque<(u64, Fate)>,
+    /// Fates came where there were none, and the application was not told.
+    fates_due: bool,
+    /// A datagram was refused, and the application was not told of room since.
+    refused: bool,
     next: u64,
     /// Largest frame that the peer takes; zero before its transport parameters are known.
     peer_max: u64,
@@ -58,25 +86,29 @@ impl DatagramQueue {
         frame.checked_sub(1 + if frame > 65 { 2 } else { 1 })
     }
 
-    /// Queues a datagram; `Ok(None)` when the queue is full, else the number under which its fate comes back.
+    /// Queues a datagram; `Ok(false)` when the queue is full. With a tag its fate is told.
     ///
     /// # Errors
     /// [`ApiMisuse::NotNegotiated`] or [`ApiMisuse::TooLarge`].
-    pub fn push(&mut self, data: Bytes, packet_room: usize) -> Result<Option<u64>, ApiMisuse> {
+    pub fn push(&mut self, data: Bytes, tag: Option<u64>, packet_room: usize) -> Result<bool, ApiMisuse> {
         //= rfc9221#3-1
         //= rfc9221#3-2
         let max = self.payload_max(packet_room).ok_or(ApiMisuse::NotNegotiated)?;
         if data.len() > max {
             return Err(ApiMisuse::TooLarge);
         }
-        if !self.send.is_empty() && self.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX {
-            return Ok(None);
+        let full = !self.send.is_empty() && self.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX;
+        if full || (tag.is_some() && self.places_taken() >= TRACKED_MAX) {
+            self.refused = true;
+            return Ok(false);
         }
         self.send_bytes += data.len() + OVERHEAD;
         let number = self.next;
         self.next += 1;
+        self.untold += usize::from(tag.is_some());
+        self.tracked.extend(tag.map(|tag| Tracked { number, tag, told: false }));
         self.send.push_back((number, data));
-        Ok(Some(number))
+        Ok(true)
     }
 
     /// The datagram to send next.
@@ -94,26 +126,68 @@ impl DatagramQueue {
 
     /// Drops queued datagrams that fit no packet of `packet_room` bytes any more; they count as lost.
     pub fn drop_oversized(&mut self, packet_room: usize) {
-        while let (Some(front), Some(max)) = (self.front(), self.payload_max(packet_room)) {
-            if front.len() <= max {
-                return;
-            }
-            if let Some((number, _)) = self.pop() {
+        let Some(max) = self.payload_max(packet_room) else { return };
+        if self.send.iter().all(|(_, data)| data.len() <= max) {
+            return;
+        }
+        for _ in 0..self.send.len() {
+            let Some((number, data)) = self.pop() else { return };
+            if data.len() <= max {
+                self.send_bytes += data.len() + OVERHEAD;
+                self.send.push_back((number, data));
+            } else {
                 self.settle(Fate::Lost, number);
             }
         }
     }
 
-    /// What became of a datagram; never repeated (RFC 9221 section 5). One that was declared lost and is acknowledged after
-    /// all has two fates: the loss was false.
+    /// What became of a datagram; it is never repeated (RFC 9221 section 5). The first verdict is the application's: what is
+    /// acknowledged after it was declared lost stays lost to it.
     pub fn settle(&mut self, fate: Fate, number: u64) {
-        if self.fates.len() == FATES_MAX {
-            self.fates.pop_front();
+        let Ok(at) = self.tracked.binary_search_by_key(&number, |t| t.number) else { return };
+        let Some(tracked) = self.tracked.get_mut(at).filter(|t| !t.told) else { return };
+        tracked.told = true;
+        self.untold -= 1;
+        let fate = if fate == Fate::Acked { Fate::Acked } else { Fate::Lost };
+        let entry = (tracked.tag, fate);
+        while self.tracked.front().is_some_and(|t| t.told) {
+            self.tracked.pop_front();
         }
-        self.fates.push_back((number, fate));
+        self.fates_due |= self.fates.is_empty();
+        self.fates.push_back(entry);
     }
 
-    /// The next fate that the application has not seen.
+    /// Places taken by datagrams whose fate was asked for: those without one and fates that were not read, or all since the
+    /// first without one, which are remembered.
+    fn places_taken(&self) -> usize {
+        self.tracked.len().max(self.untold + self.fates.len())
+    }
+
+    /// Whether somebody who was refused would not be refused now; half of the room is free, so that this is not told for
+    /// each datagram.
+    fn has_room_again(&self) -> bool {
+        self.refused && self.send_bytes <= SEND_BYTES_MAX / 2 && self.places_taken() <= TRACKED_MAX / 2
+    }
+
+    /// Whether [`Self::poll_event`] has something.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        (self.fates_due && !self.fates.is_empty()) || self.has_room_again()
+    }
+
+    /// What the application is to be told.
+    pub fn poll_event(&mut self) -> Option<DatagramEvent> {
+        if core::mem::take(&mut self.fates_due) && !self.fates.is_empty() {
+            return Some(DatagramEvent::Fates);
+        }
+        if self.has_room_again() {
+            self.refused = false;
+            return Some(DatagramEvent::Room);
+        }
+        None
+    }
+
+    /// The tag of the next datagram whose fate the application has not seen: acknowledged, or lost.
     pub fn poll_fate(&mut self) -> Option<(u64, Fate)> {
         self.fates.pop_front()
     }
@@ -159,7 +233,7 @@ mod tests {
     fn nothing_is_sent_to_a_peer_that_takes_none() {
         //= rfc9221#3-1 type=test
         let mut q = DatagramQueue::default();
-        assert_eq!(q.push(Bytes::from_static(b"x"), 1200), Err(ApiMisuse::NotNegotiated));
+        assert_eq!(q.push(Bytes::from_static(b"x"), None, 1200), Err(ApiMisuse::NotNegotiated));
     }
 
     #[test]
@@ -167,8 +241,8 @@ mod tests {
         //= rfc9221#3-2 type=test
         let mut q = queue();
         assert_eq!(q.payload_max(1200), Some(1197));
-        assert_eq!(q.push(Bytes::from(vec![0; 1198]), 1200), Err(ApiMisuse::TooLarge));
-        assert!(q.push(Bytes::from(vec![0; 1197]), 1200).unwrap().is_some());
+        assert_eq!(q.push(Bytes::from(vec![0; 1198]), None, 1200), Err(ApiMisuse::TooLarge));
+        assert_eq!(q.push(Bytes::from(vec![0; 1197]), None, 1200), Ok(true));
         q.set_peer_max(20);
         assert_eq!(q.payload_max(1200), Some(18));
     }
@@ -177,12 +251,76 @@ mod tests {
     fn a_full_send_queue_pushes_back() {
         let mut q = queue();
         let mut taken = 0;
-        while q.push(Bytes::from(vec![0; 1000]), 1200).unwrap().is_some() {
+        while q.push(Bytes::from(vec![0; 1000]), None, 1200).unwrap() {
             taken += 1;
+            assert!(!q.has_events(), "nobody was refused");
         }
         assert_eq!(taken, SEND_BYTES_MAX / (1000 + OVERHEAD));
         assert_eq!(q.pop().map(|(n, d)| (n, d.len())), Some((0, 1000)));
-        assert_eq!(q.push(Bytes::from(vec![0; 1000]), 1200), Ok(Some(taken as u64)));
+        assert_eq!(q.push(Bytes::from(vec![0; 1000]), None, 1200), Ok(true));
+        // Whoever was refused is told once, when half of the room is free.
+        assert_eq!(q.push(Bytes::from(vec![0; 1000]), None, 1200), Ok(false));
+        let mut popped = 0;
+        while !q.has_events() {
+            q.pop().unwrap();
+            popped += 1;
+        }
+        assert!((taken / 2..=taken / 2 + 1).contains(&popped), "{popped} of {taken}");
+        assert_eq!((q.poll_event(), q.poll_event()), (Some(DatagramEvent::Room), None));
+        q.pop().unwrap();
+        assert!(!q.has_events());
+    }
+
+    #[test]
+    fn each_fate_is_told_once_and_the_first_verdict_counts() {
+        let mut q = queue();
+        for tag in [Some(70), None, Some(71), Some(71), None, Some(73)] {
+            assert_eq!(q.push(Bytes::from_static(b"x"), tag, 1200), Ok(true));
+        }
+        let numbers: Vec<u64> = core::iter::from_fn(|| q.pop()).map(|(number, _)| number).collect();
+        let told = |q: &mut DatagramQueue| core::iter::from_fn(|| q.poll_fate()).collect::<Vec<_>>();
+        // The second and fifth have no tag; the third is lost first and acknowledged then.
+        q.settle(Fate::Lost, numbers[2]);
+        assert_eq!((q.poll_event(), q.poll_event()), (Some(DatagramEvent::Fates), None));
+        for (number, fate) in [(2, Fate::Acked), (1, Fate::Acked), (3, Fate::Acked), (4, Fate::Lost), (3, Fate::Lost)] {
+            q.settle(fate, numbers[number]);
+        }
+        assert_eq!(told(&mut q), [(71, Fate::Lost), (71, Fate::Acked)]);
+        q.settle(Fate::Discarded, numbers[0]);
+        q.settle(Fate::Acked, numbers[5]);
+        q.settle(Fate::Acked, numbers[0]);
+        assert_eq!((q.poll_event(), q.poll_event()), (Some(DatagramEvent::Fates), None));
+        assert_eq!(told(&mut q), [(70, Fate::Lost), (73, Fate::Acked)]);
+        assert!(q.tracked.is_empty() && !q.has_events());
+    }
+
+    #[test]
+    fn who_asks_for_fates_and_does_not_read_them_is_refused() {
+        let mut q = queue();
+        let push = |q: &mut DatagramQueue, tag| {
+            let taken = q.push(Bytes::from_static(b"x"), tag, 1200).unwrap();
+            q.pop().filter(|_| taken).map(|(number, _)| number)
+        };
+        for tag in 0..TRACKED_MAX as u64 {
+            let number = push(&mut q, Some(tag)).unwrap();
+            if tag % 2 == 0 {
+                q.settle(Fate::Acked, number);
+            }
+        }
+        let mut taken = TRACKED_MAX;
+        while let Some(number) = push(&mut q, Some(taken as u64)) {
+            q.settle(Fate::Acked, number);
+            taken += 1;
+        }
+        assert_eq!((q.places_taken(), taken), (TRACKED_MAX, TRACKED_MAX));
+        assert!(push(&mut q, None).is_some(), "others go on");
+        assert_eq!(q.poll_event(), Some(DatagramEvent::Fates));
+        assert!(q.poll_fate().is_some() && !q.has_events(), "one place is not worth an event");
+        while q.poll_fate().is_some() {}
+        (0..taken as u64).for_each(|number| q.settle(Fate::Lost, number));
+        while q.poll_fate().is_some() {}
+        assert_eq!((q.poll_event(), q.poll_event()), (Some(DatagramEvent::Room), None));
+        assert!(push(&mut q, Some(7)).is_some());
     }
 
     #[test]
@@ -211,10 +349,12 @@ mod tests {
     #[test]
     fn shrinking_paths_drop_what_no_longer_fits() {
         let mut q = queue();
-        let n = q.push(Bytes::from(vec![0; 1400]), 1450).unwrap().unwrap();
-        q.push(Bytes::from(vec![0; 100]), 1450).unwrap().unwrap();
+        for (tag, len) in [(0, 1400), (1, 100), (2, 1300), (3, 90)] {
+            assert_eq!(q.push(Bytes::from(vec![0; len]), Some(tag), 1450), Ok(true));
+        }
         q.drop_oversized(1200);
-        assert_eq!(q.poll_fate(), Some((n, Fate::Lost)));
-        assert_eq!(q.front().map(Bytes::len), Some(100));
+        assert_eq!([q.poll_fate(), q.poll_fate()], [Some((0, Fate::Lost)), Some((2, Fate::Lost))]);
+        assert_eq!((q.send_bytes, q.waiting()), (190 + 2 * OVERHEAD, 2), "also from the middle: it would never leave");
+        assert_eq!([q.pop(), q.pop()].map(|d| d.map(|d| d.1.len())), [Some(100), Some(90)]);
     }
 }

@@ -138,7 +138,9 @@ impl Engine {
     /// every peer understands. Nothing happens when everything arrived, when the stream was reset before, or when the peer
     /// stopped it; then there is nobody to read.
     ///
-    /// [`AllAcked`](crate::stream::StreamEvent::AllAcked) does not follow, unless the whole stream arrived all the same.
+    /// [`ResetDelivered`](crate::stream::StreamEvent::ResetDelivered) tells when the peer has what was promised, or
+    /// [`AllAcked`](crate::stream::StreamEvent::AllAcked) when it got the whole stream all the same. Closing the connection
+    /// before loses it.
     ///
     /// # Errors
     /// [`ApiMisuse::NotNegotiated`] when the peer does not know RESET_STREAM_AT, [`ApiMisuse::NotWritten`] when fewer bytes
@@ -146,6 +148,14 @@ impl Engine {
     pub fn reset_at(&mut self, key: ConnKey, id: StreamId, code: u64, reliable_size: u64) -> Result<(), WriteError> {
         let (conn, env) = self.touch::<WriteError>(key)?;
         conn.reset_at(env, id, PartialReset { code, reliable_size })
+    }
+
+    /// Whether the peer takes what [`reset_at`](Self::reset_at) sends; known with its transport parameters.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn can_reset_at(&self, key: ConnKey) -> Result<bool, ApiMisuse> {
+        Ok(self.look(key)?.can_reset_at())
     }
 
     /// Asks the peer to stop sending; what was received is dropped.
@@ -241,16 +251,22 @@ impl Engine {
         self.look(key)?.priority(id)
     }
 
-    /// Queues a datagram; `None` when the queue is full, else the number under which its fate is told.
+    /// Queues a datagram of at most [`datagram_max`](Self::datagram_max) bytes; `false` when the queue is full, in which
+    /// case [`Event::DatagramRoom`](super::Event::DatagramRoom) tells when to try again. With a tag, which is the
+    /// application's own and may repeat, [`poll_datagram_fate`](Self::poll_datagram_fate) tells what became of it.
+    ///
+    /// The queue holds 256 KiB, and the fates of 1024 datagrams at most are on their way to the application: one that
+    /// asks for fates and does not read them finds the queue full.
     ///
     /// # Errors
     /// [`ApiMisuse::NotNegotiated`], [`ApiMisuse::TooLarge`].
-    pub fn send_datagram(&mut self, key: ConnKey, data: Bytes) -> Result<Option<u64>, ApiMisuse> {
+    pub fn send_datagram(&mut self, key: ConnKey, data: Bytes, tag: Option<u64>) -> Result<bool, ApiMisuse> {
         let (conn, env) = self.touch::<ApiMisuse>(key)?;
-        conn.send_datagram(env, data)
+        conn.send_datagram(env, data, tag)
     }
 
-    /// Largest datagram payload now; `None` when the peer takes none.
+    /// Largest datagram payload now; `None` when the peer takes none. It changes with the path: one that waits in the queue
+    /// and does not fit any more is lost.
     ///
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`].
@@ -267,8 +283,11 @@ impl Engine {
         Ok(conn.read_datagram(env))
     }
 
-    /// The next datagram whose fate became known: lost or acknowledged. One that was told as lost and is told as acknowledged
-    /// later did arrive. The last 1024 fates wait here.
+    /// The next fate that became known of datagrams that were sent with a tag: [`Fate::Acked`] or [`Fate::Lost`].
+    /// [`Event::DatagramFates`](super::Event::DatagramFates) tells that there is one.
+    ///
+    /// Each is told exactly once, unless the connection ends before. The first verdict counts: a datagram that was declared
+    /// lost may have arrived, and an acknowledgement that comes after all is not told.
     ///
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`].

@@ -202,7 +202,7 @@ fn a_queued_datagram_leaves_beside_bulk_data() {
     let mut h = House::new();
     h.stream(100_000);
     h.build(&House::plan(), 1200);
-    h.datagrams.push(Bytes::from(vec![5; 300]), 1200).unwrap();
+    h.datagrams.push(Bytes::from(vec![5; 300]), None, 1200).unwrap();
     let (payload, _) = h.build(&House::plan(), 1200);
     let kinds = kinds_of(Level::OneRtt, &payload);
     assert_eq!(kinds, [FrameKind::Stream, FrameKind::Datagram]);
@@ -214,7 +214,7 @@ fn a_queued_datagram_leaves_beside_bulk_data() {
 fn several_datagrams_share_a_packet() {
     let mut h = House::new();
     for n in 0..10 {
-        h.datagrams.push(Bytes::from(vec![n; 100]), 1200).unwrap();
+        h.datagrams.push(Bytes::from(vec![n; 100]), None, 1200).unwrap();
     }
     assert_eq!(h.kinds(&House::plan(), 520), [FrameKind::Datagram; 5]);
     assert_eq!(h.datagrams.waiting(), 5);
@@ -348,7 +348,7 @@ proptest! {
                     }
                 }
                 3 => {
-                    let _ = h.datagrams.push(Bytes::from(vec![5; len % 1100]), 1200);
+                    let _ = h.datagrams.push(Bytes::from(vec![5; len % 1100]), None, 1200);
                 }
                 4 => {
                     h.acks.on_packet(NOW, 3 * n as u64 * len as u64, true, Ecn::NotEct);

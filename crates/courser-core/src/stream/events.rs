@@ -1,7 +1,7 @@
 //! What the application is told.
 //!
 //! Each event waits at most once per stream and kind, so the queue is bounded by the number of streams. An event of a
-//! stream that is gone by the time it is asked for is left out, except for the two that tell of an end.
+//! stream that is gone by the time it is asked for is left out, except for those that tell of an end.
 
 use std::collections::VecDeque;
 
@@ -28,6 +28,9 @@ pub enum StreamEvent {
     },
     /// Everything written arrived, the end included. Comes exactly once.
     AllAcked(StreamId),
+    /// What a partial reset promised arrived, and the peer knows of the reset. Comes at most once, and not when `AllAcked`
+    /// does.
+    ResetDelivered(StreamId),
     /// A stream can be opened, after `open` had said no.
     Available {
         /// Of which direction.

@@ -86,9 +86,7 @@ impl Streams {
         // A late acknowledgement may have cancelled the only thing that was to be sent.
         self.update_send(slot);
         if done {
-            if everything {
-                self.events.push(StreamEvent::AllAcked(id));
-            }
+            self.events.push(if everything { StreamEvent::AllAcked(id) } else { StreamEvent::ResetDelivered(id) });
             self.update_control(slot);
             self.free_if_done(slot, pool);
         } else {

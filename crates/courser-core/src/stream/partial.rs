@@ -84,6 +84,12 @@ impl Streams {
         }
     }
 
+    /// Whether the peer takes partial resets.
+    #[must_use]
+    pub const fn can_reset_at(&self) -> bool {
+        self.peer_takes_partial
+    }
+
     /// The stream got a promise, or a smaller one: drops what lies behind it and has the frame sent.
     fn begin_partial(&mut self, slot: u32, pool: &mut ChunkPool) {
         let send = &mut self.table[slot].send;

@@ -126,6 +126,18 @@ pub enum Submission {
         /// The application's error code.
         code: u64,
     },
+    /// Give up sending, but have the first bytes of the stream arrive: the peer's application reads them, then it is told of
+    /// the reset. [`Completion::AllAcked`], or the end of the session, tells when that has happened. Given again, it can
+    /// only lower the number; [`Self::Reset`] gives up the rest. Rejected when fewer bytes were written, and when the peer
+    /// does not take such resets.
+    ResetAt {
+        /// The stream.
+        stream: Handle,
+        /// The application's error code; the first one counts.
+        code: u64,
+        /// Bytes from the beginning of the stream that still arrive.
+        reliable_size: u64,
+    },
     /// Ask the peer to give up sending.
     Stop {
         /// The stream.
@@ -143,12 +155,15 @@ pub enum Submission {
         /// A reason for the peer's log; may be empty.
         reason: Bytes,
     },
-    /// Send one unreliable datagram.
+    /// Send one unreliable datagram. Rejected with [`Rejection::Overrun`] when too many wait;
+    /// [`Completion::DatagramRoom`] follows when there is room again.
     Datagram {
         /// The connection.
         connection: Handle,
         /// The content.
         data: Bytes,
+        /// With a tag, [`Completion::DatagramFate`] tells what became of it.
+        tag: Option<u64>,
     },
     /// Ask for figures.
     Stats {
@@ -204,7 +219,7 @@ pub enum Completion {
         /// The total number of bytes that may ever have been written.
         limit: u64,
     },
-    /// The peer has everything, the end included. Left out when a [`Self::Closed`] that says as much follows at once.
+    /// The peer has everything, the end included; after [`Submission::ResetAt`] all that was promised. Left out when a [`Self::Closed`] that says as much follows at once.
     AllAcked {
         /// The stream.
         stream: Handle,
@@ -257,6 +272,20 @@ pub enum Completion {
         /// The content.
         data: Bytes,
     },
+    /// What became of a datagram with a tag; told once. One that is told as lost may have arrived after all.
+    DatagramFate {
+        /// The connection.
+        connection: Handle,
+        /// From the submission.
+        tag: u64,
+        /// Whether the peer acknowledged it; otherwise it was declared lost.
+        arrived: bool,
+    },
+    /// Datagrams can be sent, after one had been rejected for want of room.
+    DatagramRoom {
+        /// The connection.
+        connection: Handle,
+    },
     /// Figures of a session.
     Stats {
         /// The session.
@@ -288,7 +317,7 @@ const _: () = assert!(size_of::<Submission>() <= 64 && size_of::<Completion>() <
 pub enum Rejection {
     /// The handle does not name a session that the application can use so.
     Handle(HandleError),
-    /// More bytes than the credit allows.
+    /// More bytes than the credit allows, or more datagrams than there is room for.
     Overrun,
     /// A number or a size that the transport cannot carry, or something that the peer did not agree to.
     Argument,
@@ -298,7 +327,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handle(error) => error.fmt(f),
-            Self::Overrun => f.write_str("more bytes than the credit allows"),
+            Self::Overrun => f.write_str("more than the credit allows, or than there is room for"),
             Self::Argument => f.write_str("a number or size that the transport or the peer does not take"),
         }
     }

@@ -3,11 +3,11 @@
 //! | Bytes | Field | Meaning |
 //! |--:|---|---|
 //! | 0–7 | handle | the session; 0 when the message names none |
-//! | 8–15 | arg | token, code, offset, limit, parent or number of bytes |
-//! | 16–19 | len | length of the payload; low half of the number of a session that was opened or came in |
+//! | 8–15 | arg | token, tag, code, offset, limit, parent or number of bytes |
+//! | 16–19 | len | length of the payload; low half of the number of a session that was opened or came in, or of a reliable size |
 //! | 20–23 | chunk | where the payload lies, for whoever moves payloads by place; high half of that number |
 //! | 24 | op | what is said |
-//! | 25 | flags | end of stream, why a submission was rejected, or the index of a reason |
+//! | 25 | flags | end of stream, whether a datagram has a tag or arrived, why a submission was rejected, or the index of a reason |
 //! | 26–31 | – | 0 |
 //!
 //! All numbers are little-endian. [`Submission::split`] and [`Completion::split`] take a message apart into the 32 bytes
@@ -45,6 +45,7 @@ pub enum Op {
     Datagram = 13,
     Stats = 14,
     Wake = 15,
+    ResetAt = 16,
     Opened = 64,
     Failed = 65,
     Established = 66,
@@ -60,11 +61,13 @@ pub enum Op {
     StatsReply = 76,
     Rejected = 77,
     WakeUp = 78,
+    DatagramFate = 79,
+    DatagramRoom = 80,
 }
 
 impl Op {
     /// All ops.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::Listen,
         Self::Connect,
         Self::Accept,
@@ -80,6 +83,7 @@ impl Op {
         Self::Datagram,
         Self::Stats,
         Self::Wake,
+        Self::ResetAt,
         Self::Opened,
         Self::Failed,
         Self::Established,
@@ -95,6 +99,8 @@ impl Op {
         Self::StatsReply,
         Self::Rejected,
         Self::WakeUp,
+        Self::DatagramFate,
+        Self::DatagramRoom,
     ];
 
     /// The byte on the ring.
@@ -116,7 +122,7 @@ impl Op {
 pub struct Raw {
     /// The session; 0 when the message names none.
     pub handle: u64,
-    /// Token, code, offset, limit, parent or number of bytes.
+    /// Token, tag, code, offset, limit, parent or number of bytes.
     pub arg: u64,
     /// Length of the payload, or half of a number.
     pub len: u32,
@@ -132,6 +138,7 @@ pub struct Raw {
 
 const _: () = assert!(size_of::<Raw>() == Raw::SIZE && align_of::<Raw>() == 8);
 
+/// Flag of the end of a stream, of a tag, and of a datagram that arrived.
 const FIN: u8 = 1;
 
 impl Raw {
@@ -248,6 +255,7 @@ impl Submission {
             Self::Datagram { .. } => Op::Datagram,
             Self::Stats { .. } => Op::Stats,
             Self::Wake => Op::Wake,
+            Self::ResetAt { .. } => Op::ResetAt,
         }
     }
 
@@ -267,6 +275,7 @@ impl Submission {
             | Self::Finish { stream }
             | Self::Consumed { stream, .. }
             | Self::Reset { stream, .. }
+            | Self::ResetAt { stream, .. }
             | Self::Stop { stream, .. } => Some(stream),
         }
     }
@@ -286,7 +295,11 @@ impl Submission {
             Self::Consumed { bytes, .. } => (head(bytes), None),
             Self::Write { data, fin, .. } => (head(0).sized(&data).flagged(u8::from(fin)), Some(Payload::Bytes(data))),
             Self::Close { code, reason, .. } => (head(code).sized(&reason), Some(Payload::Bytes(reason))),
-            Self::Datagram { data, .. } => (head(0).sized(&data), Some(Payload::Bytes(data))),
+            Self::Datagram { data, tag, .. } => {
+                let raw = head(tag.unwrap_or(0)).sized(&data).flagged(u8::from(tag.is_some()));
+                (raw, Some(Payload::Bytes(data)))
+            }
+            Self::ResetAt { code, reliable_size, .. } => (head(code).numbered(reliable_size), None),
         }
     }
 
@@ -307,7 +320,8 @@ impl Submission {
             Op::Reset => Self::Reset { stream: parts.stream()?, code: parts.arg() },
             Op::Stop => Self::Stop { stream: parts.stream()?, code: parts.arg() },
             Op::Close => Self::Close { handle: parts.handle()?, code: parts.arg(), reason: parts.bytes()? },
-            Op::Datagram => Self::Datagram { connection: parts.connection()?, data: parts.bytes()? },
+            Op::Datagram => Self::Datagram { connection: parts.connection()?, tag: parts.tag()?, data: parts.bytes()? },
+            Op::ResetAt => Self::ResetAt { stream: parts.stream()?, code: parts.arg(), reliable_size: parts.number() },
             Op::Stats => Self::Stats { handle: parts.handle()?, token: parts.arg() },
             Op::Wake => Self::Wake,
             _ => return Err(BadMessage::Op),
@@ -337,6 +351,8 @@ impl Completion {
             Self::Stats { .. } => Op::StatsReply,
             Self::Rejected { .. } => Op::Rejected,
             Self::Wake => Op::WakeUp,
+            Self::DatagramFate { .. } => Op::DatagramFate,
+            Self::DatagramRoom { .. } => Op::DatagramRoom,
         }
     }
 
@@ -350,7 +366,10 @@ impl Completion {
             | Self::Closed { handle, .. }
             | Self::Stats { handle, .. }
             | Self::Rejected { handle, .. } => Some(handle),
-            Self::Established { connection } | Self::Datagram { connection, .. } => Some(connection),
+            Self::Established { connection }
+            | Self::Datagram { connection, .. }
+            | Self::DatagramFate { connection, .. }
+            | Self::DatagramRoom { connection } => Some(connection),
             Self::CreditGranted { stream, .. }
             | Self::AllAcked { stream }
             | Self::Readable { stream }
@@ -372,7 +391,12 @@ impl Completion {
             }
             Self::Accepted { parent, number, .. } => (head(parent.raw()).numbered(number), None),
             Self::CreditGranted { limit, .. } => (head(limit), None),
-            Self::Established { .. } | Self::AllAcked { .. } | Self::Readable { .. } | Self::Wake => (head(0), None),
+            Self::Established { .. }
+            | Self::AllAcked { .. }
+            | Self::Readable { .. }
+            | Self::DatagramRoom { .. }
+            | Self::Wake => (head(0), None),
+            Self::DatagramFate { tag, arrived, .. } => (head(tag).flagged(u8::from(arrived)), None),
             Self::Reset { code, .. } | Self::Stopped { code, .. } => (head(code), None),
             Self::Closed { code, reason, text, .. } => {
                 (head(code).sized(&text).flagged(reason), Some(Payload::Bytes(text)))
@@ -417,6 +441,10 @@ impl Completion {
             Op::StatsReply => Self::Stats { handle: parts.handle()?, token: parts.arg(), stats: parts.stats()? },
             Op::Rejected => Self::Rejected { handle: parts.handle()?, op: parts.rejected_op()?, why: parts.why()? },
             Op::WakeUp => Self::Wake,
+            Op::DatagramFate => {
+                Self::DatagramFate { connection: parts.connection()?, tag: parts.arg(), arrived: parts.fin()? }
+            }
+            Op::DatagramRoom => Self::DatagramRoom { connection: parts.connection()? },
             _ => return Err(BadMessage::Op),
         };
         parts.finish()?;
@@ -497,6 +525,11 @@ impl Parts {
             FIN => Ok(true),
             _ => Err(BadMessage::Field),
         }
+    }
+
+    /// A tag; without the flag the field has to be zero.
+    fn tag(&mut self) -> Result<Option<u64>, BadMessage> {
+        Ok(if self.fin()? { Some(self.arg()) } else { None })
     }
 
     fn rejected_op(&mut self) -> Result<Op, BadMessage> {

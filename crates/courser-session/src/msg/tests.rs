@@ -51,7 +51,16 @@ fn submission() -> impl Strategy<Value = Submission> {
             code,
             reason
         }),
-        (connection(), data()).prop_map(|(connection, data)| Submission::Datagram { connection, data }),
+        (connection(), data(), any::<Option<u64>>()).prop_map(|(connection, data, tag)| Submission::Datagram {
+            connection,
+            data,
+            tag
+        }),
+        (stream(), any::<u64>(), any::<u64>()).prop_map(|(stream, code, reliable_size)| Submission::ResetAt {
+            stream,
+            code,
+            reliable_size
+        }),
         (any_handle(), any::<u64>()).prop_map(|(handle, token)| Submission::Stats { handle, token }),
         Just(Submission::Wake),
     ]
@@ -118,6 +127,12 @@ fn completion() -> impl Strategy<Value = Completion> {
             text
         }),
         (connection(), data()).prop_map(|(connection, data)| Completion::Datagram { connection, data }),
+        (connection(), any::<u64>(), any::<bool>()).prop_map(|(connection, tag, arrived)| Completion::DatagramFate {
+            connection,
+            tag,
+            arrived
+        }),
+        connection().prop_map(|connection| Completion::DatagramRoom { connection }),
         (any_handle(), any::<u64>(), figures()).prop_map(|(handle, token, stats)| Completion::Stats {
             handle,
             token,

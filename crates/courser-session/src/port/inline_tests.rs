@@ -86,7 +86,7 @@ impl Serve for Mirror {
             Submission::Close { handle, code, .. } => {
                 outbox.event(sessions, handle, Event::Closed { code, reason: 0, text: Bytes::new() }).unwrap();
             }
-            Submission::Datagram { connection, data } => {
+            Submission::Datagram { connection, data, .. } => {
                 self.datagrams.push_back(data);
                 outbox.event(sessions, connection, Event::Datagram).unwrap();
             }
@@ -274,7 +274,7 @@ fn act(port: &mut dyn Port, step: Step, opened: &mut Vec<Handle>, heard: &mut Ve
         Step::Reset(which, code) => pick(which).map(|stream| Submission::Reset { stream, code }),
         Step::Close(which) => pick(which).map(|handle| Submission::Close { handle, code: 1, reason: Bytes::new() }),
         Step::Datagram(byte) => {
-            opened.first().map(|first| Submission::Datagram { connection: *first, data: vec![byte].into() })
+            opened.first().map(|first| Submission::Datagram { connection: *first, data: vec![byte].into(), tag: None })
         }
         Step::Stats(which) => pick(which).map(|handle| Submission::Stats { handle, token: 5 }),
     };

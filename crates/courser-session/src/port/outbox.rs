@@ -25,7 +25,9 @@ const RESET: u16 = 1 << 5;
 const STOPPED: u16 = 1 << 6;
 const ALL_ACKED: u16 = 1 << 7;
 const DATAGRAM: u16 = 1 << 8;
-const CLOSED: u16 = 1 << 9;
+const FATE: u16 = 1 << 9;
+const ROOM: u16 = 1 << 10;
+const CLOSED: u16 = 1 << 11;
 
 /// Something that happened to a session. Until it is told, a later one of the same kind replaces it; a close, like a
 /// reset, keeps the first values.
@@ -43,6 +45,10 @@ pub enum Event {
     AllAcked,
     /// The [`Source`] has a datagram.
     Datagram,
+    /// The [`Source`] has the fate of a datagram.
+    DatagramFate,
+    /// There is room for datagrams again.
+    DatagramRoom,
     /// The session is over.
     Closed {
         /// The error code; 0 when none was given.
@@ -132,6 +138,11 @@ pub trait Source<K> {
 
     /// The next datagram of a connection.
     fn datagram(&mut self, connection: &K) -> Option<Bytes>;
+
+    /// The tag of the next datagram whose fate is known, and whether it arrived.
+    fn datagram_fate(&mut self, _connection: &K) -> Option<(u64, bool)> {
+        None
+    }
 
     /// What both ends call a stream in the transport.
     fn number(&self, _session: &K) -> u64 {
@@ -268,6 +279,8 @@ impl Outbox {
             Event::Readable => READABLE,
             Event::AllAcked => ALL_ACKED,
             Event::Datagram => DATAGRAM,
+            Event::DatagramFate => FATE,
+            Event::DatagramRoom => ROOM,
             Event::Reset(_) => RESET,
             Event::Stopped(_) => STOPPED,
             Event::Closed { .. } => CLOSED,
@@ -292,7 +305,7 @@ impl Outbox {
     /// Nobody will want what the [`Source`] still has for this session.
     pub fn discard<K>(&mut self, sessions: &mut HandleTable<Session<K>>, handle: Handle) -> Result<(), HandleError> {
         let session = self.own(sessions, handle)?;
-        session.dirty &= !(READABLE | DATAGRAM);
+        session.dirty &= !(READABLE | DATAGRAM | FATE | ROOM);
         Self::queue(&mut self.ready, session, handle);
         Ok(())
     }
@@ -359,6 +372,7 @@ impl Outbox {
             | Submission::Finish { .. }
             | Submission::Consumed { .. }
             | Submission::Reset { .. }
+            | Submission::ResetAt { .. }
             | Submission::Stop { .. } => handle.kind() == Kind::Stream,
             Submission::OpenBi { .. } | Submission::OpenUni { .. } | Submission::Datagram { .. } => {
                 handle.kind() == Kind::Connection
@@ -431,7 +445,7 @@ impl Outbox {
     fn tell<K>(session: &mut Session<K>, handle: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
         let tellable = session.tellable();
         let bit = tellable & tellable.wrapping_neg();
-        if bit != READABLE && bit != DATAGRAM {
+        if ![READABLE, DATAGRAM, FATE].contains(&bit) {
             session.dirty &= !bit;
         }
         let ends = session.ends.as_deref_mut();
@@ -460,6 +474,14 @@ impl Outbox {
                     None
                 }
             },
+            FATE => match source.datagram_fate(&session.key) {
+                Some((tag, arrived)) => Some(Completion::DatagramFate { connection: handle, tag, arrived }),
+                None => {
+                    session.dirty &= !FATE;
+                    None
+                }
+            },
+            ROOM => Some(Completion::DatagramRoom { connection: handle }),
             CLOSED => {
                 session.dirty = 0;
                 let (code, reason, text) = ends.map(|ends| core::mem::take(&mut ends.closed)).unwrap_or_default();

@@ -123,8 +123,14 @@ pub struct Report {
     pub acked: u64,
     /// Streams that were reset or stopped by the peer.
     pub broken: u64,
+    /// Streams that were reset here and whose promise the peer has.
+    pub delivered: Vec<StreamId>,
     /// How many bytes, the header included, were read of each stream before the peer's reset was told.
     pub resets: BTreeMap<StreamId, u64>,
+    /// Times that it was told of room for datagrams.
+    pub datagram_room: u64,
+    /// Times that it was told of fates of datagrams.
+    pub datagram_fates: u64,
     /// What should not have been.
     pub wrong: Vec<String>,
 }
@@ -231,6 +237,8 @@ impl App {
                 self.report.confirmed_us.get_or_insert(cx.now_us);
             }
             Event::Stream(event) => self.on_stream(cx, event),
+            Event::DatagramRoom => self.report.datagram_room += 1,
+            Event::DatagramFates => self.report.datagram_fates += 1,
             Event::Closed(reason) => {
                 self.open = false;
                 self.next_read_us = None;
@@ -265,6 +273,7 @@ impl App {
                 }
                 self.report.acked += 1;
             }
+            StreamEvent::ResetDelivered(id) => self.report.delivered.push(id),
             StreamEvent::Available { .. } => self.begin_jobs(cx),
         }
     }

@@ -85,7 +85,7 @@ fn lose(kind: FrameKind) -> (Vec<Sent>, Net) {
     host.engine.write(key, stopped, &content(stopped, 100)).unwrap();
     let partly = host.engine.open_stream(key, Dir::Uni).unwrap().unwrap();
     host.engine.write(key, partly, &content(partly, 100)).unwrap();
-    host.engine.send_datagram(key, Bytes::from_static(b"datagram")).unwrap();
+    host.engine.send_datagram(key, Bytes::from_static(b"datagram"), None).unwrap();
     let at = net.world.now_us() + S;
     net.run_until(at);
     net.world.host_mut(net.client).engine.reset(key, reset, 9).unwrap();

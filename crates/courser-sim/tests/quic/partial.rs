@@ -94,6 +94,13 @@ fn nothing_below_the_promise_is_lost_and_nothing_hangs() {
             let open = |host: &courser_sim::quic::QuicHost, key| host.engine.stream_stats(key).unwrap().open;
             open(client, key) == 0 && open(server, peer) == 0
         });
+        // Told once of each stream whose promise arrived, unless it was given up after all or stopped.
+        let delivered = &net.client().app(0).unwrap().report.delivered;
+        let kept = |s: &Stream| s.promised > 0 && !s.stopped;
+        for (_, s) in &all {
+            let told = delivered.iter().filter(|id| **id == s.id).count();
+            assert!(told <= 1 && (told == 1 || !kept(s)), "{:?} was told {told} times", s.id);
+        }
         assert!(net.client_watch.with(FrameKind::ResetStreamAt).len() > 30, "most promises are made");
         assert_eq!(net.client().engine.pool_stats().in_use + net.server().engine.pool_stats().in_use, 0);
         net.finish();

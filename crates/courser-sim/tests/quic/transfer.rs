@@ -421,7 +421,7 @@ fn datagrams_leave_within_a_train_under_bulk() {
         net.run_until(at);
         let sent = net.client_watch.notes().len();
         let host = net.world.host_mut(net.client);
-        host.engine.send_datagram(key, bytes::Bytes::from_static(b"urgent")).unwrap().unwrap();
+        assert_eq!(host.engine.send_datagram(key, bytes::Bytes::from_static(b"urgent"), None), Ok(true));
         net.run_until(at + 20 * MS);
         let notes = net.client_watch.notes();
         let first = notes[sent..].iter().position(|n| n.frames.contains(FrameKind::Datagram));

@@ -12,7 +12,7 @@ use courser_core::ids::{Dir, Version};
 use courser_session::handle::Handle;
 
 use super::{RecvStream, SendStream};
-use crate::error::{ConnectError, ConnectionError, DatagramError, ExportError};
+use crate::error::{ConnectError, ConnectionError, DatagramError, DatagramFate, ExportError};
 use crate::face::ConnRef;
 use crate::hub::stream::StreamSlot;
 
@@ -149,7 +149,35 @@ impl Connection {
     /// See [`DatagramError`].
     pub async fn send_datagram(&self, data: impl Into<Bytes>) -> Result<(), DatagramError> {
         let data = data.into();
-        poll_fn(|cx| self.conn.0.poll_send_datagram(cx, &data)).await
+        poll_fn(|cx| self.conn.0.poll_send_datagram(cx, &data, None)).await
+    }
+
+    /// The same with a tag of the application's own: [`datagram_fate`](Self::datagram_fate) tells what became of it. Fates
+    /// have to be read: the queue counts as full while about a thousand are unknown or wait. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`DatagramError`].
+    pub async fn send_datagram_tagged(&self, data: impl Into<Bytes>, tag: u64) -> Result<(), DatagramError> {
+        let data = data.into();
+        poll_fn(|cx| self.conn.0.poll_send_datagram(cx, &data, Some(tag))).await
+    }
+
+    /// Sends an unreliable datagram, with a tag or without, if there is room; `false` when the queue is full. The calls
+    /// that wait go on when there is room again.
+    ///
+    /// # Errors
+    /// See [`DatagramError`].
+    pub fn try_send_datagram(&self, data: impl Into<Bytes>, tag: Option<u64>) -> Result<bool, DatagramError> {
+        self.conn.0.try_send_datagram(&data.into(), tag)
+    }
+
+    /// Waits for the next fate of a datagram that was sent with a tag. Each is told once, unless the connection ends before:
+    /// what was in flight then has none. One that is told as lost may have arrived, see [`DatagramFate`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`]; fates that were known before the end are given first.
+    pub async fn datagram_fate(&self) -> Result<(u64, DatagramFate), ConnectionError> {
+        poll_fn(|cx| self.conn.0.poll_fate(cx)).await
     }
 
     /// The oldest datagram that came. Datagrams are dropped when nobody takes them, oldest first. Cancel-safe.

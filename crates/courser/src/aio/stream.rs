@@ -58,7 +58,8 @@ impl SendStream {
         self.slot.finish()
     }
 
-    /// Waits until the peer has acknowledged everything, the end included. Closing afterwards loses nothing. Cancel-safe.
+    /// Waits until the peer has acknowledged everything, the end included, or all that
+    /// [`reset_at`](Self::reset_at) promised. Closing afterwards loses nothing. Cancel-safe.
     ///
     /// # Errors
     /// [`WriteError::NotFinished`] before [`finish`](Self::finish), and what kept the data from arriving.
@@ -77,6 +78,34 @@ impl SendStream {
     /// Gives the stream up: what the peer has not read may never come. Codes end at 2^62 - 1.
     pub fn reset(&mut self, code: u64) {
         self.slot.reset(code.min(VARINT_MAX));
+    }
+
+    /// Gives the stream up, but its first `reliable_size` bytes still arrive: the peer reads them and is told of the reset
+    /// then ([`ReadError::Reset`](crate::ReadError::Reset)). What was written behind them is dropped as far as it has not
+    /// left. Does not wait; [`wait_acked`](Self::wait_acked) waits until all that was promised arrived.
+    ///
+    /// Given again it can only lower the number, and the first code stays; [`reset`](Self::reset) gives up the rest. It may
+    /// follow [`finish`](Self::finish). Codes end at 2^62 - 1.
+    ///
+    /// # Errors
+    /// [`WriteError::NotWritten`] when fewer bytes were written, [`WriteError::Unsupported`] when the peer does not take such
+    /// resets, [`WriteError::Stopped`] when it wants nothing of the stream, and when the connection ended.
+    ///
+    /// # Examples
+    ///
+    /// A relay whose source failed hands on all that it got, and says that more should have come:
+    ///
+    /// ```no_run
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # async fn relay(send: &mut courser::aio::SendStream, got: &[u8]) -> std::io::Result<()> {
+    /// send.write_all(got).await?;
+    /// send.reset_at(7, got.len() as u64)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reset_at(&mut self, code: u64, reliable_size: u64) -> Result<(), WriteError> {
+        self.slot.reset_at(code.min(VARINT_MAX), reliable_size)
     }
 
     /// How urgent this stream is among those of its connection.

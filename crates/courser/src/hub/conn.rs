@@ -10,17 +10,20 @@ use bytes::Bytes;
 use courser_core::crypto::{Exporter, Identity, Secret, Suite};
 use courser_core::engine::{ConnStats, EarlyData, Engine};
 use courser_core::ids::{ConnKey, Dir, Side, Version};
+use courser_core::spans::Fate;
 use courser_session::handle::Handle;
 use courser_tls::AwsLc;
 
 use super::open::{Opener, Openings};
 use super::shared::Shared;
 use super::stream::StreamSlot;
-use crate::error::{ConnectError, ConnectionError, DatagramError};
+use crate::error::{ConnectError, ConnectionError, DatagramError, DatagramFate};
 use crate::wait::{Waiters, Woken, lock};
 
 /// Bytes of datagrams that wait between handles and worker, each way.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// Fates of datagrams that wait between worker and handles; further ones wait in the engine.
+const FATES_MAX: usize = 256;
 /// What a waiting datagram costs besides its bytes.
 const DATAGRAM_OVERHEAD: usize = 64;
 
@@ -35,6 +38,7 @@ pub(super) enum Topic {
     OpenUni,
     DatagramIn,
     DatagramOut,
+    DatagramFate,
     Stats,
 }
 
@@ -77,9 +81,15 @@ pub(super) struct ConnState {
     in_bytes: usize,
     /// The engine may have datagrams that found no room.
     more_in: bool,
-    datagrams_out: VecDeque<Bytes>,
+    /// With the tags of those whose fate was asked for.
+    datagrams_out: VecDeque<(Bytes, Option<u64>)>,
     out_bytes: usize,
     datagram_max: Option<usize>,
+    fates: VecDeque<(u64, DatagramFate)>,
+    /// The engine may have fates that found no room.
+    more_fates: bool,
+    /// Whether the peer takes resets that still deliver the beginning of a stream.
+    can_reset_at: bool,
     /// Where 0-RTT stands.
     early: EarlyData,
     /// The connection was given to the application before the handshake was complete.
@@ -250,25 +260,69 @@ impl ConnSlot {
         self: &Arc<Self>,
         cx: &Context<'_>,
         data: &Bytes,
+        tag: Option<u64>,
     ) -> Poll<Result<(), DatagramError>> {
         let mut state = lock(&self.state);
-        if let Some(e) = self.closed.get() {
-            return Poll::Ready(Err(DatagramError::Closed(e.clone())));
+        match self.queue_datagram(&mut state, data, tag) {
+            Ok(false) => {
+                state.waiters[Topic::DatagramOut as usize].add(cx);
+                return Poll::Pending;
+            }
+            Ok(true) => {}
+            Err(e) => return Poll::Ready(Err(e)),
         }
-        let Some(max) = state.datagram_max else { return Poll::Ready(Err(DatagramError::Unsupported)) };
-        if data.len() > max {
-            return Poll::Ready(Err(DatagramError::TooLarge(max)));
-        }
-        let cost = data.len() + DATAGRAM_OVERHEAD;
-        if state.out_bytes + cost > DATAGRAM_BYTES_MAX && !state.datagrams_out.is_empty() {
-            state.waiters[Topic::DatagramOut as usize].add(cx);
-            return Poll::Pending;
-        }
-        state.out_bytes += cost;
-        state.datagrams_out.push_back(data.clone());
         drop(state);
         self.kick();
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands a datagram over; `false` when the queue is full.
+    pub(crate) fn try_send_datagram(self: &Arc<Self>, data: &Bytes, tag: Option<u64>) -> Result<bool, DatagramError> {
+        let taken = self.queue_datagram(&mut lock(&self.state), data, tag)?;
+        if taken {
+            self.kick();
+        }
+        Ok(taken)
+    }
+
+    fn queue_datagram(&self, state: &mut ConnState, data: &Bytes, tag: Option<u64>) -> Result<bool, DatagramError> {
+        if let Some(e) = self.closed.get() {
+            return Err(DatagramError::Closed(e.clone()));
+        }
+        let max = state.datagram_max.ok_or(DatagramError::Unsupported)?;
+        if data.len() > max {
+            return Err(DatagramError::TooLarge(max));
+        }
+        let cost = data.len() + DATAGRAM_OVERHEAD;
+        if state.out_bytes + cost > DATAGRAM_BYTES_MAX && !state.datagrams_out.is_empty() {
+            return Ok(false);
+        }
+        state.out_bytes += cost;
+        state.datagrams_out.push_back((data.clone(), tag));
+        Ok(true)
+    }
+
+    /// The next fate of a datagram that was sent with a tag.
+    pub(crate) fn poll_fate(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<(u64, DatagramFate), ConnectionError>> {
+        let mut state = lock(&self.state);
+        if let Some(fate) = state.fates.pop_front() {
+            let refill = state.more_fates && state.fates.len() <= FATES_MAX / 2;
+            drop(state);
+            if refill {
+                self.kick();
+            }
+            return Poll::Ready(Ok(fate));
+        }
+        if let Some(e) = self.closed.get() {
+            return Poll::Ready(Err(e.clone()));
+        }
+        state.waiters[Topic::DatagramFate as usize].add(cx);
+        Poll::Pending
+    }
+
+    /// Whether the peer takes resets that still deliver the beginning of a stream.
+    pub(crate) fn can_reset_at(&self) -> bool {
+        lock(&self.state).can_reset_at
     }
 
     pub(crate) fn poll_datagram(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<Bytes, ConnectionError>> {
@@ -350,6 +404,7 @@ impl ConnSlot {
         };
         let mut state = lock(&self.state);
         state.datagram_max = engine.datagram_max(key).ok().flatten();
+        state.can_reset_at = engine.can_reset_at(key) == Ok(true);
         let _ = self.facts.set(facts);
         for dir in [Dir::Bi, Dir::Uni] {
             state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
@@ -377,6 +432,7 @@ impl ConnSlot {
         state.given_early = true;
         state.moved = state.moved.or(engine.remote(key).ok());
         state.datagram_max = engine.datagram_max(key).ok().flatten();
+        state.can_reset_at = engine.can_reset_at(key) == Ok(true);
         for dir in [Dir::Bi, Dir::Uni] {
             state.openings[dir as usize].set_room(engine.open_room(key, dir).unwrap_or(0));
         }
@@ -441,20 +497,24 @@ impl ConnSlot {
         lock(&self.state).close.take()
     }
 
-    /// Moves datagrams both ways and answers questions for figures. `true` when datagrams are left that the engine has no
-    /// room for.
-    pub(super) fn pump(&self, engine: &mut Engine, key: ConnKey, woken: &mut Woken) -> bool {
+    /// Moves datagrams and their fates, and answers questions for figures. Where the engine has no room for a datagram it
+    /// tells when it has.
+    pub(super) fn pump(&self, engine: &mut Engine, key: ConnKey, woken: &mut Woken) {
         let mut state = lock(&self.state);
         let waiting = state.datagrams_out.len();
-        let mut full = false;
-        while let Some(data) = state.datagrams_out.pop_front() {
-            if let Ok(None) = engine.send_datagram(key, data.clone()) {
-                state.datagrams_out.push_front(data);
-                full = true;
-                break;
+        let fates = state.fates.len();
+        while let Some((data, tag)) = state.datagrams_out.pop_front() {
+            let len = data.len();
+            match engine.send_datagram(key, data.clone(), tag) {
+                Ok(true) => {}
+                Ok(false) => {
+                    state.datagrams_out.push_front((data, tag));
+                    break;
+                }
+                // A datagram that became too large while it waited is lost, as any datagram may be.
+                Err(_) => state.fates.extend(tag.map(|tag| (tag, DatagramFate::Lost))),
             }
-            // A datagram that became too large while it waited is lost, as any datagram may be.
-            state.out_bytes -= data.len() + DATAGRAM_OVERHEAD;
+            state.out_bytes -= len + DATAGRAM_OVERHEAD;
         }
         if state.datagrams_out.len() < waiting {
             state.call(Topic::DatagramOut, woken);
@@ -463,6 +523,10 @@ impl ConnSlot {
             && self.facts.get().is_some()
         {
             state.datagram_max = max;
+        }
+        fetch_fates(&mut state, engine, key);
+        if state.fates.len() > fates {
+            state.call(Topic::DatagramFate, woken);
         }
         if fetch_datagrams(&mut state, engine, key) {
             state.call(Topic::DatagramIn, woken);
@@ -474,7 +538,19 @@ impl ConnSlot {
             }
             state.call(Topic::Stats, woken);
         }
-        full
+    }
+}
+
+/// Takes fates of datagrams out of the engine while there is room.
+fn fetch_fates(state: &mut ConnState, engine: &mut Engine, key: ConnKey) {
+    state.more_fates = true;
+    while state.fates.len() < FATES_MAX {
+        let Ok(Some((tag, fate))) = engine.poll_datagram_fate(key) else {
+            state.more_fates = false;
+            return;
+        };
+        let fate = if fate == Fate::Acked { DatagramFate::Acknowledged } else { DatagramFate::Lost };
+        state.fates.push_back((tag, fate));
     }
 }
 

@@ -92,8 +92,6 @@ pub struct Hub {
     next_race: u64,
     /// Connections without handles.
     lingering: Vec<ConnKey>,
-    /// Connections whose datagrams found no room in the engine.
-    backlog: Vec<ConnKey>,
     /// Emptied, kept for its memory.
     scratch: Inbox,
     /// Emptied, kept for its memory.
@@ -175,7 +173,6 @@ impl Hub {
             races: Keyed::default(),
             next_race: 0,
             lingering: Vec::new(),
-            backlog: Vec::new(),
             scratch: Inbox::default(),
             begun: Vec::new(),
             blocks: Blocks::default(),
@@ -231,13 +228,6 @@ impl Hub {
             }
         }
         self.scratch = inbox;
-        for key in std::mem::take(&mut self.backlog) {
-            if let Some(conn) = self.conns.get(&key)
-                && conn.slot.pump(&mut self.engine, key, &mut self.woken)
-            {
-                self.backlog.push(key);
-            }
-        }
     }
 
     /// A stream's handles did something.
@@ -269,9 +259,7 @@ impl Hub {
         }
         self.open_begun(key, Dir::Bi);
         self.open_begun(key, Dir::Uni);
-        if slot.pump(&mut self.engine, key, &mut self.woken) && !self.backlog.contains(&key) {
-            self.backlog.push(key);
-        }
+        slot.pump(&mut self.engine, key, &mut self.woken);
         if let Some((code, reason)) = slot.take_close() {
             // A code that cannot be is refused by the faces.
             let _ = self.engine.close(now, key, code, &reason);
@@ -389,7 +377,7 @@ impl Hub {
                     }
                 }
                 Event::Stream(event) => self.on_stream_event(now, key, event),
-                Event::DatagramReceived => {
+                Event::DatagramReceived | Event::DatagramRoom | Event::DatagramFates => {
                     if let Some(conn) = self.conns.get(&key) {
                         conn.slot.pump(&mut self.engine, key, &mut self.woken);
                     }
@@ -412,7 +400,8 @@ impl Hub {
         let id = match event {
             StreamEvent::Opened { dir } => return self.accept_streams(key, dir, false),
             StreamEvent::Available { dir } => return self.open_begun(key, dir),
-            StreamEvent::Readable(id) | StreamEvent::Writable(id) | StreamEvent::AllAcked(id) => id,
+            StreamEvent::Readable(id) | StreamEvent::Writable(id) => id,
+            StreamEvent::AllAcked(id) | StreamEvent::ResetDelivered(id) => id,
             StreamEvent::Stopped { id, .. } => id,
         };
         let Some(conn) = self.conns.get(&key) else { return };
@@ -423,7 +412,7 @@ impl Hub {
                 slot.pump_recv((&mut self.engine, &mut self.blocks), key, false, &mut self.woken)
             }
             StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key, &mut self.woken),
-            StreamEvent::AllAcked(_) => slot.on_acked(&mut self.woken),
+            StreamEvent::AllAcked(_) | StreamEvent::ResetDelivered(_) => slot.on_acked(&mut self.woken),
             StreamEvent::Stopped { code, .. } => slot.on_stopped(code, &mut self.woken),
             StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
         }

@@ -16,13 +16,19 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use courser_core::engine::Engine;
 use courser_core::ids::{ConnKey, Side, StreamId};
-use courser_core::stream::{self as core_stream, Priority, Read};
+use courser_core::stream::Priority;
 use courser_session::handle::Handle;
 
+use self::transfer::{fetch, hand_over};
 use super::blocks::Blocks;
 use super::conn::ConnSlot;
 use crate::error::{ReadError, WriteError};
 use crate::wait::{Woken, lock, wait_alone};
+
+mod giving_up;
+mod transfer;
+
+use self::giving_up::GivingUp;
 
 /// Bytes that every stream may have waiting, each way.
 const WINDOW_MIN: usize = 64 << 10;
@@ -83,8 +89,10 @@ struct SendHalf {
     finish: bool,
     /// The engine was told so.
     finish_told: bool,
-    /// The application gave up, with this code.
-    reset: Option<u64>,
+    /// Bytes that were written, here or in the engine.
+    written: u64,
+    /// The application gave up.
+    given_up: Option<GivingUp>,
     /// To be told to the engine.
     priority: Option<Priority>,
     end: Option<SendEnd>,
@@ -94,7 +102,7 @@ struct SendHalf {
 impl SendHalf {
     /// Whether what is here waits for more.
     const fn holds_back(&self) -> bool {
-        self.corked && !self.flushed && !self.finish && self.held < CORK_BYTES
+        self.corked && !self.flushed && !self.finish && self.given_up.is_none() && self.held < CORK_BYTES
     }
 }
 
@@ -226,6 +234,7 @@ impl StreamSlot {
 
     fn wrote(self: &Arc<Self>, mut send: std::sync::MutexGuard<'_, SendHalf>, n: usize) {
         send.held += n;
+        send.written += n as u64;
         self.conn.unsent.fetch_add(n, Ordering::Relaxed);
         let hold_back = send.holds_back();
         drop(send);
@@ -238,7 +247,7 @@ impl StreamSlot {
         match send.end {
             Some(SendEnd::Stopped(code)) => Err(WriteError::Stopped(code)),
             Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
-            _ if send.finish || send.reset.is_some() => Err(WriteError::Finished),
+            _ if send.finish || send.given_up.is_some() => Err(WriteError::Finished),
             _ => Ok(()),
         }
     }
@@ -255,24 +264,6 @@ impl StreamSlot {
         drop(send);
         self.kick();
         Ok(())
-    }
-
-    /// Gives up sending; without effect after the end.
-    pub(crate) fn reset(self: &Arc<Self>, code: u64) {
-        let mut send = lock(&self.send);
-        if send.end.is_none() && send.reset.is_none() {
-            send.reset = Some(code);
-            drop(send);
-            self.kick();
-        }
-    }
-
-    /// The sending handle is gone: what was not finished is given up.
-    pub(crate) fn drop_send(self: &Arc<Self>) {
-        let finished = lock(&self.send).finish;
-        if !finished {
-            self.reset(0);
-        }
     }
 
     /// Whether small writes wait for more.
@@ -307,15 +298,16 @@ impl StreamSlot {
         self.kick();
     }
 
-    /// Ready when the peer has everything, the end included, or never will.
+    /// Ready when the peer has everything, the end included, or all that was promised, or never will.
     pub(crate) fn poll_acked(&self, cx: &Context<'_>) -> Poll<Result<(), WriteError>> {
         let mut send = lock(&self.send);
         Poll::Ready(match send.end {
             Some(SendEnd::Acked) => Ok(()),
             Some(SendEnd::Stopped(code)) => Err(WriteError::Stopped(code)),
             Some(SendEnd::Lost) => Err(WriteError::Closed(self.conn.reason())),
-            _ if send.reset.is_some() => Err(WriteError::Finished),
-            _ if !send.finish => Err(WriteError::NotFinished),
+            Some(SendEnd::Reset) => Err(WriteError::Finished),
+            _ if send.given_up.is_some_and(|g| !g.delivers()) => Err(WriteError::Finished),
+            _ if !send.finish && send.given_up.is_none() => Err(WriteError::NotFinished),
             _ => {
                 wait_alone(&mut send.waker, cx);
                 return Poll::Pending;
@@ -410,7 +402,7 @@ impl StreamSlot {
         if send.end.is_some() {
             return self.drop_unsent(&mut send);
         }
-        if let Some(code) = send.reset {
+        if let Some(GivingUp { code, reliable_size: 0, .. }) = send.given_up {
             send.end = Some(SendEnd::Reset);
             self.end_half(SENT);
             self.drop_unsent(&mut send);
@@ -428,7 +420,7 @@ impl StreamSlot {
             let gathered = send.tail.split().freeze();
             out.push_back(gathered);
         }
-        let finish = send.finish && !send.finish_told;
+        let finish = send.finish && !send.finish_told && send.given_up.is_none();
         drop(send);
         let (taken, failed) = hand_over(engine, key, self.id, &mut out);
         let all = out.is_empty() && !failed;
@@ -453,6 +445,7 @@ impl StreamSlot {
         if send.held <= self.send_window() / 2 && !send.finish {
             woken.add(&mut send.waker);
         }
+        self.tell_given_up(send, engine, key, woken);
     }
 
     fn drop_unsent(&self, send: &mut SendHalf) {
@@ -504,7 +497,7 @@ impl StreamSlot {
         }
     }
 
-    /// The peer has everything.
+    /// The peer has everything, or all that was promised.
     pub(super) fn on_acked(&self, woken: &mut Woken) {
         self.end_send(SendEnd::Acked, woken);
     }
@@ -541,59 +534,9 @@ impl StreamSlot {
         self.over.load(Ordering::Relaxed) == SENT | RECEIVED
     }
 
-    /// Whether the application finished the stream and the peer may not have everything yet.
+    /// Whether the application finished the stream, or promised some of it, and the peer may not have that yet.
     pub(super) fn is_unacked(&self) -> bool {
         let send = lock(&self.send);
-        send.finish && send.end.is_none()
-    }
-}
-
-/// Writes pieces until the engine takes no more; how many bytes it took, and whether it refused.
-fn hand_over(engine: &mut Engine, key: ConnKey, id: StreamId, out: &mut VecDeque<Bytes>) -> (usize, bool) {
-    let mut taken = 0;
-    while let Some(piece) = out.front_mut() {
-        match engine.write_owned(key, id, piece) {
-            Ok(n) => {
-                taken += n;
-                if !piece.is_empty() {
-                    return (taken, false);
-                }
-                out.pop_front();
-            }
-            Err(_) => return (taken, true),
-        }
-    }
-    (taken, false)
-}
-
-/// Takes at most `room` bytes out of the engine: how many, whether the stream ended behind them, whether there is more.
-fn fetch(
-    (engine, blocks): (&mut Engine, &mut Blocks),
-    key: ConnKey,
-    id: StreamId,
-    room: usize,
-    into: &mut VecDeque<Bytes>,
-) -> (usize, Option<RecvEnd>, bool) {
-    let mut bytes = 0;
-    loop {
-        let piece = match engine.peek(key, id) {
-            Ok([]) => &[],
-            Ok(_) if bytes >= room => return (bytes, None, true),
-            Ok(piece) => &piece[..piece.len().min(room - bytes)],
-            Err(_) => &[],
-        };
-        let n = piece.len();
-        if n > 0 {
-            into.push_back(blocks.copy(piece));
-            bytes += n;
-        }
-        let end = match engine.consume(key, id, n) {
-            Ok(Read::Bytes(_)) => continue,
-            Ok(Read::Blocked) => None,
-            Ok(Read::Finished) => Some(RecvEnd::Fin),
-            Err(core_stream::ReadError::Reset(code)) => Some(RecvEnd::Reset(code)),
-            Err(_) => None,
-        };
-        return (bytes, end, false);
+        (send.finish || send.given_up.is_some_and(|g| g.delivers())) && send.end.is_none()
     }
 }

@@ -279,13 +279,8 @@ impl Service {
             .is_some_and(|outbox| self.books.enter_conn(outbox, &mut self.sessions, key, (parent, held)))
     }
 
-    /// What waited for the engine, or for an application's share, may go on.
+    /// What waited for an application's share may go on.
     fn serve_waiting(&mut self) {
-        for key in std::mem::take(&mut self.books.backlog) {
-            if self.books.pump_datagrams(key) {
-                self.books.backlog.push(key);
-            }
-        }
         for key in std::mem::take(&mut self.books.starved) {
             let Some(port) = self.books.conn(key).map(|conn| conn.port) else { continue };
             let Some(outbox) = outbox(&mut self.ports, port) else { continue };
@@ -399,9 +394,9 @@ fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (ke
         EngineEvent::Stream(StreamEvent::Opened { dir }) => books.accept_streams(outbox, sessions, key, dir),
         EngineEvent::Stream(StreamEvent::Available { dir }) => books.open_waiting(outbox, sessions, key, dir),
         EngineEvent::Stream(event) => on_stream_event(books, outbox, sessions, (key, event)),
-        EngineEvent::DatagramReceived => {
-            let _ = outbox.event(sessions, handle, Event::Datagram);
-        }
+        EngineEvent::DatagramReceived => _ = outbox.event(sessions, handle, Event::Datagram),
+        EngineEvent::DatagramFates => _ = outbox.event(sessions, handle, Event::DatagramFate),
+        EngineEvent::DatagramRoom => _ = outbox.event(sessions, handle, Event::DatagramRoom),
         EngineEvent::NewToken => {
             let tokens = books.conn(key).and_then(|conn| conn.tokens.clone());
             if let (Some(tokens), Ok(Some(token))) = (tokens, books.engine.take_token(key)) {
@@ -422,6 +417,7 @@ fn on_stream_event(
     let (StreamEvent::Readable(id)
     | StreamEvent::Writable(id)
     | StreamEvent::AllAcked(id)
+    | StreamEvent::ResetDelivered(id)
     | StreamEvent::Stopped { id, .. }) = event
     else {
         return;
@@ -432,7 +428,9 @@ fn on_stream_event(
             let _ = outbox.event(sessions, handle, Event::Readable);
         }
         StreamEvent::Writable(_) => books.pump(outbox, sessions, handle),
-        StreamEvent::AllAcked(_) => books.end_sending(outbox, sessions, handle, Some(Event::AllAcked)),
+        StreamEvent::AllAcked(_) | StreamEvent::ResetDelivered(_) => {
+            books.end_sending(outbox, sessions, handle, Some(Event::AllAcked))
+        }
         StreamEvent::Stopped { code, .. } => books.end_sending(outbox, sessions, handle, Some(Event::Stopped(code))),
         StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
     }

@@ -45,7 +45,7 @@ fn everybody_speaks(h: &mut House, x: StreamId, y: StreamId) {
     h.responses.push([2; 8]);
     h.acks.on_packet(NOW, 5, true, Ecn::NotEct);
     h.crypto.write(&[3; 50], &mut h.pool);
-    h.datagrams.push(Bytes::from_static(b"datagram"), 1200).unwrap();
+    h.datagrams.push(Bytes::from_static(b"datagram"), None, 1200).unwrap();
 }
 
 #[test]

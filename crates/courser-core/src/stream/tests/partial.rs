@@ -76,7 +76,7 @@ fn what_is_promised_arrives_and_then_the_reset_is_told() {
     a.assert_nothing_left();
     b.assert_nothing_left();
     let events: Vec<_> = core::iter::from_fn(|| a.s.poll_event()).collect();
-    assert_eq!(events, [], "what was dropped is not reported as arrived");
+    assert_eq!(events, [StreamEvent::ResetDelivered(id)], "what was dropped is not reported as arrived");
 }
 
 #[test]

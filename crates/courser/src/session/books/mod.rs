@@ -16,6 +16,7 @@ use bytes::Bytes;
 use courser_core::engine::{Connect, Engine};
 use courser_core::error::ApiMisuse;
 use courser_core::ids::{ConnKey, Dir, Side, StreamId};
+use courser_core::stream::PartialReset;
 use courser_core::time::Instant;
 use courser_session::handle::{Handle, HandleTable, Kind};
 use courser_session::msg::{Completion, Endpoint, Op, Rejection, SessionStats, Submission};
@@ -29,11 +30,6 @@ use crate::options::ClientOptions;
 use crate::spans::{self, ConnSpan};
 
 pub use self::streams::StreamState;
-
-/// Bytes of datagrams of one connection that wait for the engine, at most; further ones are lost, as any datagram may be.
-const DATAGRAM_BYTES_MAX: usize = 64 << 10;
-/// What a waiting datagram costs besides its bytes.
-const DATAGRAM_OVERHEAD: usize = 64;
 
 pub(in crate::session) type Sessions = HandleTable<Session<Key>>;
 
@@ -70,8 +66,6 @@ pub(in crate::session) struct Conn {
     pub(in crate::session) streams: HashMap<StreamId, Handle>,
     /// Tokens of streams that wait to be opened, by direction.
     opens: [VecDeque<u64>; 2],
-    datagrams: VecDeque<Bytes>,
-    datagram_bytes: usize,
     /// Where a client keeps what its server gives for later connections.
     pub(in crate::session) tokens: Option<ServerTokens>,
     pub(in crate::session) span: ConnSpan,
@@ -100,8 +94,6 @@ pub struct Books {
     pub(in crate::session) listeners: VecDeque<Listener>,
     /// Connections whose next stream waits for the application's share.
     pub(in crate::session) starved: Vec<ConnKey>,
-    /// Connections whose datagrams wait for the engine.
-    pub(in crate::session) backlog: Vec<ConnKey>,
 }
 
 impl std::fmt::Debug for Books {
@@ -123,7 +115,6 @@ impl Books {
             conns: Vec::new(),
             listeners: VecDeque::new(),
             starved: Vec::new(),
-            backlog: Vec::new(),
         }
     }
 
@@ -169,8 +160,6 @@ impl Books {
             held,
             streams: HashMap::new(),
             opens: Default::default(),
-            datagrams: VecDeque::new(),
-            datagram_bytes: 0,
             tokens: None,
             span: ConnSpan::new(&self.span, &self.engine, (key, handle, side)),
         }));
@@ -266,40 +255,13 @@ impl Books {
         }
     }
 
-    fn send_datagram(&mut self, handle: Handle, key: ConnKey, data: Bytes) -> Option<Completion> {
-        let waits = self.conn(key).is_some_and(|conn| !conn.datagrams.is_empty());
-        let sent = if waits { Ok(None) } else { self.engine.send_datagram(key, data.clone()) };
-        match sent {
-            Ok(Some(_)) => None,
-            Ok(None) => {
-                let conn = self.conn(key)?;
-                let cost = data.len() + DATAGRAM_OVERHEAD;
-                if conn.datagram_bytes + cost <= DATAGRAM_BYTES_MAX {
-                    conn.datagram_bytes += cost;
-                    conn.datagrams.push_back(data);
-                    if !self.backlog.contains(&key) {
-                        self.backlog.push(key);
-                    }
-                }
-                None
-            }
-            Err(ApiMisuse::UnknownConnection | ApiMisuse::Closing) => None,
-            Err(_) => Some(Completion::Rejected { handle, op: Op::Datagram, why: Rejection::Argument }),
-        }
-    }
-
-    /// Hands datagrams over that waited; whether some still do.
-    pub(in crate::session) fn pump_datagrams(&mut self, key: ConnKey) -> bool {
-        let Some(conn) = self.conns.get_mut(key.index as usize).and_then(|c| c.as_deref_mut()) else { return false };
-        while let Some(data) = conn.datagrams.front() {
-            if let Ok(None) = self.engine.send_datagram(key, data.clone()) {
-                return true;
-            }
-            // One that became too large while it waited is lost, as any datagram may be.
-            conn.datagram_bytes -= data.len() + DATAGRAM_OVERHEAD;
-            conn.datagrams.pop_front();
-        }
-        false
+    fn send_datagram(&mut self, handle: Handle, key: ConnKey, data: Bytes, tag: Option<u64>) -> Option<Completion> {
+        let why = match self.engine.send_datagram(key, data, tag) {
+            Ok(true) | Err(ApiMisuse::UnknownConnection | ApiMisuse::Closing) => return None,
+            Ok(false) => Rejection::Overrun,
+            Err(_) => Rejection::Argument,
+        };
+        Some(Completion::Rejected { handle, op: Op::Datagram, why })
     }
 
     fn stats(&mut self, sessions: &Sessions, handle: Handle) -> Box<SessionStats> {
@@ -350,8 +312,8 @@ impl Serve for Books {
             }
             Submission::Write { stream, data, fin } => return self.write(outbox, sessions, stream, (data, fin)),
             Submission::Finish { stream } => return self.write(outbox, sessions, stream, (Bytes::new(), true)),
-            Submission::Datagram { connection: handle, data } => {
-                let answer = connection(sessions, handle).and_then(|key| self.send_datagram(handle, key, data));
+            Submission::Datagram { connection: handle, data, tag } => {
+                let answer = connection(sessions, handle).and_then(|key| self.send_datagram(handle, key, data, tag));
                 return answer.into_iter().for_each(|answer| outbox.reply(answer));
             }
             Submission::Stats { handle, token } => {
@@ -359,6 +321,10 @@ impl Serve for Books {
                 return outbox.reply(Completion::Stats { handle, token, stats });
             }
             Submission::Reset { stream, code } => (stream, self.reset(outbox, sessions, stream, code)),
+            Submission::ResetAt { stream, code, reliable_size } => {
+                let reset = PartialReset { code, reliable_size };
+                (stream, self.reset_at(outbox, sessions, stream, reset))
+            }
             Submission::Stop { stream, code } => (stream, self.stop(outbox, sessions, stream, code)),
             Submission::Refuse { handle, code } => (handle, self.close(outbox, sessions, handle, (code, Bytes::new()))),
             Submission::Close { handle, code, reason } => {

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use courser_core::engine::Engine;
 use courser_core::error::ApiMisuse;
-use courser_core::ids::{ConnKey, Dir, StreamId};
-use courser_core::stream;
+use courser_core::ids::{ConnKey, Dir, StreamId, VARINT_MAX};
+use courser_core::spans::Fate;
+use courser_core::stream::{self, PartialReset};
 use courser_session::handle::{Handle, Kind};
 use courser_session::port::{Event, Origin, Outbox, Read, Source};
 
@@ -32,7 +33,7 @@ pub struct StreamState {
     pub(super) id: StreamId,
     /// Position of the next byte to deliver.
     pub(super) offset: u64,
-    /// Bytes that the application wrote.
+    /// Bytes that the application wrote, without those that it gave up before the engine had them.
     pub(super) written: u64,
     /// Whether something may still happen in this direction.
     pub(super) sends: bool,
@@ -52,6 +53,8 @@ const _: () = assert!(size_of::<Key>() <= 56);
 struct Parked {
     /// Written, and not yet taken by the engine.
     out: VecDeque<Bytes>,
+    /// How sending ends behind them, when it was given up.
+    reset: Option<PartialReset>,
     /// What the peer had sent when the connection ended, and how it went on.
     rest: VecDeque<Bytes>,
     end: Option<Read>,
@@ -223,8 +226,11 @@ impl Books {
             parked.out.pop_front();
         }
         if parked.out.is_empty() {
+            let reset = parked.reset;
             s.parked = None;
-            if s.finished {
+            if let Some(reset) = reset {
+                let _ = self.engine.reset_at(s.conn, s.id, reset.code, reset.reliable_size);
+            } else if s.finished {
                 let _ = self.engine.finish(s.conn, s.id);
             }
         }
@@ -253,6 +259,40 @@ impl Books {
         }
         s.aborted = true;
         self.end_sending(outbox, sessions, handle, None);
+        true
+    }
+
+    /// Gives up sending, but has the first bytes arrive; `false` when that cannot be.
+    pub(super) fn reset_at(
+        &mut self,
+        outbox: &mut Outbox,
+        sessions: &mut Sessions,
+        handle: Handle,
+        reset: PartialReset,
+    ) -> bool {
+        if reset.reliable_size == 0 {
+            return self.reset(outbox, sessions, handle, reset.code);
+        }
+        let Some(s) = stream(sessions, handle).filter(|s| s.sends) else { return true };
+        let possible = self.engine.can_reset_at(s.conn) == Ok(true) && reset.code <= VARINT_MAX;
+        if !possible || (reset.reliable_size > s.written && !s.aborted) {
+            return false;
+        }
+        (s.finished, s.aborted) = (true, true);
+        // One that waits behind bytes has said its code already.
+        let code = s.parked.as_ref().and_then(|parked| parked.reset).map_or(reset.code, |first| first.code);
+        if let Some(parked) = s.parked.as_mut().filter(|parked| !parked.out.is_empty()) {
+            let waiting: u64 = parked.out.iter().map(|piece| piece.len() as u64).sum();
+            let taken = s.written - waiting;
+            s.written -= shorten(&mut parked.out, reset.reliable_size.saturating_sub(taken));
+            if !parked.out.is_empty() {
+                let reliable_size = reset.reliable_size.min(s.written);
+                parked.reset = Some(PartialReset { code, reliable_size });
+                return true;
+            }
+        }
+        s.parked = None;
+        let _ = self.engine.reset_at(s.conn, s.id, code, reset.reliable_size);
         true
     }
 
@@ -331,6 +371,19 @@ impl Books {
     }
 }
 
+/// Leaves the first `keep` bytes; how many went.
+fn shorten(pieces: &mut VecDeque<Bytes>, mut keep: u64) -> u64 {
+    let mut gone = 0;
+    for piece in pieces.iter_mut() {
+        let kept = usize::try_from(keep).unwrap_or(usize::MAX).min(piece.len());
+        gone += (piece.len() - kept) as u64;
+        piece.truncate(kept);
+        keep -= kept as u64;
+    }
+    pieces.retain(|piece| !piece.is_empty());
+    gone
+}
+
 /// The next bytes of a stream, at most `max`, and what follows them when that is not more bytes.
 fn fetch(engine: &mut Engine, key: ConnKey, id: StreamId, max: u32) -> (Bytes, Option<Read>) {
     let max = max.min(PIECE_MAX) as usize;
@@ -387,6 +440,12 @@ impl Source<Key> for Books {
     fn datagram(&mut self, key: &Key) -> Option<Bytes> {
         let Key::Connection(key) = key else { return None };
         self.engine.read_datagram(*key).ok().flatten()
+    }
+
+    fn datagram_fate(&mut self, key: &Key) -> Option<(u64, bool)> {
+        let Key::Connection(key) = key else { return None };
+        let (tag, fate) = self.engine.poll_datagram_fate(*key).ok().flatten()?;
+        Some((tag, fate == Fate::Acked))
     }
 
     fn number(&self, key: &Key) -> u64 {
