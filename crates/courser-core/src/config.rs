@@ -354,13 +354,17 @@ mod tests {
     }
 
     #[test]
-    fn partial_resets_are_remembered_for_early_data_and_missed_when_they_are_gone() {
+    fn extensions_are_remembered_for_early_data_and_missed_when_they_are_gone() {
         //= reset-stream-at#3-2, reset-stream-at#3-3 type=test
         let with = TransportParams { reset_stream_at: true, ..TransportParams::default() };
         let without = TransportParams::default();
         assert!(with.remembered().reset_stream_at && !without.remembered().reset_stream_at);
         assert_eq!(without.reduced_limit(&with), Some("reset_stream_at"));
         assert_eq!((with.reduced_limit(&without), with.reduced_limit(&with)), (None, None));
+        //= rfc9221#3-6 type=test
+        let frames = |max| TransportParams { max_datagram_frame: max, ..TransportParams::default() };
+        assert_eq!(frames(99).reduced_limit(&frames(100)), Some("max_datagram_frame_size"));
+        assert_eq!(frames(100).reduced_limit(&frames(100)), None);
     }
 
     #[test]
