@@ -122,6 +122,45 @@ fn streams_that_are_opened_and_reset_leave_nothing() {
 }
 
 #[test]
+fn promises_that_are_lowered_byte_by_byte_hold_no_more_than_they_promise() {
+    let mut rig = beside_a_friend();
+    let mut next = 0;
+    let mut round = |rig: &mut Rig, streams: u64| {
+        for _ in 0..streams {
+            let id = StreamId::new(Side::Client, Dir::Uni, next);
+            next += 1;
+            // Every other byte, so that there are as many ranges as can be.
+            for at in 0..20 {
+                let part = |n: u64| Frame::Stream {
+                    id,
+                    offset: 40 * at + 2 * n,
+                    data: b"x",
+                    fin: false,
+                    length_present: true,
+                };
+                let parts: Vec<Frame<'_>> = (0..20).map(part).collect();
+                assert_eq!(rig.inject_frames(Level::OneRtt, &parts).close, None);
+            }
+            for reliable in (0..40_u64).rev() {
+                let lower =
+                    |n: u64| Frame::ResetStreamAt { id, code: 1, final_size: 800, reliable_size: 20 * reliable + n };
+                let frames: Vec<Frame<'_>> = (0..20).rev().map(lower).collect();
+                assert_eq!(rig.inject_frames(Level::OneRtt, &frames).close, None);
+            }
+            while let Ok(Some(id)) = rig.victim.accept_stream(rig.key, Dir::Uni) {
+                let mut out = [0; 1000];
+                while let Ok(Read::Bytes(_)) = rig.victim.read(rig.key, id, &mut out) {}
+            }
+            rig.acknowledge();
+            rig.now += Duration::from_millis(1);
+        }
+    };
+    round(&mut rig, 20);
+    flood(&mut rig, 16 << 10, |rig| round(rig, 200));
+    assert_eq!(rig.victim.pool_stats().in_use, 0);
+}
+
+#[test]
 fn challenges_are_answered_four_at_a_time() {
     let mut rig = beside_a_friend();
     let mut sent = 0;

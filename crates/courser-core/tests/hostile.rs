@@ -112,7 +112,11 @@ fn found_by_fuzzing() -> Vec<&'static [u8]> {
 #[test]
 fn every_malformed_frame_of_the_corpora_closes_with_its_code() {
     // LS-GQ-21: a frame that cannot be read, in front of a packet and behind frames that can.
-    let known = Extensions::of(&TransportParams { max_datagram_frame: 65_535, ..TransportParams::default() });
+    let known = Extensions::of(&TransportParams {
+        max_datagram_frame: 65_535,
+        reset_stream_at: true,
+        ..TransportParams::default()
+    });
     let mut seen = std::collections::BTreeMap::new();
     for input in found_by_fuzzing() {
         // Every beginning of an input is one more input.
@@ -227,6 +231,37 @@ fn limits_that_are_exceeded_are_told_so() {
     let exactly =
         [stream(StreamId::new(Side::Client, Dir::Bi, 127), 0, b"x", true), stream(BIDI, window - 1, b"x", false)];
     assert_eq!(rig.inject_frames(Level::OneRtt, &exactly).close, None, "what is just allowed is no violation");
+}
+
+#[test]
+fn partial_resets_that_break_a_rule_are_told_so() {
+    let at = |id, code, final_size, reliable_size| Frame::ResetStreamAt { id, code, final_size, reliable_size };
+    let window = Settings::default().stream_window;
+    let cases: Vec<Case> = vec![
+        //= reset-stream-at#4-1 type=test
+        ("a promise beyond the final size", vec![0x24, 0, 1, 5, 6], FRAME_ENCODING, 0x24),
+        ("RESET_STREAM_AT that ends early", vec![0x24, 0, 1, 5], FRAME_ENCODING, 0x24),
+        //= reset-stream-at#4-3 type=test
+        ("a final size beyond the credit", encode(&[at(BIDI, 1, window + 1, 0)]), FLOW_CONTROL, 0x24),
+        //= reset-stream-at#5.2-6 type=test
+        ("another code", encode(&[at(UNI, 1, 9, 5), at(UNI, 2, 9, 4)]), STREAM_STATE, 0x24),
+        ("another size", encode(&[at(UNI, 1, 9, 5), at(UNI, 1, 8, 4)]), FINAL_SIZE, 0x24),
+        (
+            "another code of RESET_STREAM",
+            encode(&[at(UNI, 1, 9, 5), Frame::ResetStream { id: UNI, code: 2, final_size: 9 }]),
+            STREAM_STATE,
+            0x04,
+        ),
+        ("another size than the end", encode(&[at(UNI, 1, 9, 5), stream(UNI, 0, b"abc", true)]), FINAL_SIZE, 0x0b),
+        ("RESET_STREAM_AT on our one-way stream", encode(&[at(THEIR_UNI, 1, 0, 0)]), STREAM_STATE, 0x24),
+        ("RESET_STREAM_AT before we opened", encode(&[at(THEIR_BIDI, 1, 0, 0)]), STREAM_STATE, 0x24),
+    ];
+    run(Side::Server, cases);
+    let mut settings = Settings::default();
+    settings.reset_stream_at = false;
+    let mut rig = Rig::new(Plan { settings, ..Plan::new(Side::Server, Stage::Confirmed) });
+    let seen = rig.inject_frames(Level::OneRtt, &[at(UNI, 1, 9, 5)]);
+    assert_eq!(seen.code(), Some(FRAME_ENCODING), "the frame is unknown to who did not offer it");
 }
 
 #[test]
@@ -398,6 +433,8 @@ fn early_packets_carry_few_kinds_of_frames() {
         (0x1b, encode(&[Frame::PathResponse([1; 8])])),
         (0x1d, encode(&[Frame::ApplicationClose { code: 1, reason: b"" }])),
         (0x1e, encode(&[Frame::HandshakeDone])),
+        //= reset-stream-at#4-4 type=test
+        (0x24, encode(&[Frame::ResetStreamAt { id: BIDI, code: 0, final_size: 0, reliable_size: 0 }])),
         (0x31, encode(&[Frame::Datagram { data: b"x", length_present: true }])),
     ];
     for (frame_type, payload) in frames {

@@ -207,6 +207,9 @@ fn application(rig: &mut Rig, bytes: &[u8]) {
             0 => {
                 if let Ok(Some(id)) = rig.victim.open_stream(key, dir) {
                     let _ = rig.victim.write(key, id, &[*byte; 3000]);
+                    if byte & 0x30 == 0x30 {
+                        let _ = rig.victim.reset_at(key, id, 9, u64::from(*byte) * 10);
+                    }
                     let _ = rig.victim.finish(key, id);
                 }
             }
@@ -227,7 +230,11 @@ fn application(rig: &mut Rig, bytes: &[u8]) {
             5 => drop(rig.victim.read_datagram(key)),
             6 => drop(rig.victim.take_token(key)),
             _ if *byte == 0xff => drop(rig.victim.close(now, key, APPLICATION, b"script")),
-            _ => {}
+            _ => {
+                let data = bytes::Bytes::from_static(&[7; 300]);
+                let _ = rig.victim.send_datagram(key, data, Some(u64::from(*byte)));
+                let _ = rig.victim.poll_datagram_fate(key);
+            }
         }
     }
 }
