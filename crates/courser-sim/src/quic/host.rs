@@ -102,6 +102,8 @@ pub struct QuicHost {
     socket_full_until: u64,
     /// What should not have been.
     pub wrong: Vec<String>,
+    /// Length of the connection IDs that it issues.
+    pub cid_len: usize,
 }
 
 const fn instant(now_us: u64) -> Instant {
@@ -122,7 +124,9 @@ impl QuicHost {
         engine.observer = Some(Box::new(config.watch));
         engine.server = config.provider.server.take().map(|tls| ServerConfig::new(tls, config.settings.clone()));
         change(&mut engine);
+        let cid_len = engine.cids.cid_len();
         Self {
+            cid_len,
             engine: Engine::new(engine),
             me: config.me,
             provider: config.provider,

@@ -188,6 +188,8 @@ impl Net {
             client.dial(0, addr::server(0), config.app);
         }
         let server = QuicHost::new(server, config.change);
+        client_watch.set_cid_len(server.cid_len);
+        server_watch.set_cid_len(client.cid_len);
         let (mut world, client, server, up, down, nat) = match config.nat {
             Some(nat) => {
                 let h = home(config.seed, client, server, nat, &config.link);

@@ -37,8 +37,9 @@ struct Parts {
     recorded: FrameSet,
 }
 
-#[derive(Default)]
 struct Seen {
+    /// Length of the connection IDs that short headers carry: those of the peer.
+    cid_len: usize,
     complaints: Vec<String>,
     pending: Vec<Parts>,
     /// Emptied ones, for their memory.
@@ -47,6 +48,21 @@ struct Seen {
     datagrams: u64,
     keep: bool,
     notes: Vec<Noted>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            cid_len: courser_core::cid::OWN_CID_LEN,
+            complaints: Vec::new(),
+            pending: Vec::new(),
+            spare: Vec::new(),
+            packets: 0,
+            datagrams: 0,
+            keep: false,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A shared view of what was built; clones look at the same.
@@ -64,6 +80,11 @@ impl Watch {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how long the peer's connection IDs are, when they have not the usual length.
+    pub fn set_cid_len(&self, len: usize) {
+        self.seen().cid_len = len;
     }
 
     /// What was illegal, one line each.
@@ -131,7 +152,7 @@ impl Seen {
     fn judge(&mut self, now: Instant, rules: &DatagramRules) {
         self.datagrams += 1;
         let mut parts = std::mem::take(&mut self.pending);
-        let views: Vec<PacketView<'_>> = parts.iter().filter_map(view).collect();
+        let views: Vec<PacketView<'_>> = parts.iter().filter_map(|p| view(p, self.cid_len)).collect();
         let verdict = legality::check_datagram(&views, rules);
         let whole = views.len() == parts.len();
         if (verdict.is_err() || !whole) && self.complaints.len() < COMPLAINTS_MAX {
@@ -142,9 +163,7 @@ impl Seen {
     }
 }
 
-fn view(parts: &Parts) -> Option<PacketView<'_>> {
-    /// Length of all connection IDs that our engines issue.
-    const OWN_CID_LEN: usize = 8;
+fn view(parts: &Parts, cid_len: usize) -> Option<PacketView<'_>> {
     let Parts { level, packet_len, recorded, .. } = *parts;
-    PacketView::read(level, &parts.header, OWN_CID_LEN, &parts.payload, packet_len, recorded)
+    PacketView::read(level, &parts.header, cid_len, &parts.payload, packet_len, recorded)
 }

@@ -12,6 +12,7 @@ mod frames;
 mod handshake;
 mod life;
 mod limits;
+mod lossy;
 mod migration;
 mod mtu;
 mod onwire;

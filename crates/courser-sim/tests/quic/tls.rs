@@ -5,7 +5,7 @@ use courser_core::protect::null::NullRandom;
 use courser_sim::quic::{Job, Net, NetConfig, Provider, QuicHost};
 use courser_sim::script::Script;
 use courser_sim::{Duplex, LinkConfig};
-use courser_tls::{AwsLc, ClientConfig, Credentials, Roots, ServerConfig};
+use courser_tls::{AwsLc, CertificateStore, Certificates, ClientConfig, Credentials, Roots, ServerConfig};
 
 use crate::support::{MS, S, plain};
 
@@ -44,6 +44,46 @@ fn with(seed: u64, link: Duplex, certificate_len: usize, early: bool, alpn: [&[&
     config.client_provider = Some(provider(1 << 40, None));
     config.server_provider = Some(provider(2 << 40, Some(Box::new(server))));
     config
+}
+
+/// Ends with real TLS that both show certificates; the server has one for each of two names.
+pub struct Named {
+    pub config: NetConfig,
+    /// The certificate for the name that the client asks for.
+    pub asked_for: Vec<u8>,
+    pub store: CertificateStore,
+    /// Another one for that name, which the client trusts as well.
+    pub next: (Certificates, Vec<u8>),
+}
+
+pub fn with_names(seed: u64, link: Duplex) -> Named {
+    let make = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let credentials = Credentials::from_pem(made.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        (credentials, made.der().to_vec())
+    };
+    let [first, second, third] = ["a.example", "b.example", "b.example"].map(make);
+    let (own, own_der) = make("client.example");
+    let table = |b: Credentials| Certificates::new(first.0.clone()).named("b.example", b);
+    let store = CertificateStore::new(&table(second.0.clone())).unwrap();
+    let roots = Roots::empty().add_der(&second.1).unwrap().add_der(&third.1).unwrap();
+    let client =
+        ClientConfig::builder().roots(roots).certificate(own).remembered_servers(0).alpn(["sim"]).build().unwrap();
+    let known = Roots::empty().add_der(&own_der).unwrap();
+    let server = ServerConfig::builder().certificates(&store).require_client_certificates(known);
+    let server: Box<ServerConfig> = Box::new(server.alpn(["sim"]).build().unwrap());
+    let provider = |seed, server| Provider {
+        keys: Box::new(AwsLc),
+        random: Box::new(NullRandom::new(seed)),
+        client: Box::new(client.clone()),
+        server,
+        name: "b.example",
+    };
+    let mut config = NetConfig::new(seed, link);
+    config.client_provider = Some(provider(1 << 40, None));
+    config.server_provider = Some(provider(2 << 40, Some(server)));
+    Named { config, asked_for: second.1, store, next: (table(third.0), third.1) }
 }
 
 #[test]
