@@ -412,3 +412,30 @@ fn challenges_are_repeated_no_sooner_than_a_probe_timeout_and_ever_later() {
     assert!(times.len() >= 2 && times[1] >= pto && times[1] < pto + Duration::from_millis(5), "{times:?}: {pto:?}");
     assert!(times.windows(3).all(|t| t[2] - t[1] >= 2 * (t[1] - t[0]) - Duration::from_millis(4)), "{times:?}");
 }
+
+#[test]
+fn a_server_that_may_say_nothing_where_it_is_sleeps_until_it_hears_more() {
+    // Data uses up what an unproven address may get. What then comes late from the old address is to be acknowledged, but
+    // not there, and may not be where the connection is: no time changes that.
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(60));
+    let id = rig.victim.open_stream(rig.key, courser_core::ids::Dir::Uni).unwrap().unwrap();
+    rig.victim.write(rig.key, id, &[7; 30_000]).unwrap();
+    let mut late: Vec<Vec<u8>> = (0..5).map(|_| rig.forge(Level::OneRtt, &encode(&[Frame::Ping]))).collect();
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 400);
+    assert!(!collect(&mut rig).is_empty() && remote(&rig) == elsewhere(1));
+    let (mut answers, mut received) = (0, 0);
+    for packet in &mut late {
+        rig.deliver_from(FORGER, packet);
+        received += 1;
+        for _ in 0..6 {
+            answers += collect(&mut rig).iter().filter(|l| l.to == elsewhere(1) && l.more).count();
+            rig.victim.process(rig.now);
+            let next = rig.victim.deadline();
+            assert!(next.is_none_or(|at| at > rig.now), "at {:?} there is work for {next:?}", rig.now);
+            rig.now += Duration::from_millis(7);
+        }
+    }
+    assert_eq!((answers, received, remote(&rig)), (0, 5, elsewhere(1)));
+    say(&mut rig, elsewhere(1), &[Frame::Ping], 400);
+    assert!(collect(&mut rig).iter().any(|l| l.to == elsewhere(1) && l.more));
+}

@@ -171,7 +171,7 @@ impl Connection {
         let cx = self.recovery_context();
         [
             self.recovery.deadline(&self.path.rtt, &cx),
-            self.acks[2].deadline().filter(|_| self.keys.has_send(Level::OneRtt)),
+            self.ack_deadline(),
             self.idle_deadline(),
             handshake,
             self.keep_alive_deadline(),
@@ -185,6 +185,14 @@ impl Connection {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// An ACK that may not leave to an address that is not validated waits for what comes from there, not for a time.
+    fn ack_deadline(&self) -> Option<Instant> {
+        /// The largest header, an ACK of one range with ECN counts, the tag.
+        const ROOM: usize = 100;
+        let may_leave = self.keys.has_send(Level::OneRtt) && self.path.amplification.room() >= ROOM;
+        self.acks[2].deadline().filter(|_| may_leave)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

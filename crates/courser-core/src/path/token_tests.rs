@@ -71,7 +71,6 @@ fn the_server_tells_the_two_kinds_of_tokens_apart() {
 
 #[test]
 fn engines_that_share_the_key_take_each_others_tokens_and_others_do_not() {
-    //= rfc9000#8.1.4-1 type=test
     let showing = at(NOW, "10.0.0.1:5");
     let token = tokens(KEY).frame(&NullKeys, &showing, 1);
     assert!(is_frame(tokens(KEY).check(&NullKeys, &showing, &token)));
@@ -132,6 +131,39 @@ fn a_token_shows_nothing_of_the_connection_that_it_was_given_out_on() {
     assert_ne!(said(&a), said(&b), "tokens of one moment have nothing in common");
     let retry = tokens.retry(&NullKeys, &showing, &cid(&[7; 8]));
     assert!(!retry.windows(8).any(|w| w == [7; 8]));
+}
+
+#[test]
+fn who_has_not_the_key_cannot_guess_a_token() {
+    //= rfc9000#8.1.4-1 type=test
+    let showing = at(NOW, "10.0.0.1:5");
+    let dcid = cid(&[7; 8]);
+    let made = |key: u8| {
+        let tokens = tokens([key; 32]);
+        [tokens.retry(&NullKeys, &showing, &dcid), tokens.frame(&NullKeys, &showing, 1)]
+    };
+    // The same said at the same time to the same client: what is hidden, and the code, depend on all of the key.
+    for (a, b) in made(1).iter().zip(&made(2)) {
+        let differ = |range: core::ops::Range<usize>| {
+            let bits = a[range.clone()].iter().zip(&b[range]).map(|(x, y)| (x ^ y).count_ones());
+            bits.sum::<u32>()
+        };
+        let code = a.len() - MAC_LEN;
+        assert!(a.len() == b.len() && differ(code..a.len()) > 30 && differ(2..code) > 20);
+    }
+    // Only kind and name of the key are readable; any guess at the rest is in vain.
+    let server = tokens([1; 32]);
+    let [retry, frame] = made(1);
+    for n in 0..20_000_u64 {
+        for token in [&retry, &frame] {
+            let mut guess = token.clone();
+            for (at, byte) in guess.iter_mut().enumerate().skip(2) {
+                let mixed = (n * 64 + at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                *byte = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_be_bytes()[2];
+            }
+            assert!(!matches!(server.check(&NullKeys, &showing, &guess), Checked::Good(_)), "{guess:02x?}");
+        }
+    }
 }
 
 #[test]
