@@ -282,6 +282,7 @@ impl TransportParams {
             reset_token: None,
             ack_delay_exponent: default.ack_delay_exponent,
             max_ack_delay_ms: default.max_ack_delay_ms,
+            //= rfc9000#9.6.2-5
             preferred_address: None,
             initial_scid: None,
             retry_scid: None,

@@ -106,6 +106,7 @@ impl StoresServerSessions for EarlyStore {
         let kept = self.shard(key).sessions.remove(key)?;
         //= rfc9000#7.4.1-8
         let fits = |now: &TransportParams| now.reduced_limit(&kept.allowed).is_none();
+        //= rfc9000#7.4.1-5
         ALLOWED.with_borrow(|now| now.as_deref().is_some_and(fits)).then_some(kept.session)
     }
 

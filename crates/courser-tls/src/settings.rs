@@ -253,6 +253,7 @@ impl Common {
 
     /// The application protocols, checked.
     pub(crate) fn protocols(&self) -> Result<Vec<Vec<u8>>, ConfigError> {
+        //= rfc9000#7-2
         if self.alpn.is_empty() {
             return Err(ConfigError::NoProtocol);
         }

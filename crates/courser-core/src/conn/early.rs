@@ -38,6 +38,7 @@ impl Connection {
         // A store that gives back something else than it got is no reason to fail: nothing is sent early then.
         let Ok(params) = params::decode(bytes, Side::Server) else { return };
         let remembered = params.remembered();
+        //= rfc9000#7.4.1-9
         self.streams.set_peer_params(&remembered);
         self.datagrams.set_peer_max(remembered.max_datagram_frame);
         handshake.remembered = Some(Box::new(remembered));

@@ -86,6 +86,7 @@ impl Connection {
             //= rfc9000#8.2.2-3
             Frame::PathChallenge(data) => {
                 if let Some(path) = self.path_mut(carrier.path) {
+                    //= rfc9000#8.2.1-6
                     path.responses.push(data);
                 }
             }

@@ -250,6 +250,7 @@ impl Connection {
 
     fn on_peer_params(&mut self, env: &mut Env, now: Instant, bytes: &[u8]) -> Result<(), PeerViolation> {
         let params = params::decode(bytes, self.side.peer())?;
+        //= rfc9368#2.3-5
         self.check_peer_cids(&params)?;
         self.check_versions(&params)?;
         if self.early != EarlyData::Offered {
@@ -270,6 +271,7 @@ impl Connection {
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::PeerParams(&params)));
         let least = params.min_ack_delay_us.map(Duration::from_micros);
         self.tolerance = Tolerance::new(least, Duration::from_millis(params.max_ack_delay_ms));
+        //= rfc9000#7.4.1-3
         *self.peer = params;
         self.peer_known = true;
         Ok(())
@@ -297,6 +299,7 @@ impl Connection {
             return;
         }
         handshake.retry_scid = Some(scid);
+        //= rfc9000#8.1.3-2
         handshake.token = token.into();
         self.remote_cids.replace_first(scid);
         self.path.to.cid = scid;

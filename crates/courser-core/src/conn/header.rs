@@ -71,6 +71,7 @@ impl Connection {
         packet: &mut [u8],
     ) -> Option<(Head, Option<LongLayout>)> {
         let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
+        //= rfc9000#7.2-2
         let dcid = self.path.to.cid;
         let mut w = Writer::new(packet);
         if level == Level::OneRtt {
@@ -81,6 +82,7 @@ impl Connection {
         let scid = self.local_cids.first().cid;
         //= rfc9000#8.1.2-1
         let token: &[u8] = match (&self.handshake, level) {
+            //= rfc9000#8.1.3-1
             (Some(h), Level::Initial) => &h.token,
             _ => &[],
         };

@@ -69,6 +69,7 @@ impl Connection {
         let id = self.add_path(env, now, origin.remote, origin.local, to)?;
         let path = self.standby.get_mut(id)?;
         path.reached_by = dcid;
+        //= rfc9000#9.6.3-3
         path.amplification.on_received(origin.len);
         self.stats.paths_with_known_cid += u64::from(!fresh);
         self.observe_path(env, now, id, PathStep::Probing);
@@ -138,6 +139,7 @@ impl Connection {
         let other_address_of_ours = ours.is_some() && path.local().is_some() && ours != path.local();
         //= rfc9000#9.6.2-2
         if other_address_of_ours && !path.is_validated() {
+            //= rfc9000#9.6.2-3
             path.goal = Goal::Move;
             return;
         }
@@ -425,6 +427,7 @@ impl Connection {
         if self.path.to.cid.is_empty() {
             return Err(ApiMisuse::NoConnectionId);
         }
+        //= rfc9000#9.5-1
         let to = self.take_destination().ok_or(ApiMisuse::NoConnectionId)?;
         self.test_path(env, now, self.path.remote(), Some(local), to);
         //= rfc9000#9.6.3-1
@@ -512,6 +515,7 @@ impl Connection {
     fn test_path(&mut self, env: &mut Env, now: Instant, remote: SocketAddr, local: Option<IpAddr>, to: Destination) {
         let Some(id) = self.add_path(env, now, remote, local, to) else { return };
         let Some(path) = self.standby.get_mut(id) else { return };
+        //= rfc9000#9.6.2-1
         path.goal = Goal::Move;
         path.trust_address();
         self.observe_path(env, now, id, PathStep::Probing);

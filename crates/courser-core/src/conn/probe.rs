@@ -121,6 +121,7 @@ impl Connection {
         if let Some(data) = self.path.responses.front()
             && Frame::PathResponse(data).encode(&mut w).is_some()
         {
+            //= rfc9000#8.2.2-7
             self.path.responses.pop();
             draft.frames.insert(FrameKind::PathResponse);
         }

@@ -292,6 +292,7 @@ impl Connection {
                     self.consider_move(env, now, path, frames, newest);
                 }
             }
+            //= rfc9000#5.2-1
             Err(violation) => self.fail(now, violation),
         }
         self.log.received(now, packet.level, opened.pn, packet.end);
@@ -396,6 +397,7 @@ impl Connection {
     ) {
         let space = packet.level.space();
         //= rfc9000#13.2.5-2
+        //= rfc9000#7.5-3
         self.acks[space.index()].on_packet(origin.arrived, opened.pn, frames.is_ack_eliciting(), origin.ecn);
         let size = packet.end;
         let (level, pn) = (packet.level, opened.pn);

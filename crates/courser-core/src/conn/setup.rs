@@ -85,9 +85,11 @@ impl Connection {
         let params = TransportParams { initial_scid: Some(local), ..local_params(start.settings, version) };
         let mut encoded = Vec::with_capacity(256);
         params::encode(&params, Side::Client, env.random_u64(), &mut encoded);
+        //= rfc9368#6-2
         let tls = start.tls.start(version, start.server_name, &encoded)?;
         let mut handshake = new_handshake(now, start.settings, version, original);
         handshake.restarted = start.restart.is_some();
+        //= rfc9000#8.1.3-7
         handshake.token = super::versions::token_for(version, start.token).into();
         let mut path = Path::new(start.remote, None, original, true, start.settings, now);
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
@@ -110,6 +112,7 @@ impl Connection {
             preferred_address: preferred,
             initial_scid: Some(local),
             original_dcid: Some(start.retried_from.unwrap_or(start.dcid)),
+            //= rfc9369#4.1-3
             retry_scid: start.retried_from.map(|_| start.dcid),
             reset_token: Some(token),
             ..local_params(start.settings, start.version)
@@ -117,6 +120,8 @@ impl Connection {
         let mut handshake = new_handshake(now, start.settings, start.version, start.dcid);
         handshake.opening = Some(Box::new(Opening { params, hello: Vec::new(), complete: false }));
         handshake.peer_cid_known = true;
+        //= rfc9000#7.2-5
+        //= rfc9000#7.2-6
         handshake.peer_first_cid = start.scid;
         let mut path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);

@@ -106,9 +106,11 @@ impl Connection {
             return;
         }
         while self.local_cids.wants_issue(now) && self.control.has_room() {
+            //= rfc9000#5.1-2
             let cid = fresh_cid(env);
             let token = env.reset_token(&cid);
             let issued = self.local_cids.issue(now, cid);
+            //= rfc9000#5.1.1-2
             self.routes.push(RouteChange::Add(cid));
             let retire_prior_to = self.local_cids.retire_prior_to();
             let frame = Frame::NewConnectionId { sequence: issued.sequence, retire_prior_to, cid, token };

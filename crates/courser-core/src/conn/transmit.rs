@@ -269,6 +269,7 @@ impl Connection {
         let space = level.space();
         //= rfc9000#14.1-1
         //= rfc9000#14.1-2
+        //= rfc9000#8.1-3
         let padded = level == Level::Initial && (self.side.is_client() || archetype.allows_eliciting());
         if padded && budget.datagram_max < INITIAL_DATAGRAM_MIN {
             return None;

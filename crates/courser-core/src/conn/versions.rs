@@ -72,11 +72,13 @@ impl Connection {
         let (first, dcid) = (handshake.first_version, handshake.original_dcid);
         let version = match opening.select(&self.settings.versions, first) {
             Ok(version) => version,
+            //= rfc9368#2.3-2
             Err(violation) => return self.fail(now, violation),
         };
         //= rfc9369#4.1-4
         self.keys.switch_version(env.keys.as_ref(), version, &dcid);
         self.version = version;
+        //= rfc9369#4-2
         opening.params.version_information = Some(version_neg::information(version, &self.settings.versions));
         let mut encoded = Vec::with_capacity(256);
         params::encode(&opening.params, Side::Server, env.random_u64(), &mut encoded);
@@ -98,6 +100,7 @@ impl Connection {
             Level::ZeroRtt => long.version == first,
             //= rfc9369#4.1-6
             Level::Initial if long.version == self.version || long.version == first => true,
+            //= rfc9000#5.2.1-1
             Level::Initial => self.follow_version(env, long, packet),
             //= rfc9369#4.1-8
             _ => long.version == self.version,
@@ -169,6 +172,7 @@ impl Connection {
             return;
         }
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::VersionsOffered(&offered)));
+        //= rfc9000#6.2-1
         self.end_silently(CloseReason::VersionNegotiation { offered });
     }
 }

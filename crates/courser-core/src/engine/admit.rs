@@ -44,6 +44,9 @@ impl Engine {
             }
             Ok(Header::Short { dcid, .. }) => self.on_unknown_short(now, meta, dcid, datagram),
             Ok(
+                //= rfc9000#5.2.2-6
+                //= rfc9000#6.1-1
+                //= rfc9368#2.1-5
                 Header::Handshake(_) | Header::ZeroRtt(_) | Header::Retry { .. } | Header::VersionNegotiation { .. },
             ) => {}
             Err(_) => self.stats.malformed += 1,
@@ -169,6 +172,7 @@ impl Engine {
         match checked {
             Checked::Good(Proof::Frame(ticket)) if self.used_tokens.contains(&ticket) => {}
             Checked::Good(proof) => return Ok(Some(proof)),
+            //= rfc9000#8.1.3-8
             Checked::BadRetry => {
                 //= rfc9000#8.1.2-2
                 self.stats.bad_tokens += 1;

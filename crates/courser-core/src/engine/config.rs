@@ -62,6 +62,7 @@ pub struct EngineConfig {
     /// share token keys need it, unless they share the origin too.
     pub unix_time_at_zero: Duration,
     /// Key of stateless reset tokens; kept over restarts it lets peers notice them. `None`: drawn at random.
+    //= rfc9000#5.2.3-2
     pub reset_key: Option<[u8; 32]>,
     /// How often keys are used, where that is to be less than the cipher suites allow.
     pub aead_limits: AeadLimits,

@@ -211,11 +211,14 @@ impl Engine {
             Version(u32::from_be_bytes([random[1], random[2], random[3], random[4]]) & 0xf0f0_f0f0 | 0x0a0a_0a0a);
         let mut all = [grease; 4];
         let known = versions.len().min(3);
+        //= rfc9368#2.1-1
         all[1..=known].copy_from_slice(&versions[..known]);
         let mut w = Writer::new(slot);
         //= rfc9000#17.2.1-3
         //= rfc9000#17.2.1-4
         //= rfc9000#17.2.1-5
+        //= rfc8999#6-3
+        //= rfc8999#6-4
         header::write_version_negotiation(&mut w, to, from, &all[..=known], random[0])?;
         self.stats.version_negotiations += 1;
         Some(w.len())
@@ -227,6 +230,7 @@ impl Engine {
         let token = self.env.tokens.retry(self.env.keys.as_ref(), &at, &request.dcid);
         let random = self.env.random_u64().to_be_bytes()[0];
         let mut w = Writer::new(slot);
+        //= rfc9369#4.1-1
         header::write_retry(&mut w, version, &request.scid, &scid, &token, random)?;
         let tag = self.env.keys.retry_tag(version, &request.dcid, w.written());
         w.bytes(&tag)?;

@@ -42,6 +42,8 @@ impl Amplification {
             return usize::MAX;
         }
         //= rfc9000#8-1
+        //= rfc9000#8.1-1
+        //= rfc9000#9.3-2
         usize::try_from(self.received.saturating_mul(3).saturating_sub(self.sent)).unwrap_or(usize::MAX)
     }
 }

@@ -171,6 +171,7 @@ impl Path {
     pub fn wants_probe(&self) -> bool {
         /// The smallest such packet: a short header, one frame, the tag.
         const LEAST: usize = 1 + 20 + 4 + 9 + 16;
+        //= rfc9000#8.2.2-2
         let says = self.challenges.due().is_some() || self.responses.front().is_some();
         says && self.amplification.room() >= LEAST && self.congestion.room() >= LEAST as u64
     }

@@ -245,6 +245,7 @@ fn code_of(factory: &dyn KeyFactory, key: &Key, at: &Showing, kind: u8, says: &[
     let bound = if kind == RETRY { at.dcid.as_slice() } else { &[] };
     // Of the parts all but two have a fixed length, and the length of one of these is told.
     let len = u8::try_from(bound.len()).unwrap_or(u8::MAX);
+    //= rfc9000#8.1.4-1
     let full = factory.mac(&key.key, &[b"token", &version, &address, &[kind, len], bound, says]);
     let mut code = [0; MAC_LEN];
     code.copy_from_slice(&full[..MAC_LEN]);

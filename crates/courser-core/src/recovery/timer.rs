@@ -64,6 +64,8 @@ impl Recovery {
         }
         if earliest.is_none() && !cx.peer_validated_address {
             //= rfc9002#6.2.2.1-2, rfc9002#6.2.2.1-3
+            //= rfc9000#8.1-4
+            //= rfc9000#8.1-5
             let space = if cx.has_handshake_keys { Space::Handshake } else { Space::Initial };
             earliest = Some((self.rearmed + self.backoff(rtt.pto_base()), space, 1));
         }

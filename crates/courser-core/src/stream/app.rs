@@ -258,6 +258,7 @@ impl Streams {
     ///
     /// # Errors
     /// [`ReadError`].
+    //= rfc9000#2.2-1
     pub fn read_with(
         &mut self,
         id: StreamId,
@@ -425,6 +426,7 @@ impl Streams {
         let send = &self.table[slot].send;
         match send.stopped.checked_sub(1) {
             Some(code) => Err(WriteError::Stopped(code)),
+            //= rfc9000#4.5-2
             None if !send.phase.may_send() || send.state.fin() != Fin::Open => Err(ApiMisuse::WriteAfterFinish.into()),
             None => Ok(slot),
         }

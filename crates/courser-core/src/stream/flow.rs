@@ -172,6 +172,7 @@ impl RecvCredit {
     #[must_use]
     pub const fn is_due(&self) -> bool {
         let used = self.window.saturating_sub(self.limit.saturating_sub(self.consumed));
+        //= rfc9000#4.2-1
         self.lost || (used >= self.window.div_ceil(2) && self.consumed > 0)
     }
 

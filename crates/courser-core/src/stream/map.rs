@@ -67,6 +67,7 @@ impl Remote {
     pub(super) fn is_due(&self) -> bool {
         let (more, left, quarter) =
             (self.next_limit() - self.limit, self.limit.saturating_sub(self.next), self.concurrent / 4);
+        //= rfc9000#4.6-6
         self.lost || (more > 0 && (more >= quarter || left <= quarter))
     }
 }
@@ -248,6 +249,8 @@ impl Streams {
 
     /// Opens a stream; `None` at the peer's limit. [`StreamEvent::Available`] follows when the limit grows.
     pub fn open(&mut self, dir: Dir) -> Option<StreamId> {
+        //= rfc9000#2.1-1
+        //= rfc9000#4.6-2
         let local = &mut self.local[dir as usize];
         if local.room() == 0 {
             //= rfc9000#4.6-5, rfc9000#19.14-1

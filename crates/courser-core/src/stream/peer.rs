@@ -90,6 +90,7 @@ impl Streams {
         }
         check_partial(recv.partial.as_deref(), code)?;
         let open = matches!(recv.state.phase(), RecvPhase::Recv | RecvPhase::SizeKnown { .. });
+        //= rfc9000#4.5-1
         let more = recv.state.on_reset(code, final_size)?;
         self.count_received(more)?;
         if open {

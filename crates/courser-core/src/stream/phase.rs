@@ -75,6 +75,8 @@ impl SendPhase {
     /// Whether STREAM frames may leave.
     #[must_use]
     pub const fn may_send(self) -> bool {
+        //= rfc9000#3.3-1
+        //= rfc9000#3.3-2
         matches!(self, Self::Ready | Self::Send | Self::DataSent)
     }
 }

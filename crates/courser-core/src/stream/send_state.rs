@@ -140,6 +140,8 @@ impl SendState {
             let fin = range.end == self.end && self.fin.goes_along();
             return Some(Pending { range, again: true, fin });
         }
+        //= rfc9000#2.2-3
+        //= rfc9000#4.1-1
         let end = self.end.min(credit_end);
         if self.next < end {
             let fin = end == self.end && self.fin.goes_along();

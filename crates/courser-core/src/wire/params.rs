@@ -46,6 +46,7 @@ mod id {
 
 /// Appends the encoded parameters that `side` sends. Server-only parameters are left out for a client. `random` chooses
 /// identifier, length and content of the reserved parameter.
+//= rfc9000#7.4-2
 pub fn encode(params: &TransportParams, side: Side, random: u64, out: &mut Vec<u8>) {
     let default = TransportParams::default();
     let mut number = |id, value: u64, default: u64| {
@@ -174,6 +175,7 @@ const MALFORMED: PeerViolation = bad("a transport parameter is malformed", "rfc9
 ///
 /// # Errors
 /// TRANSPORT_PARAMETER_ERROR.
+//= rfc9000#7.4-1
 pub fn decode(bytes: &[u8], sender: Side) -> Result<TransportParams, PeerViolation> {
     let mut params = TransportParams::default();
     let mut r = Reader::new(bytes);

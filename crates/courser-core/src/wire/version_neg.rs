@@ -11,6 +11,7 @@ use crate::ids::Version;
 /// Whether a server can answer a first flight of version `from` in version `to` (RFC 9369 section 4.1).
 #[must_use]
 pub fn compatible(from: Version, to: Version) -> bool {
+    //= rfc9368#2.2-1
     from == to || (from.is_supported() && to.is_supported())
 }
 
@@ -130,6 +131,8 @@ pub fn verify_server(
     }
     //= rfc9368#4-14, rfc9368#4-15, rfc9368#4-16
     let would = ours.iter().find(|v| server.available.contains(v) || **v == negotiated);
+    //= rfc8999#7-1
+    //= rfc9368#8-2
     if server.available.is_empty() || would != Some(&negotiated) {
         return Err(error("the server speaks a better version than the one it was made to use", "rfc9368#4"));
     }
