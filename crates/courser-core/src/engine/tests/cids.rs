@@ -224,3 +224,37 @@ fn what_follows_a_silence_has_other_connection_ids() {
     }
     pair.assert_legal();
 }
+
+#[test]
+fn the_largest_datagram_of_an_application_leaves_room_for_every_connection_id() {
+    //= rfc8899#5-2 type=test
+    for len in [8, 13, 20] {
+        for (max_udp_payload, mtu_discovery) in [(1200, false), (1472, true), (8952, true)] {
+            let settings = Settings { max_udp_payload, mtu_discovery, ..Settings::default() };
+            let mut pair = Pair::new(&settings);
+            pair.server = server_with(&settings, |c| c.cids = Box::new(RandomCids::new(len)));
+            let client = pair.connect(&settings);
+            let server = pair.establish();
+            pair.run_for(Duration::from_secs(1));
+            let mtu = usize::from(max_udp_payload);
+            assert_eq!(usize::from(pair.client.conn_stats(client).unwrap().mtu), mtu);
+            let most = pair.client.datagram_max(client).unwrap().unwrap();
+            let data = bytes::Bytes::from(vec![7; most]);
+            let more = bytes::Bytes::from(vec![7; most + 1]);
+            assert_eq!(pair.client.send_datagram(client, more, None), Err(crate::error::ApiMisuse::TooLarge));
+            let sizes = Arc::new(Mutex::new(Vec::new()));
+            let seen = sizes.clone();
+            pair.filter = Box::new(move |_, _, datagram| {
+                seen.lock().unwrap().push(datagram.len());
+                true
+            });
+            assert_eq!(pair.client.send_datagram(client, data.clone(), None), Ok(true));
+            pair.run_for(Duration::from_millis(11));
+            assert_eq!(pair.server.read_datagram(server), Ok(Some(data)), "whole");
+            let largest = sizes.lock().unwrap().iter().copied().max().unwrap();
+            // A number of four bytes would fit as well.
+            assert!((mtu - 4..=mtu).contains(&largest), "{largest} of {mtu} with {len} bytes of connection ID");
+            pair.assert_legal();
+        }
+    }
+}
