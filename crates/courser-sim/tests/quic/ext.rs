@@ -341,3 +341,27 @@ fn a_datagram_is_no_larger_than_the_peer_takes() {
         net.finish();
     }
 }
+
+#[test]
+fn the_largest_datagrams_leave_beside_bulk_both_ways() {
+    for seed in 0..3 {
+        let link = Duplex::symmetric(link(5, 20 * MS).loss(0.01));
+        let config = NetConfig::new(seed, link).jobs([Job::exchange(2_000_000, 10), Job::fetch(2_000_000)]).keep();
+        let mut net = Net::new(config);
+        net.establish(10 * S);
+        net.run_until(net.world.now_us() + S);
+        let (key, mut got) = (net.client_key(), BTreeMap::new());
+        for number in 0..50 {
+            let engine = &mut net.world.host_mut(net.client).engine;
+            let largest = engine.datagram_max(key).unwrap().unwrap();
+            assert_eq!(engine.send_datagram(key, numbered(number, largest), None), Ok(true));
+            let until = net.world.now_us() + 40 * MS;
+            net.run_until(until);
+            read_all(&mut net, &mut got);
+        }
+        assert!(!net.client().is_done(), "the bulk goes on");
+        assert!(got.len() >= 40, "{seed}: only {} of 50 came within two seconds", got.len());
+        net.run_until_done(60 * S);
+        net.finish();
+    }
+}
