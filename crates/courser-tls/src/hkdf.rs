@@ -2,6 +2,7 @@
 
 use aws_lc_rs::{digest, hkdf};
 use courser_core::crypto::{CryptoFailed, Secret, Suite};
+use zeroize::Zeroizing;
 
 /// What goes before every label.
 const PREFIX: &[u8] = b"tls13 ";
@@ -59,7 +60,7 @@ pub(crate) fn export(
         Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => &digest::SHA256,
     };
     let algorithm = algorithm(suite);
-    let mut derived = [0; 48];
+    let mut derived = Zeroizing::new([0; 48]);
     let derived = &mut derived[..hash.output_len()];
     expand_label(algorithm, secret.as_slice(), label, digest::digest(hash, b"").as_ref(), derived)?;
     expand_label(algorithm, derived, b"exporter", digest::digest(hash, context).as_ref(), out)

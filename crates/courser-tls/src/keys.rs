@@ -15,6 +15,7 @@ use courser_core::crypto::{
     Unmasking,
 };
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
+use zeroize::Zeroizing;
 
 use crate::hkdf::{algorithm, expand_label, export};
 
@@ -122,7 +123,7 @@ impl HeaderKey {
 struct PacketKey {
     aead: LessSafeKey,
     header: HeaderKey,
-    iv: [u8; IV_LEN],
+    iv: Zeroizing<[u8; IV_LEN]>,
     /// Encrypting the tail from its source pays with AES only: the library encrypts it block by block with ChaCha20.
     scatter: bool,
 }
@@ -133,11 +134,12 @@ impl PacketKey {
     fn new(version: Version, suite: Suite, secret: &[u8], first: &[u8]) -> Self {
         let aead = aead_of(suite);
         let (labels, hash) = (labels(version), algorithm(suite));
-        let (mut key, mut hp, mut iv) = ([0; 32], [0; 32], [0; IV_LEN]);
+        let (mut key, mut hp) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
+        let mut iv = Zeroizing::new([0; IV_LEN]);
         // Header protection takes a key as long as that of the AEAD.
         let (key, hp) = (&mut key[..aead.key_len()], &mut hp[..aead.key_len()]);
         let derived = expand_label(hash, secret, labels.key, b"", key)
-            .and_then(|()| expand_label(hash, secret, labels.iv, b"", &mut iv))
+            .and_then(|()| expand_label(hash, secret, labels.iv, b"", &mut *iv))
             .and_then(|()| expand_label(hash, first, labels.hp, b"", hp));
         derived.expect("a secret has at most 48 bytes, labels and outputs are short");
         Self {
@@ -150,7 +152,7 @@ impl PacketKey {
 
     /// The IV with the packet number added to its end (RFC 9001 section 5.3).
     fn nonce(&self, pn: PacketNumber) -> Nonce {
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         for (byte, pn) in nonce[IV_LEN - 8..].iter_mut().zip(pn.to_be_bytes()) {
             *byte ^= pn;
         }
@@ -299,7 +301,7 @@ impl KeyFactory for AwsLc {
     }
 
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
-        let mut next = [0; 48];
+        let mut next = Zeroizing::new([0; 48]);
         let next = &mut next[..secret.as_slice().len()];
         expand_label(algorithm(suite), secret.as_slice(), labels(version).update, b"", next)
             .expect("a secret has at most 48 bytes, the label is short");

@@ -4,6 +4,8 @@
 //! encrypted: 16 bytes as one AES block, other lengths by a Feistel network of four rounds around AES. The first byte has
 //! the number of the configuration and, if wanted, the length of what follows.
 
+use zeroize::Zeroizing;
+
 use super::CidGenerator;
 use crate::crypto::{KeyFactory, Random};
 use crate::ids::{CID_LEN_MAX, Cid};
@@ -22,7 +24,7 @@ pub struct QuicLb {
     config: u8,
     server_id: Vec<u8>,
     nonce_len: usize,
-    key: Option<[u8; BLOCK]>,
+    key: Option<Zeroizing<[u8; BLOCK]>>,
     /// The first byte tells the length; else those bits are random.
     tell_len: bool,
     /// The next nonce, when there is a key: a counter never repeats, and nobody sees it. Drawn when first needed.
@@ -77,7 +79,14 @@ impl QuicLb {
         if !(super::OWN_CID_LEN - 1..=BODY_MAX).contains(&body) {
             return Err(InvalidQuicLb("7 to 19 bytes of server ID and nonce"));
         }
-        Ok(Self { config, server_id: server_id.to_vec(), nonce_len, key, tell_len, nonce: None })
+        Ok(Self {
+            config,
+            server_id: server_id.to_vec(),
+            nonce_len,
+            key: key.map(Zeroizing::new),
+            tell_len,
+            nonce: None,
+        })
     }
 
     fn body_len(&self) -> usize {

@@ -46,6 +46,8 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use zeroize::Zeroizing;
+
 use crate::ack::merge::AckRanges;
 use crate::ack::ping::AckPing;
 use crate::ack::schedule::AckSchedule;
@@ -95,7 +97,7 @@ pub(crate) struct Env {
     /// Packets of the train under construction.
     pub(crate) unsealed: Unsealed,
     /// Stateless reset tokens are derived from this and the connection ID.
-    pub(crate) reset_key: [u8; 32],
+    pub(crate) reset_key: Zeroizing<[u8; 32]>,
     /// How often the keys of each connection may be used.
     pub(crate) aead_limits: AeadLimits,
     /// Address tokens.

@@ -8,6 +8,8 @@
 
 use core::ops::Range;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use crate::error::PeerViolation;
 use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 
@@ -51,7 +53,7 @@ impl Suite {
     }
 }
 
-/// A traffic secret; 32 or 48 bytes.
+/// A traffic secret; 32 or 48 bytes. It is erased when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     len: u8,
@@ -73,6 +75,14 @@ impl Secret {
         &self.bytes[..usize::from(self.len)]
     }
 }
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl core::fmt::Debug for Secret {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

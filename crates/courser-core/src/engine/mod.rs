@@ -33,6 +33,8 @@ mod tests;
 
 use core::net::{IpAddr, SocketAddr};
 
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
@@ -133,12 +135,13 @@ impl Engine {
     #[must_use]
     pub fn new(mut config: EngineConfig) -> Self {
         let mut draw = || {
-            let mut key = [0; 32];
-            config.random.fill(&mut key);
+            let mut key = Zeroizing::new([0; 32]);
+            config.random.fill(&mut *key);
             key
         };
-        let token_keys = config.token_keys.unwrap_or_else(|| TokenKeys::new(draw()));
-        let reset_key = config.reset_key.unwrap_or_else(draw);
+        let token_keys = config.token_keys.unwrap_or_else(|| TokenKeys::new(*draw()));
+        let reset_key = config.reset_key.map_or_else(draw, Zeroizing::new);
+        config.reset_key.zeroize();
         let tokens = Tokens::new(config.keys.as_ref(), &token_keys, config.unix_time_at_zero);
         let mut hash_key = [0; 16];
         config.random.fill(&mut hash_key);

@@ -13,6 +13,8 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::crypto::KeyFactory;
 use crate::ids::{Cid, Version};
 use crate::time::{Instant, micros};
@@ -33,29 +35,28 @@ pub const TOKEN_KEYS_MAX: usize = 4;
 const RETRY: u8 = 0xc1;
 const FRAME: u8 = 0xc2;
 
-/// Keys of address tokens, as those that share them are given them.
+/// Keys of address tokens, as those that share them are given them. They are erased when they are dropped.
 ///
 /// To change the key of a service without a moment in which one refuses what another issued, give everybody the new key to
 /// accept ([`also`](Self::also)), then [`rotate`](Self::rotate) to it, one after the other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenKeys {
     /// The first one makes tokens.
-    keys: Vec<[u8; 32]>,
+    keys: Vec<Zeroizing<[u8; 32]>>,
 }
 
 impl TokenKeys {
     /// Makes and takes tokens under this key.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { keys: vec![key] }
+        Self { keys: vec![Zeroizing::new(key)] }
     }
 
     /// Also takes tokens under this key. Of more than [`TOKEN_KEYS_MAX`] keys the last ones are not taken.
     #[must_use]
     pub fn also(mut self, key: [u8; 32]) -> Self {
-        if !self.keys.contains(&key) {
-            self.keys.push(key);
-            self.keys.truncate(TOKEN_KEYS_MAX);
+        if !self.keys.iter().any(|k| **k == key) {
+            self.keys = listed(self.keys.iter().cloned().chain([Zeroizing::new(key)]));
         }
         self
     }
@@ -63,10 +64,16 @@ impl TokenKeys {
     /// Makes tokens under this key from now on; those under the earlier keys are still taken, until
     /// [`TOKEN_KEYS_MAX`] newer keys are there.
     pub fn rotate(&mut self, next: [u8; 32]) {
-        self.keys.retain(|k| *k != next);
-        self.keys.insert(0, next);
-        self.keys.truncate(TOKEN_KEYS_MAX);
+        let others = self.keys.iter().filter(|k| ***k != next).cloned();
+        self.keys = listed([Zeroizing::new(next)].into_iter().chain(others));
     }
+}
+
+/// The first keys as a list that never grows or closes gaps, because both leave copies behind in memory.
+fn listed(keys: impl Iterator<Item = Zeroizing<[u8; 32]>>) -> Vec<Zeroizing<[u8; 32]>> {
+    let mut list = Vec::with_capacity(TOKEN_KEYS_MAX);
+    list.extend(keys.take(TOKEN_KEYS_MAX));
+    list
 }
 
 impl fmt::Debug for TokenKeys {
@@ -123,7 +130,7 @@ pub enum Checked {
 struct Key {
     /// Stands in tokens, so that only one key has to be tried.
     name: u8,
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
 }
 
 /// Issues and checks tokens.
@@ -138,7 +145,7 @@ impl Tokens {
     /// Tokens under these keys; time begins at `origin` after 1970.
     #[must_use]
     pub fn new(factory: &dyn KeyFactory, keys: &TokenKeys, origin: Duration) -> Self {
-        let named = |key: &[u8; 32]| Key { name: factory.mac(key, &[b"token key"])[0], key: *key };
+        let named = |key: &Zeroizing<[u8; 32]>| Key { name: factory.mac(key, &[b"token key"])[0], key: key.clone() };
         Self { keys: keys.keys.iter().map(named).collect(), origin_us: micros(origin) }
     }
 
