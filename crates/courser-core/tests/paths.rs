@@ -92,11 +92,14 @@ fn a_probe_is_answered_where_it_came_from_and_moves_nothing() {
     //= rfc9000#9.6.3-4 type=test
     //= rfc9000#8.2.2-2 type=test
     let mut rig = server(|_| {});
-    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([5; 8])], 1200);
+    say(&mut rig, elsewhere(1), &[Frame::PathChallenge([1, 2, 3, 4, 5, 6, 7, 8])], 1200);
     let left = collect(&mut rig);
     let there: Vec<&Left> = left.iter().filter(|l| l.to == elsewhere(1)).collect();
     assert_eq!(there.len(), 1, "{left:?}");
-    assert_eq!((there[0].responses.as_slice(), there[0].challenges.len(), there[0].more), (&[[5; 8]][..], 1, false));
+    assert_eq!(
+        (there[0].responses.as_slice(), there[0].challenges.len(), there[0].more),
+        (&[[1, 2, 3, 4, 5, 6, 7, 8]][..], 1, false)
+    );
     assert!(there[0].len >= 1200);
     assert_eq!((remote(&rig), stats(&rig).migrations), (FORGER, 0));
 }
