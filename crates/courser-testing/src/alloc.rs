@@ -1,4 +1,4 @@
-//! An allocator that counts what each thread asks for.
+//! An allocator that counts what each thread asks for, and one that searches what is given back for secrets.
 //!
 //! A test binary installs it with `#[global_allocator]`. Counters belong to threads, so tests that run beside each other
 //! do not see each other's allocations.
@@ -14,6 +14,7 @@ thread_local! {
     static LIVE: Cell<i64> = const { Cell::new(0) };
     static TRAPS: Cell<u32> = const { Cell::new(0) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What happened on this thread.
@@ -100,4 +101,41 @@ pub fn largest<R>(run: impl FnOnce() -> R) -> (R, usize) {
 #[must_use]
 pub fn now() -> Counts {
     Counts { calls: CALLS.with(Cell::get), live: LIVE.with(Cell::get) }
+}
+
+/// What secrets consist of, where they are searched for.
+pub const MARK: u8 = 0x5a;
+
+/// The system's allocator, which looks for secrets in the memory that is given back: sixteen bytes of [`MARK`] in a row.
+pub struct Searching;
+
+// SAFETY: every call is passed on to the system's allocator with the layout that the caller vouches for. Memory has values
+// from the start, because it is asked for with zeros, so that its bytes can be read before it is given back; the counter is
+// a plain cell without destructor.
+unsafe impl GlobalAlloc for Searching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        let mut run = 0;
+        for at in 0..layout.size() {
+            // SAFETY: within the layout of memory that is not given back yet.
+            let byte = unsafe { memory.add(at).read_volatile() };
+            run = if byte == MARK { run + 1 } else { 0 };
+            if run == 16 {
+                let _ = LEFT.try_with(|left| left.set(left.get() + 1));
+            }
+        }
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// Runs `f`, drops what it returns, and says in how many places secrets were given back meanwhile on this thread.
+pub fn left_by<R>(f: impl FnOnce() -> R) -> usize {
+    let before = LEFT.with(Cell::get);
+    drop(core::hint::black_box(f()));
+    LEFT.with(Cell::get) - before
 }

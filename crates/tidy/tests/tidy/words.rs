@@ -4,7 +4,7 @@ use tidy::{lines_of, read, sources, texts};
 
 use crate::assert_none;
 
-/// The files with unsafe code: the ring, and the counting allocator of the tests.
+/// The files with unsafe code: the ring, and the allocators of the tests.
 const UNSAFE_FILES: [&str; 2] = ["crates/courser-session/src/ring/raw.rs", "crates/courser-testing/src/alloc.rs"];
 
 /// Whether `word` stands in `code` as a word of its own. A word may contain `::` and end in `!`.
