@@ -54,6 +54,8 @@ impl CidGenerator for RandomCids {
 pub(crate) fn random_cid(random: &mut dyn Random, len: usize) -> Cid {
     let mut bytes = [0; CID_LEN_MAX];
     let bytes = &mut bytes[..len.min(CID_LEN_MAX)];
+    //= rfc9000#10.3.2-3
+    //= rfc9000#10.3.2-4
     random.fill(bytes);
     //= rfc9000#5.1-1
     Cid::new(bytes).unwrap_or(Cid::EMPTY)

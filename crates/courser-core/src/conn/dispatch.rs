@@ -343,6 +343,7 @@ impl Connection {
 
     fn on_mtu_outcome(&mut self, now: Instant, outcome: &AckOutcome) {
         let mut changed = false;
+        //= rfc8899#4.1-2
         if let Some((_, size)) = outcome.mtu_acked {
             changed = self.path.pmtud.on_probe_acked(now, size);
         }
@@ -380,6 +381,7 @@ fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool
     let tally = &outcome.paths[path.id.slot()];
     let before = path.congestion.window();
     if let Some(sent) = tally.lost_sent {
+        //= rfc9000#13.3-7
         path.congestion.on_lost(now, tally.lost_bytes, sent, in_use && outcome.persistent_congestion);
     }
     let shrank = path.congestion.window() < before;

@@ -72,6 +72,7 @@ impl Connection {
     ) -> Option<(Head, Option<LongLayout>)> {
         let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
         //= rfc9000#7.2-2
+        //= rfc9000#12.2-3
         let dcid = self.path.to.cid;
         let mut w = Writer::new(packet);
         if level == Level::OneRtt {

@@ -22,6 +22,7 @@ impl Connection {
             }
             return sent;
         }
+        //= rfc9000#10.2.1-3
         let room = usize::from(self.path.pmtud.current()).min(self.path.amplification.room());
         let slot = train.slot(room)?;
         let len = self.build_close(env, now, slot)?;

@@ -114,6 +114,8 @@ pub(crate) struct Env {
 
 impl Env {
     pub(crate) fn reset_token(&self, cid: &Cid) -> ResetToken {
+        //= rfc9000#10.3.2-1
+        //= rfc9000#10.3.2-5
         let mac = self.keys.mac(&self.reset_key, &[b"stateless reset", cid.as_slice()]);
         let mut token = [0; 16];
         token.copy_from_slice(&mac[..16]);

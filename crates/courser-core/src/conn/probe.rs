@@ -63,6 +63,7 @@ impl Connection {
         let pn = self.recovery.next_pn(Space::Data);
         let (head, _) = self.write_header(env, Level::OneRtt, pn, slot)?;
         let written = size - TAG_LEN;
+        //= rfc8899#3-6
         slot[head.payload_at] = 0x01;
         slot[head.payload_at + 1..written].fill(0);
         let mut draft = Draft::default();
@@ -139,6 +140,7 @@ impl Connection {
 
     /// Largest room for a DATAGRAM frame in a packet of its own.
     pub(super) fn datagram_room(&self) -> usize {
+        //= rfc8899#5-2
         let header = 1 + self.path.to.cid.len() + 4;
         usize::from(self.path.pmtud.current()).saturating_sub(header + TAG_LEN)
     }

@@ -153,6 +153,8 @@ impl Connection {
                 break;
             }
             first_dcid = Some(packet.dcid);
+            //= rfc9000#12.2-5
+            //= rfc9000#12.2-6
             let (bytes, tail) = rest.split_at_mut(packet.end);
             if self.receive_packet(env, now, origin, bytes, &packet) {
                 outcome = Received::Handled;
@@ -398,6 +400,11 @@ impl Connection {
         let space = packet.level.space();
         //= rfc9000#13.2.5-2
         //= rfc9000#7.5-3
+        //= rfc9000#13.1-1
+        //= rfc9000#13.2.5-1
+        //= rfc9000#13.2.6-1
+        //= rfc9000#13.4.1-1
+        //= rfc8899#3-4
         self.acks[space.index()].on_packet(origin.arrived, opened.pn, frames.is_ack_eliciting(), origin.ecn);
         let size = packet.end;
         let (level, pn) = (packet.level, opened.pn);
@@ -455,6 +462,8 @@ impl Connection {
 
     /// The peer broke a rule: the connection closes with its code.
     pub(super) fn fail(&mut self, now: Instant, violation: PeerViolation) {
+        //= rfc9000#10.3-1
+        //= rfc9000#11.1-1
         self.begin_close(now, CloseReason::Violation(violation));
     }
 }

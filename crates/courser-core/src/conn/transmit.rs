@@ -76,6 +76,7 @@ impl Connection {
         let ect = self.path.ecn.wants_mark();
         self.paced_until = None;
         let mut turn = Turn { now, ect, paced: self.pacing_budget(now) };
+        //= rfc8899#3-1
         let mut segment = usize::from(self.path.pmtud.current());
         let mut count = 0;
         if let Some(len) = self.fill_mtu_probe(env, &turn, train) {

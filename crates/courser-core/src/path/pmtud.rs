@@ -113,6 +113,7 @@ impl Pmtud {
             self.state = State::Searching { size: self.upper, lost: 0, in_flight: false };
         }
         match self.state {
+            //= rfc8899#8-1
             State::Searching { size, in_flight: false, .. } => Some(Probe { size }),
             _ => None,
         }
@@ -160,6 +161,7 @@ impl Pmtud {
         }
         *in_flight = false;
         *lost += 1;
+        //= rfc8899#3-7
         if refused || *lost >= PROBES_MAX {
             self.upper = size - 1;
             self.next(now);
@@ -179,6 +181,7 @@ impl Pmtud {
         if size <= self.base || self.current <= self.base {
             return false;
         }
+        //= rfc8899#4.3-1
         self.lost_full = if refused { BLACK_HOLE } else { self.lost_full.saturating_add(1) };
         if self.lost_full < BLACK_HOLE {
             return false;

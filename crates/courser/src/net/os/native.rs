@@ -19,6 +19,9 @@ pub(crate) struct Udp {
 impl Udp {
     /// Sets the socket up: non-blocking, marks, packet information, offload, no fragmentation.
     pub(crate) fn new(udp: &UdpSocket) -> io::Result<Self> {
+        //= rfc9000#14-3
+        //= rfc8899#3-3
+        //= rfc8899#4.5-1
         Ok(Self { state: UdpSocketState::new(UdpSockRef::from(udp))? })
     }
 }
