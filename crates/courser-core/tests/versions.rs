@@ -270,3 +270,18 @@ fn a_list_of_versions_goes_back_with_the_connection_ids_exchanged() {
         assert_eq!(from, dcid);
     }
 }
+
+#[test]
+fn a_server_that_went_on_in_another_version_still_reads_initials_of_the_first() {
+    //= rfc9369#4.1-6 type=test
+    let mut plan = Plan::new(Side::Server, Stage::Initial);
+    plan.settings.versions = vec![V2, V1];
+    let mut rig = Rig::new(plan);
+    assert_eq!(rig.victim.version(rig.key), Ok(V2), "it has chosen, and said its flight");
+    for n in 1..4 {
+        let before = received(&rig);
+        let seen = rig.inject(Level::Initial, &[0x01, 0, 0, 0]);
+        assert_eq!(received(&rig), before + 1, "packet {n}");
+        assert!(!seen.datagrams.is_empty(), "and acknowledges them");
+    }
+}

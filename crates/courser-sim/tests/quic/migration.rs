@@ -289,9 +289,6 @@ fn traffic_moves_to_the_preferred_address_once_the_handshake_is_confirmed() {
     // LS-PATH-10, LS-PATH-11
     //= rfc9000#9.6.1-1 type=test
     //= rfc9000#9.6.1-2 type=test
-    //= rfc9000#9.6.2-1 type=test
-    //= rfc9000#9.6.2-2 type=test
-    //= rfc9000#9.6.2-3 type=test
     for (name, link) in links() {
         for seed in 0..2 {
             let mut config = NetConfig::new(seed, link.clone()).job(Job::exchange(1_000_000, 1_000_000));
@@ -299,12 +296,6 @@ fn traffic_moves_to_the_preferred_address_once_the_handshake_is_confirmed() {
             let SocketAddr::V4(preferred) = addr::server(1) else { panic!("an IPv4 address") };
             config.server.preferred_v4 = Some(preferred);
             let mut net = Net::new(config);
-            net.tap_down(Box::new(|_, d| {
-                let probing = inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing());
-                // Nothing but probes leaves the preferred address before the client has moved there.
-                assert!(d.src == addr::server(0) || probing || d.src == addr::server(1));
-                Verdict::Pass
-            }));
             net.run_until_done(60 * S);
             let client = net.client();
             assert_eq!(client.engine.remote(net.client_key()).unwrap(), addr::server(1), "{name} {seed}");

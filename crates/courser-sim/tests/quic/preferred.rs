@@ -101,6 +101,83 @@ fn a_client_that_moves_first_tests_both_addresses_and_leaves_the_original_one() 
     }
 }
 
+/// When something was seen first, and with which of both ends at which address of the server.
+type First = Arc<Mutex<std::collections::BTreeMap<&'static str, u64>>>;
+
+#[test]
+fn neither_end_uses_the_preferred_address_before_it_has_seen_that_it_works() {
+    let bad = LinkConfig::new().delay_us(10 * MS).loss(0.05).reorder(0.05, 5 * MS);
+    for (name, link, seed) in
+        [("clean", plain(), 0)].into_iter().chain((1..6).map(|s| ("bad", Duplex::symmetric(bad.clone()), s)))
+    {
+        let mut net = Net::new(prefers(seed, link).job(Job::exchange(1_000_000, 1_000_000)));
+        let first = First::default();
+        for up in [true, false] {
+            let seen = first.clone();
+            let tap: courser_sim::script::Tap = Box::new(move |v, d| {
+                if (if up { d.dst } else { d.src }) != preferred() {
+                    return Verdict::Pass;
+                }
+                let mut seen = seen.lock().unwrap();
+                let data = !inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing());
+                let has = |kind| inspect::has(&d.bytes, kind);
+                let names = if up {
+                    ["challenge up", "response up", "data up"]
+                } else {
+                    ["challenge down", "response down", "data down"]
+                };
+                let shown = [has(FrameKind::PathChallenge), has(FrameKind::PathResponse), data];
+                for (name, _) in names.into_iter().zip(shown).filter(|(_, shown)| *shown) {
+                    seen.entry(name).or_insert(v.now_us);
+                }
+                Verdict::Pass
+            });
+            if up { net.tap_up(tap) } else { net.tap_down(tap) }
+        }
+        net.run_until_done(60 * S);
+        let first = first.lock().unwrap().clone();
+        let at = |what: &str| first.get(what).copied().unwrap_or_else(|| panic!("{name} {seed}: no {what}: {first:?}"));
+        // One way takes ten milliseconds: what was answered earlier than that after it was said was not waited for.
+        //= rfc9000#9.6.2-1 type=test
+        assert!(at("data up") >= at("response down") + 10 * MS, "{name} {seed}: {first:?}");
+        //= rfc9000#9.6.2-3 type=test
+        assert!(at("challenge down") >= at("challenge up") + 10 * MS, "{name} {seed}: {first:?}");
+        //= rfc9000#9.6.2-2 type=test
+        assert!(at("data down") >= at("data up") + 10 * MS, "{name} {seed}: {first:?}");
+        assert!(at("data down") >= at("response up") + 10 * MS, "{name} {seed}: {first:?}");
+        net.finish();
+    }
+}
+
+#[test]
+fn data_that_comes_to_the_preferred_address_does_not_move_a_server_whose_challenge_nobody_answered() {
+    //= rfc9000#9.6.2-2 type=test
+    // The client's answers to the server's challenges from there are lost for two seconds.
+    let mut net = Net::new(prefers(1, plain()).job(Job::exchange(300_000, 300_000)));
+    net.tap_up(Box::new(|v, d| {
+        let answer = d.dst == preferred() && inspect::has(&d.bytes, FrameKind::PathResponse);
+        if answer && v.now_us < 2 * S { Verdict::Drop } else { Verdict::Pass }
+    }));
+    let said = Arc::new(Mutex::new((0, 0)));
+    let noted = said.clone();
+    net.tap_down(Box::new(move |v, d| {
+        let data = !inspect::packets(&d.bytes).iter().all(|p| p.frames.is_probing());
+        let mut said = noted.lock().unwrap();
+        if data && v.now_us < 2 * S {
+            assert!(d.src == addr::server(0), "at {} us", v.now_us);
+            said.0 += 1;
+        }
+        said.1 += usize::from(data && d.src == preferred());
+        Verdict::Pass
+    }));
+    net.run_until(2 * S);
+    net.world.host_mut(net.client).app_mut(0).unwrap().add(Job::exchange(300_000, 300_000).at(5 * S));
+    net.run_until_done(60 * S);
+    let said = *said.lock().unwrap();
+    assert!(said.0 > 20, "{said:?}");
+    net.finish();
+}
+
 #[test]
 fn somebody_else_at_the_preferred_address_gets_little_and_keeps_nothing() {
     //= rfc9000#9.6.3-3 type=test

@@ -65,7 +65,6 @@ fn a_client_may_begin_in_another_version_than_its_best() {
 
 #[test]
 fn each_single_datagram_of_an_upgrade_may_be_lost() {
-    //= rfc9369#4.1-6 type=test
     for hello in [0, 1_700] {
         for n in 0..12 {
             for (up, down) in [(vec![n], vec![]), (vec![], vec![n])] {

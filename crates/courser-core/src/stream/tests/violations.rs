@@ -109,6 +109,7 @@ fn one_byte_beyond_the_credit_is_a_flow_control_error() {
     assert_eq!(verdict(&[stream(x, 99, b"x", false), stream(y, 49, b"x", false)]), None);
     assert_eq!(verdict(&[stream(x, 99, b"x", false), stream(y, 50, b"x", false)]), Some(FLOW));
     let reset = |final_size| Frame::ResetStream { id: y, code: 0, final_size };
+    //= rfc9000#4.5-1 type=test
     assert_eq!(verdict(&[stream(x, 99, b"x", false), reset(51)]), Some(FLOW));
     //= rfc9000#19.8-2 type=test
     assert_eq!(verdict(&[stream(x, (1 << 62) - 1, b"x", false)]), Some(FLOW));
