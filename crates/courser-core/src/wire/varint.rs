@@ -46,14 +46,14 @@ pub fn fit_behind_length(room: usize) -> Option<usize> {
     let whole = room.checked_sub(1)?;
     let prefix = size(wide(whole));
     let fits = room.saturating_sub(prefix);
-    // With the longer prefix the rest can fall below the boundary, where the shorter prefix holds one byte more or two.
+    // With the longer prefix the rest can fall below the boundary, where the shorter prefix, of half the size, holds more.
     let boundary = match prefix {
-        2 => 0x3f,
         4 => 0x3fff,
         8 => 0x3fff_ffff,
         _ => 0,
     };
-    Some(fits.max(boundary.min(whole)).min(usize::try_from(VARINT_MAX).unwrap_or(usize::MAX)))
+    let below = boundary.min(room.saturating_sub(prefix / 2));
+    Some(fits.max(below).min(usize::try_from(VARINT_MAX).unwrap_or(usize::MAX)))
 }
 
 #[cfg(test)]
@@ -102,6 +102,17 @@ mod tests {
         let naive = |room: usize| (0..=room).rev().find(|n| n + size(wide(*n)) <= room);
         for room in (0..200).chain(16_300..16_500) {
             assert_eq!(fit_behind_length(room), naive(room), "room {room}");
+        }
+    }
+
+    #[test]
+    fn a_byte_more_than_the_fit_does_not_fit_at_any_size_of_the_length_field() {
+        for boundary in [1 << 6, 1 << 14, 1 << 30] {
+            for room in boundary - 9..boundary + 20 {
+                let n = fit_behind_length(room).unwrap();
+                let whole = |n: usize| n + size(wide(n));
+                assert!(whole(n) <= room && whole(n + 1) > room, "{n} in {room}");
+            }
         }
     }
 
