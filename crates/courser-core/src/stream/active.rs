@@ -193,6 +193,12 @@ impl Active {
         self.rings.shrink();
         self.repairs.shrink();
     }
+
+    /// Slots that memory is kept for, in turns and in repairs.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.rings.kept(), self.repairs.kept())
+    }
 }
 
 #[cfg(test)]
@@ -229,5 +235,16 @@ mod tests {
             active.end_packet();
         }
         assert_eq!(turns, [0, 0, 0, 2]);
+    }
+    #[test]
+    fn the_memory_of_turns_and_repairs_is_forgotten_when_nobody_waits() {
+        let mut active = Active::new(StreamSchedule::RoundRobin(1));
+        active.insert(7, StreamId(28), TURNS);
+        active.set_repair(7, TURNS, true);
+        active.shrink();
+        assert!(active.kept().0 > 7 && active.kept().1 > 7 && active.pick() == Some(7));
+        active.remove(7, StreamId(28), TURNS);
+        active.shrink();
+        assert_eq!(active.kept(), (0, 0));
     }
 }

@@ -87,6 +87,12 @@ impl<const N: usize> Lists<N> {
             self.links = Vec::new();
         }
     }
+
+    /// Slots that memory is kept for.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.links.capacity()
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +102,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_memory_of_links_is_forgotten_only_while_every_list_is_empty() {
+        let mut lists = Lists::<2>::new();
+        lists.push_back(1, 9);
+        lists.shrink();
+        assert!(lists.kept() > 9 && lists.front(1) == Some(9));
+        lists.remove(9);
+        lists.shrink();
+        assert_eq!((lists.kept(), lists.list_of(9)), (0, None));
+        lists.push_back(0, 0);
+        assert_eq!((lists.front(0), lists.len()), (Some(0), 1));
+    }
 
     proptest! {
         #[test]

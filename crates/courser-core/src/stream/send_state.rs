@@ -429,6 +429,39 @@ mod tests {
         s.on_sent(0..50, true);
         s.rewind();
         assert_eq!(s.pending(u64::MAX), Some(Pending { range: 0..50, again: false, fin: true }));
+        assert_eq!((s.next(), s.fin(), s.has_lost()), (0, Fin::Pending, false));
+    }
+
+    #[test]
+    fn a_rejected_early_start_repeats_an_end_that_left_and_invents_none() {
+        // What the application did, whether the end left, and what becomes of it.
+        for (finish, sent, cut, fin) in [
+            (false, false, false, Fin::Open),
+            (true, false, false, Fin::Pending),
+            (true, true, false, Fin::Pending),
+            (false, false, true, Fin::Dropped),
+            (true, true, true, Fin::Dropped),
+        ] {
+            let mut s = SendState::new();
+            s.extend(10);
+            if finish {
+                s.finish();
+            }
+            s.on_sent(0..10, sent);
+            if cut {
+                s.cut(10);
+            }
+            s.rewind();
+            assert_eq!(s.fin(), fin, "{finish} {sent} {cut}");
+            let ends = Some(fin == Fin::Pending);
+            assert_eq!(s.pending(u64::MAX).map(|p| p.fin), ends, "{finish} {sent} {cut}");
+        }
+        // An end without data would not leave again otherwise.
+        let mut s = SendState::new();
+        s.finish();
+        s.on_sent(0..0, true);
+        s.rewind();
+        assert_eq!(s.pending(0), Some(Pending { range: 0..0, again: false, fin: true }));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config::MIN_DATAGRAM;
 use crate::error::TransportCode;
 use crate::ids::{Cid, Dir, ResetToken};
 use crate::wire::Writer;
-use crate::wire::frame::{EcnCounts, write_ack};
+use crate::wire::frame::{EcnCounts, frames, write_ack};
 use crate::wire::testing::hex;
 
 const A: StreamId = StreamId(0);
@@ -73,13 +73,15 @@ fn legal_packets_pass() {
         stream(A, 9, b"a", true),
         Frame::ResetStream { id: B, code: 0, final_size: 0 },
         Frame::ResetStreamAt { id: StreamId(20), code: 0, final_size: 9, reliable_size: 9 },
-        stream(StreamId(20), 0, b"a", false),
+        stream(StreamId(20), 0, b"a", true),
         Frame::StreamDataBlocked { id: StreamId(8), limit: 3 },
         Frame::ImmediateAck,
         Frame::Stream { id: StreamId(12), offset: 7, data: b"", fin: true, length_present: true },
         stream(StreamId(16), 0, b"", true),
         Frame::Padding(5),
     ]));
+    // Nothing in the list hides behind a frame that reaches to the end.
+    assert_eq!(frames(&everything, Level::OneRtt, Extensions::ALL).filter(Result::is_ok).count(), 12 + 1 + 15);
     for (level, payload) in [
         (Level::Initial, [ack(), bytes(&[Frame::Crypto { offset: 0, data: b"c" }, Frame::Padding(900)])].concat()),
         (Level::Handshake, ack()),
@@ -409,6 +411,130 @@ fn every_illegal_datagram_is_refused_by_its_own_rule() {
     let packet = [view(OneRtt, &data)];
     let rules = DatagramRules { sender: Client, len: 99, len_max: 1472, amplification_limited: false };
     assert_eq!(check_datagram(&packet, &rules), Err(Illegal::DatagramLength));
+}
+
+/// A packet of that many bytes: a frame, and PADDING.
+fn padded(frame: &Frame<'_>, len: usize) -> Vec<u8> {
+    let mut payload = bytes(core::slice::from_ref(frame));
+    payload.resize(len - 20 - TAG_LEN, 0);
+    payload
+}
+
+#[test]
+fn a_datagram_is_just_large_enough_and_just_small_enough() {
+    let crypto = Frame::Crypto { offset: 0, data: b"hello" };
+    for (level, sender, frame, illegal) in [
+        (Level::Initial, Side::Client, &crypto, Illegal::SmallClientInitial),
+        (Level::Initial, Side::Server, &crypto, Illegal::SmallServerInitial),
+        (Level::OneRtt, Side::Client, &Frame::PathChallenge([1; 8]), Illegal::SmallPathFrame),
+        (Level::OneRtt, Side::Server, &Frame::PathResponse([1; 8]), Illegal::SmallPathFrame),
+    ] {
+        assert_eq!(check(&[view(level, &padded(frame, 1199))], sender), Err(illegal));
+        assert!(check(&[view(level, &padded(frame, 1200))], sender).is_ok(), "{illegal:?}");
+    }
+    for (len, err) in [(1472, None), (1473, Some(Illegal::TooLarge))] {
+        assert_eq!(check(&[view(Level::OneRtt, &padded(&Frame::Ping, len))], Side::Client).err(), err);
+    }
+}
+
+#[test]
+fn number_and_payload_have_the_four_bytes_in_front_of_the_sample() {
+    for (pn_len, payload, illegal) in [
+        (1, 3, None),
+        (1, 2, Some(Illegal::NoSample)),
+        (2, 2, None),
+        (2, 1, Some(Illegal::NoSample)),
+        (3, 1, None),
+        (4, 1, None),
+    ] {
+        let payload = bytes(&[Frame::Ping, Frame::Padding(payload - 1)]);
+        let packet = PacketView { pn_len, ..view(Level::OneRtt, &payload) };
+        assert_eq!(check(&[packet], Side::Client).err(), illegal, "{pn_len} and {}", payload.len());
+    }
+}
+
+#[test]
+fn frames_stand_in_the_order_of_their_places() {
+    let (id, ack) = (StreamId, ack());
+    let Ok(ack) = parse(&mut Reader::new(&ack), Extensions::NONE) else { panic!("not an ACK") };
+    let ack_frequency =
+        Frame::AckFrequency { sequence: 0, eliciting_threshold: 1, max_ack_delay_us: 1, reordering_threshold: 1 };
+    let places: Vec<Vec<Frame<'_>>> = vec![
+        vec![Frame::HandshakeDone],
+        vec![
+            Frame::MaxData { max: 1 },
+            Frame::DataBlocked { limit: 1 },
+            Frame::MaxStreams { dir: Dir::Bi, max: 1 },
+            Frame::MaxStreams { dir: Dir::Uni, max: 1 },
+            Frame::StreamsBlocked { dir: Dir::Bi, limit: 1 },
+            Frame::StreamsBlocked { dir: Dir::Uni, limit: 1 },
+        ],
+        vec![new_cid(), Frame::RetireConnectionId { sequence: 1 }, ack_frequency],
+        vec![Frame::PathChallenge([1; 8]), Frame::PathResponse([1; 8])],
+        vec![ack],
+        vec![CLOSE, Frame::ApplicationClose { code: 1, reason: b"" }],
+        vec![Frame::NewToken { token: b"t" }],
+        vec![Frame::Crypto { offset: 0, data: b"c" }],
+        vec![
+            Frame::ResetStream { id: id(0), code: 1, final_size: 1 },
+            Frame::ResetStreamAt { id: id(4), code: 1, final_size: 1, reliable_size: 1 },
+            Frame::StopSending { id: id(8), code: 1 },
+            Frame::MaxStreamData { id: id(12), max: 1 },
+            Frame::StreamDataBlocked { id: id(16), limit: 1 },
+            stream(id(20), 0, b"x", true),
+            Frame::Datagram { data: b"d", length_present: true },
+        ],
+        vec![Frame::Ping],
+        vec![Frame::Padding(1)],
+    ];
+    check_places(&places);
+    // Those of one stream have an order of their own.
+    check_places(&[
+        vec![
+            Frame::ResetStream { id: A, code: 1, final_size: 1 },
+            Frame::ResetStreamAt { id: A, code: 1, final_size: 1, reliable_size: 1 },
+            Frame::StopSending { id: A, code: 1 },
+        ],
+        vec![Frame::MaxStreamData { id: A, max: 1 }, Frame::StreamDataBlocked { id: A, limit: 1 }],
+        vec![stream(A, 0, b"x", true)],
+    ]);
+    let all = places.into_iter().flatten();
+    for frame in all.filter(|f| f.kind() != FrameKind::Padding) {
+        assert_eq!((pair(&frame, &Frame::ImmediateAck), pair(&Frame::ImmediateAck, &frame)), (Ok(()), Ok(())));
+    }
+}
+
+fn pair(first: &Frame<'_>, second: &Frame<'_>) -> Result<(), Illegal> {
+    let mut rules = PacketRules::new(Level::OneRtt);
+    rules.observe(first).and_then(|()| rules.observe(second))
+}
+
+/// Frames of one place may stand in any order, and those of different places only in that of the places.
+fn check_places(places: &[Vec<Frame<'_>>]) {
+    let all = || places.iter().enumerate().flat_map(|(place, frames)| frames.iter().map(move |f| (place, f)));
+    for (place, first) in all() {
+        for (other, second) in all().filter(|(_, second)| second.kind() != first.kind()) {
+            let expected = match first.kind() {
+                _ if place <= other => Ok(()),
+                FrameKind::Padding => Err(Illegal::PaddingNotLast),
+                kind => Err(Illegal::Order(kind, second.kind())),
+            };
+            assert_eq!(pair(first, second), expected, "{first:?} before {second:?}");
+        }
+    }
+}
+
+#[test]
+fn the_order_of_the_64th_stream_is_checked_and_that_of_the_65th_is_not() {
+    for (others, checked) in [(63, true), (64, false)] {
+        let mut rules = PacketRules::new(Level::OneRtt);
+        for i in 1..=others {
+            assert_eq!(rules.observe(&Frame::MaxStreamData { id: StreamId(4 * i), max: 1 }), Ok(()));
+        }
+        assert_eq!(rules.observe(&stream(A, 0, b"x", true)), Ok(()));
+        let late = rules.observe(&Frame::MaxStreamData { id: A, max: 1 });
+        assert_eq!(late.is_err(), checked, "behind {others}");
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub mod version_neg;
 pub use codec::{Reader, Writer};
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod header_tests;
 #[cfg(test)]
 pub(crate) mod testing;

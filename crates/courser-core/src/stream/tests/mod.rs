@@ -2,6 +2,7 @@
 //! to the other end, or lost, or late.
 
 mod credit;
+mod edges;
 mod exchange;
 mod fates;
 mod life;
