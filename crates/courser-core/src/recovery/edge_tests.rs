@@ -15,16 +15,16 @@ fn send(rig: &mut Rig, t: u64, change: impl Fn(&mut SentPacket)) -> u64 {
 #[test]
 fn only_lost_packets_above_the_smallest_size_speak_about_the_size() {
     let mut rig = Rig::with_rtt(40);
-    for size in [1199, 1200, 1201, 1452] {
+    for size in [1199, 1200, 1201, 1452, 1453] {
         send(&mut rig, 1000, |p| p.size = size);
     }
     // On a path that is not in use, nor when it was a probe, a loss says nothing about this one.
     send(&mut rig, 1000, |p| (p.size, p.path) = (1452, PathId(1)));
     send(&mut rig, 1000, |p| (p.size, p.mtu_probe) = (1500, true));
     (0..4).for_each(|_| _ = rig.send(1000));
-    let out = rig.ack(1040, &[(9, 9)]);
-    assert_eq!((rig.lost(), out.lost_large), (vec![0, 1, 2, 3, 4, 5, 6], 2));
-    assert_eq!(out.mtu_lost, Some((5, 1500)));
+    let out = rig.ack(1040, &[(10, 10)]);
+    assert_eq!((rig.lost(), out.lost_large), (vec![0, 1, 2, 3, 4, 5, 6, 7], 3));
+    assert_eq!(out.mtu_lost, Some((6, 1500)));
 }
 
 #[test]
