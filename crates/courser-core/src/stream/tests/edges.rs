@@ -276,3 +276,29 @@ fn who_lacks_credit_of_which_kind_is_known() {
     a.s.reset(ids[0], 1, &mut a.pool).unwrap();
     assert!(!a.s.waits_for_stream_credit());
 }
+
+#[test]
+fn more_streams_are_granted_for_a_quarter_of_them_or_when_a_quarter_is_left() {
+    for (closed, opened, due) in [
+        (0, 0, false),
+        (0, 100, false),
+        (1, 74, false),
+        (1, 75, true),
+        (1, 100, true),
+        (24, 50, false),
+        (25, 50, true),
+        (26, 50, true),
+    ] {
+        let mut b = End::new(Side::Server, &Settings { max_streams_bidi: 100, ..Settings::default() });
+        let remote = &mut b.s.remote[Dir::Bi as usize];
+        (remote.closed_count, remote.next) = (closed, opened);
+        assert_eq!((remote.is_due(), remote.next_limit()), (due, 100 + closed), "{closed} of {opened}");
+        remote.lost = true;
+        assert!(remote.is_due(), "what was lost is told anew");
+    }
+    // The number of streams has a limit of its own, behind which nothing more is granted.
+    let mut b = End::new(Side::Server, &Settings { max_streams_bidi: 1 << 60, ..Settings::default() });
+    let remote = &mut b.s.remote[Dir::Bi as usize];
+    (remote.closed_count, remote.next) = (9, 1 << 60);
+    assert_eq!((remote.is_due(), remote.next_limit()), (false, 1 << 60));
+}
