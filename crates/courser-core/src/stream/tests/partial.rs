@@ -624,3 +624,27 @@ proptest! {
         life.b.assert_nothing_left();
     }
 }
+
+#[test]
+fn a_stream_that_was_reset_or_has_arrived_promises_nothing_any_more() {
+    let (mut a, mut b, id) = written(1_000);
+    a.s.reset(id, 7, &mut a.pool).unwrap();
+    a.reset_at(id, 500);
+    let sent = packets(&mut a);
+    assert!(
+        sent.iter().all(|p| resets(p).is_empty()) && sent.iter().any(|p| p.frames.contains(FrameKind::ResetStream))
+    );
+    sent.iter().for_each(|p| b.deliver(p).unwrap());
+    assert_eq!(b.s.accept(Dir::Uni), Some(id));
+    assert_eq!(b.read_to_stop(id), (Vec::new(), Err(ReadError::Reset(7))), "the full reset stands");
+
+    let (mut a, mut b, id) = written(1_000);
+    a.s.finish(id).unwrap();
+    let sent = packets(&mut a);
+    sent.iter().for_each(|p| b.deliver(p).unwrap());
+    assert_eq!(b.s.accept(Dir::Uni), Some(id));
+    sent.iter().for_each(|p| a.fate(p, Fate::Acked));
+    let _ = a.s.reset_at(id, reset(7, 500), &mut a.pool);
+    assert!(packets(&mut a).is_empty(), "everything has arrived");
+    assert_eq!(b.read_to_stop(id), (pattern(id, 0, 1_000).to_vec(), Ok(Read::Finished)));
+}
