@@ -15,7 +15,7 @@ use courser_core::config::Settings;
 use courser_core::crypto::{Head, KeyFactory, Sealer, Suite, TAG_LEN, TlsClientConfig};
 use courser_core::engine::{Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train};
 use courser_core::ids::{Cid, ConnKey, Dir, Ecn, Level, Side, StreamId, Version};
-use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
+use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer, told_by};
 use courser_core::stream::Read;
 use courser_core::time::Instant;
 use courser_core::wire::Writer;
@@ -25,7 +25,7 @@ use courser_core::wire::header::{self, Header, LongSpec, ShortSpec};
 use crate::duo::{null_client, null_server};
 
 use self::seen::close_in;
-use self::tap::{Tap, Twisted, told_before};
+use self::tap::{Tap, Twisted};
 
 pub use self::seen::{Seen, SeenClose, encode, numbered, packets};
 pub use self::tap::Twist;
@@ -191,7 +191,7 @@ impl Rig {
         let client = if plan.victim.is_client() { &plan.settings } else { &plan.forger };
         let hello = NullTlsClient {
             hello_len: plan.hello_len,
-            remembered: plan.early.then(|| told_before(&plan.settings)),
+            remembered: plan.early.then(|| told_by(&plan.settings)),
             ..NullTlsClient::default()
         };
         rig.shake_hands(plan.stage, client, plan.twist, hello);

@@ -4,34 +4,17 @@
 mod common;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::time::Instant;
 
+use common::port::{hear, remote};
 use common::{Identity, PATIENCE, loopback};
 use courser::Settings;
 use courser::session::{
-    Bytes, Completion, Ended, Endpoint, Handle, Options, PortSetup, Reason, Rejection, Remote, Submission, ThreadPort,
-    Waited, WriteCredit,
+    Bytes, Completion, Ended, Endpoint, Handle, Options, PortSetup, Reason, Rejection, Submission, ThreadPort, Waited,
+    WriteCredit,
 };
 use courser_sim::LinkConfig;
 use courser_sim::relay::Relay;
-
-fn remote(address: SocketAddr) -> Box<Remote> {
-    Box::new(Remote { address, server_name: "localhost".into(), profile: 0 })
-}
-
-/// The next message for which `pick` has a use; others are dropped.
-fn hear<T>(port: &mut ThreadPort, mut pick: impl FnMut(Completion) -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        while let Some(message) = port.poll() {
-            if let Some(found) = pick(message) {
-                return found;
-            }
-        }
-        assert_eq!(port.wait(Some(until - Instant::now())), Waited::Ready, "nothing more was heard");
-    }
-}
 
 fn opened(port: &mut ThreadPort, wanted: u64) -> Handle {
     hear(port, |message| match message {

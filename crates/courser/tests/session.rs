@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::port::{hear, remote};
 use common::{Identity, PATIENCE, loopback, pattern};
 use courser::Settings;
 use courser::session::{
@@ -17,23 +18,6 @@ use courser::session::{
     Rejection, Remote, Submission, ThreadPort, Waited, WriteCredit,
 };
 use echo_ports::{Echo, Outgoing};
-
-fn remote(address: SocketAddr) -> Box<Remote> {
-    Box::new(Remote { address, server_name: "localhost".into(), profile: 0 })
-}
-
-/// The next message for which `pick` has a use; others are dropped.
-fn hear<T>(port: &mut ThreadPort, mut pick: impl FnMut(Completion) -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        while let Some(message) = port.poll() {
-            if let Some(found) = pick(message) {
-                return found;
-            }
-        }
-        assert_eq!(port.wait(Some(until - Instant::now())), Waited::Ready, "nothing more was heard");
-    }
-}
 
 fn opened(port: &mut ThreadPort, wanted: u64) -> Handle {
     hear(port, |message| match message {

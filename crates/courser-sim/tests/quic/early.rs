@@ -7,7 +7,7 @@ use courser_core::config::{Settings, TransportParams};
 use courser_core::engine::RetryPolicy;
 use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Level, Side};
-use courser_core::protect::null::NullTlsClient;
+use courser_core::protect::null::{NullTlsClient, told_by};
 use courser_core::wire::frame::Frame;
 use courser_core::wire::params;
 use courser_sim::quic::{Job, Net, NetConfig, Provider, inspect};
@@ -15,25 +15,6 @@ use courser_sim::script::{Script, Verdict};
 use courser_sim::{Duplex, LinkConfig};
 
 use crate::support::{MS, S, plain};
-
-/// What a server with these settings would have told before.
-pub fn told_by(settings: &Settings) -> Vec<u8> {
-    let params = TransportParams {
-        max_data: settings.conn_window,
-        max_stream_data_bidi_local: settings.stream_window,
-        max_stream_data_bidi_remote: settings.stream_window,
-        max_stream_data_uni: settings.stream_window,
-        max_streams_bidi: settings.max_streams_bidi,
-        max_streams_uni: settings.max_streams_uni,
-        active_cid_limit: settings.active_cid_limit.into(),
-        max_datagram_frame: settings.max_datagram_frame.into(),
-        reset_stream_at: settings.reset_stream_at,
-        ..TransportParams::default()
-    };
-    let mut out = Vec::new();
-    params::encode(&params, Side::Server, 1, &mut out);
-    out
-}
 
 fn early(seed: u64, link: Duplex, accept: bool) -> NetConfig {
     let mut config = NetConfig::new(seed, link);

@@ -9,10 +9,10 @@ use courser_core::spans::{FrameKind, FrameSet};
 use courser_core::wire::frame::Frame;
 use courser_core::wire::header::{self, Header};
 use courser_sim::quic::{Job, Net, NetConfig, inspect};
-use courser_sim::script::{Tap, Verdict};
+use courser_sim::script::Verdict;
 use courser_sim::{Datagram, Duplex, LinkConfig, addr};
 
-use crate::support::{MS, S, plain};
+use crate::support::{Capture, MS, S, plain};
 
 /// Every kind of frame.
 const KINDS: [FrameKind; 27] = [
@@ -44,24 +44,6 @@ const KINDS: [FrameKind; 27] = [
     FrameKind::ImmediateAck,
     FrameKind::ResetStreamAt,
 ];
-
-/// A capture of datagrams.
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Capture {
-    fn tap(&self) -> Tap {
-        let all = self.clone();
-        Box::new(move |_, d| {
-            all.0.lock().unwrap().push(d.bytes.clone());
-            Verdict::Pass
-        })
-    }
-
-    fn datagrams(&self) -> Vec<Vec<u8>> {
-        self.0.lock().unwrap().clone()
-    }
-}
 
 #[test]
 fn packets_counted_by_kind_of_frame_are_those_of_a_capture() {

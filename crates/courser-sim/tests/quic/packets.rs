@@ -1,7 +1,6 @@
 //! Rules of packets and datagrams that hold in every run, seen on the wire under loss and reordering.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use courser_core::engine::RetryPolicy;
@@ -11,28 +10,10 @@ use courser_core::spans::{FrameKind, FrameSet};
 use courser_core::wire::frame::Frame;
 use courser_core::wire::header::{self, Header};
 use courser_sim::quic::{Job, Net, NetConfig, Pace, QuicHost, inspect};
-use courser_sim::script::{Tap, Verdict};
+use courser_sim::script::Verdict;
 use courser_sim::{Duplex, LinkConfig};
 
-use crate::support::{MS, S, plain};
-
-/// Datagrams of one direction.
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Capture {
-    fn tap(&self) -> Tap {
-        let all = self.clone();
-        Box::new(move |_, d| {
-            all.0.lock().unwrap().push(d.bytes.clone());
-            Verdict::Pass
-        })
-    }
-
-    fn datagrams(&self) -> Vec<Vec<u8>> {
-        self.0.lock().unwrap().clone()
-    }
-}
+use crate::support::{Capture, MS, S, plain};
 
 /// Loss of 5 % and reordering.
 fn bad(delay_ms: u64) -> Duplex {

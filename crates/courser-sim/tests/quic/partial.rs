@@ -2,13 +2,12 @@
 
 use courser_core::error::ApiMisuse;
 use courser_core::ids::{Dir, Level, StreamId};
-use courser_core::protect::null::NullTlsClient;
+use courser_core::protect::null::{NullTlsClient, told_by};
 use courser_core::spans::FrameKind;
 use courser_core::stream::WriteError;
 use courser_sim::quic::{Job, Net, NetConfig, Provider};
 use courser_sim::{Duplex, LinkConfig};
 
-use crate::early::told_by;
 use crate::frames::content;
 use crate::support::{MS, S, plain};
 

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex};
 use courser_core::cid::RandomCids;
 use courser_core::config::{PreferredAddress, TransportParams};
 use courser_core::ids::{ResetToken, Side};
-use courser_core::protect::null::NullTlsClient;
+use courser_core::protect::null::{NullTlsClient, told_by};
 use courser_core::spans::FrameKind;
 use courser_core::wire::params;
 use courser_sim::quic::{AppConfig, Job, Net, NetConfig, Provider, QuicHost, inspect};
 use courser_sim::script::Verdict;
 use courser_sim::{Datagram, Duplex, LinkConfig, addr};
 
-use crate::early::told_by;
 use crate::support::{MS, S, plain, rated};
 
 /// Where the server would rather be.

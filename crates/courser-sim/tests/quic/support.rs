@@ -1,5 +1,8 @@
 //! Links and small helpers.
 
+use std::sync::{Arc, Mutex};
+
+use courser_sim::script::{Tap, Verdict};
 use courser_sim::{Duplex, LinkConfig};
 
 pub const MS: u64 = 1_000;
@@ -14,4 +17,22 @@ pub fn plain() -> Duplex {
 pub fn rated(mbit: u64) -> Duplex {
     let rate = mbit * 1_000_000;
     Duplex::symmetric(LinkConfig::new().rate(rate).queue_bytes(rate / 8 / 50).delay_us(10 * MS))
+}
+
+/// Datagrams of one direction.
+#[derive(Clone, Default)]
+pub struct Capture(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Capture {
+    pub fn tap(&self) -> Tap {
+        let all = self.clone();
+        Box::new(move |_, d| {
+            all.0.lock().unwrap().push(d.bytes.clone());
+            Verdict::Pass
+        })
+    }
+
+    pub fn datagrams(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap().clone()
+    }
 }

@@ -3,7 +3,7 @@
 use courser_core::engine::RetryPolicy;
 use courser_core::error::{CloseReason, TransportCode};
 use courser_core::ids::{Level, Version};
-use courser_core::protect::null::NullTlsClient;
+use courser_core::protect::null::{NullTlsClient, told_by};
 use courser_core::spans::FrameKind;
 use courser_core::wire::header;
 use courser_sim::quic::{AppConfig, Job, Net, NetConfig, Provider, inspect};
@@ -11,7 +11,6 @@ use courser_sim::script::{Script, Verdict};
 use courser_sim::topology::addr;
 use courser_sim::{Duplex, LinkConfig};
 
-use crate::early::told_by;
 use crate::support::{MS, S, plain};
 use crate::tls::with_tls_for;
 

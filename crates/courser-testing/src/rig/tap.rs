@@ -3,13 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use courser_core::config::{Settings, TransportParams};
 use courser_core::crypto::{
     Alert, KeyFactory, Keys, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig, TlsSession,
 };
 use courser_core::ids::{Cid, Side, Version};
 use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
-use courser_core::wire::{Reader, Writer, params};
+use courser_core::wire::{Reader, Writer};
 
 /// Null keys that remember the secrets of the sending direction, in the order in which they were installed.
 #[derive(Clone, Default)]
@@ -62,23 +61,6 @@ impl KeyFactory for Tap {
     fn equal(&self, a: &[u8], b: &[u8]) -> bool {
         a == b
     }
-}
-
-/// The transport parameters of a server with these settings, as a client with a ticket remembers them.
-pub(super) fn told_before(settings: &Settings) -> Vec<u8> {
-    let told = TransportParams {
-        max_data: settings.conn_window,
-        max_stream_data_bidi_local: settings.stream_window,
-        max_stream_data_bidi_remote: settings.stream_window,
-        max_stream_data_uni: settings.stream_window,
-        max_streams_bidi: settings.max_streams_bidi,
-        max_streams_uni: settings.max_streams_uni,
-        active_cid_limit: settings.active_cid_limit.into(),
-        ..TransportParams::default()
-    };
-    let mut out = Vec::new();
-    params::encode(&told, Side::Server, 1, &mut out);
-    out
 }
 
 /// A change to encoded transport parameters.

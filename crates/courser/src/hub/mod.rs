@@ -354,8 +354,8 @@ impl Hub {
                 self.on_attempt_event(now, key, event);
                 continue;
             }
-            if let Some(conn) = self.conns.get(&key)
-                && !matches!(event, Event::Stream(_))
+            if !matches!(event, Event::Stream(_))
+                && let Some(conn) = self.conns.get(&key)
             {
                 conn.span.tell(&self.engine, key, &event);
             }

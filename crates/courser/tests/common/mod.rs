@@ -1,6 +1,8 @@
 //! A certificate, a server and a client on the loopback interface.
 #![allow(dead_code, clippy::unwrap_used, reason = "a test may fail, and need not use everything")]
 
+pub mod port;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -4,15 +4,15 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
 use super::pair::{CLIENT, Pair, SERVER, Way};
-use crate::config::{Settings, TransportParams};
+use crate::config::Settings;
 use crate::crypto::{KeyFactory, TAG_LEN};
 use crate::engine::{Meta, SendOutcome, Train};
 use crate::error::{CloseReason, TransportCode};
 use crate::ids::{ConnKey, Dir, Ecn, Level, Side, Version};
-use crate::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
+use crate::protect::null::{NullKeys, NullTlsClient, NullTlsServer, told_by};
+use crate::wire::Writer;
 use crate::wire::frame::{Extensions, Frame, frames};
 use crate::wire::header::{self, Header, Long, LongSpec};
-use crate::wire::{Writer, params};
 
 fn long(datagram: &[u8]) -> Long<'_> {
     *header::decode(datagram, 8).unwrap().long().unwrap()
@@ -111,20 +111,6 @@ fn handshake_data_that_waits_for_a_gap_when_its_level_ends_is_a_violation() {
     let ahead = initial(&hello, &answer, 70, server_hello_len(&answer) + 5, &[8; 3]);
     assert_eq!(end_of(&mut pair, client, &[&ahead]), None, "something may be missing");
     assert_eq!(end_of(&mut pair, client, &[&answer]), Some(TransportCode::PROTOCOL_VIOLATION));
-}
-
-/// What a server with these settings told before.
-fn told_by(settings: &Settings) -> Vec<u8> {
-    let told = TransportParams {
-        max_data: settings.conn_window,
-        max_stream_data_uni: settings.stream_window,
-        max_streams_uni: settings.max_streams_uni,
-        active_cid_limit: settings.active_cid_limit.into(),
-        ..TransportParams::default()
-    };
-    let mut out = Vec::new();
-    params::encode(&told, Side::Server, 1, &mut out);
-    out
 }
 
 #[test]

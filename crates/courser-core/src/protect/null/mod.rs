@@ -10,9 +10,11 @@
 //! tickets. They can be told to retry, to refuse, and to accept or reject 0-RTT.
 
 mod keys;
+mod remembered;
 mod tls;
 
 pub use keys::{NullKeys, NullRandom};
+pub use remembered::told_by;
 pub use tls::{NullTlsClient, NullTlsServer};
 
 /// A 128-bit checksum in two lanes. Not a cryptographic hash.
