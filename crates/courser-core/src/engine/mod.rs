@@ -32,6 +32,7 @@ mod table;
 mod tests;
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -67,6 +68,10 @@ pub use crate::path::PathInfo;
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
 const TRAINS_PER_REPLY: u32 = 8;
+
+/// A connection that waits for its turn at sending, which sets its deadline anew, is looked at after so long nevertheless:
+/// a socket that stays full must not keep it alive.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection that waits for the application's decision.
 struct Held {
@@ -350,12 +355,15 @@ impl Engine {
             self.free(now, key);
             return;
         }
-        match tick.deadline {
-            Some(at) => self.deadlines.set(index, at),
-            None => self.deadlines.remove(index),
-        }
         if tick.wants_send {
             self.turns.push(index);
+        }
+        match tick.deadline {
+            // What is still due after its timers ran waits for a turn at sending, and another tick would change nothing:
+            // with many connections waiting, ticking all of them in each round is what a round would cost.
+            Some(at) if at <= now && tick.wants_send => self.deadlines.put_off(index, now + TURN_PATIENCE),
+            Some(at) => self.deadlines.set(index, at),
+            None => self.deadlines.remove(index),
         }
         if has_events {
             self.eventful.push(index);

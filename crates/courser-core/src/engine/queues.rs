@@ -81,6 +81,12 @@ impl DeadlineHeap {
         }
     }
 
+    /// The connection is not to be ticked before `at`, whatever was entered.
+    pub(crate) fn put_off(&mut self, index: u32, at: Instant) {
+        self.remove(index);
+        self.set(index, at);
+    }
+
     /// Takes an index out, wherever it is.
     pub(crate) fn remove(&mut self, index: u32) {
         let Some(position) = self.positions.get(index as usize).copied().filter(|p| *p != ABSENT) else { return };
