@@ -8,9 +8,9 @@
 //! 4. [`Engine::fill`] and a send, with [`Engine::sent`] after it, until nothing is left or the socket is full;
 //! 5. sleep until [`Engine::deadline`] or until the socket is readable.
 //!
-//! All connections of a batch tick before any sends, so that each turn at sending is as full as it can be. A turn is one
-//! [`Train`]: datagrams of one connection that one system call sends. Turns go round, so that connections share the
-//! socket by trains.
+//! All connections of a batch tick before any sends, so that each turn at sending is as full as it can be. What is sent is
+//! a [`Train`]: datagrams of one connection that one system call sends. Turns of a full train's bytes go round, so that
+//! connections share the socket by bytes (`turns`).
 //!
 //! The engine owns its connections; applications name them by [`ConnKey`], which is never valid for another connection.
 
@@ -27,6 +27,7 @@ mod routes;
 mod sent;
 mod stats;
 mod table;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ use self::queues::{DeadlineHeap, Fifo};
 use self::replies::{Allowance, ReplyQueue};
 use self::routes::{CidHasher, Routes};
 use self::table::Table;
+use self::turns::Turns;
 
 use crate::cid::RandomCids;
 use crate::path::{Tokens, UsedTokens};
@@ -65,9 +67,6 @@ pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
 pub use crate::path::PathInfo;
-
-/// After this many trains of connections a reply that belongs to none gets its turn.
-const TRAINS_PER_REPLY: u32 = 8;
 
 /// A connection that waits for its turn at sending, which sets its deadline anew, is looked at after so long nevertheless:
 /// a socket that stays full must not keep it alive.
@@ -108,7 +107,7 @@ pub struct Engine {
     routes: Routes,
     tickable: Fifo,
     deadlines: DeadlineHeap,
-    turns: Fifo,
+    turns: Turns,
     eventful: Fifo,
     /// Events of connections that are gone, and of new ones.
     events: std::collections::VecDeque<(ConnKey, Event)>,
@@ -181,7 +180,7 @@ impl Engine {
             routes: Routes::new(hasher),
             tickable: Fifo::default(),
             deadlines: DeadlineHeap::default(),
-            turns: Fifo::default(),
+            turns: Turns::default(),
             eventful: Fifo::default(),
             events: std::collections::VecDeque::new(),
             incoming: std::collections::VecDeque::new(),
@@ -370,42 +369,6 @@ impl Engine {
         }
     }
 
-    /// Builds the next train; `None` when nobody has anything to send now.
-    pub fn fill(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
-        let now = self.clock.read(now);
-        if self.trains_since_reply >= TRAINS_PER_REPLY || self.turns.len() == 0 {
-            self.trains_since_reply = 0;
-            if let Some(meta) = self.fill_reply(now, train) {
-                return Some(meta);
-            }
-        }
-        for _ in 0..self.turns.len() {
-            let index = self.turns.pop()?;
-            let Some((_, entry)) = self.table.at(index) else { continue };
-            let Kind::Live(conn) = &mut entry.kind else { continue };
-            let meta = conn.fill(&mut self.env, now, train);
-            let again = conn.wants_send(now);
-            conn.note_limit(&mut self.env, now);
-            let deadline = conn.deadline();
-            entry.deadline = deadline;
-            if conn.has_events() {
-                self.eventful.push(index);
-            }
-            if let Some(at) = deadline {
-                self.deadlines.set(index, at);
-            }
-            let Some(meta) = meta else { continue };
-            if again {
-                self.turns.push(index);
-            }
-            self.trains_since_reply += 1;
-            self.stats.trains += 1;
-            self.stats.sent_datagrams += meta.len.div_ceil(meta.segment.max(1)) as u64;
-            return Some(meta);
-        }
-        self.fill_reply(now, train)
-    }
-
     /// When [`process`](Self::process) has to be called although nothing arrives: the origin of time when there is work
     /// to do at once.
     #[must_use]
@@ -478,6 +441,7 @@ impl Engine {
     /// Frees a connection that is over.
     fn free(&mut self, now: Instant, key: ConnKey) {
         self.deadlines.remove(key.index);
+        self.turns.forget(key.index);
         let Some(entry) = self.table.remove(key) else { return };
         self.handshakes -= usize::from(entry.handshaking);
         let Kind::Live(mut conn) = entry.kind else { return };

@@ -1,7 +1,7 @@
 //! The engine's queues. They hold indices of the connection table and never touch a connection.
 //!
-//! [`Fifo`] serves both the tickable connections (who waited longest is ticked first) and the outgoing turns (who sent
-//! longest ago sends first). [`DeadlineHeap`] is the advisory tick-time queue: an entry moves when its deadline gets
+//! [`Fifo`] serves the tickable connections (who waited longest is ticked first) and those with events; whose turn at
+//! sending it is says `turns`. [`DeadlineHeap`] is the advisory tick-time queue: an entry moves when its deadline gets
 //! *earlier*; when it gets later, the entry stays and is put right when it comes up, so that a busy connection, whose
 //! timers move with every packet, costs nothing here.
 

@@ -1,9 +1,51 @@
-//! What became of trains.
+//! Trains out, and what became of them.
 
-use super::{Engine, Kind, SendOutcome, TrainMeta};
+use super::{Engine, Entry, Kind, SendOutcome, Train, TrainMeta};
 use crate::time::Instant;
 
+/// After this many trains of connections a reply that belongs to none gets its turn.
+const TRAINS_PER_REPLY: u32 = 8;
+
 impl Engine {
+    /// Builds the next train; `None` when nobody has anything to send now.
+    pub fn fill(&mut self, now: Instant, train: &mut Train) -> Option<TrainMeta> {
+        let now = self.clock.read(now);
+        if self.trains_since_reply >= TRAINS_PER_REPLY || self.turns.len() == 0 {
+            self.trains_since_reply = 0;
+            if let Some(meta) = self.fill_reply(now, train) {
+                return Some(meta);
+            }
+        }
+        for _ in 0..self.turns.len() {
+            let index = self.turns.next()?;
+            let Some((_, Entry { kind: Kind::Live(conn), deadline: queued, .. })) = self.table.at(index) else {
+                self.turns.unused(index);
+                continue;
+            };
+            let meta = conn.fill(&mut self.env, now, train);
+            let again = conn.wants_send(now);
+            conn.note_limit(&mut self.env, now);
+            let deadline = conn.deadline();
+            *queued = deadline;
+            if conn.has_events() {
+                self.eventful.push(index);
+            }
+            if let Some(at) = deadline {
+                self.deadlines.set(index, at);
+            }
+            let Some(meta) = meta else {
+                self.turns.unused(index);
+                continue;
+            };
+            self.turns.used(index, meta.len, again);
+            self.trains_since_reply += 1;
+            self.stats.trains += 1;
+            self.stats.sent_datagrams += meta.len.div_ceil(meta.segment.max(1)) as u64;
+            return Some(meta);
+        }
+        self.fill_reply(now, train)
+    }
+
     /// Tells what became of a train that [`fill`](Self::fill) built. A caller whose socket is full keeps the train and sends
     /// it first when there is room.
     pub fn sent(&mut self, now: Instant, meta: &TrainMeta, outcome: SendOutcome) {

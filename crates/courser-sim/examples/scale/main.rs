@@ -1,15 +1,16 @@
 //! What a packet costs in one engine with 10, 1,000, 10,000 and 100,000 connections:
 //! `cargo run --release -p courser-sim --example scale -- [crypto=null|real] [connections=10,1000] [active=N] [answer=BYTES]
-//! [rounds=N]`.
+//! [rounds=N]
+//! [pipe=BYTES] [time=off]`.
 //!
-//! Two engines in one process, one with the clients' ends of all connections and one with the servers', and a pipe of 4 MiB
-//! each way in place of the socket. Every active connection asks for `answer` bytes on a new stream, and again when it has
+//! Two engines in one process, one with the clients' ends of all connections and one with the servers', and a pipe each way in
+//! place of the socket. Every active connection asks for `answer` bytes on a new stream, and again when it has
 //! them, so that data moves on all of them; `active=10` leaves the others idle. Each end takes the turns that a worker takes.
 //! Time is virtual and follows from the datagrams that passed; only nanoseconds and microseconds are
 //! processor time.
 //!
 //! Instructions: `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='scale::measured_*' target/release/examples/scale
-//! connections=1000`; the inclusive counts of `measured_server` and `measured_client` over the packets that are printed.
+//! connections=1000 time=off`; the inclusive counts of `measured_server` and `measured_client` over the packets that are printed.
 
 mod ends;
 mod pipe;
@@ -30,12 +31,23 @@ struct Options {
     active: Option<usize>,
     answer: usize,
     rounds: u64,
+    /// Whether processor time is looked at, which valgrind does not survive.
+    timed: bool,
+    /// Bytes in a pipe.
+    pipe: usize,
 }
 
 impl Options {
     fn parse() -> Self {
-        let mut options =
-            Self { real: false, connections: vec![10, 1_000, 10_000, 100_000], active: None, answer: 16 << 10, rounds: 2 };
+        let mut options = Self {
+            real: false,
+            connections: vec![10, 1_000, 10_000, 100_000],
+            active: None,
+            answer: 16 << 10,
+            rounds: 2,
+            timed: true,
+            pipe: 512 << 10,
+        };
         for argument in std::env::args().skip(1) {
             let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
             let number = || value.parse().unwrap_or_else(|_| panic!("{name} is a number"));
@@ -45,6 +57,8 @@ impl Options {
                     options.connections = value.split(',').map(|n| n.parse().expect("a list of numbers")).collect();
                 }
                 "active" => options.active = Some(number()),
+                "time" => options.timed = value != "off",
+                "pipe" => options.pipe = number(),
                 "answer" => options.answer = number(),
                 "rounds" => options.rounds = number() as u64,
                 _ => panic!("there is no option {name}"),
@@ -62,6 +76,7 @@ struct Bench {
     down: Pipe,
     /// Datagrams that passed since the beginning; they make the time.
     passed: u64,
+    timed: bool,
 }
 
 /// What the measured turns took.
@@ -78,9 +93,10 @@ impl Bench {
         Self {
             client: Client::new(&provider, active, options.answer),
             server: Server::new(&provider, options.answer),
-            up: Pipe::default(),
-            down: Pipe::default(),
+            up: Pipe::new(options.pipe),
+            down: Pipe::new(options.pipe),
             passed: 0,
+            timed: options.timed,
         }
     }
 
@@ -104,7 +120,10 @@ impl Bench {
                 begun += 1;
             }
             let now = self.now();
-            let sent = [self.client.turn(now, &mut self.down, &mut self.up), self.server.turn(now, &mut self.up, &mut self.down)];
+            let sent = [
+                self.client.turn(now, &mut self.down, &mut self.up),
+                self.server.turn(now, &mut self.up, &mut self.down),
+            ];
             self.note(sent);
         }
     }
@@ -114,7 +133,10 @@ impl Bench {
         let until = self.client.answers + answers;
         while self.client.answers < until {
             let now = self.now();
-            let sent = [self.client.turn(now, &mut self.down, &mut self.up), self.server.turn(now, &mut self.up, &mut self.down)];
+            let sent = [
+                self.client.turn(now, &mut self.down, &mut self.up),
+                self.server.turn(now, &mut self.up, &mut self.down),
+            ];
             self.note(sent);
         }
     }
@@ -125,12 +147,12 @@ impl Bench {
         let mut spent = Spent::default();
         while self.client.answers < until {
             let now = self.now();
-            let start = cpu_time();
+            let start = cpu_time(self.timed);
             let up = measured_client(&mut self.client, now, &mut self.down, &mut self.up);
-            let middle = cpu_time();
+            let middle = cpu_time(self.timed);
             let down = measured_server(&mut self.server, now, &mut self.up, &mut self.down);
             spent.client += middle - start;
-            spent.server += cpu_time() - middle;
+            spent.server += cpu_time(self.timed) - middle;
             self.note([up, down]);
         }
         spent
@@ -138,7 +160,10 @@ impl Bench {
 }
 
 /// Processor time of this process, which other processes do not lengthen by taking the processor away.
-fn cpu_time() -> Duration {
+fn cpu_time(timed: bool) -> Duration {
+    if !timed {
+        return Duration::ZERO;
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -164,9 +189,9 @@ fn resident() -> usize {
 fn row(options: &Options, connections: usize) {
     let before = resident();
     let mut bench = Bench::new(options, connections);
-    let begin = cpu_time();
+    let begin = cpu_time(options.timed);
     bench.connect(connections);
-    let handshake = (cpu_time() - begin).as_secs_f64() * 1e6 / connections as f64;
+    let handshake = (cpu_time(options.timed) - begin).as_secs_f64() * 1e6 / connections as f64;
     let memory = resident().saturating_sub(before);
     bench.client.start(bench.now());
     let active = options.active.unwrap_or(connections).min(connections) as u64;
@@ -197,12 +222,33 @@ fn main() {
     println!("{} crypto, answers of {} bytes", if options.real { "real" } else { "null" }, options.answer);
     println!(
         "{:>11} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9} {:>9}",
-        "connections", "active", "packets", "server", "client", "datagrams", "ticks", "per turn", "trains", "KiB both", "KiB both",
+        "connections",
+        "active",
+        "packets",
+        "server",
+        "client",
+        "datagrams",
+        "ticks",
+        "per turn",
+        "trains",
+        "KiB both",
+        "KiB both",
         "handshake"
     );
     println!(
         "{:>11} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9} {:>9}",
-        "", "", "(server)", "ns/packet", "ns/packet", "per train", "/ packet", "sent", "per turn", "ends idle", "ends busy", "µs both"
+        "",
+        "",
+        "(server)",
+        "ns/packet",
+        "ns/packet",
+        "per train",
+        "/ packet",
+        "sent",
+        "per turn",
+        "ends idle",
+        "ends busy",
+        "µs both"
     );
     let connections = options.connections.clone();
     connections.into_iter().for_each(|n| row(&options, n));

@@ -5,22 +5,24 @@ use std::collections::VecDeque;
 use courser_core::engine::{Meta, TRAIN_BYTES_MAX, Train, TrainMeta};
 use courser_core::ids::Ecn;
 
-/// Bytes that a pipe holds, as a large socket buffer does.
-const CAPACITY: usize = 4 << 20;
-
 /// Trains on their way.
-#[derive(Default)]
 pub struct Pipe {
     trains: VecDeque<(usize, Vec<u8>)>,
     /// Buffers that are used again.
     spare: Vec<Vec<u8>>,
     bytes: usize,
+    /// Bytes that it holds at most.
+    capacity: usize,
 }
 
 impl Pipe {
+    pub fn new(capacity: usize) -> Self {
+        Self { trains: VecDeque::new(), spare: Vec::new(), bytes: 0, capacity }
+    }
+
     /// Takes a train; false when it has no room.
     pub fn send(&mut self, meta: &TrainMeta, train: &Train) -> bool {
-        if self.bytes + meta.len > CAPACITY {
+        if self.bytes + meta.len > self.capacity {
             return false;
         }
         let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(TRAIN_BYTES_MAX));

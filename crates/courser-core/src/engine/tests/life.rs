@@ -100,6 +100,8 @@ fn a_connection_that_is_always_ready_delays_others_by_one_round_at_most() {
             order.push(turn(&mut pair, &mut train).expect("somebody has something"));
             more(&mut pair, 10);
         }
+        // A turn may take several trains.
+        order.dedup();
         let once: std::collections::HashSet<_> = order.iter().collect();
         assert_eq!(once.len(), order.len(), "{key:?} waited for more than one turn of each: {order:?}");
         assert!(round > 0 || order.len() == 4, "all three were before it: {order:?}");
