@@ -24,6 +24,38 @@ const LAST_TURNS: usize = 16;
 /// How long one of them may wait for room in the socket.
 const LAST_WAIT: Duration = Duration::from_millis(10);
 
+/// So many events a step takes before what they led to is sent: ends that answer in smaller batches work at the same time
+/// rather than in turns.
+const EVENTS_BEFORE_SENDING: usize = 16;
+
+/// The events that a step takes now, and whether others may wait.
+#[derive(Debug)]
+pub struct Events(usize);
+
+impl Events {
+    /// For one step.
+    #[must_use]
+    pub const fn of_step() -> Self {
+        Self(EVENTS_BEFORE_SENDING)
+    }
+
+    /// The next event, if this step is to take another one.
+    pub fn next(&mut self, engine: &mut Engine) -> Option<(ConnKey, EngineEvent)> {
+        self.0 = self.0.checked_sub(1)?;
+        let event = engine.poll_event();
+        if event.is_none() {
+            self.0 = EVENTS_BEFORE_SENDING;
+        }
+        event
+    }
+
+    /// When the step wants to be called again: at once if others may wait.
+    #[must_use]
+    pub const fn then(&self, now: Instant, otherwise: ControlFlow<(), Option<Instant>>) -> ControlFlow<(), Option<Instant>> {
+        if self.0 == 0 && otherwise.is_continue() { ControlFlow::Continue(Some(now)) } else { otherwise }
+    }
+}
+
 /// What a step says: done, or when it wants to be called although nothing happens.
 pub type Said = Outcome<ControlFlow<(), Option<Instant>>>;
 
@@ -32,7 +64,8 @@ pub const WAIT: ControlFlow<(), Option<Instant>> = ControlFlow::Continue(None);
 /// The step has done its job.
 pub const DONE: ControlFlow<(), Option<Instant>> = ControlFlow::Break(());
 
-/// Takes turns until `step` is done or fails. It is called once a turn, and has to take all events that wait.
+/// Takes turns until `step` is done or fails. It is called once a turn, and has to take all events that wait or, with
+/// [`Events`], to say that it wants to be called again.
 ///
 /// # Errors
 /// What the step says, or the socket failed.

@@ -9,7 +9,7 @@ use courser_core::engine::{Engine, Event as EngineEvent};
 use courser_core::ids::ConnKey;
 use courser_core::time::Instant;
 
-use super::drive::{self, DONE, Dial, Said};
+use super::drive::{self, DONE, Dial, Events, Said};
 use super::scout::Scouts;
 use super::table::Table;
 use super::{Link, tell};
@@ -105,7 +105,8 @@ impl<'a> Few<'a> {
     }
 
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Said {
-        while let Some((key, event)) = engine.poll_event() {
+        let mut events = Events::of_step();
+        while let Some((key, event)) = events.next(engine) {
             let Some(app) = self.apps.get_mut(key) else { continue };
             self.up += u64::from(event == EngineEvent::Connected);
             let was_done = app.done();
@@ -125,7 +126,7 @@ impl<'a> Few<'a> {
             return Ok(DONE);
         }
         check(self.dial, now, self.deadline, self.job)?;
-        Ok(ControlFlow::Continue(Some(self.deadline)))
+        Ok(events.then(now, ControlFlow::Continue(Some(self.deadline))))
     }
 }
 
@@ -206,17 +207,19 @@ impl<'a> Many<'a> {
     }
 
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Said {
-        while let Some((key, event)) = engine.poll_event() {
+        let mut events = Events::of_step();
+        while let Some((key, event)) = events.next(engine) {
             self.on_event(engine, now, key, event)?;
         }
         if self.scouts.refused(now).is_some() {
             return Err(Failure::NothingListens { peer: self.dial.peer.name.clone() });
         }
-        self.begin(engine, now)?;
+        let begins = self.begin(engine, now)?;
         if self.ended < self.job.count {
             check(self.dial, now, self.deadline, self.job)?;
             let look = self.scouts.next().unwrap_or(self.deadline);
-            return Ok(ControlFlow::Continue(Some(self.deadline.min(look))));
+            let wake = if begins { now } else { self.deadline.min(look) };
+            return Ok(events.then(now, ControlFlow::Continue(Some(wake))));
         }
         self.dial.stop.check()?;
         let meter = self.meter;
@@ -250,17 +253,20 @@ impl<'a> Many<'a> {
         Ok(())
     }
 
-    /// Begins connections, as many as may be under way at once.
-    fn begin(&mut self, engine: &mut Engine, now: Instant) -> Outcome {
-        let Some(addr) = self.addr else { return Ok(()) };
-        while self.begun < self.job.count && self.begun - self.ended < self.job.concurrency.max(1) {
-            let started = Wall::now();
-            let key = self.dial.connect(engine, now, addr)?;
-            let app = PerfClient::new(self.job.plan(self.content.clone()), Counter::default());
-            self.visits.insert(key, Visit { app, started, done: false });
-            self.begun += 1;
-        }
-        Ok(())
+    /// Begins a connection if another one may be under way; whether there is one more to begin. Each costs some key
+    /// exchange: its first flight leaves before the next one begins.
+    fn begin(&mut self, engine: &mut Engine, now: Instant) -> Outcome<bool> {
+        let Some(addr) = self.addr.filter(|_| self.may_begin()) else { return Ok(false) };
+        let started = Wall::now();
+        let key = self.dial.connect(engine, now, addr)?;
+        let app = PerfClient::new(self.job.plan(self.content.clone()), Counter::default());
+        self.visits.insert(key, Visit { app, started, done: false });
+        self.begun += 1;
+        Ok(self.may_begin())
+    }
+
+    fn may_begin(&self) -> bool {
+        self.begun < self.job.count && self.begun - self.ended < self.job.concurrency.max(1)
     }
 }
 

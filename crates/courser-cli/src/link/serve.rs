@@ -10,7 +10,7 @@ use courser::worker::{Waker, Worker};
 use courser_core::engine::{ConnStats, Engine, Event as EngineEvent};
 use courser_core::time::Instant;
 
-use super::drive::{self, DONE, Said, WAIT};
+use super::drive::{self, DONE, Events, Said, WAIT};
 use super::table::Table;
 use super::{Link, Peer, tell};
 use crate::failure::{Failure, Moved, Outcome};
@@ -123,7 +123,8 @@ struct Server<'a, A, M> {
 
 impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Said {
-        while let Some((key, event)) = engine.poll_event() {
+        let mut events = Events::of_step();
+        while let Some((key, event)) = events.next(engine) {
             let mut link = Link { engine, key, now };
             match event {
                 EngineEvent::Accepted => self.apps.insert(key, (self.make)()),
@@ -146,7 +147,7 @@ impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
             }
         }
         if !self.stop.is_asked() {
-            return Ok(WAIT);
+            return Ok(events.then(now, WAIT));
         }
         let keys: Vec<_> = engine.keys().collect();
         for key in keys {

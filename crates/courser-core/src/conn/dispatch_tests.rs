@@ -75,6 +75,7 @@ impl House {
             stats: ConnStats::default(),
             pool: ChunkPool::new(8 << 20),
             payload: Vec::new(),
+                pressing: false,
         }
     }
 

@@ -87,6 +87,7 @@ impl Connection {
     /// Gives TLS bytes and acts on what it says.
     pub(super) fn run_tls(&mut self, env: &mut Env, now: Instant, level: Level, bytes: &[u8]) {
         let Some(mut tls) = self.tls.take() else { return };
+        env.pressing = true;
         let mut problem = None;
         let result = tls.read(level, bytes, &mut |out| {
             if problem.is_none() {

@@ -173,6 +173,7 @@ impl Engine {
                 interest,
                 now: Instant::ZERO,
                 payload: Vec::new(),
+                pressing: false,
                 spoil: false,
             },
             clock: Clock::default(),
@@ -300,10 +301,19 @@ impl Engine {
         }
     }
 
+    /// Whether TLS worked on a handshake since [`process`](Self::process) was last called. That takes as long as hundreds of
+    /// packets, and the peer waits for the answer: who still has datagrams to hand over lets it leave first. Both ends of many
+    /// handshakes then work at the same time instead of in turns.
+    #[must_use]
+    pub const fn is_pressing(&self) -> bool {
+        self.env.pressing
+    }
+
     /// Ticks each connection for which something happened or whose time has come, once.
     pub fn process(&mut self, now: Instant) {
         let now = self.clock.read(now);
         self.env.now = now;
+        self.env.pressing = false;
         self.flush_merged(now);
         while let Some(index) = self.deadlines.pop_due(now) {
             let Some((_, entry)) = self.table.at(index) else { continue };

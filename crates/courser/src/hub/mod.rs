@@ -126,6 +126,10 @@ impl Machine for Hub {
         self.engine.receive(now, meta, train);
     }
 
+    fn is_pressing(&self) -> bool {
+        self.engine.is_pressing()
+    }
+
     fn process(&mut self, now: Instant) {
         self.engine.process(now);
         self.serve(now);

@@ -108,6 +108,8 @@ pub struct Slots {
     arrivals: Vec<Arrival>,
     /// Slots that the last call filled.
     filled: usize,
+    /// Those of them that were taken out by [`next_train`](Self::next_train).
+    taken: usize,
 }
 
 impl Slots {
@@ -115,7 +117,7 @@ impl Slots {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let count = count.clamp(1, SLOTS_MAX);
-        Self { bytes: vec![0; count * SLOT_BYTES], arrivals: vec![Arrival::NONE; count], filled: 0 }
+        Self { bytes: vec![0; count * SLOT_BYTES], arrivals: vec![Arrival::NONE; count], filled: 0, taken: 0 }
     }
 
     /// How many trains fit.
@@ -124,7 +126,22 @@ impl Slots {
         self.arrivals.len()
     }
 
-    /// The trains that the last receive call read.
+    /// The next train of those that the last receive call read and that was not given yet.
+    pub fn next_train(&mut self) -> Option<(&Arrival, &mut [u8])> {
+        let left = self.arrivals.get(self.taken..self.filled)?;
+        self.taken += 1 + left.iter().position(Arrival::is_usable)?;
+        let arrival = self.arrivals.get(self.taken - 1)?;
+        let slot = self.bytes.get_mut((self.taken - 1) * SLOT_BYTES..)?;
+        Some((arrival, slot.get_mut(..arrival.len)?))
+    }
+
+    /// Whether there may be another one.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.taken < self.filled
+    }
+
+    /// All trains that the last receive call read.
     pub fn trains(&mut self) -> impl Iterator<Item = (&Arrival, &mut [u8])> {
         let slots = self.bytes.chunks_exact_mut(SLOT_BYTES);
         self.arrivals
@@ -228,7 +245,7 @@ impl Socket {
     /// # Errors
     /// Only when the socket itself has failed.
     pub fn receive(&mut self, slots: &mut Slots) -> io::Result<usize> {
-        slots.filled = 0;
+        (slots.filled, slots.taken) = (0, 0);
         for _ in 0..OLD_NEWS_MAX {
             match self.adapter.receive(&self.udp, &mut slots.bytes, &mut slots.arrivals) {
                 Ok(n) => {

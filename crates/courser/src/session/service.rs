@@ -349,6 +349,10 @@ impl Machine for Service {
         self.books.engine.receive(now, meta, train);
     }
 
+    fn is_pressing(&self) -> bool {
+        self.books.engine.is_pressing()
+    }
+
     fn process(&mut self, now: Instant) {
         self.books.engine.process(now);
     }

@@ -15,6 +15,12 @@ pub trait Machine {
     /// A train came in. The machine may change the bytes: packets are opened in place.
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]);
 
+    /// What came in made something that should leave before more is handed over
+    /// ([`Engine::is_pressing`]); asked after each train.
+    fn is_pressing(&self) -> bool {
+        false
+    }
+
     /// Does what became due: called after every batch of received trains, and after the application had its turn.
     fn process(&mut self, now: Instant);
 
@@ -36,6 +42,10 @@ pub trait Machine {
 impl Machine for Engine {
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
         Engine::receive(self, now, meta, train);
+    }
+
+    fn is_pressing(&self) -> bool {
+        Engine::is_pressing(self)
     }
 
     fn process(&mut self, now: Instant) {

@@ -128,6 +128,10 @@ pub struct Worker<M> {
     clock: Clock,
     limits: TurnLimits,
     slots: Slots,
+    /// Slots that the last call filled.
+    filled: usize,
+    /// The slots may hold trains that the machine did not get yet.
+    unread: bool,
     /// The train that was filled last; holds the bytes of `kept`.
     train: Train,
     kept: Option<Kept>,
@@ -151,6 +155,8 @@ impl<M: Machine> Worker<M> {
             socket,
             clock,
             slots: Slots::new(limits.slots),
+            filled: 0,
+            unread: false,
             limits,
             train: Train::default(),
             kept: None,
@@ -275,31 +281,48 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Reads and hands over what is there, within the turn's bounds. Each batch is handed over before the next call, while
-    /// it is in the cache, with one reading of the clock.
+    /// it is in the cache, with one reading of the clock. What a machine does not get because it has something pressing to
+    /// send stays in its slots until the next turn.
     fn read(&mut self) -> io::Result<Read> {
         let mut bytes_read = 0;
-        for call in 0..self.limits.receive_calls.max(1) {
-            let filled = self.socket.receive(&mut self.slots)?;
-            if filled == 0 {
-                return Ok(Read { any: call > 0, more: false, drained: true });
+        let mut any = false;
+        for _ in 0..self.limits.receive_calls.max(1) {
+            if !std::mem::take(&mut self.unread) {
+                self.filled = self.socket.receive(&mut self.slots)?;
+                if self.filled == 0 {
+                    return Ok(Read { any, more: false, drained: true });
+                }
+                self.stats.batches += 1;
             }
-            self.stats.batches += 1;
-            let now = self.clock.now();
-            for (arrival, bytes) in self.slots.trains() {
-                self.stats.trains_received += 1;
-                self.stats.bytes_received += bytes.len() as u64;
-                bytes_read += bytes.len();
-                let meta =
-                    Meta { local: arrival.local, remote: arrival.remote, ecn: arrival.ecn, stride: arrival.stride };
-                self.machine.receive(now, &meta, bytes);
-            }
-            if filled < self.slots.capacity() || bytes_read >= self.limits.receive_bytes {
+            any = true;
+            bytes_read += self.hand_over();
+            let full = self.filled == self.slots.capacity();
+            if self.machine.is_pressing() || !full || bytes_read >= self.limits.receive_bytes {
                 // A batch that was not full was most likely all; the next turn looks again before it waits.
-                let more = filled == self.slots.capacity();
-                return Ok(Read { any: true, more, drained: !more && self.socket.empties() });
+                let more = full || self.unread;
+                return Ok(Read { any, more, drained: !more && self.socket.empties() });
             }
         }
-        Ok(Read { any: true, more: true, drained: false })
+        Ok(Read { any, more: true, drained: false })
+    }
+
+    /// Hands over the trains in the slots, all of them or until the machine has something pressing to send; how many
+    /// bytes.
+    fn hand_over(&mut self) -> usize {
+        let now = self.clock.now();
+        let mut bytes_read = 0;
+        while let Some((arrival, bytes)) = self.slots.next_train() {
+            self.stats.trains_received += 1;
+            self.stats.bytes_received += bytes.len() as u64;
+            bytes_read += bytes.len();
+            let meta = Meta { local: arrival.local, remote: arrival.remote, ecn: arrival.ecn, stride: arrival.stride };
+            self.machine.receive(now, &meta, bytes);
+            if self.machine.is_pressing() {
+                self.unread = self.slots.has_more();
+                break;
+            }
+        }
+        bytes_read
     }
 
     /// Sends the kept train and then new ones, within the turn's bounds; returns whether any went and whether more may be

@@ -28,6 +28,9 @@ struct Echo {
     filled: Vec<Instant>,
     deadline: Option<Instant>,
     processed: usize,
+    /// What came presses to be answered, until the next `process`.
+    presses: bool,
+    pressing: bool,
     /// `receive` calls since the last `process`, at most.
     batch: usize,
     batch_max: usize,
@@ -40,14 +43,19 @@ impl Machine for Echo {
         for datagram in train.chunks(meta.stride) {
             self.came.push(datagram.to_vec());
         }
+        self.pressing = self.presses;
         if self.echo {
             self.out.push_back((meta.remote, meta.stride, train.to_vec()));
         }
     }
 
+    fn is_pressing(&self) -> bool {
+        self.pressing
+    }
+
     fn process(&mut self, now: Instant) {
         self.processed += 1;
-        self.batch = 0;
+        (self.batch, self.pressing) = (0, false);
         self.deadline = self.deadline.filter(|d| *d > now);
     }
 
@@ -118,6 +126,28 @@ fn until_came(w: &mut Worker<Echo>, count: usize) {
             w.wait(&Turn { deadline: Some(turn.deadline.map_or(soon, |d| d.min(soon))), ..turn }).unwrap();
         }
     }
+}
+
+#[test]
+fn what_presses_is_sent_before_the_machine_gets_more_and_nothing_is_lost() {
+    const COUNT: u8 = 30;
+    let mut server = worker(TurnLimits::default());
+    (server.machine().echo, server.machine().presses) = (true, true);
+    let client = UdpSocket::bind(LOCAL).unwrap();
+    for i in 0..COUNT {
+        client.send_to(&[i; 40], server.socket().local_addr()).unwrap();
+    }
+    until_came(&mut server, usize::from(COUNT));
+    server.turn().unwrap();
+    let came: Vec<u8> = server.machine().came.iter().map(|d| d[0]).collect();
+    assert_eq!(came, (0..COUNT).collect::<Vec<_>>());
+    assert_eq!(server.machine().batch_max, 1, "each one was answered first");
+    assert_eq!(server.machine().outcomes.len(), usize::from(COUNT));
+    let stats = server.stats();
+    assert!(stats.batches <= u64::from(COUNT).div_ceil(4) + 2, "the slots are read once: {} calls", stats.batches);
+    // After the last one there is nothing to go on with.
+    let turn = server.turn().unwrap();
+    assert!(!turn.progressed && turn.deadline.is_none());
 }
 
 #[test]
