@@ -1,6 +1,6 @@
 //! HKDF-Expand-Label of TLS 1.3 (RFC 8446 section 7.1) and the exporter (section 7.5).
 
-use aws_lc_rs::{digest, hkdf};
+use aws_lc_rs::{digest, hkdf, hmac};
 use courser_core::crypto::{CryptoFailed, Secret, Suite};
 use zeroize::Zeroizing;
 
@@ -47,6 +47,33 @@ pub(crate) fn expand_label(
     okm.fill(out).map_err(|_| CryptoFailed)
 }
 
+/// Expands one secret with several labels, for outputs that are no longer than the hash: its key is set up once.
+pub(crate) struct Expander(hmac::Key);
+
+impl Expander {
+    pub(crate) fn new(algorithm: hkdf::Algorithm, secret: &[u8]) -> Self {
+        Self(hmac::Key::new(algorithm.hmac_algorithm(), secret))
+    }
+
+    /// Fills `out` with an empty context. Fails when a length does not fit the structure that is hashed, or `out` is longer
+    /// than the hash.
+    pub(crate) fn fill(&self, label: &[u8], out: &mut [u8]) -> Result<(), CryptoFailed> {
+        if label.len() > LABEL_MAX {
+            return Err(CryptoFailed);
+        }
+        let out_len = u16::try_from(out.len()).map_err(|_| CryptoFailed)?.to_be_bytes();
+        let label_len = u8::try_from(PREFIX.len() + label.len()).map_err(|_| CryptoFailed)?;
+        let mut context = hmac::Context::with_key(&self.0);
+        // RFC 5869 section 2.3: the first block is the MAC over the structure and the number of the block.
+        for part in [&out_len, [label_len].as_slice(), PREFIX, label, &[0], &[1]] {
+            context.update(part);
+        }
+        let block = context.sign();
+        out.copy_from_slice(block.as_ref().get(..out.len()).ok_or(CryptoFailed)?);
+        Ok(())
+    }
+}
+
 /// The exporter over an exporter secret.
 pub(crate) fn export(
     suite: Suite,
@@ -69,6 +96,22 @@ pub(crate) fn export(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_outputs_of_one_secret_are_those_of_one_each() {
+        for (algorithm, len) in [(hkdf::HKDF_SHA256, 32), (hkdf::HKDF_SHA384, 48)] {
+            let secret = vec![9; len];
+            let expander = Expander::new(algorithm, &secret);
+            for (label, len) in [(b"quic key".as_slice(), 16), (b"quic iv", 12), (b"", 1), (b"quicv2 hp", len)] {
+                let (mut ours, mut other) = (vec![0; len], vec![0; len]);
+                expander.fill(label, &mut ours).unwrap();
+                expand_label(algorithm, &secret, label, b"", &mut other).unwrap();
+                assert_eq!(ours, other);
+            }
+            assert!(expander.fill(b"a", &mut vec![0; len + 1]).is_err());
+            assert!(expander.fill(&[b'a'; LABEL_MAX + 1], &mut [0]).is_err());
+        }
+    }
 
     #[test]
     fn lengths_that_do_not_fit_are_refused() {

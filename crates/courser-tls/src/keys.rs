@@ -17,7 +17,7 @@ use courser_core::crypto::{
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
 use zeroize::Zeroizing;
 
-use crate::hkdf::{algorithm, expand_label, export};
+use crate::hkdf::{Expander, algorithm, expand_label, export};
 
 /// Length of the IV, in bytes.
 const IV_LEN: usize = 12;
@@ -138,9 +138,10 @@ impl PacketKey {
         let mut iv = Zeroizing::new([0; IV_LEN]);
         // Header protection takes a key as long as that of the AEAD.
         let (key, hp) = (&mut key[..aead.key_len()], &mut hp[..aead.key_len()]);
-        let derived = expand_label(hash, secret, labels.key, b"", key)
-            .and_then(|()| expand_label(hash, secret, labels.iv, b"", &mut *iv))
-            .and_then(|()| expand_label(hash, first, labels.hp, b"", hp));
+        let expander = Expander::new(hash, secret);
+        let derived = expander.fill(labels.key, key).and_then(|()| expander.fill(labels.iv, &mut *iv)).and_then(|()| {
+            if first == secret { expander.fill(labels.hp, hp) } else { expand_label(hash, first, labels.hp, b"", hp) }
+        });
         derived.expect("a secret has at most 48 bytes, labels and outputs are short");
         Self {
             aead: LessSafeKey::new(UnboundKey::new(aead, key).expect("the key has the algorithm's length")),

@@ -19,6 +19,7 @@ mod server;
 mod session;
 mod settings;
 mod store;
+mod suites;
 mod tap;
 mod tickets;
 

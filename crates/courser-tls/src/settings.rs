@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use courser_core::crypto::Suite;
+use crate::suites::lean;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -245,7 +246,7 @@ impl Common {
             return Err(ConfigError::NoGroup);
         }
         Ok(Arc::new(CryptoProvider {
-            cipher_suites: self.suites.iter().map(|s| rustls_suite(*s)).collect(),
+            cipher_suites: self.suites.iter().map(|s| lean(*s)).collect(),
             kx_groups: self.groups.iter().map(|g| rustls_group(*g)).collect(),
             ..provider::default_provider()
         }))
@@ -265,15 +266,6 @@ impl Common {
 
     pub(crate) fn user_key_log(&self) -> Arc<dyn rustls::KeyLog> {
         self.key_log.clone().unwrap_or_else(|| Arc::new(rustls::NoKeyLog))
-    }
-}
-
-fn rustls_suite(suite: Suite) -> SupportedCipherSuite {
-    use rustls::crypto::aws_lc_rs::cipher_suite as suites;
-    match suite {
-        Suite::Aes128Gcm => suites::TLS13_AES_128_GCM_SHA256,
-        Suite::Aes256Gcm => suites::TLS13_AES_256_GCM_SHA384,
-        Suite::ChaCha20Poly1305 => suites::TLS13_CHACHA20_POLY1305_SHA256,
     }
 }
 

@@ -1,0 +1,245 @@
+//! The cipher suites of rustls without the packet keys that nobody asks for.
+//!
+//! rustls derives keys of QUIC whenever secrets change, and has no way to decline them; ours are made from the secrets,
+//! because header protection, key updates and other versions need more than rustls gives (see [`crate::keys`]). Deriving
+//! both costs a twentieth of a handshake. So the suites given to rustls have the same hashes and ciphers, but a QUIC part
+//! whose keys are empty, and a key derivation that leaves out the labels of QUIC. An expansion with any other label, or
+//! in a form that is not known here, is done as rustls does it: nothing but those unused keys can come out empty, and the
+//! empty ones refuse to protect anything.
+
+use std::sync::{LazyLock, OnceLock};
+
+use courser_core::crypto::Suite;
+use rustls::crypto::cipher::{AeadKey, Iv};
+use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
+use rustls::crypto::{ActiveKeyExchange, CipherSuiteCommon, aws_lc_rs::cipher_suite as suites, hmac};
+use rustls::quic::{Algorithm, HeaderProtectionKey, PacketKey, Tag};
+use rustls::{Error, SupportedCipherSuite, Tls13CipherSuite};
+
+/// The suite that rustls is to negotiate.
+pub(crate) fn lean(suite: Suite) -> SupportedCipherSuite {
+    static AES_128: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_AES_128_GCM_SHA256));
+    static AES_256: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_AES_256_GCM_SHA384));
+    static CHACHA: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_CHACHA20_POLY1305_SHA256));
+    match suite {
+        Suite::Aes128Gcm => AES_128.suite(),
+        Suite::Aes256Gcm => AES_256.suite(),
+        Suite::ChaCha20Poly1305 => CHACHA.suite(),
+    }
+}
+
+/// A suite of rustls and, made from it once, the lean one.
+struct Lean {
+    full: &'static Tls13CipherSuite,
+    derivation: Derivation,
+    keys: NoKeys,
+    lean: OnceLock<Tls13CipherSuite>,
+}
+
+impl Lean {
+    fn of(suite: SupportedCipherSuite) -> Self {
+        let full = suite.tls13().expect("the suites named here are of TLS 1.3");
+        let key_len = full.quic.map_or(0, Algorithm::aead_key_len);
+        Self { full, derivation: Derivation(full.hkdf_provider), keys: NoKeys { key_len }, lean: OnceLock::new() }
+    }
+
+    fn suite(&'static self) -> SupportedCipherSuite {
+        SupportedCipherSuite::Tls13(self.lean.get_or_init(|| Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                suite: self.full.common.suite,
+                hash_provider: self.full.common.hash_provider,
+                confidentiality_limit: self.full.common.confidentiality_limit,
+            },
+            hkdf_provider: &self.derivation,
+            aead_alg: self.full.aead_alg,
+            quic: Some(&self.keys),
+        }))
+    }
+}
+
+/// Key derivation of a suite, but for what is expanded with a label of QUIC.
+struct Derivation(&'static dyn Hkdf);
+
+impl Hkdf for Derivation {
+    fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
+        self.0.extract_from_zero_ikm(salt)
+    }
+
+    fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
+        self.0.extract_from_secret(salt, secret)
+    }
+
+    fn extract_from_kx_shared_secret(
+        &self,
+        salt: Option<&[u8]>,
+        kx: Box<dyn ActiveKeyExchange>,
+        peer_pub_key: &[u8],
+    ) -> Result<Box<dyn HkdfExpander>, Error> {
+        self.0.extract_from_kx_shared_secret(salt, kx, peer_pub_key)
+    }
+
+    fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
+        Box::new(Expander { hkdf: self.0, okm: okm.clone(), expander: OnceLock::new() })
+    }
+
+    fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> hmac::Tag {
+        self.0.hmac_sign(key, message)
+    }
+
+    fn fips(&self) -> bool {
+        self.0.fips()
+    }
+}
+
+/// Expands a secret; what it takes to do so is set up when first needed.
+struct Expander {
+    hkdf: &'static dyn Hkdf,
+    okm: OkmBlock,
+    expander: OnceLock<Box<dyn HkdfExpander>>,
+}
+
+impl Expander {
+    fn expander(&self) -> &dyn HkdfExpander {
+        self.expander.get_or_init(|| self.hkdf.expander_for_okm(&self.okm)).as_ref()
+    }
+}
+
+impl HkdfExpander for Expander {
+    fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
+        if is_of_quic(info) {
+            output.fill(0);
+            return Ok(());
+        }
+        self.expander().expand_slice(info, output)
+    }
+
+    fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
+        if is_of_quic(info) {
+            return OkmBlock::new(&[0; OkmBlock::MAX_LEN][..self.hash_len()]);
+        }
+        self.expander().expand_block(info)
+    }
+
+    fn hash_len(&self) -> usize {
+        self.okm.as_ref().len()
+    }
+}
+
+/// Whether the label of an HKDF-Expand-Label (length of the output, length of the label, prefix, label, …) is one of
+/// "quic key", "quic iv", "quic hp" and "quic ku", or of their like in version 2.
+fn is_of_quic(info: &[&[u8]]) -> bool {
+    matches!(info, [_, _, b"tls13 ", label, ..] if label.starts_with(b"quic"))
+}
+
+/// Makes keys that protect nothing.
+struct NoKeys {
+    key_len: usize,
+}
+
+impl Algorithm for NoKeys {
+    fn packet_key(&self, _: AeadKey, _: Iv) -> Box<dyn PacketKey> {
+        Box::new(NoKey)
+    }
+
+    fn header_protection_key(&self, _: AeadKey) -> Box<dyn HeaderProtectionKey> {
+        Box::new(NoKey)
+    }
+
+    fn aead_key_len(&self) -> usize {
+        self.key_len
+    }
+}
+
+/// Refuses everything.
+struct NoKey;
+
+impl PacketKey for NoKey {
+    fn encrypt_in_place(&self, _: u64, _: &[u8], _: &mut [u8]) -> Result<Tag, Error> {
+        Err(Error::EncryptError)
+    }
+
+    fn decrypt_in_place<'a>(&self, _: u64, _: &[u8], _: &'a mut [u8]) -> Result<&'a [u8], Error> {
+        Err(Error::DecryptError)
+    }
+
+    fn tag_len(&self) -> usize {
+        courser_core::crypto::TAG_LEN
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        0
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        0
+    }
+}
+
+impl HeaderProtectionKey for NoKey {
+    fn encrypt_in_place(&self, _: &[u8], _: &mut u8, _: &mut [u8]) -> Result<(), Error> {
+        Err(Error::EncryptError)
+    }
+
+    fn decrypt_in_place(&self, _: &[u8], _: &mut u8, _: &mut [u8]) -> Result<(), Error> {
+        Err(Error::DecryptError)
+    }
+
+    fn sample_len(&self) -> usize {
+        courser_core::crypto::SAMPLE_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+
+    fn expand(hkdf: &dyn Hkdf, secret: &[u8], label: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let okm = OkmBlock::new(secret);
+        let expander = hkdf.expander_for_okm(&okm);
+        assert_eq!(expander.hash_len(), secret.len());
+        let len = u8::try_from(6 + label.len()).unwrap();
+        let info: [&[u8]; 6] = [&[0, 16], &[len], b"tls13 ", label, &[0], b""];
+        let mut out = [0xff; 16];
+        expander.expand_slice(&info, &mut out).unwrap();
+        (out.to_vec(), expander.expand_block(&info).as_ref().to_vec())
+    }
+
+    #[test]
+    fn all_that_tls_needs_is_derived_as_before_and_nothing_of_quic_is() {
+        for suite in ALL {
+            let lean = lean(suite).tls13().unwrap();
+            assert_eq!(crate::settings::suite_of(SupportedCipherSuite::Tls13(lean)), Some(suite));
+            let full = match suite {
+                Suite::Aes128Gcm => suites::TLS13_AES_128_GCM_SHA256,
+                Suite::Aes256Gcm => suites::TLS13_AES_256_GCM_SHA384,
+                Suite::ChaCha20Poly1305 => suites::TLS13_CHACHA20_POLY1305_SHA256,
+            };
+            let full = full.tls13().unwrap();
+            assert_eq!(lean.quic.unwrap().aead_key_len(), full.quic.unwrap().aead_key_len());
+            let secret = vec![7; full.common.hash_provider.output_len()];
+            for label in ["c hs traffic", "finished", "res master", "exp master", "key", "iv", "traffic upd"] {
+                let label = label.as_bytes();
+                assert_eq!(expand(lean.hkdf_provider, &secret, label), expand(full.hkdf_provider, &secret, label));
+            }
+            for label in ["quic key", "quic iv", "quic hp", "quic ku", "quicv2 key", "quicv2 ku"] {
+                let (short, block) = expand(lean.hkdf_provider, &secret, label.as_bytes());
+                assert!(short.iter().chain(&block).all(|b| *b == 0), "{label}");
+                assert_eq!(block.len(), secret.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_empty_keys_protect_nothing() {
+        let quic = lean(Suite::Aes128Gcm).tls13().unwrap().quic.unwrap();
+        let key = quic.packet_key(AeadKey::from([0; 32]), Iv::from([0; 12]));
+        assert!(key.encrypt_in_place(0, b"head", &mut [0; 8]).is_err());
+        assert!(key.decrypt_in_place(0, b"head", &mut [0; 24]).is_err());
+        assert_eq!((key.confidentiality_limit(), key.integrity_limit()), (0, 0));
+        let header = quic.header_protection_key(AeadKey::from([0; 32]));
+        assert!(header.encrypt_in_place(&[0; 16], &mut 0, &mut [0; 4]).is_err());
+        assert!(header.decrypt_in_place(&[0; 16], &mut 0, &mut [0; 4]).is_err());
+    }
+}
