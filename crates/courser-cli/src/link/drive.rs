@@ -50,8 +50,7 @@ impl Events {
     }
 
     /// When the step wants to be called again: at once if others may wait.
-    #[must_use]
-    pub const fn then(&self, now: Instant, otherwise: ControlFlow<(), Option<Instant>>) -> ControlFlow<(), Option<Instant>> {
+    pub fn then(&self, now: Instant, otherwise: ControlFlow<(), Option<Instant>>) -> ControlFlow<(), Option<Instant>> {
         if self.0 == 0 && otherwise.is_continue() { ControlFlow::Continue(Some(now)) } else { otherwise }
     }
 }

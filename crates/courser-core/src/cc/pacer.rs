@@ -53,9 +53,13 @@ impl Pacer {
         let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
         self.rate = rate.max(mtu);
         //= rfc9002#7.7-2, rfc9002#7.7-3
+        let before = self.burst;
         self.burst = self.brings(BURST_US).max(BURST_DATAGRAMS * mtu);
         self.quantum = self.brings(QUANTUM_US).clamp(mtu, TRAIN.max(mtu));
-        self.tokens = self.tokens.min(i64::try_from(self.burst).unwrap_or(i64::MAX));
+        // What a larger bucket holds more is in it at once: a sender whose first round trip turns out to be short was not
+        // too fast until then, and is not to wait for a quantum that would have been there.
+        let more = i64::try_from(self.burst.saturating_sub(before)).unwrap_or(i64::MAX);
+        self.tokens = self.tokens.saturating_add(more).min(i64::try_from(self.burst).unwrap_or(i64::MAX));
     }
 
     /// Bytes that `us` microseconds bring.
@@ -132,6 +136,21 @@ mod tests {
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
         p.update(Instant::ZERO, window, Duration::from_micros(rtt_us), false, MTU);
         p
+    }
+
+    #[test]
+    fn who_has_sent_a_packet_need_not_wait_because_the_first_round_trip_was_short() {
+        let mut p = Pacer::new(true, MTU, Instant::ZERO);
+        p.on_sent(Instant::ZERO, u64::from(MTU));
+        let now = Instant::ZERO + Duration::from_micros(300);
+        p.update(now, 10 * u64::from(MTU), Duration::from_micros(300), true, MTU);
+        assert!(p.budget(now) >= 9 * usize::from(MTU), "{}", p.budget(now));
+        assert_eq!(p.next(now), now);
+        // A path that is no faster than the first guess gets no more than it had.
+        let mut p = Pacer::new(true, MTU, Instant::ZERO);
+        p.on_sent(Instant::ZERO, 5 * u64::from(MTU));
+        p.update(Instant::ZERO, 10 * u64::from(MTU), Duration::from_millis(100), true, MTU);
+        assert_eq!(p.budget(Instant::ZERO), 5 * usize::from(MTU));
     }
 
     /// Sends whenever the pacer lets it, in packets of one MTU, woken `late` microseconds after the time it asked for.

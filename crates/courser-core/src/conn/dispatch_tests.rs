@@ -75,7 +75,6 @@ impl House {
             stats: ConnStats::default(),
             pool: ChunkPool::new(8 << 20),
             payload: Vec::new(),
-                pressing: false,
         }
     }
 

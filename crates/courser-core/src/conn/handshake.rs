@@ -87,7 +87,6 @@ impl Connection {
     /// Gives TLS bytes and acts on what it says.
     pub(super) fn run_tls(&mut self, env: &mut Env, now: Instant, level: Level, bytes: &[u8]) {
         let Some(mut tls) = self.tls.take() else { return };
-        env.pressing = true;
         let mut problem = None;
         let result = tls.read(level, bytes, &mut |out| {
             if problem.is_none() {
@@ -122,6 +121,7 @@ impl Connection {
     fn on_tls(&mut self, env: &mut Env, now: Instant, out: TlsOut<'_>) -> Result<(), CloseReason> {
         match out {
             TlsOut::Bytes(level, bytes) => {
+                env.pressing = true;
                 let crypto = crypto_of(&mut self.handshake, &mut self.late_crypto, level);
                 let taken = crypto.map_or(0, |c| c.write(bytes, &mut env.pool));
                 if taken < bytes.len() {

@@ -106,7 +106,7 @@ pub(crate) struct Env {
     pub(crate) interest: crate::observe::Interest,
     /// The newest time that anybody told; for events of calls that come without one.
     pub(crate) now: Instant,
-    /// TLS worked for a connection since the engine last ticked: what came of it should leave before more is received.
+    /// TLS had something to say since the engine last ticked: that should leave before more is received.
     pub(crate) pressing: bool,
     /// Payloads in one piece, for observers that want them and for the judge of debug builds.
     pub(crate) payload: Vec<u8>,

@@ -301,9 +301,9 @@ impl Engine {
         }
     }
 
-    /// Whether TLS worked on a handshake since [`process`](Self::process) was last called. That takes as long as hundreds of
-    /// packets, and the peer waits for the answer: who still has datagrams to hand over lets it leave first. Both ends of many
-    /// handshakes then work at the same time instead of in turns.
+    /// Whether a handshake went on, with something to send, since [`process`](Self::process) was last called. That took as long
+    /// as hundreds of packets, and the peer waits for the answer: who still has datagrams to hand over lets it leave first. Both
+    /// ends of many handshakes then work at the same time instead of in turns.
     #[must_use]
     pub const fn is_pressing(&self) -> bool {
         self.env.pressing
