@@ -58,6 +58,48 @@ impl From<EndpointError> for io::Error {
     }
 }
 
+/// Why a port could not be handed over. Everything is as before then.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HandoverError {
+    /// The endpoint takes no connections.
+    NoServer,
+    /// A worker of the endpoint has ended.
+    WorkerGone,
+    /// The system has no means for it, or not now.
+    System(io::Error),
+    /// The workers did not answer in time.
+    TimedOut,
+}
+
+impl HandoverError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoServer => "hand over an endpoint that takes connections",
+            Self::WorkerGone => "start the new process on the port as if for the first time",
+            Self::System(e) if e.kind() == io::ErrorKind::Unsupported => "this needs Linux: stop the old process first",
+            Self::System(_) => "check the limit of open files",
+            Self::TimedOut => "try again, with more time",
+        }
+    }
+}
+
+impl fmt::Display for HandoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServer => write!(f, "the endpoint takes no connections")?,
+            Self::WorkerGone => write!(f, "a worker of the endpoint has ended")?,
+            Self::System(e) => write!(f, "the port could not be handed over: {e}")?,
+            Self::TimedOut => write!(f, "the workers did not answer in time")?,
+        }
+        write!(f, "; {}", self.remedy())
+    }
+}
+
+impl std::error::Error for HandoverError {}
+
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,34 +6,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::{Engine, EngineConfig, ServerConfig, TokenKeys};
+use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
 use courser_core::ids::{ConnKey, VARINT_MAX, Version};
 use courser_session::handle::Handle;
 use courser_tls::{self as tls, AwsLc, SystemRandom};
 
 use crate::clock::Clock;
 use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::handover::Handover;
 use crate::hub::Hub;
 use crate::hub::conn::{ConnSlot, Facts};
-use crate::hub::shared::{Command, Decision, Dial, IncomingInfo, Shared};
+use crate::hub::crew::{Crew, Estate};
+use crate::hub::shared::{Command, Decision, Dial, IncomingInfo, Lobby, Shared};
 use crate::net::resolve;
 use crate::net::socket::Socket;
 use crate::net::target::Target;
 use crate::options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};
 use crate::qlog::Qlog;
-use crate::worker::{TurnLimits, Worker};
+use crate::staff::Staff;
+use crate::worker::{Crossing, TurnLimits, Worker};
 
-/// A worker that nobody drives yet, and what its handles share with it.
+/// Workers that nobody drives yet, and what their handles share with them.
 pub(crate) struct Made {
-    pub(crate) worker: Worker<Hub>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) workers: Vec<Worker<Hub>>,
+    pub(crate) crew: Arc<Crew>,
 }
 
 /// Binds a client's socket and makes its worker.
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
     let (socket, clock) = (bind(&options.bind_candidates(), &options.socket)?, Clock::start());
-    make(engine(None, None, options.qlog.as_ref(), clock), socket, clock, options.linger)
+    let engine = Engine::new(engine_config(options.qlog.as_ref(), clock));
+    make(vec![(engine, socket, None)], clock, options.linger, None)
 }
 
 /// A socket at the first of the addresses that can be had.
@@ -51,13 +55,20 @@ pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result
     Err(EndpointError::Bind(local, e))
 }
 
-/// Binds a server's socket and makes its worker.
+/// Binds a server's sockets and makes its workers.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
-    options.settings.validate().map_err(EndpointError::Settings)?;
-    let (socket, clock) = (bind(&[local], &options.socket)?, Clock::start());
-    let server = Some(server_config(options));
-    let engine = engine(server, options.token_keys.as_ref(), options.qlog.as_ref(), clock);
-    make(engine, socket, clock, options.linger)
+    let staff = Staff::bind(local, options)?;
+    let estate = staff.estate().map_err(EndpointError::Worker)?;
+    let (clock, engines) = (staff.clock, staff.engines(options));
+    make(engines, clock, options.linger, Some(estate))
+}
+
+/// Takes a server's sockets over from another process and makes the workers.
+pub(crate) fn successor(handover: Handover, options: &ServerOptions) -> Result<Made, EndpointError> {
+    let staff = Staff::adopt(handover, options)?;
+    let estate = staff.estate().map_err(EndpointError::Worker)?;
+    let (clock, engines) = (staff.clock, staff.engines(options));
+    make(engines, clock, options.linger, Some(estate))
 }
 
 /// Binds another socket for a client's worker, whose connections go on from there.
@@ -70,36 +81,58 @@ pub(crate) fn rebind(shared: &Shared, options: Option<&ClientOptions>, local: So
     Ok(())
 }
 
-/// A server's part of an engine; its applications decide over each connection.
-pub(crate) fn server_config(options: &ServerOptions) -> ServerConfig {
+/// New connections of a server's workers are taken by these options.
+pub(crate) fn reload(crew: &Crew, options: &ServerOptions) -> Result<(), EndpointError> {
+    options.settings.validate().map_err(EndpointError::Settings)?;
+    if let Some(keys) = &options.token_keys {
+        crew.set_token_keys(keys);
+    }
+    crew.tell(|| Command::Reload {
+        server: Box::new(server_config(options, crew.len())),
+        token_keys: options.token_keys.clone(),
+    });
+    Ok(())
+}
+
+/// A server's part of one of `workers` engines; its applications decide over each connection. Limits are shared out.
+pub(crate) fn server_config(options: &ServerOptions, workers: usize) -> ServerConfig {
     let mut server = ServerConfig::new(Box::new(options.tls.clone()), options.settings.clone());
-    server.retry = options.retry;
-    server.handshakes_max = options.handshakes_max;
+    server.retry = match options.retry {
+        RetryPolicy::Above(handshakes) => RetryPolicy::Above(handshakes / workers.max(1)),
+        other => other,
+    };
+    server.handshakes_max = options.handshakes_max.div_ceil(workers.max(1));
     server.ask = true;
     server
 }
 
 /// An engine whose connections are traced when there is a place for that; `clock` is the one that drives it.
-pub(crate) fn engine(
-    server: Option<ServerConfig>,
-    token_keys: Option<&TokenKeys>,
-    qlog: Option<&Qlog>,
-    clock: Clock,
-) -> Engine {
+pub(crate) fn engine_config(qlog: Option<&Qlog>, clock: Clock) -> EngineConfig {
     let mut config = EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new()));
-    config.server = server;
-    config.token_keys = token_keys.cloned();
     config.unix_time_at_zero = clock.unix_time_at_zero();
     config.observer = qlog.map(|q| q.observer(clock));
-    Engine::new(config)
+    config
 }
 
-fn make(engine: Engine, socket: Socket, clock: Clock, linger: Duration) -> Result<Made, EndpointError> {
-    let shared = Arc::new(Shared::new(socket.local_addr(), SocketFacts::of(&socket), linger));
-    let hub = Hub::new(engine, Arc::clone(&shared));
-    let worker = Worker::new(hub, socket, clock, TurnLimits::default()).map_err(EndpointError::Worker)?;
-    shared.set_waker(worker.waker());
-    Ok(Made { worker, shared })
+/// What runs a worker: its engine, its socket, and its place among others if there are any.
+type Post = (Engine, Socket, Option<Crossing>);
+
+fn make(posts: Vec<Post>, clock: Clock, linger: Duration, estate: Option<Estate>) -> Result<Made, EndpointError> {
+    let lobby = Arc::new(Lobby::new(posts.len()));
+    let (mut workers, mut shareds) = (Vec::new(), Vec::new());
+    for (number, (engine, socket, place)) in (0..).zip(posts) {
+        let at = (number, &lobby);
+        let shared = Arc::new(Shared::new(socket.local_addr(), SocketFacts::of(&socket), linger, at));
+        let hub = Hub::new(engine, Arc::clone(&shared));
+        let worker = Worker::new(hub, socket, clock, TurnLimits::default()).map_err(EndpointError::Worker)?;
+        shared.set_waker(worker.waker());
+        workers.push(match place {
+            Some(place) => worker.at(place),
+            None => worker,
+        });
+        shareds.push(shared);
+    }
+    Ok(Made { workers, crew: Arc::new(Crew::new(shareds, lobby, estate)) })
 }
 
 /// A connection to be made: whom to, under which name, with what differs from the endpoint's options.

@@ -13,7 +13,8 @@
 //!
 //! Begin with [`blocking`], which explains what dropping and closing mean; `aio` (feature `tokio`) is the same for Tokio.
 //!
-//! A *worker* owns one engine and one socket and shares nothing with other workers. Its
+//! A *worker* owns one engine and one socket and shares nothing with other workers; several of them can have one port
+//! ([`ServerOptions::workers`]), and another process can take it over ([`Handover`]). Its
 //! [`turn`](worker::Worker::turn) is a plain function: it reads what came, lets the engine work, sends what is to be
 //! sent and says when it wants to run again. Who calls it (the application's own thread, a thread of its own, a Tokio
 //! task) is the only difference between the drivers.
@@ -27,6 +28,7 @@ pub mod clock;
 pub mod doctor;
 mod error;
 mod face;
+mod handover;
 pub mod hub;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -35,6 +37,7 @@ mod options;
 pub mod qlog;
 pub mod session;
 mod spans;
+mod staff;
 mod wait;
 pub mod worker;
 
@@ -49,7 +52,11 @@ pub use courser_core::stream::Priority;
 pub use courser_session::handle::Handle;
 pub use courser_tls as tls;
 pub use error::{
-    ConnectError, ConnectionError, DatagramError, DatagramFate, EndpointError, ExportError, ReadError, WriteError,
+    ConnectError, ConnectionError, DatagramError, DatagramFate, EndpointError, ExportError, HandoverError, ReadError,
+    WriteError,
 };
 pub use face::Request;
+pub use handover::Handover;
+pub use hub::crew::WorkerFigures;
 pub use options::{ClientOptions, ServerOptions, SocketFacts, SocketOptions};
+pub use worker::group::Steering;

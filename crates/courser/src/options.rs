@@ -11,6 +11,7 @@ use crate::address_tokens::TokenStore;
 use crate::net::adapter::Offload;
 use crate::net::socket::{BufferSize, Socket, SocketConfig};
 use crate::qlog::Qlog;
+use crate::worker::group::Steering;
 
 /// How an endpoint's socket is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +201,14 @@ pub struct ServerOptions {
     pub client: Option<ClientOptions>,
     /// As in [`ClientOptions::qlog`]; for all connections of the endpoint.
     pub qlog: Option<Qlog>,
+    /// How many workers take connections, each with an engine in a thread or task of its own; 0: as many as can run at once.
+    /// Limits of the endpoint are shared out among them.
+    pub workers: usize,
+    /// How datagrams find their worker, as far as the system has that.
+    pub steering: Steering,
+    /// Key of stateless reset tokens: with the same one after a restart peers notice at once that their connections are
+    /// gone. `None`: one drawn at random.
+    pub reset_key: Option<[u8; 32]>,
 }
 
 impl ServerOptions {
@@ -216,7 +225,31 @@ impl ServerOptions {
             linger: LINGER,
             client: None,
             qlog: None,
+            workers: 1,
+            steering: Steering::default(),
+            reset_key: None,
         }
+    }
+
+    /// The same with so many workers; 0: as many as can run at once.
+    #[must_use]
+    pub const fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// The same with this way of steering.
+    #[must_use]
+    pub const fn steering(mut self, steering: Steering) -> Self {
+        self.steering = steering;
+        self
+    }
+
+    /// The same with this key of stateless reset tokens.
+    #[must_use]
+    pub const fn reset_key(mut self, key: [u8; 32]) -> Self {
+        self.reset_key = Some(key);
+        self
     }
 
     /// The same with these settings.

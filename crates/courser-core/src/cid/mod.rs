@@ -10,8 +10,10 @@ pub(crate) mod generator;
 mod local;
 mod quic_lb;
 mod remote;
+mod worker;
 
 pub use generator::{CidGenerator, RandomCids};
 pub use local::{Issued, LocalCids};
 pub use quic_lb::{InvalidQuicLb, QuicLb};
 pub use remote::{RemoteCids, STORED_MAX};
+pub use worker::{INSTANCES, Seat, SeatCids, WORKERS_MAX};

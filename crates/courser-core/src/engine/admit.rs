@@ -150,7 +150,7 @@ impl Engine {
         let taken = if ask { self.hold(held, meta, datagram) } else { self.start(now, held, meta, datagram) };
         if taken && let Some(Proof::Frame(ticket)) = proof {
             let now_us = self.env.tokens.wall_us(now);
-            self.used_tokens.insert(ticket, now_us);
+            self.used_tokens.set_used(ticket, now_us);
         }
     }
 
@@ -170,7 +170,7 @@ impl Engine {
         let checked =
             token.as_slice().map_or(Checked::Nothing, |t| self.env.tokens.check(self.env.keys.as_ref(), &at, t));
         match checked {
-            Checked::Good(Proof::Frame(ticket)) if self.used_tokens.contains(&ticket) => {}
+            Checked::Good(Proof::Frame(ticket)) if self.used_tokens.is_used(&ticket) => {}
             Checked::Good(proof) => return Ok(Some(proof)),
             //= rfc9000#8.1.3-8
             Checked::BadRetry => {

@@ -7,7 +7,7 @@ use crate::cid::{CidGenerator, RandomCids};
 use crate::config::Settings;
 use crate::crypto::{KeyFactory, Random, TlsServerConfig};
 use crate::observe::Observer;
-pub use crate::path::TokenKeys;
+pub use crate::path::{Ticket, TokenKeys, TokenLedger, UsedTokens};
 pub use crate::protect::AeadLimits;
 
 /// When a server asks a client to prove its address with a Retry.
@@ -58,6 +58,8 @@ pub struct EngineConfig {
     pub memory_max: usize,
     /// Keys of address tokens; engines of one service share them, also between processes. `None`: one drawn at random.
     pub token_keys: Option<TokenKeys>,
+    /// Which tokens were used; engines that share token keys share it too. `None`: one of its own.
+    pub token_ledger: Option<Box<dyn TokenLedger>>,
     /// How long after the beginning of 1970 the origin of the caller's time lies. Tokens are dated with it, so engines that
     /// share token keys need it, unless they share the origin too.
     pub unix_time_at_zero: Duration,
@@ -85,6 +87,7 @@ impl EngineConfig {
             server: None,
             memory_max: 1 << 30,
             token_keys: None,
+            token_ledger: None,
             unix_time_at_zero: Duration::ZERO,
             reset_key: None,
             aead_limits: AeadLimits::OF_THE_SUITE,

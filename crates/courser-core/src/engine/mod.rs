@@ -20,6 +20,7 @@ mod cids;
 mod clock;
 mod config;
 mod decided;
+mod handover;
 mod purgatory;
 mod queues;
 mod replies;
@@ -58,11 +59,11 @@ use self::table::Table;
 use self::turns::Turns;
 
 use crate::cid::RandomCids;
-use crate::path::{Tokens, UsedTokens};
+use crate::path::Tokens;
 
 pub use self::admit::Incoming;
 pub use self::cids::{CidReports, CidState, CidWatcher};
-pub use self::config::{EngineConfig, RetryPolicy, ServerConfig, TokenKeys};
+pub use self::config::{EngineConfig, RetryPolicy, ServerConfig, Ticket, TokenKeys, TokenLedger, UsedTokens};
 pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
@@ -116,7 +117,7 @@ pub struct Engine {
     purgatory: Purgatory,
     decided: Decided,
     /// Tokens of NEW_TOKEN frames prove an address once.
-    used_tokens: UsedTokens,
+    used_tokens: Box<dyn TokenLedger>,
     /// When something was last received.
     received_at: Instant,
     /// Stateless resets that may be sent.
@@ -188,7 +189,7 @@ impl Engine {
             replies: ReplyQueue::new(config.server.is_some()),
             purgatory: Purgatory::new(hasher),
             decided: Decided::new(hasher),
-            used_tokens: UsedTokens::new(),
+            used_tokens: config.token_ledger.unwrap_or_else(|| Box::new(UsedTokens::new())),
             received_at: Instant::ZERO,
             resets: Allowance::default(),
             cid_reports: config.cid_reports.map(Reporter::new),

@@ -55,3 +55,49 @@ pub struct EngineStats {
     /// Datagrams that were larger than the local interface takes.
     pub too_big: u64,
 }
+
+/// Adds the counters of another engine, for those that share a port.
+impl core::ops::AddAssign for EngineStats {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            datagrams, connected, accepted, ended, ticks, trains, sent_datagrams, malformed, gate_not_server, gate_cooldown, gate_size, gate_handshakes, gate_purgatory, gate_version, gate_retry, bad_tokens, gate_not_authentic, version_negotiations, retries, resets, resets_limited, cid_collisions, replies_dropped, refused, too_big
+        } = other;
+        self.datagrams += datagrams;
+        self.connected += connected;
+        self.accepted += accepted;
+        self.ended += ended;
+        self.ticks += ticks;
+        self.trains += trains;
+        self.sent_datagrams += sent_datagrams;
+        self.malformed += malformed;
+        self.gate_not_server += gate_not_server;
+        self.gate_cooldown += gate_cooldown;
+        self.gate_size += gate_size;
+        self.gate_handshakes += gate_handshakes;
+        self.gate_purgatory += gate_purgatory;
+        self.gate_version += gate_version;
+        self.gate_retry += gate_retry;
+        self.bad_tokens += bad_tokens;
+        self.gate_not_authentic += gate_not_authentic;
+        self.version_negotiations += version_negotiations;
+        self.retries += retries;
+        self.resets += resets;
+        self.resets_limited += resets_limited;
+        self.cid_collisions += cid_collisions;
+        self.replies_dropped += replies_dropped;
+        self.refused += refused;
+        self.too_big += too_big;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_add_up() {
+        let mut sum = EngineStats { datagrams: 3, too_big: 1, ..EngineStats::default() };
+        sum += EngineStats { datagrams: 4, retries: 2, ..EngineStats::default() };
+        assert_eq!(sum, EngineStats { datagrams: 7, retries: 2, too_big: 1, ..EngineStats::default() });
+    }
+}

@@ -14,7 +14,7 @@ mod validate;
 pub use amplification::Amplification;
 pub use info::PathInfo;
 pub use pmtud::{Pmtud, Probe};
-pub(crate) use replay::UsedTokens;
+pub use replay::{TokenLedger, UsedTokens};
 pub use spin::Spin;
 pub use standby::Standby;
 pub use state::{Destination, Goal, Path};

@@ -13,16 +13,45 @@ use crate::time::micros;
 /// Used tokens that are remembered, at most; they take about 1.5 MB.
 const USED_MAX: usize = 65_536;
 
+/// Remembers which tokens were used. Engines that share token keys share one, so that a token proves an address once
+/// whichever of them it is shown to.
+pub trait TokenLedger: Send {
+    /// Whether the token was used, or may have been.
+    fn is_used(&mut self, ticket: &Ticket) -> bool;
+
+    /// Remembers that it was used; the time is that of the present, in microseconds since 1970.
+    fn set_used(&mut self, ticket: Ticket, now_us: u64);
+}
+
+impl TokenLedger for UsedTokens {
+    fn is_used(&mut self, ticket: &Ticket) -> bool {
+        self.contains(ticket)
+    }
+
+    fn set_used(&mut self, ticket: Ticket, now_us: u64) {
+        self.insert(ticket, now_us);
+    }
+}
+
 /// The tokens that were used.
-pub(crate) struct UsedTokens {
+#[derive(Debug)]
+pub struct UsedTokens {
     used: BTreeSet<Ticket>,
     /// Tokens issued until then count as used.
     horizon_us: u64,
     max: usize,
 }
 
+impl Default for UsedTokens {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl UsedTokens {
-    pub(crate) const fn new() -> Self {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self::with_max(USED_MAX)
     }
 
@@ -31,14 +60,14 @@ impl UsedTokens {
     }
 
     /// Whether the token was used, or may have been.
-    pub(crate) fn contains(&self, ticket: &Ticket) -> bool {
+    fn contains(&self, ticket: &Ticket) -> bool {
         //= rfc9000#8.1.4-6
         //= rfc9000#8.1.4-8
         ticket.issued_us <= self.horizon_us || self.used.contains(ticket)
     }
 
     /// Remembers that it was used.
-    pub(crate) fn insert(&mut self, ticket: Ticket, now_us: u64) {
+    fn insert(&mut self, ticket: Ticket, now_us: u64) {
         /// Longer than a token is taken, whoever's clock issued it.
         const KEPT: Duration = Duration::from_secs(NEW_TOKEN_LIFETIME.as_secs() + 60);
         let end = now_us.saturating_sub(micros(KEPT));

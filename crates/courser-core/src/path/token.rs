@@ -61,6 +61,11 @@ impl TokenKeys {
         self
     }
 
+    /// The keys, the one that makes tokens first: for whoever hands them on to another process.
+    pub fn expose(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys.iter().map(|key| &**key)
+    }
+
     /// Makes tokens under this key from now on; those under the earlier keys are still taken, until
     /// [`TOKEN_KEYS_MAX`] newer keys are there.
     pub fn rotate(&mut self, next: [u8; 32]) {

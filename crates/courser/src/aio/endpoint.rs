@@ -1,23 +1,27 @@
-//! Endpoints: a socket and its worker.
+//! Endpoints: a port and its workers.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use courser_core::config::Settings;
 use courser_core::engine::EngineStats;
 use tokio::runtime::Handle as Runtime;
 
 use super::{Connecting, Connection};
-use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::error::{ConnectError, ConnectionError, EndpointError, HandoverError};
 use crate::face::{self, Made, Request, Waiting};
-use crate::hub::shared::{Decision, Shared};
+use crate::handover::Handover;
+use crate::hub::crew::{Crew, WorkerFigures};
+use crate::hub::shared::{Command, Decision};
 use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 
-/// A socket with a worker in a task. Clones share both; when the last is dropped all connections are closed.
+/// A port with workers in tasks, one unless [`ServerOptions::workers`] says otherwise. Clones share them; when the last is
+/// dropped all connections are closed.
 pub struct Endpoint {
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     /// How connections are made.
     client: Option<Arc<ClientOptions>>,
     /// Whether connections are taken too.
@@ -42,30 +46,41 @@ impl Endpoint {
         Self::start(face::server(local, &options)?, options.client, true)
     }
 
+    /// An endpoint that goes on where another one hands its port over; see [`Handover`]. There are as many workers as there
+    /// were, in the runtime of the caller, and [`ServerOptions::reset_key`] is the other one's.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; the other endpoint has the port again then.
+    pub fn take_over(handover: Handover, options: ServerOptions) -> Result<Self, EndpointError> {
+        Self::start(face::successor(handover, &options)?, options.client, true)
+    }
+
     fn start(made: Made, client: Option<ClientOptions>, takes: bool) -> Result<Self, EndpointError> {
         let runtime = Runtime::try_current().map_err(|e| EndpointError::Worker(std::io::Error::other(e)))?;
-        let Made { mut worker, shared } = made;
-        runtime.spawn(async move {
-            // When the socket fails, or the runtime ends, the hub goes with the worker and tells everybody who waits.
-            let _ = worker
-                .drive(&mut |hub, _| {
-                    if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-                .await;
-        });
-        Ok(Self { shared, client: client.map(Arc::new), takes })
+        let Made { workers, crew } = made;
+        for mut worker in workers {
+            runtime.spawn(async move {
+                // When the socket fails, or the runtime ends, the hub goes with the worker and tells everybody who waits.
+                let _ = worker
+                    .drive(&mut |hub, _| {
+                        if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    })
+                    .await;
+            });
+        }
+        Ok(Self { crew, client: client.map(Arc::new), takes })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local()
+        self.crew.local()
     }
 
     /// The buffers that the socket got, and what it carries with one system call.
     #[must_use]
     pub fn socket(&self) -> SocketFacts {
-        self.shared.socket
+        self.crew.first().socket
     }
 
     /// Moves to a socket of its own at another address: all connections go on from there, with connection IDs that were not
@@ -76,7 +91,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError::Bind`] when the address cannot be had, or the endpoint takes connections; nothing changes then.
     pub fn rebind(&self, local: SocketAddr) -> Result<(), EndpointError> {
-        face::rebind(&self.shared, self.client.as_deref().filter(|_| !self.takes), local)
+        face::rebind(self.crew.first(), self.client.as_deref().filter(|_| !self.takes), local)
     }
 
     /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of
@@ -104,9 +119,9 @@ impl Endpoint {
         let options = self.client.as_ref().ok_or(ConnectError::NoClient)?;
         if !request.needs_resolver() {
             let addrs = request.resolve(options.resolve_timeout)?;
-            return Ok(Connecting::dialled(request.dial(&self.shared, options, addrs)?));
+            return Ok(Connecting::dialled(request.dial(self.crew.dialler(), options, addrs)?));
         }
-        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(options));
+        let (shared, options) = (Arc::clone(self.crew.dialler()), Arc::clone(options));
         Ok(Connecting::resolving(async move {
             let asked = request.clone();
             let patience = options.resolve_timeout;
@@ -123,8 +138,8 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectionError::EndpointGone`].
     pub async fn accept(&self) -> Result<Incoming, ConnectionError> {
-        let (key, info) = poll_fn(|cx| self.shared.poll_incoming(cx)).await?;
-        Ok(Incoming { waiting: Waiting::new(&self.shared, key, info) })
+        let (worker, key, info) = poll_fn(|cx| self.crew.poll_incoming(cx)).await?;
+        Ok(Incoming { waiting: Waiting::new(&worker, key, info) })
     }
 
     /// The next connection; every client is let in. Connections whose handshake fails are left out. A server calls
@@ -143,26 +158,67 @@ impl Endpoint {
 
     /// Waits until no connection is left. Cancel-safe.
     pub async fn wait_idle(&self) {
-        poll_fn(|cx| self.shared.poll_idle(cx)).await;
+        poll_fn(|cx| self.crew.poll_idle(cx)).await;
     }
 
-    /// Counters of the engine, as of its last turn.
+    /// Takes no new connections any more and waits until those that there are have ended, at most for that long; then all
+    /// are closed with code 0. Calls that wait in [`accept`](Self::accept) come back with
+    /// [`ConnectionError::EndpointGone`] when nobody is left to be let in. Dropped, it has only stopped new ones.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TimedOut`] when some had to be closed.
+    pub async fn drain(&self, limit: Duration) -> Result<(), ConnectionError> {
+        self.crew.drain();
+        if tokio::time::timeout(limit, self.wait_idle()).await.is_ok() {
+            return Ok(());
+        }
+        self.crew.tell(|| Command::CloseAll);
+        Err(ConnectionError::TimedOut)
+    }
+
+    /// From now on connections are taken by these options: certificates, application protocols, settings, retry, keys of
+    /// tokens, the number of handshakes. Connections that there are go on as they began; what belongs to sockets and workers
+    /// stays.
+    ///
+    /// # Errors
+    /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
+    pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
+        face::reload(&self.crew, options)
+    }
+
+    /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
+    /// takes no new ones unless the handover is dropped or the other one ends. The same is true when this future is dropped.
+    ///
+    /// # Errors
+    /// See [`HandoverError`].
+    pub async fn hand_over(&self) -> Result<Handover, HandoverError> {
+        let mut handing = self.crew.begin_handing()?;
+        poll_fn(|cx| self.crew.poll_handed(cx, &mut handing)).await
+    }
+
+    /// Counters of the engines of all workers together, as of their last turns.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.shared.engine_stats()
+        self.crew.stats()
+    }
+
+    /// Figures of each worker, as of its last turn.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFigures> {
+        self.crew.figures()
     }
 }
 
 impl Clone for Endpoint {
     fn clone(&self) -> Self {
-        self.shared.add_endpoint();
-        Self { shared: Arc::clone(&self.shared), client: self.client.clone(), takes: self.takes }
+        self.crew.add_endpoint();
+        Self { crew: Arc::clone(&self.crew), client: self.client.clone(), takes: self.takes }
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.shared.drop_endpoint();
+        self.crew.drop_endpoint();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Endpoints: a socket and its worker.
+//! Endpoints: a port and its workers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,28 +10,31 @@ use courser_core::config::Settings;
 use courser_core::engine::EngineStats;
 
 use super::Connection;
-use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::error::{ConnectError, ConnectionError, EndpointError, HandoverError};
 use crate::face::{self, ConnRef, Made, Request, Waiting};
-use crate::hub::shared::{Decision, Shared};
+use crate::handover::Handover;
+use crate::hub::crew::{Crew, WorkerFigures};
+use crate::hub::shared::{Command, Decision};
 use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 use crate::session::look_time;
 use crate::wait::{block, lock};
 use std::ops::ControlFlow;
 
-/// A socket with a worker in a thread of its own. Clones share both; when the last is dropped all connections are closed.
+/// A port with workers in threads of their own, one unless [`ServerOptions::workers`] says otherwise. Clones share them; when
+/// the last is dropped all connections are closed.
 pub struct Endpoint {
     inner: Arc<Inner>,
     timeout: Option<Duration>,
 }
 
 struct Inner {
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     /// How connections are made.
     client: Option<ClientOptions>,
     /// Whether connections are taken too.
     takes: bool,
     /// Joined when the last handle goes, so that the socket is free then.
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Endpoint {
@@ -51,37 +54,52 @@ impl Endpoint {
         Self::start(face::server(local, &options)?, options.client, true)
     }
 
+    /// An endpoint that goes on where another one hands its port over; see [`Handover`]. There are as many workers as there
+    /// were, and [`ServerOptions::reset_key`] is the other one's.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; the other endpoint has the port again then.
+    pub fn take_over(handover: Handover, options: ServerOptions) -> Result<Self, EndpointError> {
+        Self::start(face::successor(handover, &options)?, options.client, true)
+    }
+
     fn start(made: Made, client: Option<ClientOptions>, takes: bool) -> Result<Self, EndpointError> {
-        let Made { mut worker, shared } = made;
-        let thread = thread::Builder::new()
-            .name("courser-worker".into())
-            .spawn(move || {
-                let shares_processor = look_time().is_zero();
-                // When the socket fails the hub goes with the worker, and tells everybody who waits.
-                let _ = worker.run(&mut |hub, _| {
-                    if hub.take_rang() && shares_processor {
-                        // Those who were woken have their say before anything is sent: their answers leave together with
-                        // the acknowledgements, and they need not wake the worker.
-                        thread::yield_now();
-                    }
-                    if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                });
-            })
-            .map_err(EndpointError::Worker)?;
-        let inner = Inner { shared, client, takes, thread: Mutex::new(Some(thread)) };
-        Ok(Self { inner: Arc::new(inner), timeout: None })
+        let Made { workers, crew } = made;
+        // From here on an early return stops the threads that there are.
+        let endpoint = Self { inner: Arc::new(Inner { crew, client, takes, threads: Mutex::default() }), timeout: None };
+        let many = workers.len() > 1;
+        for (number, mut worker) in workers.into_iter().enumerate() {
+            let name = if many { format!("courser-worker-{number}") } else { "courser-worker".into() };
+            let thread = thread::Builder::new()
+                .name(name)
+                .spawn(move || {
+                    let shares_processor = look_time().is_zero();
+                    // When the socket fails the hub goes with the worker, and tells everybody who waits.
+                    let _ = worker.run(&mut |hub, _| {
+                        if hub.take_rang() && shares_processor {
+                            // Those who were woken have their say before anything is sent: their answers leave together
+                            // with the acknowledgements, and they need not wake the worker.
+                            thread::yield_now();
+                        }
+                        if hub.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    });
+                })
+                .map_err(EndpointError::Worker)?;
+            lock(&endpoint.inner.threads).push(thread);
+        }
+        Ok(endpoint)
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.inner.shared.local()
+        self.inner.crew.local()
     }
 
     /// The buffers that the socket got, and what it carries with one system call.
     #[must_use]
     pub fn socket(&self) -> SocketFacts {
-        self.inner.shared.socket
+        self.inner.crew.first().socket
     }
 
     /// How long each call of this handle waits at most.
@@ -98,7 +116,7 @@ impl Endpoint {
     /// [`EndpointError::Bind`] when the address cannot be had, or the endpoint takes connections; nothing changes then.
     pub fn rebind(&self, local: SocketAddr) -> Result<(), EndpointError> {
         let options = self.inner.client.as_ref().filter(|_| !self.inner.takes);
-        face::rebind(&self.inner.shared, options, local)
+        face::rebind(self.inner.crew.first(), options, local)
     }
 
     /// Connects to `HOST:PORT` or `quic://HOST:PORT`; the host is the name that the certificate must have. All addresses of
@@ -125,7 +143,7 @@ impl Endpoint {
     pub fn connect_with(&self, request: Request) -> Result<Connection, ConnectError> {
         let options = self.inner.client.as_ref().ok_or(ConnectError::NoClient)?;
         let addrs = request.resolve(options.resolve_timeout)?;
-        establish(request.dial(&self.inner.shared, options, addrs)?, self.timeout)
+        establish(request.dial(self.inner.crew.dialler(), options, addrs)?, self.timeout)
     }
 
     /// The next connection that somebody wants to make here, to be decided over.
@@ -133,9 +151,9 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectionError::EndpointGone`], [`ConnectionError::TimedOut`].
     pub fn accept(&self) -> Result<Incoming, ConnectionError> {
-        let (key, info) =
-            block(self.timeout, |cx| self.inner.shared.poll_incoming(cx)).unwrap_or(Err(ConnectionError::TimedOut))?;
-        Ok(Incoming { waiting: Waiting::new(&self.inner.shared, key, info), timeout: self.timeout })
+        let (worker, key, info) =
+            block(self.timeout, |cx| self.inner.crew.poll_incoming(cx)).unwrap_or(Err(ConnectionError::TimedOut))?;
+        Ok(Incoming { waiting: Waiting::new(&worker, key, info), timeout: self.timeout })
     }
 
     /// The next connection; every client is let in. Connections whose handshake fails are left out.
@@ -162,30 +180,71 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectionError::TimedOut`].
     pub fn wait_idle(&self) -> Result<(), ConnectionError> {
-        block(self.timeout, |cx| self.inner.shared.poll_idle(cx)).ok_or(ConnectionError::TimedOut)
+        block(self.timeout, |cx| self.inner.crew.poll_idle(cx)).ok_or(ConnectionError::TimedOut)
     }
 
-    /// Counters of the engine, as of its last turn.
+    /// Takes no new connections any more and waits until those that there are have ended, at most for that long; then all
+    /// are closed with code 0. Calls that wait in [`accept`](Self::accept) come back with
+    /// [`ConnectionError::EndpointGone`] when nobody is left to be let in.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TimedOut`] when some had to be closed.
+    pub fn drain(&self, limit: Duration) -> Result<(), ConnectionError> {
+        self.inner.crew.drain();
+        if block(Some(limit), |cx| self.inner.crew.poll_idle(cx)).is_some() {
+            return Ok(());
+        }
+        self.inner.crew.tell(|| Command::CloseAll);
+        Err(ConnectionError::TimedOut)
+    }
+
+    /// From now on connections are taken by these options: certificates, application protocols, settings, retry, keys of
+    /// tokens, the number of handshakes. Connections that there are go on as they began; what belongs to sockets and workers
+    /// stays.
+    ///
+    /// # Errors
+    /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
+    pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
+        face::reload(&self.inner.crew, options)
+    }
+
+    /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
+    /// takes no new ones unless the handover is dropped or the other one ends.
+    ///
+    /// # Errors
+    /// See [`HandoverError`].
+    pub fn hand_over(&self) -> Result<Handover, HandoverError> {
+        let mut handing = self.inner.crew.begin_handing()?;
+        block(self.timeout, |cx| self.inner.crew.poll_handed(cx, &mut handing)).ok_or(HandoverError::TimedOut)?
+    }
+
+    /// Counters of the engines of all workers together, as of their last turns.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.inner.shared.engine_stats()
+        self.inner.crew.stats()
+    }
+
+    /// Figures of each worker, as of its last turn.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFigures> {
+        self.inner.crew.figures()
     }
 }
 
 impl Clone for Endpoint {
     fn clone(&self) -> Self {
-        self.inner.shared.add_endpoint();
+        self.inner.crew.add_endpoint();
         Self { inner: Arc::clone(&self.inner), timeout: self.timeout }
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if self.inner.shared.drop_endpoint()
-            && let Some(thread) = lock(&self.inner.thread).take()
-        {
-            // A worker that panicked has told its own story.
-            let _ = thread.join();
+        if self.inner.crew.drop_endpoint() {
+            for thread in lock(&self.inner.threads).drain(..) {
+                // A worker that panicked has told its own story.
+                let _ = thread.join();
+            }
         }
     }
 }

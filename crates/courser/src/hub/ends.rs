@@ -43,15 +43,20 @@ impl Hub {
         let _ = self.sessions.remove(conn.handle);
     }
 
+    /// Closes every connection.
+    pub(super) fn close_all(&mut self, now: Instant) {
+        let keys: Vec<ConnKey> = self.engine.keys().collect();
+        for key in keys {
+            let _ = self.engine.close(now, key, 0, b"");
+        }
+    }
+
     /// The endpoint is gone: everything is closed.
     pub(super) fn stop(&mut self, now: Instant) {
         self.phase = Phase::Stopping;
         self.budget = usize::MAX;
         self.engine.set_cooldown(true);
-        let keys: Vec<ConnKey> = self.engine.keys().collect();
-        for key in keys {
-            let _ = self.engine.close(now, key, 0, b"");
-        }
+        self.close_all(now);
         self.fail_races(&ConnectionError::EndpointGone);
         self.serve_events(now);
     }
@@ -65,7 +70,11 @@ impl Hub {
                 Command::Accept { slot, .. } => {
                     slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken);
                 }
-                Command::Decide { .. } | Command::Rebind(_) => {}
+                Command::Decide { .. }
+                | Command::Rebind(_)
+                | Command::Reload { .. }
+                | Command::HandOver { .. }
+                | Command::CloseAll => {}
             }
         }
         self.fail_races(&ConnectionError::EndpointGone);

@@ -8,6 +8,7 @@
 //! | File | What it holds |
 //! |---|---|
 //! | `shared` | inbox, commands, what an endpoint offers |
+//! | `crew` | the workers of an endpoint |
 //! | `conn`, `stream` | slots: what handles call above, what the worker calls below |
 //! | `open` | opening streams without asking the worker |
 //! | `blocks` | memory for received bytes |
@@ -23,6 +24,7 @@
 
 mod blocks;
 pub(crate) mod conn;
+pub(crate) mod crew;
 mod dial;
 mod ends;
 mod keyed;
@@ -51,7 +53,8 @@ use crate::error::{ConnectError, ConnectionError};
 use crate::net::socket::Socket;
 use crate::spans::{self, ConnSpan};
 use crate::wait::Woken;
-use crate::worker::machine::Machine;
+use crate::worker::WorkerStats;
+use crate::worker::machine::{Machine, Relay};
 
 /// So many streams the application is told of before what it has to say is sent: ends that answer in smaller batches work at
 /// the same time rather than in turns.
@@ -110,6 +113,10 @@ pub struct Hub {
     phase: Phase,
     /// The socket that the worker is to use from now on.
     socket: Option<Socket>,
+    /// Where the worker's trains come from from now on.
+    relay: Option<Relay>,
+    /// What the worker had counted when the turn began.
+    worker_stats: WorkerStats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +161,18 @@ impl Machine for Hub {
         self.socket.take()
     }
 
+    fn next_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
+    }
+
+    fn on_relay_end(&mut self) {
+        self.engine.set_cooldown(self.phase != Phase::Running || self.shared.is_draining());
+    }
+
+    fn on_turn(&mut self, stats: &WorkerStats) {
+        self.worker_stats = *stats;
+    }
+
     fn deadline(&self) -> Option<Instant> {
         // A socket that takes nothing brings the next turn itself.
         if self.phase != Phase::Running || (self.untold && self.budget > 0) {
@@ -170,8 +189,8 @@ impl Hub {
         Self {
             engine,
             span: spans::endpoint(shared.local()),
+            sessions: HandleTable::new(shared.worker(), SESSIONS_MAX),
             shared,
-            sessions: HandleTable::new(0, SESSIONS_MAX),
             conns: Keyed::default(),
             attempts: Keyed::default(),
             races: Keyed::default(),
@@ -187,6 +206,8 @@ impl Hub {
             unaccepted: None,
             phase: Phase::Running,
             socket: None,
+            relay: None,
+            worker_stats: WorkerStats::default(),
         }
     }
 
@@ -202,11 +223,14 @@ impl Hub {
         self.serve_events(now);
         self.serve_incoming();
         self.serve_timers(now);
+        if self.phase == Phase::Running && self.shared.is_draining() {
+            self.engine.set_cooldown(true);
+        }
         if self.phase == Phase::Running && self.shared.is_stopping() {
             self.stop(now);
         }
         let connections = self.engine.connections() + self.races.len();
-        self.shared.publish(connections, self.engine.stats(), &mut self.woken);
+        self.shared.publish(connections, (self.engine.stats(), self.worker_stats), &mut self.woken);
         self.rang |= self.woken.wake();
     }
 
@@ -310,6 +334,18 @@ impl Hub {
                 self.engine.rebind(now, None);
                 self.socket = Some(*socket);
             }
+            Command::Reload { server, token_keys } => {
+                self.engine.replace_server(*server);
+                if let Some(keys) = token_keys {
+                    self.engine.replace_token_keys(&keys);
+                }
+            }
+            Command::HandOver { relay, answer } => {
+                self.engine.set_cooldown(true);
+                self.relay = Some(relay);
+                answer.give(self.engine.unsettled_cids(), &mut self.woken);
+            }
+            Command::CloseAll => self.close_all(now),
             Command::Decide { key, decision } => {
                 // It may have gone meanwhile; then nothing is to be answered.
                 let _ = match decision {

@@ -1,28 +1,29 @@
 //! What handles and worker share: the inbox of the hub, and what the endpoint offers.
 //!
 //! The inbox is bounded: a slot stands in it at most once, a connection being made or decided over has one command.
+//! Connections that wait for a decision stand in the lobby, which all workers of an endpoint have in common.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::EngineStats;
-use courser_core::ids::ConnKey;
+use courser_core::engine::{EngineStats, ServerConfig, TokenKeys};
+use courser_core::ids::{Cid, ConnKey};
 use courser_tls as tls;
 use tracing::Span;
 
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
 use crate::address_tokens::ServerTokens;
-use crate::error::ConnectionError;
 use crate::net::socket::Socket;
 use crate::options::SocketFacts;
 use crate::wait::{Waiters, Woken, lock};
-use crate::worker::Waker;
+use crate::worker::machine::Relay;
+use crate::worker::{Waker, WorkerStats};
 
 /// What the engine tells of a connection that waits for a decision.
 pub(crate) use courser_core::engine::Incoming as IncomingInfo;
@@ -69,6 +70,40 @@ pub(crate) enum Command {
     },
     /// Everything goes on from this socket.
     Rebind(Box<Socket>),
+    /// New connections are taken by this configuration, and tokens under these keys.
+    Reload {
+        server: Box<ServerConfig>,
+        token_keys: Option<TokenKeys>,
+    },
+    /// Another process has the port from now on. What it receives for this one comes out of the relay; which connection IDs
+    /// do not tell by themselves is the answer.
+    HandOver {
+        relay: Relay,
+        answer: Arc<Answer>,
+    },
+    /// Every connection is closed with code 0.
+    CloseAll,
+}
+
+/// What a worker answers when it has given its socket away.
+#[derive(Default)]
+pub(crate) struct Answer(Mutex<(Option<Vec<Cid>>, Waiters)>);
+
+impl Answer {
+    pub(super) fn give(&self, cids: Vec<Cid>, woken: &mut Woken) {
+        let mut state = lock(&self.0);
+        state.0 = Some(cids);
+        state.1.call(woken);
+    }
+
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Vec<Cid>> {
+        let mut state = lock(&self.0);
+        if let Some(cids) = state.0.take() {
+            return Poll::Ready(cids);
+        }
+        state.1.add(cx);
+        Poll::Pending
+    }
 }
 
 /// What waits for the worker.
@@ -82,13 +117,76 @@ pub(super) struct Inbox {
 /// What the endpoint's handles look at.
 #[derive(Default)]
 struct Front {
-    incoming: VecDeque<(ConnKey, IncomingInfo)>,
-    arrivals: Waiters,
     idle: Waiters,
     /// Connections of all states, as of the last turn.
     connections: usize,
     stats: EngineStats,
+    worker: WorkerStats,
     gone: bool,
+}
+
+/// Connections that wait for decisions, of all workers of an endpoint.
+pub(crate) struct Lobby(Mutex<Arrivals>);
+
+struct Arrivals {
+    /// With the number of the worker that has it.
+    incoming: VecDeque<(u8, ConnKey, IncomingInfo)>,
+    waiters: Waiters,
+    /// Workers that are not gone.
+    workers: usize,
+    /// No more will come.
+    closed: bool,
+}
+
+impl Lobby {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self(Mutex::new(Arrivals { incoming: VecDeque::new(), waiters: Waiters::default(), workers, closed: false }))
+    }
+
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Option<(u8, ConnKey, IncomingInfo)>> {
+        let mut arrivals = lock(&self.0);
+        if let Some(next) = arrivals.incoming.pop_front() {
+            return Poll::Ready(Some(next));
+        }
+        if arrivals.workers == 0 || arrivals.closed {
+            return Poll::Ready(None);
+        }
+        arrivals.waiters.add(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).incoming.is_empty()
+    }
+
+    /// No more will come; those that are there can still be had.
+    pub(super) fn close(&self) {
+        let mut arrivals = lock(&self.0);
+        arrivals.closed = true;
+        let mut woken = Woken::default();
+        arrivals.waiters.call(&mut woken);
+        drop(arrivals);
+    }
+
+    fn offer(&self, worker: u8, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {
+        let mut arrivals = lock(&self.0);
+        if arrivals.incoming.len() >= INCOMING_MAX {
+            return false;
+        }
+        arrivals.incoming.push_back((worker, key, incoming));
+        arrivals.waiters.call(woken);
+        true
+    }
+
+    /// A worker is gone, and what waited there.
+    fn leave(&self, worker: u8, woken: &mut Woken) {
+        let mut arrivals = lock(&self.0);
+        arrivals.incoming.retain(|(of, _, _)| *of != worker);
+        arrivals.workers = arrivals.workers.saturating_sub(1);
+        if arrivals.workers == 0 {
+            arrivals.waiters.call(woken);
+        }
+    }
 }
 
 /// Shared by a hub and all handles of its endpoint.
@@ -98,23 +196,33 @@ pub(crate) struct Shared {
     news: AtomicBool,
     front: Mutex<Front>,
     waker: OnceLock<Waker>,
-    /// Endpoint handles; the last one stops the worker.
-    endpoints: AtomicUsize,
     stop: AtomicBool,
+    /// No new connections are taken any more.
+    draining: AtomicBool,
+    lobby: Arc<Lobby>,
+    /// The worker's number.
+    worker: u8,
     local: Mutex<SocketAddr>,
     pub(crate) socket: SocketFacts,
     pub(crate) linger: Duration,
 }
 
 impl Shared {
-    pub(crate) fn new(local: SocketAddr, socket: SocketFacts, linger: Duration) -> Self {
+    pub(crate) fn new(
+        local: SocketAddr,
+        socket: SocketFacts,
+        linger: Duration,
+        (worker, lobby): (u8, &Arc<Lobby>),
+    ) -> Self {
         Self {
             inbox: Mutex::default(),
             news: AtomicBool::new(false),
             front: Mutex::default(),
             waker: OnceLock::new(),
-            endpoints: AtomicUsize::new(1),
             stop: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            lobby: Arc::clone(lobby),
+            worker,
             local: Mutex::new(local),
             socket,
             linger,
@@ -165,18 +273,24 @@ impl Shared {
         true
     }
 
-    pub(crate) fn add_endpoint(&self) {
-        self.endpoints.fetch_add(1, Ordering::Relaxed);
+    /// Asks the worker to close everything and to end.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
     }
 
-    /// An endpoint handle is gone; `true` when it was the last, so that the worker stops.
-    pub(crate) fn drop_endpoint(&self) -> bool {
-        let last = self.endpoints.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last {
-            self.stop.store(true, Ordering::Release);
-            self.wake();
-        }
-        last
+    /// Asks the worker to take no new connections.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) const fn worker(&self) -> u8 {
+        self.worker
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -194,31 +308,19 @@ impl Shared {
         lock(&self.front).gone
     }
 
-    pub(crate) fn poll_incoming(&self, cx: &Context<'_>) -> Poll<Result<(ConnKey, IncomingInfo), ConnectionError>> {
-        let mut front = lock(&self.front);
-        if let Some(next) = front.incoming.pop_front() {
-            return Poll::Ready(Ok(next));
-        }
-        if front.gone {
-            return Poll::Ready(Err(ConnectionError::EndpointGone));
-        }
-        front.arrivals.add(cx);
-        Poll::Pending
-    }
-
     /// Ready when no connection is left, those included that still answer packets after their end.
     pub(crate) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
         let mut front = lock(&self.front);
-        if front.gone || (front.connections == 0 && front.incoming.is_empty() && lock(&self.inbox).commands.is_empty())
-        {
+        if front.gone || (front.connections == 0 && self.lobby.is_empty() && lock(&self.inbox).commands.is_empty()) {
             return Poll::Ready(());
         }
         front.idle.add(cx);
         Poll::Pending
     }
 
-    pub(crate) fn engine_stats(&self) -> EngineStats {
-        lock(&self.front).stats
+    pub(super) fn stats(&self) -> (EngineStats, WorkerStats, usize) {
+        let front = lock(&self.front);
+        (front.stats, front.worker, front.connections)
     }
 
     // ---- what the worker calls ----
@@ -229,20 +331,14 @@ impl Shared {
 
     /// Offers a connection to the application; `false` when too many wait.
     pub(super) fn offer(&self, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {
-        let mut front = lock(&self.front);
-        if front.incoming.len() >= INCOMING_MAX {
-            return false;
-        }
-        front.incoming.push_back((key, incoming));
-        front.arrivals.call(woken);
-        true
+        self.lobby.offer(self.worker, key, incoming, woken)
     }
 
     /// Publishes figures at the end of a turn.
-    pub(super) fn publish(&self, connections: usize, stats: EngineStats, woken: &mut Woken) {
+    pub(super) fn publish(&self, connections: usize, stats: (EngineStats, WorkerStats), woken: &mut Woken) {
         let mut front = lock(&self.front);
         front.connections = connections;
-        front.stats = stats;
+        (front.stats, front.worker) = stats;
         if connections == 0 {
             front.idle.call(woken);
         }
@@ -252,10 +348,9 @@ impl Shared {
     pub(super) fn set_gone(&self, woken: &mut Woken) -> Inbox {
         let mut front = lock(&self.front);
         front.gone = true;
-        front.incoming.clear();
-        front.arrivals.call(woken);
         front.idle.call(woken);
         drop(front);
+        self.lobby.leave(self.worker, woken);
         std::mem::take(&mut *lock(&self.inbox))
     }
 }

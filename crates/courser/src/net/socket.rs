@@ -16,12 +16,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use courser_core::config::MIN_DATAGRAM;
 use socket2::{Domain, Protocol, Type};
 
 use super::adapter::{Adapter, Arrival, Offload, Outgoing, SLOT_BYTES, SLOTS_MAX};
-use super::os::{self, Fault};
+use super::os::{self, Bell, Fault, RelayOut};
 
 /// Most payload bytes that one send call takes: an IPv4 packet's length field less the smallest headers.
 const CALL_BYTES_MAX: usize = 65_535 - 20 - 8;
@@ -153,10 +154,21 @@ impl Slots {
     }
 }
 
+/// Where a socket's trains come from.
+enum Inbound {
+    /// From the network.
+    Udp,
+    /// From nowhere: another worker reads what comes to the port.
+    Nothing,
+    /// From the process that has the port now; `read` tells whether they came from the network before.
+    Relay { out: RelayOut, read: bool },
+}
+
 /// A bound UDP socket.
 pub struct Socket {
     udp: UdpSocket,
     adapter: Box<dyn Adapter>,
+    inbound: Inbound,
     /// Where it is bound.
     local: SocketAddr,
     /// Datagrams that one send call takes now; falls to 1 when an adapter refuses offload.
@@ -200,9 +212,72 @@ impl Socket {
         socket.bind(&config.local.into())?;
         let udp = UdpSocket::from(socket);
         let adapter = make(&udp)?;
+        Self::finish(config, udp, adapter, [receive_buffer, send_buffer])
+    }
+
+    /// Takes over a socket that is bound already; of the configuration only offload and the wanted sizes matter.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub(crate) fn adopt(config: &SocketConfig, udp: UdpSocket) -> io::Result<Self> {
+        let socket = socket2::SockRef::from(&udp);
+        let receive = BufferSize { wanted: config.receive_buffer, achieved: usable(socket.recv_buffer_size()?) };
+        let send = BufferSize { wanted: config.send_buffer, achieved: usable(socket.send_buffer_size()?) };
+        let adapter = Box::new(os::Udp::new(&udp)?);
+        Self::finish(config, udp, adapter, [receive, send])
+    }
+
+    fn finish(
+        config: &SocketConfig,
+        udp: UdpSocket,
+        adapter: Box<dyn Adapter>,
+        [receive_buffer, send_buffer]: [BufferSize; 2],
+    ) -> io::Result<Self> {
         udp.set_nonblocking(true)?;
         let send_segments = if config.offload { adapter.offload().send_segments.max(1) } else { 1 };
-        Ok(Self { local: udp.local_addr()?, udp, adapter, send_segments, receive_buffer, send_buffer })
+        let local = udp.local_addr()?;
+        Ok(Self { udp, adapter, inbound: Inbound::Udp, local, send_segments, receive_buffer, send_buffer })
+    }
+
+    /// From now on this end only sends: another worker reads what comes.
+    pub(crate) fn only_send(mut self) -> Self {
+        self.inbound = Inbound::Nothing;
+        self
+    }
+
+    /// From now on trains come out of a relay.
+    pub(crate) fn hear(&mut self, relay: RelayOut) {
+        let read = match self.inbound {
+            Inbound::Udp => true,
+            Inbound::Nothing => false,
+            Inbound::Relay { read, .. } => read,
+        };
+        self.inbound = Inbound::Relay { out: relay, read };
+    }
+
+    /// Whether trains come out of a relay.
+    pub(crate) const fn is_relayed(&self) -> bool {
+        matches!(self.inbound, Inbound::Relay { .. })
+    }
+
+    /// Waits until there is something to read, room to send (when that is asked for), the bell rings, or the time is over.
+    pub(crate) fn wait(&self, bell: &Bell, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.inbound {
+            Inbound::Udp => os::wait(&self.udp, bell, writable, timeout),
+            Inbound::Nothing => os::wait_apart(&self.udp, None, bell, writable, timeout),
+            Inbound::Relay { out, .. } => os::wait_apart(&self.udp, Some(out), bell, writable, timeout),
+        }
+    }
+
+    /// What tells that there is something to read, if anything does.
+    #[cfg(all(unix, feature = "tokio"))]
+    pub(crate) fn heard(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        match &self.inbound {
+            Inbound::Udp => Some(self.udp.as_fd()),
+            Inbound::Nothing => None,
+            Inbound::Relay { out, .. } => Some(out.as_fd()),
+        }
     }
 
     /// The bound address.
@@ -246,6 +321,22 @@ impl Socket {
     /// Only when the socket itself has failed.
     pub fn receive(&mut self, slots: &mut Slots) -> io::Result<usize> {
         (slots.filled, slots.taken) = (0, 0);
+        match &self.inbound {
+            Inbound::Udp => {}
+            Inbound::Nothing => return Ok(0),
+            Inbound::Relay { out, read } => match out.receive(&mut slots.bytes, &mut slots.arrivals)? {
+                Some(filled) => {
+                    slots.filled = filled.min(slots.arrivals.len());
+                    return Ok(slots.filled);
+                }
+                // Whoever had the port is gone; it is ours again.
+                None if *read => self.inbound = Inbound::Udp,
+                None => {
+                    self.inbound = Inbound::Nothing;
+                    return Ok(0);
+                }
+            },
+        }
         for _ in 0..OLD_NEWS_MAX {
             match self.adapter.receive(&self.udp, &mut slots.bytes, &mut slots.arrivals) {
                 Ok(n) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use courser_core::engine::Engine;
 use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_around};
 use courser_session::port::{Inline, PortSetup, ThreadPort, pair};
 
@@ -81,14 +82,16 @@ impl Options {
     fn worker(self) -> Result<Worker<Service>, EndpointError> {
         self.validate()?;
         let socket = face::bind(&self.bind, &self.socket)?;
-        let server = self.server.as_ref().map(face::server_config);
+        let server = self.server.as_ref().map(|server| face::server_config(server, 1));
         let qlog = self.server.as_ref().map_or_else(|| self.profiles.first()?.qlog.clone(), |s| s.qlog.clone());
         let token_keys = self.server.as_ref().and_then(|s| s.token_keys.clone());
         let clock = Clock::start();
         let mut setup = ServiceSetup::client(self.profiles);
         setup.is_server = server.is_some();
-        let engine = face::engine(server, token_keys.as_ref(), qlog.as_ref(), clock);
-        worker(engine, socket, clock, setup).map_err(EndpointError::Worker)
+        let mut config = face::engine_config(qlog.as_ref(), clock);
+        config.server = server;
+        config.token_keys = token_keys;
+        worker(Engine::new(config), socket, clock, setup).map_err(EndpointError::Worker)
     }
 }
 

@@ -6,6 +6,8 @@
 use courser_core::engine::Engine;
 use courser_core::time::Instant;
 
+use super::WorkerStats;
+use crate::net::os::RelayOut;
 use crate::net::socket::Socket;
 
 pub use courser_core::engine::{Meta, SendOutcome, Train, TrainMeta};
@@ -35,9 +37,24 @@ pub trait Machine {
         None
     }
 
+    /// Where trains come from from now on, because another process has the port; asked for like `next_socket`.
+    fn next_relay(&mut self) -> Option<Relay> {
+        None
+    }
+
+    /// That process is gone: what comes to the port comes here again.
+    fn on_relay_end(&mut self) {}
+
+    /// What the worker counted until this turn.
+    fn on_turn(&mut self, _stats: &WorkerStats) {}
+
     /// When `process` has to be called even though nothing came in.
     fn deadline(&self) -> Option<Instant>;
 }
+
+/// Where trains come out that another process received.
+#[derive(Debug)]
+pub struct Relay(pub(crate) RelayOut);
 
 impl Machine for Engine {
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {

@@ -13,7 +13,9 @@
 //! Between turns a driver waits: [`Worker::wait`] for threads, `task` inside a Tokio runtime. A worker never spins: with
 //! nothing to do it waits for the socket, a [`Waker`], or the machine's deadline.
 
+mod crossing;
 mod drive;
+pub mod group;
 pub mod machine;
 #[cfg(feature = "tokio")]
 pub mod task;
@@ -28,9 +30,9 @@ use courser_core::time::Instant;
 
 use crate::clock::Clock;
 use crate::net::adapter::Outgoing;
-use crate::net::os;
 use crate::net::socket::{Outcome, Slots, Socket};
 
+pub use crossing::Crossing;
 pub use drive::Running;
 use machine::{Machine, Meta, SendOutcome, Train, TrainMeta};
 pub use wake::Waker;
@@ -110,6 +112,41 @@ pub struct WorkerStats {
     pub bytes_sent: u64,
     /// Waits.
     pub waits: u64,
+    /// Datagrams received that belong to other workers of the port; each was forwarded or dropped.
+    pub misrouted: u64,
+    /// Those of them that were handed over.
+    pub forwarded: u64,
+    /// Those of them that found no room.
+    pub forward_dropped: u64,
+    /// Datagrams that other workers handed over to this one.
+    pub received_from_mates: u64,
+    /// Datagrams handed over to the process that had the port before.
+    pub relayed: u64,
+    /// Datagrams for that process that found no room.
+    pub relay_dropped: u64,
+}
+
+/// Adds the counters of another worker, for those that share a port.
+impl std::ops::AddAssign for WorkerStats {
+    fn add_assign(&mut self, other: Self) {
+        self.turns += other.turns;
+        self.batches += other.batches;
+        self.trains_received += other.trains_received;
+        self.bytes_received += other.bytes_received;
+        self.handed += other.handed;
+        self.sent += other.sent;
+        self.refused += other.refused;
+        self.too_big += other.too_big;
+        self.full += other.full;
+        self.bytes_sent += other.bytes_sent;
+        self.waits += other.waits;
+        self.misrouted += other.misrouted;
+        self.forwarded += other.forwarded;
+        self.forward_dropped += other.forward_dropped;
+        self.received_from_mates += other.received_from_mates;
+        self.relayed += other.relayed;
+        self.relay_dropped += other.relay_dropped;
+    }
 }
 
 /// A train that the socket did not take yet.
@@ -140,6 +177,8 @@ pub struct Worker<M> {
     batch: usize,
     /// Sockets so far; drivers that watch the socket see by it that it is another one.
     sockets: u64,
+    /// Among workers that share a port.
+    crossing: Option<Box<Crossing>>,
     stats: WorkerStats,
 }
 
@@ -161,6 +200,7 @@ impl<M: Machine> Worker<M> {
             train: Train::default(),
             kept: None,
             sockets: 1,
+            crossing: None,
             batch: BATCH_FIRST.min(limits.datagrams.max(BATCH_MIN)),
             stats: WorkerStats::default(),
         })
@@ -187,6 +227,15 @@ impl<M: Machine> Worker<M> {
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// Takes its place among workers that share its port: what comes for others is handed over to them, and theirs for this
+    /// one to it. Its connection IDs have to name that place.
+    #[must_use]
+    pub fn at(mut self, place: Crossing) -> Self {
+        place.set_waker(self.waker());
+        self.crossing = Some(Box::new(place));
+        self
     }
 
     /// Datagrams that the next turn sends at most.
@@ -230,17 +279,23 @@ impl<M: Machine> Worker<M> {
         // Whoever called up to now is heard in this turn, and needs no other one.
         self.waker.woke();
         let now = self.clock.now();
+        let handed = self.crossing.is_some() && self.read_mail(now);
         self.machine.process(now);
+        self.machine.on_turn(&self.stats);
         app(&mut self.machine, now);
         self.machine.process(now);
         if let Some(socket) = self.machine.next_socket() {
             self.replace_socket(now, socket);
         }
+        if let Some(relay) = self.machine.next_relay() {
+            self.socket.hear(relay.0);
+            self.sockets += 1;
+        }
         let (sent, more_to_send) = self.write(now);
-        let at_once = read.more || more_to_send;
+        let at_once = read.more || more_to_send || self.crossing.as_ref().is_some_and(|c| c.has_mail());
         Turn {
             deadline: if at_once { Some(now) } else { self.deadline() },
-            progressed: read.any || sent,
+            progressed: read.any || handed || sent,
             blocked: self.kept.as_ref().is_some_and(|k| k.not_before.is_none()),
         }
     }
@@ -266,7 +321,7 @@ impl<M: Machine> Worker<M> {
             return Ok(());
         }
         self.stats.waits += 1;
-        let waited = os::wait(self.socket.udp(), self.waker.bell(), turn.blocked, timeout);
+        let waited = self.socket.wait(self.waker.bell(), turn.blocked, timeout);
         self.waker.woke();
         waited
     }
@@ -288,7 +343,13 @@ impl<M: Machine> Worker<M> {
         let mut any = false;
         for _ in 0..self.limits.receive_calls.max(1) {
             if !std::mem::take(&mut self.unread) {
+                let relayed = self.socket.is_relayed();
                 self.filled = self.socket.receive(&mut self.slots)?;
+                if relayed && !self.socket.is_relayed() {
+                    // The process that had taken the port over is gone.
+                    self.sockets += 1;
+                    self.machine.on_relay_end();
+                }
                 if self.filled == 0 {
                     return Ok(Read { any, more: false, drained: true });
                 }
@@ -316,13 +377,31 @@ impl<M: Machine> Worker<M> {
             self.stats.bytes_received += bytes.len() as u64;
             bytes_read += bytes.len();
             let meta = Meta { local: arrival.local, remote: arrival.remote, ecn: arrival.ecn, stride: arrival.stride };
-            self.machine.receive(now, &meta, bytes);
+            match &mut self.crossing {
+                None => self.machine.receive(now, &meta, bytes),
+                Some(crossing) => {
+                    let machine = &mut self.machine;
+                    crossing.sort(&mut self.stats, &meta, bytes, &mut |meta, run| machine.receive(now, meta, run));
+                }
+            }
             if self.machine.is_pressing() {
                 self.unread = self.slots.has_more();
                 break;
             }
         }
+        if let Some(crossing) = &mut self.crossing {
+            crossing.call();
+        }
         bytes_read
+    }
+
+    /// Hands over what other workers left here; whether there was anything.
+    fn read_mail(&mut self, now: Instant) -> bool {
+        let Some(crossing) = self.crossing.as_mut().filter(|crossing| crossing.has_mail()) else { return false };
+        let machine = &mut self.machine;
+        let mine = &mut |meta: &Meta, run: &mut [u8]| machine.receive(now, meta, run);
+        crossing.collect(&mut self.stats, self.limits.receive_bytes, mine);
+        true
     }
 
     /// Sends the kept train and then new ones, within the turn's bounds; returns whether any went and whether more may be

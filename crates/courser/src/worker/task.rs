@@ -14,6 +14,8 @@ use std::future::poll_fn;
 use std::io;
 use std::net::UdpSocket;
 use std::ops::ControlFlow;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use courser_core::time::Instant;
@@ -21,6 +23,7 @@ use courser_core::time::Instant;
 use super::machine::Machine;
 use super::timer::Timer;
 use super::{Read, Turn, Worker};
+use crate::net::socket::Socket;
 
 /// How often the worker stands back after reading: for the tasks that it woke, and for those that they start.
 const GENERATIONS: usize = 2;
@@ -33,11 +36,11 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// When the socket has failed, or outside a Tokio runtime with networking and time.
     pub async fn drive(&mut self, app: &mut (dyn FnMut(&mut M, Instant) -> ControlFlow<()> + Send)) -> io::Result<()> {
-        let mut inbound = Watch::reading(self.socket.udp())?;
+        let mut inbound = Watch::reading(&self.socket)?;
         let mut watched = self.sockets;
         let mut timer = Timer::default();
         loop {
-            let read = self.read_if(&inbound)?;
+            let read = self.read_if(inbound.as_ref())?;
             if read.any {
                 // Tasks that what came in wakes have their say before anything is sent: their answers leave together
                 // with the acknowledgements.
@@ -53,7 +56,7 @@ impl<M: Machine> Worker<M> {
                 return Ok(());
             }
             if watched != self.sockets {
-                inbound = Watch::reading(self.socket.udp())?;
+                inbound = Watch::reading(&self.socket)?;
                 watched = self.sockets;
             }
             let now = self.clock.now();
@@ -62,7 +65,7 @@ impl<M: Machine> Worker<M> {
                 tokio::task::yield_now().await;
             } else {
                 timer.set(turn.deadline.map(|at| at.since(now)));
-                let waited = self.idle(&inbound, &mut timer, &turn).await;
+                let waited = self.idle(inbound.as_ref(), &mut timer, &turn).await;
                 self.waker.woke();
                 waited?;
             }
@@ -70,8 +73,9 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Reads if the runtime has told that there is something.
-    fn read_if(&mut self, inbound: &Watch) -> io::Result<Read> {
+    fn read_if(&mut self, inbound: Option<&Watch>) -> io::Result<Read> {
         let mut read = Ok(Read { any: false, more: false, drained: true });
+        let Some(inbound) = inbound else { return read };
         inbound.attempt(|| {
             read = self.read();
             matches!(&read, Ok(Read { drained: true, .. }))
@@ -80,7 +84,7 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Waits until another turn is due.
-    async fn idle(&mut self, inbound: &Watch, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
+    async fn idle(&mut self, inbound: Option<&Watch>, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
         self.stats.waits += 1;
         // Registered anew, so that what is told is the present state of the socket.
         let room = if turn.blocked { Some(Watch::writing(self.socket.udp())?) } else { None };
@@ -88,7 +92,10 @@ impl<M: Machine> Worker<M> {
         let (mut rested, mut due) = (false, false);
         poll_fn(|cx| {
             due = due
-                || inbound.poll(cx)?.is_ready()
+                || match inbound {
+                    Some(inbound) => inbound.poll(cx)?.is_ready(),
+                    None => false,
+                }
                 || match &room {
                     Some(room) => room.poll(cx)?.is_ready(),
                     None => false,
@@ -122,25 +129,26 @@ async fn requeue() {
 /// What the runtime tells of the worker's socket. It watches a duplicate of the descriptor.
 #[cfg(unix)]
 struct Watch {
-    fd: tokio::io::unix::AsyncFd<UdpSocket>,
+    fd: tokio::io::unix::AsyncFd<OwnedFd>,
     writing: bool,
 }
 
 #[cfg(unix)]
 impl Watch {
-    fn new(udp: &UdpSocket, interest: tokio::io::Interest) -> io::Result<Self> {
-        // The newer constructor is unsafe for the sake of types that do not keep their descriptor open; a socket does.
+    fn new(fd: BorrowedFd<'_>, interest: tokio::io::Interest) -> io::Result<Self> {
+        // The newer constructor is unsafe for the sake of types that do not keep their descriptor open; this one does.
         #[allow(deprecated, reason = "the descriptor is owned by what is handed over")]
-        let fd = tokio::io::unix::AsyncFd::with_interest(udp.try_clone()?, interest)?;
+        let fd = tokio::io::unix::AsyncFd::with_interest(fd.try_clone_to_owned()?, interest)?;
         Ok(Self { fd, writing: interest.is_writable() })
     }
 
-    fn reading(udp: &UdpSocket) -> io::Result<Self> {
-        Self::new(udp, tokio::io::Interest::READABLE)
+    /// `None` when nothing comes to this worker by itself.
+    fn reading(socket: &Socket) -> io::Result<Option<Self>> {
+        socket.heard().map(|fd| Self::new(fd, tokio::io::Interest::READABLE)).transpose()
     }
 
     fn writing(udp: &UdpSocket) -> io::Result<Self> {
-        Self::new(udp, tokio::io::Interest::WRITABLE)
+        Self::new(udp.as_fd(), tokio::io::Interest::WRITABLE)
     }
 
     /// Ready when the socket can be used.
@@ -165,8 +173,8 @@ struct Watch {
 
 #[cfg(not(unix))]
 impl Watch {
-    fn reading(udp: &UdpSocket) -> io::Result<Self> {
-        Ok(Self { udp: tokio::net::UdpSocket::from_std(udp.try_clone()?)?, writing: false })
+    fn reading(socket: &Socket) -> io::Result<Option<Self>> {
+        Ok(Some(Self { udp: tokio::net::UdpSocket::from_std(socket.udp().try_clone()?)?, writing: false }))
     }
 
     fn writing(udp: &UdpSocket) -> io::Result<Self> {

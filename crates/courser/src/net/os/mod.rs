@@ -3,6 +3,9 @@
 //! `native` is for Unix: offload, ECN and packet information, `poll` and a descriptor to wake it. `portable` uses the
 //! standard library alone; the feature of that name chooses it, and so do systems that are not Unix. Both offer the same
 //! names: `Udp` (an adapter), `Bell` (wakes a waiting thread), `wait`, and the facts for `doctor`.
+//!
+//! `steer` and `relay` are for Linux: which socket of a port takes a datagram, and trains for another process; `no_relay`
+//! says elsewhere that there are none.
 
 use std::io;
 
@@ -15,6 +18,33 @@ pub(crate) use native::*;
 mod portable;
 #[cfg(any(not(unix), feature = "portable"))]
 pub(crate) use portable::*;
+
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")))]
+mod relay;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")))]
+mod steer;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")))]
+pub(crate) use self::{relay::*, steer::steer};
+
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), feature = "portable"))]
+mod no_relay;
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), feature = "portable"))]
+pub(crate) use no_relay::*;
+
+/// Whether sockets of one port share its datagrams, so that each worker can have one. Elsewhere one of them gets all.
+pub(crate) const PORTS_ARE_SHARED: bool =
+    cfg!(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")));
+/// Whether several threads can wait apart although they use one socket.
+pub(crate) const THREADS_WAIT_APART: bool = cfg!(all(unix, not(feature = "portable")));
+
+/// Why a train did not go into a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RelayFault {
+    /// No room now.
+    Full,
+    /// Nobody is at the other end any more.
+    Gone,
+}
 
 /// What a failed send means for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -150,13 +150,32 @@ impl AsFd for Bell {
 /// over. May return early.
 pub(crate) fn wait(udp: &UdpSocket, bell: &Bell, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
     let interest = if writable { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let mut fds = [PollFd::new(udp, interest), PollFd::new(bell, PollFlags::IN)];
+    poll_all(&mut [PollFd::new(bell, PollFlags::IN), PollFd::new(udp, interest)], bell, timeout)
+}
+
+/// The same where the socket is only for sending; what comes in comes out of a relay, if there is one.
+pub(crate) fn wait_apart(
+    udp: &UdpSocket,
+    heard: Option<&super::RelayOut>,
+    bell: &Bell,
+    writable: bool,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    // The bell in the places of what is not waited for.
+    let ring = || PollFd::new(bell, PollFlags::IN);
+    let room = if writable { PollFd::new(udp, PollFlags::OUT) } else { ring() };
+    let heard = heard.map_or_else(ring, |relay| PollFd::new(relay, PollFlags::IN));
+    poll_all(&mut [ring(), room, heard], bell, timeout)
+}
+
+/// Polls; the bell is the first.
+fn poll_all(fds: &mut [PollFd<'_>], bell: &Bell, timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
-    match poll(&mut fds, timeout.as_ref()) {
+    match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),
     }
-    if fds[1].revents().contains(PollFlags::IN) {
+    if fds.first().is_some_and(|ring| ring.revents().contains(PollFlags::IN)) {
         bell.clear();
     }
     Ok(())

@@ -104,6 +104,17 @@ pub(crate) fn wait(udp: &UdpSocket, _: &Bell, writable: bool, timeout: Option<Du
     udp.set_nonblocking(true)
 }
 
+/// Waiting apart from the socket: nobody does that here, see [`THREADS_WAIT_APART`](super::THREADS_WAIT_APART).
+pub(crate) fn wait_apart(
+    udp: &UdpSocket,
+    _: Option<&super::RelayOut>,
+    bell: &Bell,
+    writable: bool,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    wait(udp, bell, writable, timeout)
+}
+
 /// Asks for a receive buffer beyond the system's limit: not here.
 pub(crate) fn force_receive_buffer(_: &socket2::Socket, _: usize) -> bool {
     false
