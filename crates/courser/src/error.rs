@@ -70,6 +70,8 @@ pub enum HandoverError {
     System(io::Error),
     /// The workers did not answer in time.
     TimedOut,
+    /// Too many processes that had the port before have connections still.
+    TooManyElders,
 }
 
 impl HandoverError {
@@ -82,6 +84,7 @@ impl HandoverError {
             Self::System(e) if e.kind() == io::ErrorKind::Unsupported => "this needs Linux: stop the old process first",
             Self::System(_) => "check the limit of open files",
             Self::TimedOut => "try again, with more time",
+            Self::TooManyElders => "wait until one of them has ended",
         }
     }
 }
@@ -93,6 +96,7 @@ impl fmt::Display for HandoverError {
             Self::WorkerGone => write!(f, "a worker of the endpoint has ended")?,
             Self::System(e) => write!(f, "the port could not be handed over: {e}")?,
             Self::TimedOut => write!(f, "the workers did not answer in time")?,
+            Self::TooManyElders => write!(f, "three processes that had the port before have connections still")?,
         }
         write!(f, "; {}", self.remedy())
     }

@@ -57,7 +57,7 @@ pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result
 
 /// Binds a server's sockets and makes its workers.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
-    let staff = Staff::bind(local, options)?;
+    let mut staff = Staff::bind(local, options)?;
     let estate = staff.estate().map_err(EndpointError::Worker)?;
     let (clock, engines) = (staff.clock, staff.engines(options));
     make(engines, clock, options.linger, Some(estate))
@@ -65,7 +65,7 @@ pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made,
 
 /// Takes a server's sockets over from another process and makes the workers.
 pub(crate) fn successor(handover: Handover, options: &ServerOptions) -> Result<Made, EndpointError> {
-    let staff = Staff::adopt(handover, options)?;
+    let mut staff = Staff::adopt(handover, options)?;
     let estate = staff.estate().map_err(EndpointError::Worker)?;
     let (clock, engines) = (staff.clock, staff.engines(options));
     make(engines, clock, options.linger, Some(estate))

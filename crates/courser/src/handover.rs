@@ -19,24 +19,26 @@
 //! belongs to the old process goes to it through a local socket for each worker. Both send from the same sockets.
 //!
 //! The old process takes no new connections; it waits until its last one has ended ([`drain`](crate::Endpoint::drain)) and
-//! ends. When the new one ends first, or does not come up, the old process reads from its sockets again.
+//! ends. When the new one ends first, or does not come up, the old process reads from its sockets again. A handover that is
+//! dropped has the same effect. The ways to processes that are older still are handed on, so that they do not depend on those
+//! in between; four generations can have connections at a time.
 //!
-//! A handover can be dropped: then everything is as before.
+//! What is not handed on: which address tokens were used (one may prove its address once more), and tickets, unless the
+//! processes share their keys (then sessions are resumed; else there is a full handshake).
 
 use std::net::{SocketAddr, UdpSocket};
 
 use courser_core::engine::TokenKeys;
-use courser_core::ids::Cid;
 use zeroize::Zeroizing;
 
-use crate::net::os::RelayIn;
+use crate::worker::crossing::Elder;
 use crate::worker::group::Steering;
 
 /// A worker's socket on its way.
 pub(crate) struct Handed {
     pub(crate) socket: UdpSocket,
-    pub(crate) relay: RelayIn,
-    pub(crate) unsettled: Vec<Cid>,
+    /// The process that hands over, and those before it that have connections still.
+    pub(crate) elders: Vec<Elder>,
 }
 
 /// A port with what belongs to it, between two endpoints. As many workers go on as there were.
@@ -77,8 +79,9 @@ mod wire {
     //! A handover as bytes and descriptors. Both ends are processes of one user, of one machine, at one time: the form has
     //! a version and limits, but no other care for foreign readers.
 
+    use std::collections::HashSet;
     use std::io::{self, Read, Write};
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::UnixStream;
 
     use courser_core::cid::WORKERS_MAX;
@@ -88,6 +91,7 @@ mod wire {
 
     use super::{Handed, Handover};
     use crate::net::os::{receive_descriptors, send_descriptors};
+    use crate::worker::crossing::Elder;
     use crate::worker::group::Steering;
 
     /// Changes with the form.
@@ -110,13 +114,18 @@ mod wire {
             keys.into_iter().for_each(|key| head.extend_from_slice(key));
             to.write_all(&head)?;
             for worker in &self.sockets {
-                send_descriptors(to, &[worker.socket.as_fd(), worker.relay.as_fd()])?;
-                let mut list = (worker.unsettled.len() as u32).to_be_bytes().to_vec();
-                for cid in &worker.unsettled {
-                    list.push(cid.len() as u8);
-                    list.extend_from_slice(cid.as_slice());
+                let relays = worker.elders.iter().map(|elder| elder.relay.as_fd());
+                let descriptors: Vec<_> = [worker.socket.as_fd()].into_iter().chain(relays).collect();
+                send_descriptors(to, &descriptors)?;
+                for elder in &worker.elders {
+                    let mut list = vec![elder.instance];
+                    list.extend((elder.unsettled.len() as u32).to_be_bytes());
+                    for cid in &elder.unsettled {
+                        list.push(cid.len() as u8);
+                        list.extend_from_slice(cid.as_slice());
+                    }
+                    to.write_all(&list)?;
                 }
-                to.write_all(&list)?;
             }
             Ok(())
         }
@@ -142,25 +151,29 @@ mod wire {
             }
             let mut sockets = Vec::new();
             for _ in 0..workers {
-                let [socket, relay] = receive_descriptors(from)?;
-                sockets.push(Handed { socket: socket.into(), relay: relay.into(), unsettled: cids(from)? });
+                let mut descriptors = receive_descriptors(from)?.into_iter();
+                let socket = descriptors.next().ok_or(io::ErrorKind::InvalidData)?.into();
+                let elders = descriptors.map(|relay| elder(from, relay)).collect::<io::Result<_>>()?;
+                sockets.push(Handed { socket, elders });
             }
             let (steering, instance) = (Steering::from_number(steering), instance % courser_core::cid::INSTANCES);
             Ok(Self { sockets, steering, instance, reset_key, token_keys })
         }
     }
 
-    fn cids(mut from: &UnixStream) -> io::Result<Vec<Cid>> {
-        let mut count = [0; 4];
-        from.read_exact(&mut count)?;
-        let mut list = Vec::new();
+    /// What stands behind the descriptors for each relay.
+    fn elder(mut from: &UnixStream, relay: OwnedFd) -> io::Result<Elder> {
+        let mut head = [0; 5];
+        from.read_exact(&mut head)?;
+        let [instance, count @ ..] = head;
+        let mut unsettled = HashSet::new();
         for _ in 0..u32::from_be_bytes(count).min(CIDS_MAX) {
             let (mut len, mut bytes) = ([0], [0; 255]);
             from.read_exact(&mut len)?;
             let bytes = &mut bytes[..usize::from(len[0])];
             from.read_exact(bytes)?;
-            list.extend(Cid::new(bytes));
+            unsettled.extend(Cid::new(bytes));
         }
-        Ok(list)
+        Ok(Elder { instance, relay: relay.into(), unsettled })
     }
 }

@@ -5,7 +5,6 @@
 //! resets, by which whoever is left answers for those who are gone. The TLS configuration is shared by its clones: tickets
 //! and the store of sessions that allow 0-RTT are the same for all. Memory and the number of handshakes are shared out.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +23,7 @@ use crate::net::socket::Socket;
 use crate::options::ServerOptions;
 use crate::wait::lock;
 use crate::worker::Crossing;
+use crate::worker::crossing::Elder;
 use crate::worker::group::{self, Group, Steering};
 
 /// An engine has at least so much memory for buffers, however many share it.
@@ -55,10 +55,10 @@ pub(crate) struct Staff {
     steering: Steering,
     instance: u8,
     places: Vec<(Socket, Crossing)>,
+    /// The processes before this one that each worker knows.
+    elders: Vec<Vec<Elder>>,
     reset_key: Zeroizing<[u8; 32]>,
     token_keys: TokenKeys,
-    /// Datagrams of the process that had the port before are theirs.
-    followed: bool,
 }
 
 impl Staff {
@@ -72,9 +72,9 @@ impl Staff {
             steering: group.steering(),
             instance: 0,
             places: group.places(0, options.client.is_some()),
+            elders: Vec::new(),
             reset_key: options.reset_key.map_or_else(draw_key, Zeroizing::new),
             token_keys: options.token_keys.clone().unwrap_or_else(|| TokenKeys::new(*draw_key())),
-            followed: false,
         })
     }
 
@@ -82,27 +82,25 @@ impl Staff {
     pub(crate) fn adopt(handover: Handover, options: &ServerOptions) -> Result<Self, EndpointError> {
         options.settings.validate().map_err(EndpointError::Settings)?;
         let Handover { sockets, steering, instance, reset_key, token_keys } = handover;
-        let (mut udp, mut relays) = (Vec::new(), Vec::new());
-        for handed in sockets {
-            udp.push(handed.socket);
-            relays.push((handed.relay, handed.unsettled.into_iter().collect::<HashSet<_>>()));
-        }
+        let (udp, elders): (Vec<_>, Vec<_>) = sockets.into_iter().map(|handed| (handed.socket, handed.elders)).unzip();
         let local = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
         let group = Group::adopt(&options.socket.at(local), udp, steering).map_err(EndpointError::Worker)?;
         let mut places = group.places(instance, options.client.is_some());
-        for ((_, place), (relay, unsettled)) in places.iter_mut().zip(relays) {
-            place.follow(relay, unsettled);
+        for ((_, place), elders) in places.iter_mut().zip(&elders) {
+            let copies = elders.iter().map(Elder::try_clone).collect::<Result<_, _>>();
+            place.follow(copies.map_err(EndpointError::Worker)?);
         }
         // Tokens that the other process gave are taken whatever keys the options name.
         let token_keys = options.token_keys.iter().fold(token_keys, |before, keys| {
             before.expose().fold(keys.clone(), |keys, key| keys.also(*key))
         });
-        Ok(Self { clock: Clock::start(), steering, instance, places, reset_key, token_keys, followed: true })
+        Ok(Self { clock: Clock::start(), steering, instance, places, elders, reset_key, token_keys })
     }
 
     /// What a process that takes the port over needs.
-    pub(crate) fn estate(&self) -> std::io::Result<Estate> {
-        let copies = self.places.iter().map(|(socket, _)| socket.udp().try_clone());
+    pub(crate) fn estate(&mut self) -> std::io::Result<Estate> {
+        let elders = std::mem::take(&mut self.elders).into_iter().chain(std::iter::repeat_with(Vec::new));
+        let copies = self.places.iter().zip(elders).map(|((socket, _), elders)| Ok((socket.udp().try_clone()?, elders)));
         Ok(Estate {
             sockets: copies.collect::<std::io::Result<_>>()?,
             steering: self.steering,
@@ -114,7 +112,7 @@ impl Staff {
 
     /// An engine for each socket. A worker that is alone has no need of a place.
     pub(crate) fn engines(self, options: &ServerOptions) -> Vec<(Engine, Socket, Option<Crossing>)> {
-        let (workers, followed) = (self.places.len(), self.followed);
+        let workers = self.places.len();
         let ledger = Arc::new(Mutex::new(UsedTokens::new()));
         let mut posts = Vec::with_capacity(workers);
         for (socket, place) in self.places {
@@ -125,7 +123,7 @@ impl Staff {
             config.reset_key = Some(*self.reset_key);
             config.memory_max = (config.memory_max / workers).max(MEMORY_MIN);
             config.cids = Box::new(SeatCids::random(place.seat()));
-            posts.push((Engine::new(config), socket, (workers > 1 || followed).then_some(place)));
+            posts.push((Engine::new(config), socket, (workers > 1 || place.follows()).then_some(place)));
         }
         posts
     }

@@ -1,5 +1,6 @@
 //! The workers of an endpoint, as its handles see them: one listener, one end, one sum of figures.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use crate::handover::{Handed, Handover};
 use crate::net::os;
 use crate::wait::lock;
 use crate::worker::WorkerStats;
+use crate::worker::crossing::Elder;
 use crate::worker::group::Steering;
 use crate::worker::machine::Relay;
 
@@ -34,7 +36,8 @@ pub struct WorkerFigures {
 
 /// What a process that takes the port over needs.
 pub(crate) struct Estate {
-    pub(crate) sockets: Vec<UdpSocket>,
+    /// Each worker's socket, and the processes before this one that it knows.
+    pub(crate) sockets: Vec<(UdpSocket, Vec<Elder>)>,
     pub(crate) steering: Steering,
     pub(crate) instance: u8,
     pub(crate) reset_key: Zeroizing<[u8; 32]>,
@@ -59,8 +62,11 @@ pub(crate) type Arrived = (Arc<Shared>, ConnKey, IncomingInfo);
 
 /// Sockets on their way to another process.
 pub(crate) struct Handing {
-    given: Vec<(UdpSocket, os::RelayIn, Arc<Answer>)>,
+    /// What each worker gives, and its answer to come.
+    given: VecDeque<(Handed, os::RelayIn, Arc<Answer>)>,
     handed: Vec<Handed>,
+    /// Of the process that takes over.
+    instance: u8,
 }
 
 impl Crew {
@@ -155,20 +161,25 @@ impl Crew {
     /// Asks every worker to read no more from its socket.
     pub(crate) fn begin_handing(&self) -> Result<Handing, HandoverError> {
         let estate = self.estate.as_ref().ok_or(HandoverError::NoServer)?;
-        let (mut given, mut relays) = (Vec::new(), Vec::new());
-        for socket in &estate.sockets {
+        if self.workers.iter().any(|worker| worker.is_gone()) {
+            return Err(HandoverError::WorkerGone);
+        }
+        let (mut given, mut relays, mut taken) = (VecDeque::new(), Vec::new(), vec![estate.instance]);
+        for (socket, elders) in &estate.sockets {
             let (into, out) = os::relay().map_err(HandoverError::System)?;
+            let living = elders.iter().filter(|elder| !elder.relay.is_gone());
+            let elders: Vec<Elder> = living.map(Elder::try_clone).collect::<Result<_, _>>().map_err(HandoverError::System)?;
+            taken.extend(elders.iter().map(|elder| elder.instance));
             let socket = socket.try_clone().map_err(HandoverError::System)?;
-            given.push((socket, into, Arc::new(Answer::default())));
+            given.push_back((Handed { socket, elders }, into, Arc::new(Answer::default())));
             relays.push(out);
         }
+        let next = (1..INSTANCES).map(|n| (estate.instance + n) % INSTANCES).find(|n| !taken.contains(n));
+        let instance = next.ok_or(HandoverError::TooManyElders)?;
         for ((worker, out), (_, _, answer)) in self.workers.iter().zip(relays).zip(&given) {
-            if worker.is_gone() {
-                return Err(HandoverError::WorkerGone);
-            }
             worker.command(Command::HandOver { relay: Relay(out), answer: Arc::clone(answer) });
         }
-        Ok(Handing { given, handed: Vec::new() })
+        Ok(Handing { given, handed: Vec::new(), instance })
     }
 
     /// Ready when every worker has done so.
@@ -178,7 +189,7 @@ impl Crew {
         handing: &mut Handing,
     ) -> Poll<Result<Handover, HandoverError>> {
         let Some(estate) = &self.estate else { return Poll::Ready(Err(HandoverError::NoServer)) };
-        while let Some((_, _, answer)) = handing.given.first() {
+        while let Some((_, _, answer)) = handing.given.front() {
             let unsettled = match answer.poll(cx) {
                 Poll::Ready(cids) => cids,
                 Poll::Pending if self.workers.iter().any(|worker| worker.is_gone()) => {
@@ -186,13 +197,15 @@ impl Crew {
                 }
                 Poll::Pending => return Poll::Pending,
             };
-            let (socket, relay, _) = handing.given.remove(0);
-            handing.handed.push(Handed { socket, relay, unsettled });
+            let Some((mut handed, relay, _)) = handing.given.pop_front() else { break };
+            let unsettled = unsettled.into_iter().collect();
+            handed.elders.push(Elder { instance: estate.instance, relay, unsettled });
+            handing.handed.push(handed);
         }
         Poll::Ready(Ok(Handover {
             sockets: std::mem::take(&mut handing.handed),
             steering: estate.steering,
-            instance: (estate.instance + 1) % INSTANCES,
+            instance: handing.instance,
             reset_key: estate.reset_key.clone(),
             token_keys: lock(&estate.token_keys).clone(),
         }))

@@ -6,7 +6,7 @@
 //! ```text
 //! train ─▶ runs of datagrams with one destination ─▶ mine: the machine
 //!                                                   ─▶ another worker's: its inbox, and a call when it sleeps
-//!                                                   ─▶ of the process that had the port before: its relay
+//!                                                   ─▶ of a process that had the port before: its relay
 //! ```
 //!
 //! Invariants: an inbox holds a bounded number of runs and bytes; what finds no room is dropped, as by a full socket, and
@@ -51,11 +51,20 @@ struct Mate {
     waker: OnceLock<Waker>,
 }
 
-/// The process that had the port before.
-struct Elder {
-    relay: RelayIn,
+/// A process that had the port before, and has connections still.
+#[derive(Debug)]
+pub(crate) struct Elder {
+    pub(crate) instance: u8,
+    pub(crate) relay: RelayIn,
     /// Connection IDs of handshakes that were under way there, which do not name a process.
-    unsettled: HashSet<Cid>,
+    pub(crate) unsettled: HashSet<Cid>,
+}
+
+impl Elder {
+    /// The same once more.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self { instance: self.instance, relay: self.relay.try_clone()?, unsettled: self.unsettled.clone() })
+    }
 }
 
 /// Whose a datagram is.
@@ -63,7 +72,8 @@ struct Elder {
 enum Owner {
     Me,
     Mate(u8),
-    Elder,
+    /// The one with that instance.
+    Elder(u8),
 }
 
 /// A worker's place among those that share its port.
@@ -78,7 +88,8 @@ pub struct Crossing {
     mates: Arc<[Mate]>,
     /// Mates that were given something since they were called last, a bit for each.
     called: u128,
-    elder: Option<Elder>,
+    /// At most one of each instance but ours.
+    elders: Vec<Elder>,
 }
 
 impl Crossing {
@@ -106,7 +117,7 @@ impl Crossing {
                 spares,
                 mates: Arc::clone(&mates),
                 called: 0,
-                elder: None,
+                elders: Vec::new(),
             })
             .collect()
     }
@@ -124,9 +135,14 @@ impl Crossing {
         self.seat
     }
 
-    /// From now on datagrams of other instances, and of these connections, go into a relay.
-    pub(crate) fn follow(&mut self, relay: RelayIn, unsettled: HashSet<Cid>) {
-        self.elder = Some(Elder { relay, unsettled });
+    /// From now on datagrams of these processes go to them.
+    pub(crate) fn follow(&mut self, elders: Vec<Elder>) {
+        self.elders = elders;
+    }
+
+    /// Whether it knows processes that had the port before.
+    pub(crate) const fn follows(&self) -> bool {
+        !self.elders.is_empty()
     }
 
     /// What wakes this worker.
@@ -162,7 +178,7 @@ impl Crossing {
                     *(if went { &mut stats.forwarded } else { &mut stats.forward_dropped }) += count;
                     false
                 }
-                Owner::Elder => !self.relay(stats, meta, run, count),
+                Owner::Elder(instance) => !self.relay(stats, instance, (meta, run), count),
             };
             if left {
                 mine(meta, run);
@@ -179,13 +195,17 @@ impl Crossing {
         if let Some(worker) = worker.filter(|worker| *worker != self.seat.worker()) {
             return Owner::Mate(worker);
         }
-        let Some(elder) = &self.elder else { return Owner::Me };
-        let theirs = if begins {
-            Cid::new(cid).is_some_and(|cid| elder.unsettled.contains(&cid))
+        if self.elders.is_empty() {
+            return Owner::Me;
+        }
+        let elder = if begins {
+            let cid = Cid::new(cid);
+            self.elders.iter().find(|elder| cid.is_some_and(|cid| elder.unsettled.contains(&cid)))
         } else {
-            Seat::instance_of(cid).is_some_and(|instance| instance != self.seat.instance())
+            let instance = Seat::instance_of(cid).filter(|instance| *instance != self.seat.instance());
+            self.elders.iter().find(|elder| Some(elder.instance) == instance)
         };
-        if theirs { Owner::Elder } else { Owner::Me }
+        elder.map_or(Owner::Me, |elder| Owner::Elder(elder.instance))
     }
 
     /// Puts a run into a mate's inbox; false when there is no room.
@@ -206,16 +226,16 @@ impl Crossing {
         went
     }
 
-    /// Sends a run to the process that had the port before; false when there is none any more.
-    fn relay(&mut self, stats: &mut WorkerStats, meta: &Meta, run: &[u8], count: u64) -> bool {
-        let Some(elder) = &self.elder else { return false };
+    /// Sends a run to a process that had the port before; false when it is gone.
+    fn relay(&mut self, stats: &mut WorkerStats, instance: u8, (meta, run): (&Meta, &[u8]), count: u64) -> bool {
+        let Some(elder) = self.elders.iter().find(|elder| elder.instance == instance) else { return false };
         let about =
             Arrival { remote: meta.remote, local: meta.local, ecn: meta.ecn, len: run.len(), stride: meta.stride };
         match elder.relay.send(&about, run) {
             Ok(()) => stats.relayed += count,
             Err(RelayFault::Full) => stats.relay_dropped += count,
             Err(RelayFault::Gone) => {
-                self.elder = None;
+                self.elders.retain(|elder| elder.instance != instance);
                 return false;
             }
         }
@@ -254,11 +274,13 @@ impl Crossing {
             if let Some(me) = self.mates.get(usize::from(self.seat.worker())) {
                 me.held.fetch_sub(run.bytes.len(), Ordering::AcqRel);
             }
-            stats.received_from_mates += run.bytes.len().div_ceil(run.meta.stride.max(1)) as u64;
             let count = run.bytes.len().div_ceil(run.meta.stride.max(1)) as u64;
-            // A mate knows the worker, but has no look at what belongs to the process before.
-            let elders = self.elder.is_some() && self.owner(&run.bytes) == Owner::Elder;
-            if !elders || !self.relay(stats, &run.meta, &run.bytes, count) {
+            stats.received_from_mates += count;
+            let theirs = match self.owner(&run.bytes) {
+                Owner::Elder(instance) => self.relay(stats, instance, (&run.meta, &run.bytes), count),
+                Owner::Me | Owner::Mate(_) => false,
+            };
+            if !theirs {
                 mine(&run.meta, &mut run.bytes);
             }
             run.bytes.clear();
@@ -407,7 +429,10 @@ mod tests {
         let mut places = Crossing::places(2, 1, false);
         let (into, out) = crate::net::os::relay().unwrap();
         let chosen = [7, 7, 7, 7, 7, 7, 7, 2];
-        places[0].follow(into, HashSet::from([Cid::new(&chosen).unwrap()]));
+        let unsettled = HashSet::from([Cid::new(&chosen).unwrap()]);
+        places[0].follow(vec![Elder { instance: 0, relay: into, unsettled }]);
+        let unknown = short(0, 2, 2);
+        assert_eq!(places[0].owner(&unknown), Owner::Me, "nobody has that instance");
         let (old, new) = (short(0, 0, 1), short(0, 1, 2));
         let (theirs, fresh) = (long(0, &chosen), long(0, &[7, 7, 7, 7, 7, 7, 0, 2]));
         let mut stats = WorkerStats::default();

@@ -13,7 +13,7 @@
 //! Between turns a driver waits: [`Worker::wait`] for threads, `task` inside a Tokio runtime. A worker never spins: with
 //! nothing to do it waits for the socket, a [`Waker`], or the machine's deadline.
 
-mod crossing;
+pub(crate) mod crossing;
 mod drive;
 pub mod group;
 pub mod machine;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use courser_core::ids::Ecn;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -54,6 +55,18 @@ impl RelayIn {
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED | Errno::NOTCONN) => Err(RelayFault::Gone),
             Err(_) => Err(RelayFault::Full),
         }
+    }
+
+    /// Whether nobody is at the other end any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut ends = [PollFd::new(&self.0, PollFlags::OUT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut ends, Some(&now)).is_ok() && ends[0].revents().contains(PollFlags::HUP)
+    }
+
+    /// The same end once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 }
 
@@ -141,35 +154,41 @@ fn decode(head: &[u8; HEAD], len: usize) -> Arrival {
     }
 }
 
-/// Sends descriptors with one byte.
-pub(crate) fn send_descriptors(to: &UnixStream, descriptors: &[BorrowedFd<'_>; 2]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+/// Descriptors that go together, at most.
+const DESCRIPTORS_MAX: usize = 8;
+
+/// Sends descriptors with one byte that tells their number.
+pub(crate) fn send_descriptors(to: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
+    let count = u8::try_from(descriptors.len()).map_err(io::Error::other)?;
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::Error::other("no room for two descriptors"));
+        return Err(io::Error::other("no room for so many descriptors"));
     }
-    rustix::net::sendmsg(to, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(to, &[IoSlice::new(&[count])], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
 /// Receives what [`send_descriptors`] sent.
-pub(crate) fn receive_descriptors(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+pub(crate) fn receive_descriptors(from: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [1];
+    let mut count = [0];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let read = rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
-    if read.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let read = rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut count)], &mut control, flags)?;
     let mut found = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             found.extend(descriptors);
         }
     }
-    let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "two descriptors were expected");
-    <[OwnedFd; 2]>::try_from(found).map_err(wrong)
+    if read.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if found.len() != usize::from(count[0]) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing"));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -203,7 +222,9 @@ mod tests {
             assert!(read > 0, "what was sent before the end is read first");
         }
         let (into, out) = relay().unwrap();
+        assert!(!into.is_gone());
         drop(out);
+        assert!(into.is_gone() && into.try_clone().unwrap().is_gone());
         assert_eq!(into.send(&Arrival::NONE, &[0; 10]), Err(RelayFault::Gone));
     }
 }
