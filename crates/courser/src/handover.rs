@@ -70,7 +70,10 @@ impl Handover {
 impl std::fmt::Debug for Handover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Keys are secrets.
-        f.debug_struct("Handover").field("workers", &self.workers()).field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Handover")
+            .field("workers", &self.workers())
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,6 +18,7 @@ use std::fmt::Write;
 use courser_core::engine::{ConnStats, EngineStats};
 use courser_core::observe::Limit;
 
+use crate::hub::crew::WorkerFigures;
 use crate::worker::WorkerStats;
 
 /// Pairs of name and value that tell series of one figure apart.
@@ -49,7 +50,7 @@ const ENGINE: [Figure<EngineStats>; 18] = [
     ("courser_engine_cooldown_dropped_total", "Initials that came during cooldown.", |s| s.gate_cooldown as f64),
 ];
 
-const WORKER: [Figure<WorkerStats>; 9] = [
+const WORKER: [Figure<WorkerStats>; 15] = [
     ("courser_worker_turns_total", "Turns taken.", |s| s.turns as f64),
     ("courser_worker_waits_total", "Waits for something to happen.", |s| s.waits as f64),
     ("courser_worker_received_trains_total", "Trains received.", |s| s.trains_received as f64),
@@ -59,6 +60,22 @@ const WORKER: [Figure<WorkerStats>; 9] = [
     ("courser_worker_refused_trains_total", "Trains that a path refused.", |s| s.refused as f64),
     ("courser_worker_too_big_trains_total", "Trains too big for the first link.", |s| s.too_big as f64),
     ("courser_worker_socket_full_total", "Times that the socket had no room.", |s| s.full as f64),
+    ("courser_worker_misrouted_datagrams_total", "Datagrams received that belong to other workers.", |s| {
+        s.misrouted as f64
+    }),
+    ("courser_worker_forwarded_datagrams_total", "Datagrams handed over to other workers.", |s| s.forwarded as f64),
+    ("courser_worker_forward_dropped_datagrams_total", "Datagrams for other workers that found no room.", |s| {
+        s.forward_dropped as f64
+    }),
+    ("courser_worker_received_from_mates_datagrams_total", "Datagrams that other workers handed over.", |s| {
+        s.received_from_mates as f64
+    }),
+    ("courser_worker_relayed_datagrams_total", "Datagrams handed over to processes that had the port before.", |s| {
+        s.relayed as f64
+    }),
+    ("courser_worker_relay_dropped_datagrams_total", "Datagrams for such processes that found no room.", |s| {
+        s.relay_dropped as f64
+    }),
 ];
 
 const CONNECTION: [Figure<ConnStats>; 24] = [
@@ -115,6 +132,17 @@ impl Metrics {
     pub fn engine(&mut self, labels: Labels<'_>, stats: &EngineStats, connections: usize) {
         self.add(CONNECTIONS, "Connections of all states.", labels, connections as f64);
         self.all(&ENGINE, labels, stats);
+    }
+
+    /// Adds the workers of an endpoint, each under its number: `endpoint.workers()` of both faces has them. Sums are the
+    /// reader's affair.
+    pub fn endpoint(&mut self, labels: Labels<'_>, workers: &[WorkerFigures]) {
+        for (number, figures) in workers.iter().enumerate() {
+            let number = number.to_string();
+            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("worker", number.as_str())]).collect();
+            self.engine(&labels, &figures.engine, figures.connections);
+            self.worker(&labels, &figures.worker);
+        }
     }
 
     /// Adds a worker.
@@ -257,14 +285,17 @@ mod tests {
             m.engine(&[("worker", worker)], &EngineStats::default(), 7);
             m.worker(&[("worker", worker)], &WorkerStats { bytes_sent: 12, ..WorkerStats::default() });
         }
+        let both = [WorkerFigures { connections: 3, ..WorkerFigures::default() }; 2];
+        m.endpoint(&[("port", "443")], &both);
         for id in ["a", "b\"}\n\\"] {
             m.connection(&[("connection", id)], &ConnStats::default());
         }
         let series = parse(&m.render()).unwrap();
         assert_eq!(series["courser_engine_connections{worker=\"1\"}"], 7.0);
         assert_eq!(series["courser_worker_sent_bytes_total{worker=\"0\"}"], 12.0);
+        assert_eq!(series["courser_engine_connections{port=\"443\",worker=\"1\"}"], 3.0);
         assert!(series.contains_key("courser_connection_limited_seconds_total{connection=\"a\",limit=\"pacing\"}"));
-        assert_eq!(series.len(), 2 * (19 + 9) + 2 * (24 + 7));
+        assert_eq!(series.len(), 4 * (1 + ENGINE.len() + WORKER.len()) + 2 * (CONNECTION.len() + 7));
         assert_eq!(parse(&Metrics::default().render()), Ok(BTreeMap::new()));
     }
 

@@ -91,16 +91,18 @@ impl Staff {
             place.follow(copies.map_err(EndpointError::Worker)?);
         }
         // Tokens that the other process gave are taken whatever keys the options name.
-        let token_keys = options.token_keys.iter().fold(token_keys, |before, keys| {
-            before.expose().fold(keys.clone(), |keys, key| keys.also(*key))
-        });
+        let token_keys = options
+            .token_keys
+            .iter()
+            .fold(token_keys, |before, keys| before.expose().fold(keys.clone(), |keys, key| keys.also(*key)));
         Ok(Self { clock: Clock::start(), steering, instance, places, elders, reset_key, token_keys })
     }
 
     /// What a process that takes the port over needs.
     pub(crate) fn estate(&mut self) -> std::io::Result<Estate> {
         let elders = std::mem::take(&mut self.elders).into_iter().chain(std::iter::repeat_with(Vec::new));
-        let copies = self.places.iter().zip(elders).map(|((socket, _), elders)| Ok((socket.udp().try_clone()?, elders)));
+        let copies =
+            self.places.iter().zip(elders).map(|((socket, _), elders)| Ok((socket.udp().try_clone()?, elders)));
         Ok(Estate {
             sockets: copies.collect::<std::io::Result<_>>()?,
             steering: self.steering,

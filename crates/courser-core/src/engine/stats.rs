@@ -60,7 +60,31 @@ pub struct EngineStats {
 impl core::ops::AddAssign for EngineStats {
     fn add_assign(&mut self, other: Self) {
         let Self {
-            datagrams, connected, accepted, ended, ticks, trains, sent_datagrams, malformed, gate_not_server, gate_cooldown, gate_size, gate_handshakes, gate_purgatory, gate_version, gate_retry, bad_tokens, gate_not_authentic, version_negotiations, retries, resets, resets_limited, cid_collisions, replies_dropped, refused, too_big
+            datagrams,
+            connected,
+            accepted,
+            ended,
+            ticks,
+            trains,
+            sent_datagrams,
+            malformed,
+            gate_not_server,
+            gate_cooldown,
+            gate_size,
+            gate_handshakes,
+            gate_purgatory,
+            gate_version,
+            gate_retry,
+            bad_tokens,
+            gate_not_authentic,
+            version_negotiations,
+            retries,
+            resets,
+            resets_limited,
+            cid_collisions,
+            replies_dropped,
+            refused,
+            too_big,
         } = other;
         self.datagrams += datagrams;
         self.connected += connected;

@@ -66,7 +66,8 @@ impl Endpoint {
     fn start(made: Made, client: Option<ClientOptions>, takes: bool) -> Result<Self, EndpointError> {
         let Made { workers, crew } = made;
         // From here on an early return stops the threads that there are.
-        let endpoint = Self { inner: Arc::new(Inner { crew, client, takes, threads: Mutex::default() }), timeout: None };
+        let endpoint =
+            Self { inner: Arc::new(Inner { crew, client, takes, threads: Mutex::default() }), timeout: None };
         let many = workers.len() > 1;
         for (number, mut worker) in workers.into_iter().enumerate() {
             let name = if many { format!("courser-worker-{number}") } else { "courser-worker".into() };

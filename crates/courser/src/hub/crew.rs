@@ -168,7 +168,8 @@ impl Crew {
         for (socket, elders) in &estate.sockets {
             let (into, out) = os::relay().map_err(HandoverError::System)?;
             let living = elders.iter().filter(|elder| !elder.relay.is_gone());
-            let elders: Vec<Elder> = living.map(Elder::try_clone).collect::<Result<_, _>>().map_err(HandoverError::System)?;
+            let elders: Vec<Elder> =
+                living.map(Elder::try_clone).collect::<Result<_, _>>().map_err(HandoverError::System)?;
             taken.extend(elders.iter().map(|elder| elder.instance));
             let socket = socket.try_clone().map_err(HandoverError::System)?;
             given.push_back((Handed { socket, elders }, into, Arc::new(Answer::default())));
@@ -183,11 +184,7 @@ impl Crew {
     }
 
     /// Ready when every worker has done so.
-    pub(crate) fn poll_handed(
-        &self,
-        cx: &Context<'_>,
-        handing: &mut Handing,
-    ) -> Poll<Result<Handover, HandoverError>> {
+    pub(crate) fn poll_handed(&self, cx: &Context<'_>, handing: &mut Handing) -> Poll<Result<Handover, HandoverError>> {
         let Some(estate) = &self.estate else { return Poll::Ready(Err(HandoverError::NoServer)) };
         while let Some((_, _, answer)) = handing.given.front() {
             let unsettled = match answer.poll(cx) {

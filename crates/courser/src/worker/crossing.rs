@@ -259,15 +259,16 @@ impl Crossing {
         self.mates.get(usize::from(self.seat.worker())).is_some_and(|me| me.held.load(Ordering::Acquire) > 0)
     }
 
-    /// Takes runs out of the inbox, up to so many bytes.
+    /// Takes runs out of the inbox, up to so many bytes, while `mine` says that it goes on.
     pub(super) fn collect(
         &mut self,
         stats: &mut WorkerStats,
         bytes_max: usize,
-        mine: &mut dyn FnMut(&Meta, &mut [u8]),
+        mine: &mut dyn FnMut(&Meta, &mut [u8]) -> bool,
     ) {
-        let mut taken = 0;
-        while taken < bytes_max
+        let (mut taken, mut goes_on) = (0, true);
+        while goes_on
+            && taken < bytes_max
             && let Ok(mut run) = self.inbox.try_recv()
         {
             taken += run.bytes.len();
@@ -281,7 +282,7 @@ impl Crossing {
                 Owner::Me | Owner::Mate(_) => false,
             };
             if !theirs {
-                mine(&run.meta, &mut run.bytes);
+                goes_on = mine(&run.meta, &mut run.bytes);
             }
             run.bytes.clear();
             if let Some(home) = self.mates.get(usize::from(run.from)) {
@@ -355,6 +356,7 @@ mod tests {
         crossing.collect(stats, usize::MAX, &mut |meta, run| {
             assert_eq!((meta.ecn, meta.remote), (META.ecn, META.remote));
             got.extend(run.chunks(meta.stride).map(<[u8]>::to_vec));
+            true
         });
         got
     }
@@ -444,7 +446,7 @@ mod tests {
         assert_eq!((&slots[..40], &slots[SLOT_BYTES..][..40]), (&old[..], &theirs[..]));
         assert_eq!((arrivals[0].remote, arrivals[0].ecn, arrivals[0].stride), (META.remote, META.ecn, META.stride));
         // What came to another worker first takes the same way.
-        kept(&mut places[1], &mut stats, &[old.clone()]);
+        kept(&mut places[1], &mut stats, std::slice::from_ref(&old));
         assert!(collected(&mut places[0], &mut stats).is_empty());
         assert_eq!(stats.relayed, 3);
         drop(out);

@@ -399,7 +399,10 @@ impl<M: Machine> Worker<M> {
     fn read_mail(&mut self, now: Instant) -> bool {
         let Some(crossing) = self.crossing.as_mut().filter(|crossing| crossing.has_mail()) else { return false };
         let machine = &mut self.machine;
-        let mine = &mut |meta: &Meta, run: &mut [u8]| machine.receive(now, meta, run);
+        let mine = &mut |meta: &Meta, run: &mut [u8]| {
+            machine.receive(now, meta, run);
+            !machine.is_pressing()
+        };
         crossing.collect(&mut self.stats, self.limits.receive_bytes, mine);
         true
     }

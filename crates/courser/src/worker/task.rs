@@ -91,17 +91,15 @@ impl<M: Machine> Worker<M> {
         let waker = &self.waker;
         let (mut rested, mut due) = (false, false);
         poll_fn(|cx| {
-            due = due
-                || match inbound {
+            due =
+                due || match inbound {
                     Some(inbound) => inbound.poll(cx)?.is_ready(),
                     None => false,
-                }
-                || match &room {
+                } || match &room {
                     Some(room) => room.poll(cx)?.is_ready(),
                     None => false,
-                }
-                || timer.poll(cx).is_ready()
-                || waker.park(cx).is_ready();
+                } || timer.poll(cx).is_ready()
+                    || waker.park(cx).is_ready();
             let first = !std::mem::replace(&mut rested, true);
             if due && first {
                 // Something was there at once. Those whom the turn woke go first all the same.

@@ -4,6 +4,7 @@ mod basics;
 mod cids;
 mod clock;
 mod ends;
+mod handover;
 mod levels;
 mod life;
 mod pair;
