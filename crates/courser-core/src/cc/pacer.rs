@@ -71,6 +71,10 @@ impl Pacer {
     }
 
     fn tokens_at(&self, now: Instant) -> i64 {
+        if now <= self.filled_at {
+            // The packets of a train leave at one time.
+            return self.tokens;
+        }
         let brought = i64::try_from(self.brings(micros(now.since(self.filled_at)))).unwrap_or(i64::MAX);
         self.tokens.saturating_add(brought).min(i64::try_from(self.burst).unwrap_or(i64::MAX))
     }

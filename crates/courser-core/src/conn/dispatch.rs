@@ -13,7 +13,7 @@ use crate::ids::{Level, Space};
 use crate::observe::{Event as Observed, Interest, Kind, Observer};
 use crate::path::Path;
 use crate::recovery::{AckOutcome, Context, Freed, Settled, timer::TimeoutOutcome};
-use crate::spans::{Fate, FrameKind, FrameSet, Record};
+use crate::spans::{Fate, FrameKind, FrameSet, Record, StreamSpan};
 use crate::stream::Streams;
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
@@ -45,9 +45,34 @@ struct Owners<'a> {
     late_crypto: Option<&'a mut CryptoStream>,
     stats: &'a mut ConnStats,
     pool: &'a mut ChunkPool,
+    /// Stream data that arrived and that its stream was not told of yet.
+    arrived: Option<StreamSpan>,
 }
 
 impl Owners<'_> {
+    /// Stream data arrived. Packets are told of from the newest to the oldest: an acknowledged train comes together here
+    /// from its end, and its stream is told once.
+    fn on_arrived(&mut self, span: &StreamSpan) {
+        if let Some(run) = &mut self.arrived
+            && run.id == span.id
+            && span.end() == run.offset
+            && !span.fin
+            && let Some(len) = run.len.checked_add(span.len)
+        {
+            (run.offset, run.len) = (span.offset, len);
+            return;
+        }
+        self.tell_arrived();
+        self.arrived = Some(*span);
+    }
+
+    /// Tells what waits to be told, before anything else happens to a stream.
+    fn tell_arrived(&mut self) {
+        if let Some(run) = self.arrived.take() {
+            self.streams.on_span(Fate::Acked, &run, self.pool);
+        }
+    }
+
     /// One packet's fate, to each owner.
     fn settle(&mut self, fate: Fate, settled: &Settled<'_>) {
         for record in settled.records {
@@ -93,17 +118,25 @@ impl Owners<'_> {
 
     fn settle_record(&mut self, fate: Fate, space: Space, record: &Record) {
         match *record {
+            Record::Stream(span) if fate == Fate::Acked => self.on_arrived(&span),
+            Record::Ack(largest) if fate == Fate::Acked => self.acks[space.index()].on_ack_of_ack(largest),
+            Record::Ack(_) => {}
+            _ => {
+                self.tell_arrived();
+                self.settle_other(fate, record);
+            }
+        }
+    }
+
+    fn settle_other(&mut self, fate: Fate, record: &Record) {
+        match *record {
             Record::Stream(span) => {
                 if fate == Fate::Lost {
                     self.stats.retransmitted_bytes += u64::from(span.len);
                 }
                 self.streams.on_span(fate, &span, self.pool);
             }
-            Record::Ack(largest) => {
-                if fate == Fate::Acked {
-                    self.acks[space.index()].on_ack_of_ack(largest);
-                }
-            }
+            Record::Ack(_) => {}
             Record::Crypto { level, offset, len } => {
                 let crypto = match level {
                     Level::Initial => self.handshake.as_deref_mut().map(|h| &mut h.crypto[0]),
@@ -174,6 +207,7 @@ macro_rules! split {
             late_crypto: $conn.late_crypto.as_deref_mut(),
             stats: &mut $conn.stats,
             pool: &mut $env.pool,
+            arrived: None,
         };
         #[allow(unused_mut)]
         let mut $watch = Watch { interest: $env.interest, observer: $env.observer.as_mut(), key: $conn.key, now: $now };
@@ -208,11 +242,14 @@ impl Connection {
         let cx = self.recovery_context();
         let outcome = {
             split!(self, env, now => owners, watch);
-            self.recovery.on_ack(now, ranges, &mut self.path.rtt, &cx, &mut |fate, settled| {
+            let outcome = self.recovery.on_ack(now, ranges, &mut self.path.rtt, &cx, &mut |fate, settled| {
                 watch.fate(fate, &settled);
                 owners.settle(fate, &settled);
-            })?
+            });
+            owners.tell_arrived();
+            outcome
         };
+        let outcome = outcome?;
         self.on_outcome(env, now, &outcome, Some(ranges));
         Ok(())
     }

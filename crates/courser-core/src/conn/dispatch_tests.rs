@@ -140,7 +140,9 @@ impl House {
         };
         let settled =
             Settled { space: Space::Data, pn: 7, packet: &packet, records, spurious: false, overtaken: false };
-        self.owners().settle(fate, &settled);
+        let mut owners = self.owners();
+        owners.settle(fate, &settled);
+        owners.tell_arrived();
     }
 
     fn owners(&mut self) -> Owners<'_> {
@@ -154,6 +156,7 @@ impl House {
             handshake: None,
             late_crypto: Some(&mut self.crypto),
             stats: &mut self.stats,
+            arrived: None,
             pool: &mut self.pool,
         }
     }
@@ -385,4 +388,30 @@ fn a_probe_repeats_credit_and_the_end_of_the_handshake_too() {
     for kind in [FrameKind::HandshakeDone, FrameKind::MaxData] {
         assert!(again.contains(kind), "{kind:?}");
     }
+}
+
+#[test]
+fn acknowledged_frames_behind_each_other_are_told_as_one_and_before_anything_else() {
+    let mut house = House::new();
+    let id = StreamId::new(Side::Client, Dir::Bi, 0);
+    let span = |offset, len, fin| StreamSpan { id, offset, len, fin };
+    let mut owners = house.owners();
+    // From the newest to the oldest, as recovery tells them.
+    for (offset, fin) in [(2400, true), (1200, false), (0, false)] {
+        owners.settle_record(Fate::Acked, Space::Data, &Record::Stream(span(offset, 1200, fin)));
+    }
+    assert_eq!(owners.arrived, Some(span(0, 3600, true)));
+    // A gap, another stream, or an end in between begins anew.
+    owners.settle_record(Fate::Acked, Space::Data, &Record::Stream(span(9000, 10, false)));
+    assert_eq!(owners.arrived, Some(span(9000, 10, false)));
+    owners.settle_record(Fate::Acked, Space::Data, &Record::Stream(span(8990, 10, true)));
+    assert_eq!(owners.arrived, Some(span(8990, 10, true)));
+    let other = StreamSpan { id: StreamId::new(Side::Client, Dir::Bi, 1), ..span(8980, 10, false) };
+    owners.settle_record(Fate::Acked, Space::Data, &Record::Stream(other));
+    assert_eq!(owners.arrived, Some(other));
+    // An acknowledged ACK touches no stream; a loss may.
+    owners.settle_record(Fate::Acked, Space::Data, &Record::Ack(7));
+    assert_eq!(owners.arrived, Some(other));
+    owners.settle_record(Fate::Lost, Space::Data, &Record::Stream(span(0, 10, false)));
+    assert_eq!(owners.arrived, None);
 }

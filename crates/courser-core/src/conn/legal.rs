@@ -22,27 +22,22 @@ impl Connection {
     pub(super) fn assert_legal(
         &self,
         env: &mut Env,
-        packets: &[Option<Built>; PACKETS],
+        packets: &[Option<Built>],
         datagram: &[u8],
         rules: &DatagramRules,
     ) {
         let payloads = self.gather(env, packets, datagram);
         if let Err(illegal) = self.judge(&env.payload, payloads, packets, datagram, rules) {
-            let what = packets.each_ref().map(|p| p.as_ref().map(|b| (b.level, b.pn, b.draft.frames)));
+            let what: Vec<_> = packets.iter().flatten().map(|b| (b.level, b.pn, b.draft.frames)).collect();
             panic!("an illegal datagram was built: {illegal:?} for {rules:?} with {what:?}");
         }
     }
 
     /// Puts each payload together, with the stream data that lies elsewhere; returns where they are.
-    fn gather(
-        &self,
-        env: &mut Env,
-        packets: &[Option<Built>; PACKETS],
-        datagram: &[u8],
-    ) -> [Option<Range<usize>>; PACKETS] {
+    fn gather(&self, env: &mut Env, packets: &[Option<Built>], datagram: &[u8]) -> [Option<Range<usize>>; PACKETS] {
         env.payload.clear();
-        packets.each_ref().map(|built| {
-            let built = built.as_ref()?;
+        core::array::from_fn(|i| {
+            let built = packets.get(i)?.as_ref()?;
             let from = env.payload.len();
             let written = built.start + built.head.payload_at..built.start + built.written;
             env.payload.extend_from_slice(&datagram[written]);
@@ -57,7 +52,7 @@ impl Connection {
         &self,
         bytes: &[u8],
         payloads: [Option<Range<usize>>; PACKETS],
-        packets: &[Option<Built>; PACKETS],
+        packets: &[Option<Built>],
         datagram: &[u8],
         rules: &DatagramRules,
     ) -> Result<(), Illegal> {

@@ -10,7 +10,7 @@
 //! copied stays in the send buffer, because nothing is received and nothing acknowledged meanwhile. A train that cannot
 //! be sealed never leaves, and its connection closes.
 
-use super::transmit::{Built, INITIAL_DATAGRAM_MIN, LEVELS, Turn};
+use super::transmit::{Built, INITIAL_DATAGRAM_MIN, Turn};
 use super::{Connection, Env};
 use crate::crypto::{Head, Sealing};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
@@ -71,7 +71,7 @@ impl Connection {
         &mut self,
         env: &mut Env,
         turn: &Turn,
-        packets: &[Option<Built>; LEVELS.len()],
+        packets: &[Option<Built>],
         slot: &mut [u8],
     ) -> Option<Datagram> {
         let mut len = 0;
@@ -86,11 +86,13 @@ impl Connection {
         if len == 0 {
             return None;
         }
-        let rules = self.rules_of(len, packets.iter().flatten().any(|b| b.mtu_probe));
-        if cfg!(debug_assertions) {
-            self.assert_legal(env, packets, &slot[..len], &rules);
+        if cfg!(debug_assertions) || env.interest.wants(Kind::DatagramBuilt) {
+            let rules = self.rules_of(len, packets.iter().flatten().any(|b| b.mtu_probe));
+            if cfg!(debug_assertions) {
+                self.assert_legal(env, packets, &slot[..len], &rules);
+            }
+            self.observe_datagram(env, turn.now, &rules);
         }
-        self.observe_datagram(env, turn.now, &rules);
         self.path.amplification.on_sent(len);
         for built in packets.iter().flatten() {
             let Built { level, pn, head, .. } = *built;

@@ -11,7 +11,7 @@ use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Ecn, Level, PacketNumber, Space};
 use crate::packetiser::sizes::Budget;
 use crate::packetiser::{self, AppVoices, Archetype, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices};
-use crate::spans::FrameKind;
+use crate::spans::{FrameKind, Record};
 use crate::time::Instant;
 use crate::wire::Writer;
 use crate::wire::header::LongLayout;
@@ -85,10 +85,13 @@ impl Connection {
         if self.mtu_probe_waits(now) {
             turn.paced = 0;
         }
+        let mut streams_only = false;
         while count < TRAIN_DATAGRAMS_MAX {
             let room = segment.min(self.path.amplification.room());
             let Some(slot) = train.slot(room) else { break };
-            let Some(Datagram { len, ends_initial }) = self.build_datagram(env, &turn, slot) else { break };
+            let built =
+                if streams_only { self.build_more(env, &turn, slot) } else { self.build_datagram(env, &turn, slot) };
+            let Some(Datagram { len, ends_initial }) = built else { break };
             train.commit(len);
             if ends_initial && let Err(error) = self.leave_initial(env, now, train) {
                 return self.fail_train(env, now, train, error);
@@ -98,6 +101,7 @@ impl Connection {
             let short = len < segment;
             if count == 1 {
                 segment = len;
+                streams_only = self.only_streams_speak();
             }
             if short || !self.is_open() {
                 break;
@@ -216,13 +220,16 @@ impl Connection {
     }
 
     fn has_app_pending(&self) -> bool {
-        self.peer_known
-            && (self.has_app_data()
-                || self.handshake_done.is_due()
-                || self.control.has_waiting(Space::Data)
-                || self.tolerance.due().is_some()
-                || self.path.challenges.due().is_some()
-                || self.path.responses.front().is_some())
+        self.peer_known && (self.has_app_data() || self.has_rare_frames())
+    }
+
+    /// Frames of 1-RTT packets other than those of streams, flow control and datagrams.
+    fn has_rare_frames(&self) -> bool {
+        self.handshake_done.is_due()
+            || self.control.has_waiting(Space::Data)
+            || self.tolerance.due().is_some()
+            || self.path.challenges.due().is_some()
+            || self.path.responses.front().is_some()
     }
 
     /// What 0-RTT packets carry as well.
@@ -241,7 +248,7 @@ impl Connection {
             }
             let mut budget = Budget::new(slot.len());
             let built = self.build_packet(env, turn, Level::OneRtt, archetype, &mut budget, slot)?;
-            let mut packets = [Some(built), None, None, None];
+            let mut packets = [Some(built)];
             pad_datagram(&mut packets, &budget, slot);
             return self.finish_datagram(env, turn, &packets, slot);
         }
@@ -315,18 +322,32 @@ impl Connection {
         budget: &Budget,
         slot: &mut [u8],
     ) -> Option<Built> {
+        self.packet_of(env, plan.level, budget, slot, |conn, w, records| {
+            packetiser::build(&mut conn.voices(plan.level), plan, w, records)
+        })
+    }
+
+    /// Writes the header of a packet and has `say` write its frames.
+    #[inline]
+    fn packet_of(
+        &mut self,
+        env: &mut Env,
+        level: Level,
+        budget: &Budget,
+        slot: &mut [u8],
+        say: impl FnOnce(&mut Self, &mut Writer<'_>, &mut Vec<Record>) -> Draft,
+    ) -> Option<Built> {
         let start = budget.used;
-        let pn = self.recovery.next_pn(plan.level.space());
+        let pn = self.recovery.next_pn(level.space());
         let packet = &mut slot[start..];
-        let (head, layout) = self.write_header(env, plan.level, pn, packet)?;
+        let (head, layout) = self.write_header(env, level, pn, packet)?;
         let room = budget.payload_max(head.payload_at)?;
         let first_record = env.records.len();
         let mut w = Writer::new(&mut packet[head.payload_at..head.payload_at + room]);
         if cfg!(debug_assertions) && core::mem::take(&mut env.spoil) {
             w.zeros(1)?;
         }
-        let mut voices = self.voices(plan.level);
-        let mut draft = packetiser::build(&mut voices, plan, &mut w, &mut env.records);
+        let mut draft = say(self, &mut w, &mut env.records);
         if w.is_empty() && draft.tail.is_none() {
             return None;
         }
@@ -338,7 +359,37 @@ impl Connection {
         }
         let written = head.payload_at + w.len();
         let records = first_record..env.records.len();
-        Some(Built { level: plan.level, pn, start, head, layout, written, draft, records, mtu_probe: false })
+        Some(Built { level, pn, start, head, layout, written, draft, records, mtu_probe: false })
+    }
+
+    /// Whether nobody but streams has anything to say in 1-RTT packets. While a train is filled nothing arrives, and
+    /// filling it gives nobody else something to say that could not wait for the next train.
+    fn only_streams_speak(&self) -> bool {
+        let data = Space::Data.index();
+        self.handshake.is_none()
+            && self.peer_known
+            && self.streams.has_data()
+            && !(self.ping || self.probes[data] > 0 || self.ack_ping.is_wanted())
+            && !self.acks[data].wanted_if_sending()
+            && !self.late_crypto.as_ref().is_some_and(|c| c.has_data())
+            && self.datagrams.waiting() == 0
+            && !self.has_rare_frames()
+            && !self.streams.any_due()
+    }
+
+    /// One more datagram of a train in which only streams speak: the other owners of frames are not asked again.
+    fn build_more(&mut self, env: &mut Env, turn: &Turn, slot: &mut [u8]) -> Option<Datagram> {
+        env.records.clear();
+        if !self.window_allows() || turn.paced < slot.len().min(usize::from(self.path.pmtud.current())) {
+            return None;
+        }
+        let budget = Budget::new(slot.len());
+        let built = self.packet_of(env, Level::OneRtt, &budget, slot, |conn, w, records| {
+            let mut draft = Draft::default();
+            draft.tail = conn.streams.fill(w, records, &mut draft.frames, true);
+            draft
+        })?;
+        self.finish_datagram(env, turn, &[Some(built)], slot)
     }
 
     fn voices(&mut self, level: Level) -> Voices<'_> {
@@ -362,7 +413,7 @@ impl Connection {
 }
 
 /// Pads the last packet so that the datagram reaches its minimum.
-pub(super) fn pad_datagram(packets: &mut [Option<Built>; 4], budget: &Budget, slot: &mut [u8]) {
+pub(super) fn pad_datagram(packets: &mut [Option<Built>], budget: &Budget, slot: &mut [u8]) {
     let missing = budget.datagram_min.saturating_sub(budget.used);
     if missing == 0 {
         return;
