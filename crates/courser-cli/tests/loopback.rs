@@ -409,6 +409,28 @@ fn every_mode(api: &str) {
 }
 
 #[test]
+fn workers_of_every_face_share_a_port() {
+    for api in ["direct", "session", "blocking", "tokio"] {
+        let s = Server::perf(&["--workers", "3", "--api", api]);
+        for args in [
+            &["--mode", "handshakes", "-n", "24", "-c", "4"][..],
+            &["--mode", "multi", "--conns", "6", "--streams", "2", "--bytes", "3M"],
+        ] {
+            let out = courser(&[&["perf", "client", &s.addr, "--insecure", "--json"], args].concat());
+            assert_eq!(out.status.code(), Some(0), "{api}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        let (code, said) = s.end();
+        assert_eq!(code, Some(0), "{said}");
+        if api == "direct" {
+            // Thirty connections, and every worker tells of its own.
+            let took: Vec<u32> =
+                said.lines().filter_map(|line| line.split_once(" took ")?.1.split_once(' ')?.0.parse().ok()).collect();
+            assert_eq!((took.len(), took.iter().sum::<u32>()), (3, 30), "{said}");
+        }
+    }
+}
+
+#[test]
 fn every_face_serves_every_other_and_checks_every_byte() {
     for (server, client) in [
         ("session", "tokio"),

@@ -229,6 +229,49 @@ fn all_workers_get_connections_and_their_figures_add_up() {
 }
 
 #[test]
+fn two_engines_on_two_threads_serve_a_thousand_connections_each() {
+    // LS-GEN-03
+    const EACH: usize = 550;
+    let identity = Identity::new();
+    let server_end = Endpoint::server(loopback(), server(&identity, 2, Steering::Filter)).unwrap();
+    let to = server_end.local_addr();
+    let accepting = server_end.clone();
+    let held = thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok(connection) = accepting.accept_connection() {
+            held.push(connection);
+        }
+        held.len()
+    });
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut end = Endpoint::client(identity.client().bind(loopback())).unwrap();
+                end.set_timeout(Some(PATIENCE));
+                let connections: Vec<Connection> = (0..EACH)
+                    .map(|_| {
+                        let connection = end.connect_to(to, "localhost").unwrap();
+                        let mut send = connection.open_uni().unwrap();
+                        send.write_all(b"here").unwrap();
+                        send.finish().unwrap();
+                        send.set_timeout(Some(PATIENCE));
+                        send.wait_acked().unwrap();
+                        connection
+                    })
+                    .collect();
+                assert!(connections.iter().all(|connection| connection.close_reason().is_none()));
+            });
+        }
+    });
+    server_end.drain(PATIENCE).unwrap();
+    assert_eq!(held.join().unwrap(), 4 * EACH);
+    // Connection IDs that clients choose share the 2,200 out evenly: fewer than 1,000 is more than four sigma off.
+    let accepted: Vec<u64> = server_end.workers().iter().map(|f| f.engine.accepted).collect();
+    assert!(accepted.iter().all(|n| *n >= 1_000) && accepted.iter().sum::<u64>() == 2_200, "{accepted:?}");
+    check(|| server_end.workers(), "2,200 connections");
+}
+
+#[test]
 fn an_address_is_proven_to_any_worker() {
     // Each client first gets a Retry; its token comes to the worker that the Retry's connection ID names.
     fn prove(incoming: Incoming) -> Option<Connection> {

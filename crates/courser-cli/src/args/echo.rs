@@ -29,15 +29,16 @@ pub enum EchoEnd {
 #[command(after_long_help = "\
 Examples:
   courser echo server quic://0.0.0.0:4433
-  courser echo server quic://[::]:4433 --cert cert.pem --key key.pem --threads 4")]
+  courser echo server quic://[::]:4433 --cert cert.pem --key key.pem --workers 4")]
 pub struct EchoServerArgs {
     /// Where to listen: quic://HOST:PORT (quic://HOST/PORT is understood too).
     #[arg(value_name = "URI")]
     pub uri: String,
-    /// Threads that serve, each with an engine and a socket of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub threads: u16,
-    /// How the program talks to the transport: direct or session. Through a session port it is one thread.
+    /// Workers that serve, each with an engine and a socket of its own; 0: as many as can run at once.
+    #[arg(long, visible_alias = "threads", value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(0..=128))]
+    pub workers: u16,
+    /// How the program talks to the transport: direct or session.
     #[arg(long, value_name = "FACE", default_value = "direct")]
     pub api: EchoApi,
     /// Certificate and key.

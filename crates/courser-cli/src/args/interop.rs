@@ -24,6 +24,9 @@ pub struct InteropArgs {
     /// Which end to be.
     #[arg(value_name = "ROLE")]
     pub role: Option<Role>,
+    /// Workers of a server, each with an engine and a socket of its own; 0: as many as can run at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=128))]
+    pub workers: u16,
     /// Traces.
     #[command(flatten)]
     pub traces: QlogArgs,

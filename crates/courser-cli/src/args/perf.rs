@@ -30,6 +30,7 @@ pub enum PerfEnd {
 #[command(after_long_help = "\
 Examples:
   courser perf server
+  courser perf server --workers 4
   courser perf server --listen 0.0.0.0:4433 --cert cert.pem --key key.pem --verify")]
 pub struct PerfServerArgs {
     /// Where to listen.
@@ -38,6 +39,9 @@ pub struct PerfServerArgs {
     /// Send bytes that are made from their offset, and check those that arrive; for clients with --verify.
     #[arg(long)]
     pub verify: bool,
+    /// Workers, each with an engine and a socket of its own; 0: as many as can run at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=128))]
+    pub workers: u16,
     /// How the program talks to the transport.
     #[arg(long, value_name = "FACE", default_value = "direct")]
     pub api: Api,

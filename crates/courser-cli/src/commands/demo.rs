@@ -47,7 +47,8 @@ pub fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
     let choice = TlsChoice::of(perf_proto::ALPN)?;
     let tls = setup::tls_server(&identity, &choice, &tuning)?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut workers = setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never }, 1)?;
+    let mut workers =
+        setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 1 })?;
     let Some(mut server) = workers.pop() else { return Ok(()) };
     let (addr, waker) = (server.socket().local_addr(), server.waker());
     let (stop, received, trouble) = (Stop::default(), Counter::default(), Trouble::default());
@@ -83,6 +84,7 @@ impl Trouble {
     fn note(&self, seen: &Seen<'_>, ui: &Ui) {
         match seen {
             Seen::Failed(failure) => ui.warn(format_args!("server: {failure}")),
+            Seen::Left(..) => {}
             Seen::Ended(stats) => {
                 self.lost.fetch_add(stats.lost_packets, Ordering::Relaxed);
                 self.retransmitted.fetch_add(stats.retransmitted_bytes, Ordering::Relaxed);

@@ -34,13 +34,13 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
     let listen = address::listen(&args.uri)?;
-    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: args.workers };
     if args.api == EchoApi::Session {
         let ready = |addr| super::announce(ui, Some(addr), &identity);
         let host = faces::Host { service, content: Content::Fill, ready: &ready, warn: &|e| ui.warn(e) };
         return faces::session::serve_with(&host, || EchoServer::new(Counter::default()));
     }
-    let workers = setup::servers(&service, args.threads)?;
+    let workers = setup::servers(&service)?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
     serve::serve_all(workers, &stop, || EchoServer::new(Counter::default()), &serve::warner(ui))

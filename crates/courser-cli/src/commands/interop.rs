@@ -48,7 +48,7 @@ pub fn run(args: &InteropArgs, ui: &Ui) -> Outcome<u8> {
         }
         Asked::Job(env) => match env.role {
             Role::Client => client(&env, traces(args, &env, ui)?, ui),
-            Role::Server => server(&env, traces(args, &env, ui)?, ui),
+            Role::Server => server(&env, traces(args, &env, ui)?, args.workers, ui),
         }
         .map(|()| 0),
     }
@@ -92,7 +92,7 @@ fn traces(args: &InteropArgs, env: &Environment, ui: &Ui) -> Outcome<Option<Qlog
     super::traces(&QlogArgs { qlog: args.traces.qlog.clone().or_else(|| env.qlog.clone()) }, ui)
 }
 
-fn server(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
+fn server(env: &Environment, qlog: Option<Qlog>, workers: u16, ui: &Ui) -> Outcome {
     hq_server::check_root(&env.www)?;
     let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
     let mut tuning = Tuning { qlog, ..tuning(env.case, env.role) };
@@ -101,7 +101,7 @@ fn server(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
     }
     let tls = setup::tls_server(&identity, &tls(env)?, &tuning)?;
     let retry = if env.case == Case::Retry { RetryPolicy::Always } else { RetryPolicy::Never };
-    let listen = |listen| setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry }, 1);
+    let listen = |listen| setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry, workers });
     // Where there is no IPv6, IPv4 is all there can be.
     let workers = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))).or_else(|first| match first {
         Failure::PortBusy { .. } | Failure::PortForbidden { .. } => Err(first),

@@ -38,13 +38,13 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let listen = address::listen(&args.listen)?;
-    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: args.workers };
     if args.api != Api::Direct {
         let ready = |addr| super::announce(ui, Some(addr), &identity);
         let host = Host { service, content: content(args.verify), ready: &ready, warn: &|e| ui.warn(e) };
         return faces::serve(args.api, &host);
     }
-    let workers = setup::servers(&service, 1)?;
+    let workers = setup::servers(&service)?;
     let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
     super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
     let content = content(args.verify);

@@ -106,6 +106,7 @@ fn server_options(host: &Host<'_>) -> ServerOptions {
     let options = ServerOptions::new(host.service.tls.clone())
         .settings(settings)
         .retry(host.service.retry)
+        .workers(host.service.workers.into())
         .socket(socket_options(host.service.tuning));
     match &host.service.tuning.qlog {
         Some(qlog) => options.qlog(qlog.clone()),

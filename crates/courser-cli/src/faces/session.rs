@@ -1,4 +1,5 @@
-//! Programs over session ports: one thread that submits and polls, one that owns the engine and its socket.
+//! Programs over session ports: one thread that submits and polls, one that owns the engine and its socket; as many pairs
+//! as a server has workers.
 //!
 //! ```text
 //! session   the server, and what both clients have in common
@@ -58,14 +59,53 @@ pub fn serve(host: &super::Host<'_>) -> Outcome {
 ///
 /// # Errors
 /// As [`serve`].
-pub fn serve_with<A: App>(host: &super::Host<'_>, mut make: impl FnMut() -> A) -> Outcome {
+pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clone + Send) -> Outcome {
     let stop = Stop::on_signals(Vec::new())?;
-    let worker = setup::port_server(&host.service)?;
-    let endpoint = Endpoint::run(worker, look_time()).map_err(|e| Failure::local("starting a thread", &e))?;
-    let mut desk = Desk::new(endpoint.attach(port_setup()), peer_of_server());
-    let at = Remote { address: endpoint.local_addr(), server_name: String::new(), profile: 0 };
+    let workers = setup::port_servers(&host.service)?;
+    let count = workers.len();
+    let endpoint = Endpoint::run_all(workers, look_time()).map_err(|e| Failure::local("starting a thread", &e))?;
+    let (tell, failures) = super::failures();
+    std::thread::scope(|scope| {
+        let mut others = Vec::new();
+        let mut ports: Vec<_> = (0..count).filter_map(|worker| endpoint.attach_at(worker, port_setup())).collect();
+        let Some(own) = ports.pop() else { return Ok(()) };
+        // A thread for each worker but the last, which has this one: they share nothing.
+        for port in ports {
+            let (make, stop, tell, at) = (make.clone(), stop.clone(), tell.clone(), endpoint.local_addr());
+            others.push(scope.spawn(move || {
+                let mut desk = Desk::new(port, peer_of_server());
+                attend(&mut desk, &stop, at, make, &mut |failure| drop(tell.try_send(failure)))
+            }));
+        }
+        (host.ready)(endpoint.local_addr());
+        let mut desk = Desk::new(own, peer_of_server());
+        let warn = &mut |failure| {
+            (host.warn)(&failure);
+            failures.try_iter().for_each(|failure| (host.warn)(&failure));
+        };
+        let mut outcome = attend(&mut desk, &stop, endpoint.local_addr(), make, warn);
+        failures.try_iter().for_each(|failure| (host.warn)(&failure));
+        if outcome.is_err() {
+            stop.ask(&[]);
+        }
+        for other in others {
+            let gone = Failure::Local { what: "a serving thread".into(), why: "it panicked".into() };
+            outcome = outcome.and(other.join().unwrap_or(Err(gone)));
+        }
+        outcome
+    })
+}
+
+/// Serves with one worker's port until `stop` is asked.
+fn attend<A: App>(
+    desk: &mut Desk<A>,
+    stop: &Stop,
+    at: SocketAddr,
+    mut make: impl FnMut() -> A,
+    warn: &mut dyn FnMut(Failure),
+) -> Outcome {
+    let at = Remote { address: at, server_name: String::new(), profile: 0 };
     desk.say(Submission::Listen { token: 0, at: Box::new(at) });
-    (host.ready)(endpoint.local_addr());
     while !stop.is_asked() {
         while let Some(message) = desk.hear() {
             let told = desk.on(message);
@@ -77,7 +117,7 @@ pub fn serve_with<A: App>(host: &super::Host<'_>, mut make: impl FnMut() -> A) -
                 }
                 (What::Closed(_), _) => drop(desk.remove(handle)),
                 (_, Err(failure)) => {
-                    (host.warn)(&failure);
+                    warn(failure);
                     desk.close(handle, CODE_FAILED);
                 }
                 _ => {}

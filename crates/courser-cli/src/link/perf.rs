@@ -291,8 +291,8 @@ mod tests {
         let choice = TlsChoice { alpn: vec![b"perf".to_vec()], ..TlsChoice::default() };
         let tls = setup::tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
-        let mut server = setup::servers(&service, 1).unwrap().remove(0);
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 1 };
+        let mut server = setup::servers(&service).unwrap().remove(0);
         let (addrs, waker) = ([server.socket().local_addr()], server.waker());
         let tls = setup::tls_client(&Trust::Anybody, &choice, &tuning).unwrap();
         let peer = Peer { name: "the server".into(), patience: Duration::from_secs(10) };

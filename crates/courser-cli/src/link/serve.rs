@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use courser::worker::{Waker, Worker};
+use courser::worker::{Waker, Worker, WorkerStats};
 use courser_core::engine::{ConnStats, Engine, Event as EngineEvent};
 use courser_core::time::Instant;
 
@@ -27,6 +27,8 @@ pub enum Seen<'a> {
     Failed(&'a Failure),
     /// A connection ended; what it counted.
     Ended(&'a ConnStats),
+    /// A worker among several has ended; its number, the connections that it took, what it counted.
+    Left(usize, u64, &'a WorkerStats),
 }
 
 /// Tells workers to end.
@@ -188,11 +190,14 @@ pub fn serve_all<A: App>(
     let Some(mut own) = workers.pop() else { return Ok(()) };
     thread::scope(|scope| {
         let mut others = Vec::new();
+        let last = workers.len();
         for (n, mut worker) in workers.into_iter().enumerate() {
             let make = make.clone();
-            let thread = thread::Builder::new()
-                .name(format!("courser-{n}"))
-                .spawn_scoped(scope, move || serve(&mut worker, stop, make, &|seen| watch(seen)));
+            let thread = thread::Builder::new().name(format!("courser-{n}")).spawn_scoped(scope, move || {
+                let outcome = serve(&mut worker, stop, make, &|seen| watch(seen));
+                watch(Seen::Left(n, worker.machine().stats().accepted, &worker.stats()));
+                outcome
+            });
             match thread {
                 Ok(t) => others.push(t),
                 Err(e) => {
@@ -202,6 +207,9 @@ pub fn serve_all<A: App>(
             }
         }
         let mut outcome = serve(&mut own, stop, make, &|seen| watch(seen));
+        if last > 0 {
+            watch(Seen::Left(last, own.machine().stats().accepted, &own.stats()));
+        }
         if outcome.is_err() {
             stop.ask(&wakers);
         }
@@ -215,11 +223,20 @@ pub fn serve_all<A: App>(
     })
 }
 
-/// Failures of connections as warnings, and nothing else.
+/// What one of several workers did, as a sentence.
+#[must_use]
+pub fn left_line(number: usize, accepted: u64, stats: &WorkerStats) -> String {
+    format!(
+        "worker {number} took {accepted} connections; of {} trains {} datagrams were for others ({} found no room), others had {} for it",
+        stats.trains_received, stats.misrouted, stats.forward_dropped, stats.received_from_mates
+    )
+}
+
+/// Failures of connections as warnings, and at the end what each of several workers did.
 pub fn warner(ui: &Ui) -> impl Fn(Seen<'_>) + Sync {
-    |seen| {
-        if let Seen::Failed(failure) = seen {
-            ui.warn(failure);
-        }
+    |seen| match seen {
+        Seen::Failed(failure) => ui.warn(failure),
+        Seen::Left(number, accepted, stats) => ui.note(left_line(number, accepted, stats)),
+        Seen::Ended(_) => {}
     }
 }

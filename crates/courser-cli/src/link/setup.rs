@@ -3,15 +3,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use courser::ClientOptions;
 use courser::clock::Clock;
 use courser::net::socket::{Socket, SocketConfig};
 use courser::session::{self, Service as PortService, ServiceSetup};
-use courser::worker::{TurnLimits, Worker};
+use courser::worker::group::{self, Steering};
+use courser::worker::{Crossing, TurnLimits, Worker};
+use courser_core::cid::SeatCids;
 use courser_core::crypto::{Random, Suite};
-use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig, TokenKeys};
+use courser_core::engine::{
+    Engine, EngineConfig, RetryPolicy, ServerConfig, Ticket, TokenKeys, TokenLedger, UsedTokens,
+};
 use courser_tls::{
     ALL_GROUPS, ALL_SUITES, AwsLc, ClientConfig as TlsClient, ConfigError, Credentials, Group, KeyLogFile, Roots,
     ServerConfig as TlsServer, SystemRandom,
@@ -181,13 +185,16 @@ fn worker(engine: Engine, socket: Socket, clock: Clock) -> Outcome<Worker<Engine
         .map_err(|e| Failure::local("making a wake-up descriptor", &e))
 }
 
-fn socket(local: SocketAddr, tuning: &Tuning, shared: bool) -> io::Result<Socket> {
+fn socket_config(local: SocketAddr, tuning: &Tuning) -> SocketConfig {
     let mut config = SocketConfig::new(local);
     config.receive_buffer = tuning.socket_buffer;
     config.send_buffer = tuning.socket_buffer;
     config.offload = tuning.offload;
-    config.reuse_port = shared;
-    Socket::bind(&config)
+    config
+}
+
+fn socket(local: SocketAddr, tuning: &Tuning) -> io::Result<Socket> {
+    Socket::bind(&socket_config(local, tuning))
 }
 
 /// A worker for clients that may talk to all of `towards`.
@@ -221,7 +228,7 @@ fn client_socket(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Socket> {
     let any = |a: &SocketAddr| SocketConfig::towards(*a).local;
     let mut last = None;
     for at in v6.into_iter().chain(v4).map(any) {
-        match socket(at, tuning, false) {
+        match socket(at, tuning) {
             Ok(s) => return Ok(s),
             Err(e) => last = Some(Failure::from_bind(at, &e)),
         }
@@ -240,48 +247,90 @@ pub struct Service<'a> {
     pub tuning: &'a Tuning,
     /// Address validation.
     pub retry: RetryPolicy,
+    /// Workers that share the port; 0: as many as can run at once.
+    pub workers: u16,
 }
 
-/// So many workers that share a port. The system hands each of them a part of the connections.
-///
-/// # Errors
-/// The port cannot be had.
-pub fn servers(service: &Service<'_>, threads: u16) -> Outcome<Vec<Worker<Engine>>> {
+/// What workers of one port have in common: without a ledger a token would prove an address once to each of them.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<UsedTokens>>);
+
+impl TokenLedger for Ledger {
+    fn is_used(&mut self, ticket: &Ticket) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_used(ticket)
+    }
+
+    fn set_used(&mut self, ticket: Ticket, now_us: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_used(ticket, now_us);
+    }
+}
+
+/// A server's engine, its socket, and its place among the workers that share the port.
+type Post = (Engine, Socket, Option<Crossing>);
+
+/// As many engines and sockets as the service has workers.
+fn posts(service: &Service<'_>, clock: Clock) -> Outcome<Vec<Post>> {
     let mut token_key = [0; 32];
     SystemRandom::new().fill(&mut token_key);
-    // Tokens of one worker are read by another, so that all have to mean the same time.
-    let clock = Clock::start();
-    let mut listen = service.listen;
-    let mut made = Vec::new();
-    for _ in 0..threads.max(1) {
+    let ledger = Ledger::default();
+    let failed = |e| Failure::from_bind(service.listen, &e);
+    let workers = group::workers(service.workers.into());
+    let config = socket_config(service.listen, service.tuning);
+    let places = group::bind(&config, workers, Steering::Filter).map_err(failed)?.places(0, false);
+    let mut made = Vec::with_capacity(places.len());
+    for (socket, place) in places {
         let mut config = engine_config(service.tuning, clock);
         let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
         server.retry = service.retry;
+        server.handshakes_max = server.handshakes_max.div_ceil(usize::from(workers));
         config.server = Some(server);
+        // Tokens of one worker are read by another, so that all have to mean the same time.
+        config.unix_time_at_zero = clock.unix_time_at_zero();
         config.token_keys = Some(TokenKeys::new(token_key));
-        // When the client's address changes, the system may hand its packets to another worker. That one knows nothing of
-        // the connection and answers with a stateless reset, which must not be one that the client believes.
+        config.token_ledger = Some(Box::new(ledger.clone()));
+        if workers > 1 {
+            config.cids = Box::new(SeatCids::random(place.seat()));
+        }
+        // A worker answers only for connection IDs that name it; and what it says of others, nobody believes.
         //= rfc9000#21.11-2
         config.reset_key = None;
-        let socket = socket(listen, service.tuning, threads > 1).map_err(|e| Failure::from_bind(listen, &e))?;
-        listen = socket.local_addr();
-        made.push(worker(Engine::new(config), socket, clock)?);
+        made.push((Engine::new(config), socket, (workers > 1).then_some(place)));
     }
     Ok(made)
 }
 
-/// A worker with ports that takes connections.
+/// The workers of a service.
 ///
 /// # Errors
 /// The port cannot be had.
-pub fn port_server(service: &Service<'_>) -> Outcome<Worker<PortService>> {
+pub fn servers(service: &Service<'_>) -> Outcome<Vec<Worker<Engine>>> {
     let clock = Clock::start();
-    let mut config = engine_config(service.tuning, clock);
-    let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
-    server.retry = service.retry;
-    config.server = Some(server);
-    let socket = socket(service.listen, service.tuning, false).map_err(|e| Failure::from_bind(service.listen, &e))?;
-    port_worker(Engine::new(config), socket, clock, ServiceSetup::server())
+    let at = |(engine, socket, place): Post| {
+        let worker = worker(engine, socket, clock)?;
+        Ok(match place {
+            Some(place) => worker.at(place),
+            None => worker,
+        })
+    };
+    posts(service, clock)?.into_iter().map(at).collect()
+}
+
+/// The workers of a service with ports that take connections.
+///
+/// # Errors
+/// The port cannot be had.
+pub fn port_servers(service: &Service<'_>) -> Outcome<Vec<Worker<PortService>>> {
+    let clock = Clock::start();
+    let at = |(number, (engine, socket, place)): (u8, Post)| {
+        let mut setup = ServiceSetup::server();
+        setup.worker = number;
+        let worker = port_worker(engine, socket, clock, setup)?;
+        Ok(match place {
+            Some(place) => worker.at(place),
+            None => worker,
+        })
+    };
+    (0..).zip(posts(service, clock)?).map(at).collect()
 }
 
 #[cfg(test)]
@@ -321,8 +370,8 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = taken.local_addr().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
-        let e = servers(&service, 1).err().unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 1 };
+        let e = servers(&service).err().unwrap();
         assert_eq!(e, Failure::PortBusy { addr: listen });
     }
 
@@ -332,8 +381,8 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
-        let made = servers(&service, 3).unwrap();
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 3 };
+        let made = servers(&service).unwrap();
         let ports: std::collections::HashSet<_> = made.iter().map(|w| w.socket().local_addr()).collect();
         assert_eq!((made.len(), ports.len()), (3, 1));
     }
@@ -345,7 +394,7 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never };
+        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 3 };
         // A packet of a connection that none of them has: each answers with a token of its own for that connection ID.
         let now = Instant::from_micros(1_000_000);
         let token = |worker: Worker<Engine>| {
@@ -356,7 +405,7 @@ mod tests {
             engine.fill(now, &mut train).expect("a stateless reset");
             train.bytes()[train.len() - 16..].to_vec()
         };
-        let tokens: std::collections::HashSet<_> = servers(&service, 3).unwrap().into_iter().map(token).collect();
+        let tokens: std::collections::HashSet<_> = servers(&service).unwrap().into_iter().map(token).collect();
         assert_eq!(tokens.len(), 3);
     }
 }

@@ -73,19 +73,25 @@ fn tls() -> Outcome<TlsChoice> {
 fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
     let identity = Identity::from_files(cert, key)?;
     let tls = setup::tls_server(&identity, &tls()?, &opts.tuning)?;
-    let service = Service { listen: opts.addr, tls: &tls, tuning: &opts.tuning, retry: RetryPolicy::Never };
+    let service = Service {
+        listen: opts.addr,
+        tls: &tls,
+        tuning: &opts.tuning,
+        retry: RetryPolicy::Never,
+        workers: opts.workers,
+    };
     if opts.api != Api::Direct {
         return face_server(opts, service);
     }
-    let workers = setup::servers(&service, 1)?;
+    let workers = setup::servers(&service)?;
     let stop = Stop::on_signals(workers.iter().map(courser::worker::Worker::waker).collect())?;
     let meter = Meter::start();
     say("ready");
     let make = || PerfServer::new(Content::Fill, Counter::default());
-    let outcome = serve::serve_all(workers, &stop, make, &|seen| {
-        if let Seen::Failed(failure) = seen {
-            eprintln!("warning: {failure}");
-        }
+    let outcome = serve::serve_all(workers, &stop, make, &|seen| match seen {
+        Seen::Failed(failure) => eprintln!("warning: {failure}"),
+        Seen::Left(number, accepted, stats) => eprintln!("{}", serve::left_line(number, accepted, stats)),
+        Seen::Ended(_) => {}
     });
     say(&opts::server_line(&meter.stop().1));
     outcome

@@ -22,6 +22,7 @@ common: --max-udp-payload N (1472) --initial-udp-payload N (1200) --no-mtu-disco
         --stream-window N (16M) --conn-window N (32M) --socket-buffer N (8M)
         --no-gso --cc cubic|bbr|newreno --cipher aes128|aes256|chacha20
         --idle-timeout-ms N (60000) --max-streams N (128) --api direct|session|tokio
+        --workers N (1; 0: as many as can run at once)
 A flag that is not known is skipped together with its value.";
 
 /// Flags without a value that other programs may know and this one does not.
@@ -54,6 +55,8 @@ pub struct Opts {
     pub warning: Option<&'static str>,
     /// How the program talks to the transport.
     pub api: Api,
+    /// Workers of a server; 0: as many as can run at once.
+    pub workers: u16,
 }
 
 /// What is collected on the way.
@@ -68,6 +71,7 @@ struct Draft {
     streams: u64,
     cc: Cc,
     api: Api,
+    workers: u16,
 }
 
 /// Reads the arguments after the program's name. `name` chooses the face by its end (`peer-courser-tokio`), so that the
@@ -94,6 +98,7 @@ pub fn parse(name: &str, args: impl IntoIterator<Item = String>) -> Result<Opts,
         streams: 128,
         cc: Cc::Cubic,
         api: api.unwrap_or_default(),
+        workers: 1,
     };
     draft.tuning.settings.idle_timeout = Duration::from_secs(60);
     while let Some(flag) = args.next() {
@@ -161,6 +166,7 @@ impl Draft {
             "--conn-window" => self.windows.1 = number(value)?,
             "--socket-buffer" => self.tuning.socket_buffer = usize::try_from(number(value)?).unwrap_or(usize::MAX),
             "--idle-timeout-ms" => settings.idle_timeout = Duration::from_millis(number(value)?),
+            "--workers" => self.workers = u16::try_from(number(value)?).unwrap_or(u16::MAX),
             "--max-streams" => self.streams = number(value)?.max(1),
             _ => {}
         }
@@ -183,7 +189,7 @@ impl Draft {
         self.tuning.settings.validate().map_err(|e| e.to_string())?;
         let end =
             if self.server { End::Server { cert: self.cert, key: self.key } } else { End::Client(Box::new(self.job)) };
-        Ok(Opts { end, addr: self.addr, tuning: self.tuning, warning, api: self.api })
+        Ok(Opts { end, addr: self.addr, tuning: self.tuning, warning, api: self.api, workers: self.workers })
     }
 }
 
@@ -240,6 +246,7 @@ mod tests {
         assert_eq!((s.stream_window_max, s.conn_window_max, s.max_streams_bidi), (16 << 20, 32 << 20, 128));
         assert_eq!((s.idle_timeout, s.congestion), (Duration::from_secs(60), Congestion::Cubic));
         assert_eq!((o.tuning.socket_buffer, o.tuning.offload, o.api), (8 << 20, true, Api::Direct));
+        assert_eq!((o.workers, opts(&["client", "--workers", "4"]).unwrap().workers), (1, 4));
         let j = job(&["client"]);
         assert_eq!(j, Job::default());
         assert_eq!((j.bytes, j.streams, j.conns, j.count, j.timeout.as_secs()), (256 << 20, 1, 4, 1000, 55));

@@ -160,6 +160,11 @@ impl ThreadPort {
         self.completions.is_finished().then_some(Waited::Closed)
     }
 
+    /// Whether there is a completion, or nothing will come any more.
+    pub fn has_news(&mut self) -> bool {
+        !self.completions.is_empty() || self.completions.is_finished()
+    }
+
     /// Whether the worker is gone. What it said before can still be polled.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -11,12 +11,15 @@ use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_
 use courser_session::port::{Inline, PortSetup, ThreadPort, pair};
 
 use super::books::Books;
+use super::ports::Ports;
 use super::service::{Door, Service, ServiceSetup};
 use crate::clock::Clock;
 use crate::error::EndpointError;
 use crate::face;
+use crate::hub::crew::WorkerFigures;
 use crate::net::socket::Socket;
 use crate::options::{ClientOptions, ServerOptions, SocketOptions};
+use crate::staff::Staff;
 use crate::worker::{TurnLimits, Waker, Worker};
 
 /// Turns that an inline endpoint takes at most when it is dropped.
@@ -78,20 +81,32 @@ impl Options {
         servers.chain(clients).try_for_each(|settings| settings.validate()).map_err(EndpointError::Settings)
     }
 
-    /// Binds the socket and makes the worker.
-    fn worker(self) -> Result<Worker<Service>, EndpointError> {
+    /// Binds the sockets and makes the workers.
+    fn workers(self) -> Result<Vec<Worker<Service>>, EndpointError> {
         self.validate()?;
-        let socket = face::bind(&self.bind, &self.socket)?;
-        let server = self.server.as_ref().map(|server| face::server_config(server, 1));
-        let qlog = self.server.as_ref().map_or_else(|| self.profiles.first()?.qlog.clone(), |s| s.qlog.clone());
-        let token_keys = self.server.as_ref().and_then(|s| s.token_keys.clone());
-        let clock = Clock::start();
-        let mut setup = ServiceSetup::client(self.profiles);
-        setup.is_server = server.is_some();
-        let mut config = face::engine_config(qlog.as_ref(), clock);
-        config.server = server;
-        config.token_keys = token_keys;
-        worker(Engine::new(config), socket, clock, setup).map_err(EndpointError::Worker)
+        let (clock, posts) = match (&self.server, self.bind.first()) {
+            (Some(server), Some(local)) => {
+                let staff = Staff::bind(*local, server)?;
+                (staff.clock, staff.engines(server))
+            }
+            _ => {
+                let (socket, clock) = (face::bind(&self.bind, &self.socket)?, Clock::start());
+                let qlog = self.profiles.first().and_then(|profile| profile.qlog.clone());
+                (clock, vec![(Engine::new(face::engine_config(qlog.as_ref(), clock)), socket, None)])
+            }
+        };
+        let mut workers = Vec::with_capacity(posts.len());
+        for (number, (engine, socket, place)) in (0..).zip(posts) {
+            let mut setup = ServiceSetup::client(self.profiles.clone());
+            setup.is_server = self.server.is_some();
+            setup.worker = number;
+            let made = worker(engine, socket, clock, setup).map_err(EndpointError::Worker)?;
+            workers.push(match place {
+                Some(place) => made.at(place),
+                None => made,
+            });
+        }
+        Ok(workers)
     }
 }
 
@@ -131,10 +146,8 @@ fn door_of(worker: &mut Worker<Service>) -> (Arc<Door>, Ringer, Sleeper) {
     (worker.machine().door(), ringer, sleeper)
 }
 
-/// A worker in a thread of its own that serves any number of ports. Dropped, it closes all connections and waits for the
-/// thread; ports that are left learn that their worker is gone.
-pub struct Endpoint {
-    local: SocketAddr,
+/// A worker in a thread of its own.
+struct Attended {
     door: Arc<Door>,
     ringer: Ringer,
     waker: Waker,
@@ -142,28 +155,53 @@ pub struct Endpoint {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Workers in threads of their own that serve any number of ports: one, unless [`ServerOptions::workers`] says otherwise.
+/// Dropped, it closes all connections and waits for the threads; ports that are left learn that their worker is gone.
+pub struct Endpoint {
+    local: SocketAddr,
+    /// At least one.
+    staff: Vec<Attended>,
+}
+
 impl Endpoint {
-    /// Binds a socket and starts its worker.
+    /// Binds the port and starts its workers.
     ///
     /// # Errors
     /// See [`EndpointError`].
     pub fn start(options: Options) -> Result<Self, EndpointError> {
         let look = options.look.unwrap_or_else(look_time);
-        Self::run(options.worker()?, look).map_err(EndpointError::Worker)
+        Self::run_all(options.workers()?, look).map_err(EndpointError::Worker)
     }
 
     /// Starts a worker of one's own making.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn run(mut worker: Worker<Service>, look: Duration) -> io::Result<Self> {
-        let (door, ringer, mut sleeper) = door_of(&mut worker);
-        let (local, waker) = (worker.socket().local_addr(), worker.waker());
-        let thread = thread::Builder::new().name("courser-ports".into()).spawn(move || {
-            // When the socket fails the service goes with the worker, and its ports tell their applications.
-            let _ = drive(&mut worker, &mut sleeper, look);
-        })?;
-        Ok(Self { local, door, ringer, waker, thread: Some(thread) })
+    pub fn run(worker: Worker<Service>, look: Duration) -> io::Result<Self> {
+        Self::run_all(vec![worker], look)
+    }
+
+    /// Starts workers of one's own making that share a port; each has its number in its [`ServiceSetup::worker`].
+    ///
+    /// # Errors
+    /// When the system gives no thread, or there is no worker.
+    pub fn run_all(workers: Vec<Worker<Service>>, look: Duration) -> io::Result<Self> {
+        let local = workers.first().ok_or(io::ErrorKind::InvalidInput)?.socket().local_addr();
+        // From here on an early return stops the threads that there are.
+        let mut endpoint = Self { local, staff: Vec::with_capacity(workers.len()) };
+        for mut worker in workers {
+            let (door, ringer, mut sleeper) = door_of(&mut worker);
+            let waker = worker.waker();
+            let thread = thread::Builder::new().name("courser-ports".into()).spawn({
+                let door = Arc::clone(&door);
+                move || {
+                    // When the socket fails the service goes with the worker, and its ports tell their applications.
+                    let _ = drive(&mut worker, &mut sleeper, (look, &door));
+                }
+            })?;
+            endpoint.staff.push(Attended { door, ringer, waker, thread: Some(thread) });
+        }
+        Ok(endpoint)
     }
 
     /// The bound address.
@@ -172,9 +210,34 @@ impl Endpoint {
         self.local
     }
 
-    /// A port of this worker. Every application thread has its own; when it is dropped its sessions end.
+    /// A port of the first worker. Every application thread has its own; when it is dropped its sessions end.
     #[must_use]
     pub fn attach(&self, setup: PortSetup) -> ThreadPort {
+        self.staff[0].attach(setup)
+    }
+
+    /// A port of that worker; `None` when there are not so many. An application with a thread for each worker shares
+    /// nothing among them.
+    #[must_use]
+    pub fn attach_at(&self, worker: usize, setup: PortSetup) -> Option<ThreadPort> {
+        self.staff.get(worker).map(|attended| attended.attach(setup))
+    }
+
+    /// A port of each worker, used like one: a listener listens at all of them.
+    #[must_use]
+    pub fn attach_all(&self, setup: PortSetup) -> Ports {
+        Ports::new(self.staff.iter().map(|attended| attended.attach(setup)).collect())
+    }
+
+    /// Figures of each worker, as of when it last had nothing to do.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFigures> {
+        self.staff.iter().map(|attended| attended.door.figures()).collect()
+    }
+}
+
+impl Attended {
+    fn attach(&self, setup: PortSetup) -> ThreadPort {
         let (application, worker) = pair(setup, self.ringer.clone(), None);
         self.door.attach(worker);
         self.waker.wake();
@@ -184,11 +247,15 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.door.stop();
-        self.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            // A worker that panicked has told its own story.
-            let _ = thread.join();
+        for attended in &self.staff {
+            attended.door.stop();
+            attended.waker.wake();
+        }
+        for attended in &mut self.staff {
+            if let Some(thread) = attended.thread.take() {
+                // A worker that panicked has told its own story.
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -203,7 +270,7 @@ impl std::fmt::Debug for Endpoint {
 const BULK: u64 = 64 << 10;
 
 /// Takes turns until the service has stopped.
-fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, look: Duration) -> io::Result<()> {
+fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, (look, door): (Duration, &Door)) -> io::Result<()> {
     // Bytes of the last turn.
     let mut read = 0;
     loop {
@@ -225,6 +292,8 @@ fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, look: Duration) ->
         if busy || turn.progressed || look_around(look, || worker.machine().has_work()) {
             continue;
         }
+        let (stats, engine) = (worker.stats(), worker.machine().engine());
+        door.publish(WorkerFigures { engine: engine.stats(), worker: stats, connections: engine.connections() });
         sleeper.arm(Interest::ANY);
         let waited = if worker.machine().has_work() { Ok(()) } else { worker.wait(&turn) };
         sleeper.disarm();
@@ -245,12 +314,18 @@ pub struct InlineEndpoint {
 }
 
 impl InlineEndpoint {
-    /// Binds a socket.
+    /// Binds a socket. There is one worker, whatever the options say.
     ///
     /// # Errors
     /// See [`EndpointError`].
     pub fn new(options: Options, setup: PortSetup) -> Result<Self, EndpointError> {
-        Ok(Self::drive(options.worker()?, setup))
+        let mut options = options;
+        if let Some(server) = &mut options.server {
+            server.workers = 1;
+        }
+        let worker = options.workers()?.pop();
+        let none = || EndpointError::Worker(io::ErrorKind::NotFound.into());
+        Ok(Self::drive(worker.ok_or_else(none)?, setup))
     }
 
     /// A worker of one's own making.

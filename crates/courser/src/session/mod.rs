@@ -8,6 +8,7 @@
 //! | Worker | Endpoint | The application |
 //! |---|---|---|
 //! | in a thread of its own | [`Endpoint`] | [`attach`](Endpoint::attach)es a [`ThreadPort`] per thread: rings both ways, woken only when asleep |
+//! | several, a thread each | [`Endpoint`] | a [`ThreadPort`] [at each](Endpoint::attach_at), nothing shared, or [`Ports`] at [all](Endpoint::attach_all): one listener |
 //! | driven by the application's thread | [`InlineEndpoint`] | [`turn`](InlineEndpoint::turn)s and polls: no ring, nobody to wake |
 //!
 //! Both ports are a [`Port`], so that a program can be written for either.
@@ -85,6 +86,7 @@
 
 mod books;
 mod endpoint;
+mod ports;
 mod reason;
 mod service;
 
@@ -97,5 +99,6 @@ pub use courser_session::port::{Inline, Port, PortSetup, SubmitError, ThreadPort
 
 pub use books::{Books, Key};
 pub use endpoint::{Endpoint, InlineEndpoint, Options, look_time, worker};
+pub use ports::Ports;
 pub use reason::{Ended, Reason};
 pub use service::{Service, ServiceSetup};

@@ -20,6 +20,7 @@ use courser_session::port::{Event, Inline, InlinePort, Origin, Outbox, PortSetup
 
 use super::books::{Books, Key, Sessions};
 use super::reason::Ended;
+use crate::hub::crew::WorkerFigures;
 use crate::options::ClientOptions;
 use crate::wait::lock;
 use crate::worker::machine::Machine;
@@ -56,6 +57,7 @@ pub(super) struct Door {
     news: AtomicBool,
     stop: AtomicBool,
     gone: AtomicBool,
+    figures: Mutex<WorkerFigures>,
 }
 
 impl Door {
@@ -67,6 +69,15 @@ impl Door {
         }
         drop(arrivals);
         self.news.store(true, Ordering::Release);
+    }
+
+    /// The worker's figures, as it published them last.
+    pub(super) fn figures(&self) -> WorkerFigures {
+        *lock(&self.figures)
+    }
+
+    pub(super) fn publish(&self, figures: WorkerFigures) {
+        *lock(&self.figures) = figures;
     }
 
     /// Asks the worker to end.
