@@ -89,6 +89,9 @@ pub struct Settings {
     pub rotate_after: Option<Duration>,
     /// Connection IDs that the peer may issue to us; 2 to 8.
     pub active_cid_limit: u8,
+    /// After so long without a packet either way a connection drops its packet protection keys, which the next packet makes
+    /// again from what they were made from, and empty buffers; `None`: it keeps the keys.
+    pub dormant_after: Option<Duration>,
     /// The longest time an acknowledgement is held back.
     pub max_ack_delay: Duration,
     /// Whether the peer may say how often packets are acknowledged, and is told so when it offers the same (ACK frequency
@@ -132,6 +135,7 @@ impl Default for Settings {
             preferred_v6: None,
             rotate_after: None,
             active_cid_limit: 4,
+            dormant_after: Some(Duration::from_millis(250)),
             max_ack_delay: Duration::from_millis(25),
             ack_frequency: false,
             ecn: true,
@@ -188,6 +192,11 @@ impl Settings {
                 (MIN_DATAGRAM..=self.max_udp_payload).contains(&self.initial_udp_payload),
             ),
             ("active_cid_limit", "2 to 8", (2..=8).contains(&self.active_cid_limit)),
+            (
+                "dormant_after",
+                "at least 1 ms",
+                self.dormant_after.is_none_or(|after| after >= Duration::from_millis(1)),
+            ),
             ("max_ack_delay", "below 2^14 ms", self.max_ack_delay < Duration::from_millis(1 << 14)),
             ("schedule", "a run of at least one packet", self.schedule != StreamSchedule::RoundRobin(0)),
         ];

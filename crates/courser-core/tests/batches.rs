@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use courser_core::config::Settings;
 use courser_core::crypto::{
-    CryptoFailed, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN, Unmasking,
+    CryptoFailed, Head, KeyFactory, Keys, Material, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN,
+    Unmasking,
 };
 use courser_core::engine::{EngineConfig, Meta, SendOutcome, Train};
 use courser_core::error::CloseReason;
@@ -129,20 +130,16 @@ impl KeyFactory for Provider {
         Keys { seal: self.wrap_sealer(seal), open: self.wrap_opener(open) }
     }
 
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        self.wrap_sealer(NullKeys.sealer(version, suite, secret))
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
+        NullKeys.material(version, suite, secret)
     }
 
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
-        self.wrap_opener(NullKeys.opener(version, suite, secret))
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+        self.wrap_sealer(NullKeys.sealer(suite, material))
     }
 
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
-        self.wrap_sealer(NullKeys.sealer_updated(version, suite, secret, first))
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
-        self.wrap_opener(NullKeys.opener_updated(version, suite, secret, first))
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        self.wrap_opener(NullKeys.opener(suite, material))
     }
 
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {

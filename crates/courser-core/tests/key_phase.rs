@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use courser_core::crypto::{Head, KeyFactory, Keys, Opener, Sealer, Secret, Suite, TAG_LEN};
+use courser_core::crypto::{Head, KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
 use courser_core::ids::{Cid, Level, PacketNumber, Side, Version};
 use courser_core::protect::null::NullKeys;
 use courser_core::protect::{AeadLimits, KeySlots, OpenError, Opened};
@@ -61,20 +61,16 @@ impl KeyFactory for Meter {
         NullKeys.initial(version, dcid, side)
     }
 
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        self.make(NullKeys.sealer(version, suite, secret))
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
+        self.make(NullKeys.material(version, suite, secret))
     }
 
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
-        self.opener_of(NullKeys.opener(version, suite, secret))
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+        self.make(NullKeys.sealer(suite, material))
     }
 
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
-        self.make(NullKeys.sealer_updated(version, suite, secret, first))
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
-        self.opener_of(NullKeys.opener_updated(version, suite, secret, first))
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        self.opener_of(NullKeys.opener(suite, material))
     }
 
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {

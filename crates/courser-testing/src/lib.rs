@@ -4,9 +4,11 @@
 //! - [`duo`]: two engines back to back without a network between them; its own loop does not allocate.
 //! - [`rig`]: an engine under test, and a forger that holds the keys of a connection to it, so that any packet can be
 //!   made, the wrong ones above all.
+//! - [`sites`]: an allocator that remembers where the memory in use was asked for.
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
 pub mod alloc;
 pub mod duo;
 pub mod fuzz;
 pub mod rig;
+pub mod sites;

@@ -452,7 +452,7 @@ impl Rig {
 
     fn sealer(&self, level: Level) -> Option<Box<dyn Sealer>> {
         let version = Version::V1;
-        let by = |at| Some(NullKeys.sealer(version, Suite::Aes128Gcm, &self.tap.secret(at)?));
+        let by = |at| Some(NullKeys.sealer(Suite::Aes128Gcm, &self.tap.material(at)?));
         match level {
             Level::Initial => Some(NullKeys.initial(version, &self.original, self.side.peer()).seal),
             Level::ZeroRtt => self.early.then(|| by(0)).flatten(),

@@ -11,8 +11,8 @@ use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
 use aws_lc_rs::cipher::{self, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{constant_time, hkdf, hmac};
 use courser_core::crypto::{
-    CryptoFailed, Exporter, Head, KeyFactory, Keys, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite, TAG_LEN,
-    Unmasking,
+    CryptoFailed, Exporter, Head, KeyFactory, Keys, Material, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite,
+    TAG_LEN, Unmasking,
 };
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
 use zeroize::Zeroizing;
@@ -130,23 +130,27 @@ struct PacketKey {
 
 const _: () = assert!(size_of::<PacketKey>() <= 576, "two to three of these live in every active connection");
 
+/// What a secret gives.
+fn derive(version: Version, suite: Suite, secret: &[u8]) -> Material {
+    let (labels, len) = (labels(version), aead_of(suite).key_len());
+    let (expander, mut made) = (Expander::new(algorithm(suite), secret), Material::empty());
+    // Header protection takes a key as long as that of the AEAD.
+    let derived = expander
+        .fill(labels.key, &mut made.key[..len])
+        .and_then(|()| expander.fill(labels.iv, &mut made.iv))
+        .and_then(|()| expander.fill(labels.hp, &mut made.header[..len]));
+    derived.expect("a secret has at most 48 bytes, labels and outputs are short");
+    made
+}
+
 impl PacketKey {
-    fn new(version: Version, suite: Suite, secret: &[u8], first: &[u8]) -> Self {
+    fn new(suite: Suite, material: &Material) -> Self {
         let aead = aead_of(suite);
-        let (labels, hash) = (labels(version), algorithm(suite));
-        let (mut key, mut hp) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
-        let mut iv = Zeroizing::new([0; IV_LEN]);
-        // Header protection takes a key as long as that of the AEAD.
-        let (key, hp) = (&mut key[..aead.key_len()], &mut hp[..aead.key_len()]);
-        let expander = Expander::new(hash, secret);
-        let derived = expander.fill(labels.key, key).and_then(|()| expander.fill(labels.iv, &mut *iv)).and_then(|()| {
-            if first == secret { expander.fill(labels.hp, hp) } else { expand_label(hash, first, labels.hp, b"", hp) }
-        });
-        derived.expect("a secret has at most 48 bytes, labels and outputs are short");
+        let (key, header) = (&material.key[..aead.key_len()], &material.header[..aead.key_len()]);
         Self {
             aead: LessSafeKey::new(UnboundKey::new(aead, key).expect("the key has the algorithm's length")),
-            header: HeaderKey::new(suite, hp),
-            iv,
+            header: HeaderKey::new(suite, header),
+            iv: Zeroizing::new(material.iv),
             scatter: suite != Suite::ChaCha20Poly1305,
         }
     }
@@ -280,25 +284,21 @@ impl KeyFactory for AwsLc {
             let label: &[u8] = if from.is_client() { b"client in" } else { b"server in" };
             expand_label(hkdf::HKDF_SHA256, initial.as_ref(), label, b"", &mut secret)
                 .expect("a digest, a short label and a short output");
-            Box::new(PacketKey::new(version, Suite::Aes128Gcm, &secret, &secret))
+            Box::new(PacketKey::new(Suite::Aes128Gcm, &derive(version, Suite::Aes128Gcm, &secret)))
         };
         Keys { seal: key(side), open: key(side.peer()) }
     }
 
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        self.sealer_updated(version, suite, secret, secret)
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
+        derive(version, suite, secret.as_slice())
     }
 
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
-        self.opener_updated(version, suite, secret, secret)
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+        Box::new(PacketKey::new(suite, material))
     }
 
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
-        Box::new(PacketKey::new(version, suite, secret.as_slice(), first.as_slice()))
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
-        Box::new(PacketKey::new(version, suite, secret.as_slice(), first.as_slice()))
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        Box::new(PacketKey::new(suite, material))
     }
 
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {

@@ -51,7 +51,7 @@ pub struct RecvHistory {
     inline_len: u8,
     /// The limit, at most [`RANGES_MAX`].
     cap: u16,
-    /// All ranges once there were more than fit inline; never goes back, so that it allocates once.
+    /// All ranges once there were more than fit inline; goes back only when the connection rests, so that it allocates once.
     spilled: Vec<PnRange>,
     /// Everything below counts as received.
     floor: PacketNumber,
@@ -75,6 +75,17 @@ impl RecvHistory {
     pub const fn with_cap(cap: u16) -> Self {
         let cap = if cap == 0 { 1 } else { cap };
         Self { inline: [PnRange { start: 0, end: 0 }; INLINE], inline_len: 0, cap, spilled: Vec::new(), floor: 0 }
+    }
+
+    /// Gives the room back that the ranges do not need.
+    pub fn shrink(&mut self) {
+        if (1..=INLINE).contains(&self.spilled.len()) {
+            let ranges = core::mem::take(&mut self.spilled);
+            self.inline[..ranges.len()].copy_from_slice(&ranges);
+            self.inline_len = ranges.len() as u8;
+        } else {
+            self.spilled.shrink_to_fit();
+        }
     }
 
     fn slice(&self) -> &[PnRange] {

@@ -12,6 +12,7 @@ pub mod history;
 pub mod merge;
 pub mod ping;
 pub mod schedule;
+pub mod spaces;
 pub mod tolerance;
 
 pub use crate::wire::frame::EcnCounts;

@@ -72,6 +72,11 @@ impl AckSchedule {
         }
     }
 
+    /// Gives the room back that nothing needs.
+    pub fn shrink(&mut self) {
+        self.history.shrink();
+    }
+
     /// Follows the peer's wishes (ACK_FREQUENCY): an ACK per `packets` ack-eliciting packets, that is one more than the
     /// frame's Ack-Eliciting Threshold; the delay; and the Reordering Threshold (0: never at once, 1: RFC 9000).
     pub const fn set_tolerance(&mut self, packets: u32, max_delay: Duration, reordering: u64) {

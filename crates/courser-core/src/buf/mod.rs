@@ -4,6 +4,7 @@
 //! [`reassembly`] puts received bytes in order; [`ranges`] is the set of offsets that all bookkeeping rests on. Nothing
 //! here knows streams, frames or packets.
 
+pub mod lazy;
 pub mod pool;
 pub mod ranges;
 pub mod reassembly;

@@ -27,8 +27,8 @@ pub struct Issued {
 
 /// Our own connection IDs of one connection.
 pub struct LocalCids {
-    /// One more than may be active, so that a rotation can issue the first of the new ones.
-    active: [Option<Issued>; ACTIVE_MAX + 1],
+    /// At most one more than may be active, so that a rotation can issue the first of the new ones.
+    active: Vec<Issued>,
     /// Sequence number of the next one.
     next: u64,
     /// The peer was asked to retire those with smaller sequence numbers.
@@ -44,9 +44,14 @@ impl LocalCids {
     /// Starts with the connection ID of the handshake, sequence number 0.
     #[must_use]
     pub fn new(first: Cid, now: Instant) -> Self {
-        let mut active = [None; ACTIVE_MAX + 1];
-        active[0] = Some(Issued { sequence: 0, cid: first });
-        Self { active, next: 1, retire_prior_to: 0, limit: 1, allowance: BURST, refilled: now }
+        Self {
+            active: vec![Issued { sequence: 0, cid: first }],
+            next: 1,
+            retire_prior_to: 0,
+            limit: 1,
+            allowance: BURST,
+            refilled: now,
+        }
     }
 
     /// The peer's active_connection_id_limit; before it is known none but the first is issued.
@@ -58,7 +63,7 @@ impl LocalCids {
     /// Issues the connection ID of a preferred address, which travels in the transport parameters: sequence number 1.
     pub fn issue_preferred(&mut self, cid: Cid) {
         debug_assert!(self.next == 1 && self.count() == 1, "before any other");
-        self.active[1] = Some(Issued { sequence: 1, cid });
+        self.active.push(Issued { sequence: 1, cid });
         self.next = 2;
     }
 
@@ -71,7 +76,7 @@ impl LocalCids {
     /// Whether the peer has fewer than it stores, those apart that it is to retire.
     fn is_short(&self) -> bool {
         let staying = self.iter().filter(|i| i.sequence >= self.retire_prior_to).count();
-        !self.first().cid.is_empty() && staying < self.limit && self.count() < self.active.len()
+        !self.first().cid.is_empty() && staying < self.limit && self.count() <= ACTIVE_MAX
     }
 
     /// What new ones tell the peer to retire.
@@ -106,11 +111,12 @@ impl LocalCids {
         //= rfc9000#5.1.1-1
         let issued = Issued { sequence: self.next, cid };
         self.next += 1;
-        let free = self.active.iter_mut().find(|slot| slot.is_none());
-        debug_assert!(free.is_some(), "issue was asked for");
-        if let Some(slot) = free {
-            *slot = Some(issued);
+        debug_assert!(self.count() <= ACTIVE_MAX, "issue was asked for");
+        if self.active.len() == self.active.capacity() {
+            // Most peers store a few and keep them.
+            self.active.reserve_exact(self.limit.saturating_sub(self.active.len()).max(1));
         }
+        self.active.push(issued);
         issued
     }
 
@@ -128,19 +134,17 @@ impl LocalCids {
         if self.first().cid.is_empty() {
             return Err(violation("retires a connection ID where none has bytes"));
         }
-        let Some(slot) = self.active.iter_mut().find(|s| s.is_some_and(|i| i.sequence == sequence)) else {
-            return Ok(None);
-        };
+        let Some(at) = self.active.iter().position(|i| i.sequence == sequence) else { return Ok(None) };
         //= rfc9000#19.16-2
-        if slot.is_some_and(|i| i.cid == *used) {
+        if self.active[at].cid == *used {
             return Err(violation("retires the connection ID that the packet itself uses"));
         }
-        Ok(slot.take().map(|i| i.cid))
+        Ok(Some(self.active.remove(at).cid))
     }
 
     /// Active ones.
     pub fn iter(&self) -> impl Iterator<Item = Issued> + '_ {
-        self.active.iter().flatten().copied()
+        self.active.iter().copied()
     }
 
     /// Any active one; the connection always has one, since the one in use cannot be retired.
@@ -152,7 +156,7 @@ impl LocalCids {
     /// Number of active ones.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.iter().count()
+        self.active.len()
     }
 
     fn allowance(&self, now: Instant) -> u32 {

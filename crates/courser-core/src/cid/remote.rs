@@ -38,6 +38,12 @@ impl RemoteCids {
         Self { stored, active: 0, retire_prior_to: 0, retired: Vec::new(), limit: usize::from(limit).min(STORED_MAX) }
     }
 
+    /// Gives the room back that nothing needs.
+    pub fn shrink(&mut self) {
+        self.stored.shrink_to_fit();
+        self.retired.shrink_to_fit();
+    }
+
     /// The connection ID for our next packet.
     #[must_use]
     pub fn active(&self) -> Cid {

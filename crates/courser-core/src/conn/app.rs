@@ -205,7 +205,7 @@ impl Connection {
             pacing_rate: path.pacer.rate(),
             mtu: path.pmtud.current(),
             ecn: path.ecn.wants_mark(),
-            ..self.stats
+            ..self.stats.snapshot()
         }
     }
 

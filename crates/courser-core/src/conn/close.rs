@@ -10,7 +10,7 @@
 //! What came in order before the peer closed, or before the idle timeout, can be read until then. A connection that
 //! times out with nothing left to read ends at once.
 
-use super::{Connection, Event, Life};
+use super::{Closing, Connection, Event, Life};
 use crate::error::{CloseReason, TransportCode};
 use crate::ids::Level;
 use crate::packetiser::Close;
@@ -31,14 +31,14 @@ impl Connection {
         if self.is_worn_out() {
             until = now;
         }
-        self.life = Life::Closing {
+        self.life = Life::Closing(Box::new(Closing {
             until: Some(until),
             packet: Box::default(),
             answer_at: 1,
             received: 0,
             credit: 0,
             answer: true,
-        };
+        }));
         self.tls = None;
     }
 
@@ -56,7 +56,9 @@ impl Connection {
     /// A stateless reset came. Who was closing has nobody left to tell.
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
         //= rfc9000#10.3.1-4
-        if let Life::Closing { until: Some(until), .. } = self.life {
+        if let Life::Closing(closing) = &self.life
+            && let Some(until) = closing.until
+        {
             self.life = Life::Draining { until };
         }
         self.on_peer_close(now, CloseReason::StatelessReset);
@@ -84,13 +86,14 @@ impl Connection {
     fn set_reason(&mut self, reason: CloseReason) {
         if self.reason.is_none() {
             self.events.push_back(Event::Closed(reason.clone()));
-            self.reason = Some(reason);
+            self.reason = Some(Box::new(reason));
         }
     }
 
     /// A datagram came for a connection that is closing: answered at a falling rate.
     pub(super) fn on_datagram_while_closing(&mut self, len: usize) {
-        if let Life::Closing { answer_at, received, credit, answer, packet, .. } = &mut self.life {
+        if let Life::Closing(closing) = &mut self.life {
+            let Closing { answer_at, received, credit, answer, packet, .. } = &mut **closing;
             if packet.is_empty() {
                 // The limits of an unvalidated path held it back; now there may be room.
                 *answer = true;
@@ -136,11 +139,11 @@ impl Connection {
     /// Whether the keys reached a limit, so that nothing but stateless resets may answer packets (RFC 9001 section 6.6).
     pub(crate) fn is_worn_out(&self) -> bool {
         //= rfc9001#6.6-4
-        matches!(&self.reason, Some(CloseReason::Violation(v)) if v.code == TransportCode::AEAD_LIMIT_REACHED)
+        matches!(self.close_reason(), Some(CloseReason::Violation(v)) if v.code == TransportCode::AEAD_LIMIT_REACHED)
     }
 
     /// Why it ended or ends.
     pub(crate) fn close_reason(&self) -> Option<&CloseReason> {
-        self.reason.as_ref()
+        self.reason.as_deref()
     }
 }

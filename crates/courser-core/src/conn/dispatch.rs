@@ -2,7 +2,7 @@
 
 use super::{Connection, Env, Handshake};
 use crate::ack::merge::AckRanges;
-use crate::ack::schedule::AckSchedule;
+use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
 use crate::cc::{AckSample, RttSnapshot};
@@ -18,7 +18,7 @@ use crate::stream::Streams;
 use crate::stream::crypto::CryptoStream;
 use crate::time::Instant;
 
-use super::stats::ConnStats;
+use super::stats::Counts;
 
 /// Frames of the connection that streams ask for again with fresh values.
 const CONN_FRAMES: [FrameKind; 6] = [
@@ -35,7 +35,7 @@ const BLACK_HOLE_PTOS: u32 = 3;
 
 /// Owners of frames, as disjoint fields of the connection, while recovery tells fates.
 struct Owners<'a> {
-    acks: &'a mut [AckSchedule; 3],
+    acks: &'a mut Acks,
     streams: &'a mut Streams,
     control: &'a mut ControlQueue,
     datagrams: &'a mut DatagramQueue,
@@ -43,7 +43,7 @@ struct Owners<'a> {
     tolerance: &'a mut Tolerance,
     handshake: Option<&'a mut Handshake>,
     late_crypto: Option<&'a mut CryptoStream>,
-    stats: &'a mut ConnStats,
+    stats: &'a mut Counts,
     pool: &'a mut ChunkPool,
     /// Stream data that arrived and that its stream was not told of yet.
     arrived: Option<StreamSpan>,

@@ -32,7 +32,7 @@ impl Connection {
 
 /// The owners of everything that a 1-RTT packet can carry.
 struct House {
-    acks: [AckSchedule; 3],
+    acks: Acks,
     streams: Streams,
     control: ControlQueue,
     datagrams: DatagramQueue,
@@ -41,7 +41,7 @@ struct House {
     crypto: CryptoStream,
     challenges: Challenges,
     responses: Responses,
-    stats: ConnStats,
+    stats: Counts,
     pool: ChunkPool,
     /// The packet that was built last.
     payload: Vec<u8>,
@@ -63,7 +63,7 @@ impl House {
         let mut datagrams = DatagramQueue::default();
         datagrams.set_peer_max(65_535);
         Self {
-            acks: Space::ALL.map(|space| AckSchedule::new(space, core::time::Duration::from_millis(25))),
+            acks: Acks::new(core::time::Duration::from_millis(25)),
             streams,
             control: ControlQueue::default(),
             datagrams,
@@ -72,7 +72,7 @@ impl House {
             crypto: CryptoStream::default(),
             challenges: Challenges::default(),
             responses: Responses::default(),
-            stats: ConnStats::default(),
+            stats: Counts::default(),
             pool: ChunkPool::new(8 << 20),
             payload: Vec::new(),
         }

@@ -60,10 +60,11 @@ impl Connection {
         }
         let remembered = self.handshake.as_mut().and_then(|h| h.remembered.take()).unwrap_or_default();
         self.events.push_back(Event::EarlyData { accepted });
+        let peer = self.peer.take().unwrap_or_default();
         if accepted {
             self.early = EarlyData::Accepted;
-            check_limits(&self.peer, &remembered)?;
-            self.streams.set_peer_params(&self.peer);
+            check_limits(&peer, &remembered)?;
+            self.streams.set_peer_params(&peer);
         } else {
             self.early = EarlyData::Rejected;
             //= rfc9001#5.6-3
@@ -74,10 +75,11 @@ impl Connection {
             }
             self.abandon_early(env, now);
             //= rfc9001#4.6.2-3
-            self.streams.restart(&self.peer);
+            self.streams.restart(&peer);
             self.streams.drop_partial(&mut env.pool);
         }
-        self.datagrams.set_peer_max(self.peer.max_datagram_frame);
+        self.datagrams.set_peer_max(peer.max_datagram_frame);
+        self.peer = Some(peer);
         self.datagrams.drop_oversized(self.datagram_room());
         Ok(())
     }

@@ -167,7 +167,7 @@ impl Connection {
     /// ACK frames of 1-RTT packets are merged until the tick; earlier spaces are handled at once.
     fn on_ack_frame(&mut self, env: &mut Env, carrier: &Carrier, ack: &Ack<'_>) -> Result<(), PeerViolation> {
         let space = carrier.level.space();
-        let exponent = u32::from(self.peer.ack_delay_exponent);
+        let exponent = u32::from(self.manner.ack_delay_exponent);
         let delay = if space == Space::Data { ack.delay.checked_shl(exponent).unwrap_or(u64::MAX) } else { 0 };
         let info = AckInfo { space, delay: Duration::from_micros(delay), ecn: ack.ecn, received: carrier.received };
         if space != Space::Data {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, EarlyData, Env, Event, ExporterSecret, Handshake, Life, RouteChange};
+use super::{Connection, EarlyData, Env, Event, ExporterSecret, Handshake, Life, Manner, RouteChange};
 use crate::ack::tolerance::Tolerance;
 use crate::config::TransportParams;
 use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
@@ -10,7 +10,7 @@ use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level};
 use crate::observe::{Dropped, Event as Observed, Kind, Step};
 use crate::stream::crypto::CryptoStream;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::wire::params;
 
 /// How long the route of the client's own choice of connection ID stays after the handshake, for late Initials.
@@ -176,7 +176,7 @@ impl Connection {
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Alpn(identity.alpn.as_deref())));
         self.identity = Some(Box::new(identity));
         if let Some(handshake) = &self.handshake {
-            self.stats.handshake = now - handshake.started;
+            self.stats.handshake_us = micros(now - handshake.started);
         }
         self.events.push_back(Event::Connected);
         env.observe(now, self.key, Kind::Life, || Observed::Life(Step::HandshakeComplete));
@@ -212,10 +212,13 @@ impl Connection {
         if !self.confirmed {
             return;
         }
+        self.acks.end_early();
+        // Of the peer's parameters only the address that it prefers is asked for later.
+        self.peer = self.peer.take().filter(|params| params.preferred_address.is_some());
         if let Some(handshake) = self.handshake.take()
             && self.side.is_server()
         {
-            self.chosen_route = Some((handshake.original_dcid, now + CHOSEN_ROUTE_STAYS));
+            self.chosen_route = Some(Box::new((handshake.original_dcid, now + CHOSEN_ROUTE_STAYS)));
         }
     }
 
@@ -273,7 +276,8 @@ impl Connection {
         let least = params.min_ack_delay_us.map(Duration::from_micros);
         self.tolerance = Tolerance::new(least, Duration::from_millis(params.max_ack_delay_ms));
         //= rfc9000#7.4.1-3
-        *self.peer = params;
+        self.manner = Manner::of(&params);
+        self.peer = Some(Box::new(params));
         self.peer_known = true;
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Connection {
         //= rfc9287#3.1-3
         //= rfc9287#3.1-4
         //= rfc9287#3.1-5
-        self.settings.grease && self.peer_known && self.peer.grease_quic_bit
+        self.settings.grease && self.peer_known && self.manner.takes_grease
     }
 
     /// Whether a packet with this first byte can be one of this version.

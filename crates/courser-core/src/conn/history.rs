@@ -1,5 +1,6 @@
 //! The last packets each way, for a look back after an error.
 
+use crate::buf::lazy::{Lazy, Part};
 use crate::ids::{Level, PacketNumber};
 use crate::time::Instant;
 
@@ -19,56 +20,80 @@ pub struct Logged {
     pub size: u16,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Ring {
-    /// Allocated with the first packet.
-    entries: Vec<Logged>,
+    entries: [Logged; LOGGED],
+    /// Where the next one goes.
     next: usize,
+    /// Whether every entry was written.
+    full: bool,
 }
 
 impl Ring {
+    const NEW: Self = {
+        let none = Logged { time: Instant::ZERO, level: Level::Initial, pn: 0, size: 0 };
+        Self { entries: [none; LOGGED], next: 0, full: false }
+    };
+
     fn push(&mut self, entry: Logged) {
-        if self.entries.len() < LOGGED {
-            if self.entries.is_empty() {
-                self.entries.reserve_exact(LOGGED);
-            }
-            self.entries.push(entry);
-        } else {
-            self.entries[self.next] = entry;
-        }
+        self.entries[self.next] = entry;
         self.next = (self.next + 1) % LOGGED;
+        self.full |= self.next == 0;
     }
 
     fn iter(&self) -> impl Iterator<Item = Logged> + '_ {
-        let (new, old) = self.entries.split_at(self.next.min(self.entries.len()));
+        let (new, old) = self.entries.split_at(self.next);
+        let old = if self.full { old } else { &[] };
         old.iter().chain(new).copied()
     }
 }
 
-/// The last sixteen packets in each direction, oldest first.
-#[derive(Clone, Debug, Default)]
-pub struct PacketLog {
+#[derive(Clone, Debug)]
+struct Rings {
     sent: Ring,
     received: Ring,
 }
 
+impl Part for Rings {
+    const UNUSED: &'static Self = &Self { sent: Ring::NEW, received: Ring::NEW };
+
+    fn begin() -> Self {
+        Self::UNUSED.clone()
+    }
+
+    fn is_unused(&self) -> bool {
+        let touched = |ring: &Ring| ring.full || ring.next > 0;
+        !touched(&self.sent) && !touched(&self.received)
+    }
+}
+
+/// The last sixteen packets in each direction, oldest first. An idle connection forgets them
+/// ([`dormant_after`](crate::config::Settings::dormant_after)).
+#[derive(Clone, Debug, Default)]
+pub struct PacketLog(Lazy<Rings>);
+
 impl PacketLog {
     pub(super) fn sent(&mut self, time: Instant, level: Level, pn: PacketNumber, size: usize) {
-        self.sent.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
+        self.0.sent.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
     }
 
     pub(super) fn received(&mut self, time: Instant, level: Level, pn: PacketNumber, size: usize) {
-        self.received.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
+        self.0.received.push(Logged { time, level, pn, size: u16::try_from(size).unwrap_or(u16::MAX) });
+    }
+
+    /// Forgets all of them, with their memory.
+    pub(super) fn forget(&mut self) {
+        self.0 = Lazy::new();
     }
 
     /// The last packets that were sent.
     pub fn last_sent(&self) -> impl Iterator<Item = Logged> + '_ {
-        self.sent.iter()
+        self.0.sent.iter()
     }
 
     /// The last packets that were received.
     pub fn last_received(&self) -> impl Iterator<Item = Logged> + '_ {
-        self.received.iter()
+        self.0.received.iter()
     }
 }
 

@@ -16,6 +16,7 @@
 //! - `versions`: which version is spoken, and the beginning of a server's TLS session;
 //! - `tick`: acknowledgements that were merged, timers, the next deadline;
 //! - `close`: closing and draining;
+//! - `rest`: what it gives back while nothing happens;
 //! - `limit`: what keeps it from sending more;
 //! - `watch`: what observers are told;
 //! - `app`: what applications call.
@@ -34,6 +35,7 @@ mod limit;
 mod paths;
 mod probe;
 mod receive;
+mod rest;
 mod seal;
 mod setup;
 mod stats;
@@ -50,7 +52,7 @@ use zeroize::Zeroizing;
 
 use crate::ack::merge::AckRanges;
 use crate::ack::ping::AckPing;
-use crate::ack::schedule::AckSchedule;
+use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
 use crate::cid::{CidGenerator, Issued, LocalCids, RemoteCids};
@@ -161,13 +163,29 @@ enum Life {
     Handshaking,
     /// TLS is complete.
     Established,
-    /// CONNECTION_CLOSE has to be sent, or was sent; `packet` is what left, repeated in answer to packets while `credit`,
-    /// three times the bytes received since, lasts.
-    Closing { until: Option<Instant>, packet: Box<[u8]>, answer_at: u32, received: u32, credit: usize, answer: bool },
+    /// CONNECTION_CLOSE has to be sent, or was sent.
+    Closing(Box<Closing>),
     /// The peer closed: nothing is sent any more.
     Draining { until: Instant },
     /// To be freed.
     Ended,
+}
+
+/// What a connection that closes has to know.
+#[derive(Debug)]
+struct Closing {
+    /// When it is over.
+    until: Option<Instant>,
+    /// What left, repeated in answer to packets while the credit lasts; empty before.
+    packet: Box<[u8]>,
+    /// So many datagrams have to come before the next answer.
+    answer_at: u32,
+    /// Datagrams since the last answer.
+    received: u32,
+    /// Three times the bytes received, less what was answered.
+    credit: usize,
+    /// An answer is due.
+    answer: bool,
 }
 
 /// State that exists only until the handshake is confirmed.
@@ -277,6 +295,27 @@ pub(crate) enum RouteChange {
     RemoveToken(ResetToken),
 }
 
+/// How the peer speaks, of its transport parameters.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// ACK Delay fields are in units of 2^this microseconds.
+    ack_delay_exponent: u8,
+    /// It takes packets without QUIC bit.
+    takes_grease: bool,
+    /// It stays where it is, and wants us to do the same.
+    disable_migration: bool,
+}
+
+impl Manner {
+    fn of(params: &TransportParams) -> Self {
+        Self {
+            ack_delay_exponent: params.ack_delay_exponent,
+            takes_grease: params.grease_quic_bit,
+            disable_migration: params.disable_active_migration,
+        }
+    }
+}
+
 /// What an exporter needs after the TLS session is gone.
 struct ExporterSecret {
     suite: Suite,
@@ -290,7 +329,7 @@ pub(crate) struct Connection {
     version: Version,
     life: Life,
     /// The first reason why the connection ends; never replaced.
-    reason: Option<CloseReason>,
+    reason: Option<Box<CloseReason>>,
     handshake: Option<Box<Handshake>>,
     /// Dropped after its last use.
     tls: Option<Box<dyn TlsSession>>,
@@ -302,7 +341,7 @@ pub(crate) struct Connection {
     early_keys_until: Option<Instant>,
     keys: KeySlots,
     recovery: Recovery,
-    acks: [AckSchedule; 3],
+    acks: Acks,
     /// The path in use.
     path: Path,
     /// The other ones.
@@ -314,9 +353,12 @@ pub(crate) struct Connection {
     datagrams: DatagramQueue,
     handshake_done: Once,
     /// The route of the client's own choice of connection ID goes at that time.
-    chosen_route: Option<(Cid, Instant)>,
+    chosen_route: Option<Box<(Cid, Instant)>>,
     settings: Box<Settings>,
-    peer: Box<TransportParams>,
+    /// The peer's transport parameters, while something of them may be needed; see [`Manner`] for the rest.
+    peer: Option<Box<TransportParams>>,
+    /// What every packet asks of the peer's transport parameters.
+    manner: Manner,
     peer_known: bool,
     identity: Option<Box<Identity>>,
     exporter: Option<Box<ExporterSecret>>,
@@ -327,6 +369,10 @@ pub(crate) struct Connection {
     eliciting_since_receive: bool,
     /// When something was last sent, for keep-alive.
     last_sent: Instant,
+    /// Keys and empty buffers were given back.
+    resting: bool,
+    /// It goes to rest no earlier than some time after this.
+    rest_from: Instant,
     /// Ack-eliciting packets that must be sent although the window is full, by space.
     probes: [u8; 3],
     /// Somebody (keep-alive, ping) wants an acknowledgement.
@@ -347,7 +393,7 @@ pub(crate) struct Connection {
     end_told: bool,
     /// A token for a later connection, from the server.
     new_token: Option<Box<[u8]>>,
-    stats: ConnStats,
+    stats: stats::Counts,
     log: PacketLog,
 }
 
@@ -363,7 +409,7 @@ impl Connection {
 
     /// All connection IDs of ours that lead here.
     pub(crate) fn own_cids(&self) -> impl Iterator<Item = Cid> + '_ {
-        let chosen = self.chosen_route.map(|(cid, _)| cid);
+        let chosen = self.chosen_route.as_ref().map(|route| route.0);
         let first = self.handshake.as_ref().filter(|_| self.side.is_server()).map(|h| h.original_dcid);
         self.local_cids.iter().map(|i| i.cid).chain(chosen).chain(first)
     }

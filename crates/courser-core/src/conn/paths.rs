@@ -10,6 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::receive::Origin;
 use super::{Connection, Env, Event, RouteChange};
+use crate::config::PreferredAddress;
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Cid, PathId, Space};
 use crate::observe::{Event as Observed, Kind, PathStep};
@@ -406,17 +407,20 @@ impl Connection {
             return Err(ApiMisuse::HandshakePending);
         }
         //= rfc9000#9-2
-        let refused = self.peer.disable_active_migration && !self.at_preferred_address();
+        let refused = self.manner.disable_migration && !self.at_preferred_address();
         if self.side.is_server() || !self.settings.migration || refused {
             return Err(ApiMisuse::NotNegotiated);
         }
         Ok(())
     }
 
+    fn preferred_address(&self) -> Option<PreferredAddress> {
+        self.peer.as_ref()?.preferred_address
+    }
+
     fn at_preferred_address(&self) -> bool {
         let remote = self.path.remote();
-        self.peer
-            .preferred_address
+        self.preferred_address()
             .is_some_and(|p| p.v4.map(SocketAddr::V4) == Some(remote) || p.v6.map(SocketAddr::V6) == Some(remote))
     }
 
@@ -495,7 +499,7 @@ impl Connection {
 
     /// Where the server would rather be than where it is.
     fn preferred_remote(&self) -> Option<SocketAddr> {
-        let preferred = self.peer.preferred_address.filter(|_| self.side.is_client())?;
+        let preferred = self.preferred_address().filter(|_| self.side.is_client())?;
         //= rfc9000#9.6.3-5
         let remote = match self.path.remote() {
             SocketAddr::V4(_) => preferred.v4.map(SocketAddr::V4),

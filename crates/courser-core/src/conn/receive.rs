@@ -108,7 +108,7 @@ impl Connection {
         self.stats.received.bytes += datagram.len() as u64;
         match &mut self.life {
             Life::Handshaking | Life::Established => {}
-            Life::Closing { .. } => {
+            Life::Closing(_) => {
                 if meta.remote == self.path.remote() {
                     self.path.amplification.on_received(datagram.len());
                 }

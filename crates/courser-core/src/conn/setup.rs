@@ -5,10 +5,11 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::limit::Limits;
+use super::stats::Counts;
 use super::versions::Opening;
-use super::{Connection, Env, Handshake, Life, PacketLog, RouteChange};
+use super::{Connection, Env, Handshake, Life, Manner, PacketLog, RouteChange};
 use crate::ack::ping::AckPing;
-use crate::ack::schedule::AckSchedule;
+use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
 use crate::cid::generator::random_cid;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
@@ -16,7 +17,7 @@ use crate::config::{PreferredAddress, Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::datagram::DatagramQueue;
-use crate::ids::{Cid, ConnKey, Level, Side, Space, Version};
+use crate::ids::{Cid, ConnKey, Level, Side, Version};
 use crate::path::{Path, Spin, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
@@ -155,7 +156,7 @@ impl Connection {
             early_keys_until: None,
             keys: KeySlots::new(parts.side, parts.limits),
             recovery: Recovery::starting(now),
-            acks: Space::ALL.map(|space| AckSchedule::new(space, settings.max_ack_delay)),
+            acks: Acks::new(settings.max_ack_delay),
             path: parts.path,
             standby: Standby::default(),
             local_cids: LocalCids::new(parts.local, now),
@@ -166,7 +167,8 @@ impl Connection {
             handshake_done: Once::default(),
             chosen_route: None,
             settings: Box::new(settings.clone()),
-            peer: Box::default(),
+            peer: None,
+            manner: Manner::of(&TransportParams::default()),
             peer_known: false,
             identity: None,
             exporter: None,
@@ -174,6 +176,8 @@ impl Connection {
             last_activity: now,
             eliciting_since_receive: false,
             last_sent: now,
+            resting: false,
+            rest_from: now,
             probes: [0; 3],
             ping: false,
             ack_ping: AckPing::default(),
@@ -185,7 +189,7 @@ impl Connection {
             paced_until: None,
             events: VecDeque::new(),
             routes: vec![first_route],
-            stats: super::ConnStats { limits: Limits::starting(now), ..super::ConnStats::default() },
+            stats: Counts { limits: Limits::starting(now), ..Counts::default() },
             log: PacketLog::default(),
         })
     }

@@ -92,6 +92,69 @@ pub struct ConnStats {
     pub ecn: bool,
 }
 
+/// What a connection counts by itself; see [`ConnStats`] for what each is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) sent: Traffic,
+    pub(super) received: Traffic,
+    pub(super) lost_packets: u64,
+    pub(super) lost_bytes: u64,
+    pub(super) spurious_losses: u64,
+    pub(super) retransmitted_bytes: u64,
+    pub(super) ptos: u64,
+    pub(super) congestion_events: u64,
+    pub(super) duplicates: u64,
+    pub(super) undecryptable: u64,
+    pub(super) dropped_packets: u64,
+    pub(super) dropped_address: u64,
+    pub(super) paths_opened: u64,
+    pub(super) paths_with_known_cid: u64,
+    pub(super) paths_failed: u64,
+    pub(super) paths_refused: u64,
+    pub(super) migrations: u64,
+    pub(super) ack_frames: u64,
+    pub(super) ack_runs: u64,
+    pub(super) retries: u64,
+    pub(super) ticks: u64,
+    pub(super) key_updates: u64,
+    pub(super) limits: Limits,
+    pub(super) handshake_us: u64,
+}
+
+impl Counts {
+    /// The counters of a snapshot; its gauges are still to be filled in.
+    pub(super) fn snapshot(&self) -> ConnStats {
+        let c = *self;
+        ConnStats {
+            sent: c.sent,
+            received: c.received,
+            lost_packets: c.lost_packets,
+            lost_bytes: c.lost_bytes,
+            spurious_losses: c.spurious_losses,
+            retransmitted_bytes: c.retransmitted_bytes,
+            ptos: c.ptos,
+            congestion_events: c.congestion_events,
+            duplicates: c.duplicates,
+            undecryptable: c.undecryptable,
+            dropped_packets: c.dropped_packets,
+            dropped_address: c.dropped_address,
+            paths_opened: c.paths_opened,
+            paths_with_known_cid: c.paths_with_known_cid,
+            paths_failed: c.paths_failed,
+            paths_refused: c.paths_refused,
+            migrations: c.migrations,
+            ack_frames: c.ack_frames,
+            ack_runs: c.ack_runs,
+            retries: c.retries,
+            ticks: c.ticks,
+            key_updates: c.key_updates,
+            limits: c.limits,
+            handshake: Duration::from_micros(c.handshake_us),
+            ..ConnStats::default()
+        }
+    }
+}
+
 impl Sub for Traffic {
     type Output = Self;
     fn sub(self, earlier: Self) -> Self {

@@ -42,6 +42,7 @@ impl Connection {
             //= rfc9000#12.3-3
             self.end_silently(CloseReason::Internal("the packet numbers are used up"));
         }
+        self.note_waking(now);
         if self.is_open() {
             self.run_timers(env, now);
         }
@@ -76,12 +77,13 @@ impl Connection {
             self.ping = true;
         }
         self.run_path_timers(env, now);
-        if let Some((cid, at)) = self.chosen_route
+        if let Some((cid, at)) = self.chosen_route.as_deref().copied()
             && at <= now
         {
             self.chosen_route = None;
             self.routes.push(RouteChange::RemoveChosen(cid));
         }
+        self.rest_if_idle(env, now);
     }
 
     /// Asks the peer for more or fewer ACK frames when their number is wrong.
@@ -144,12 +146,12 @@ impl Connection {
 
     fn end_if_over(&mut self, now: Instant) {
         let until = match &self.life {
-            Life::Closing { until, .. } => *until,
+            Life::Closing(closing) => closing.until,
             Life::Draining { until } => Some(*until),
             _ => None,
         };
         // A socket that was full all the time must not keep the peer from hearing the reason.
-        let unsaid = matches!(&self.life, Life::Closing { answer: true, packet, .. } if packet.is_empty());
+        let unsaid = matches!(&self.life, Life::Closing(closing) if closing.answer && closing.packet.is_empty());
         if !unsaid && until.is_some_and(|at| at <= now) {
             self.life = Life::Ended;
         }
@@ -158,7 +160,7 @@ impl Connection {
     /// When something has to happen although nothing arrives.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.life {
-            Life::Closing { until, .. } => return *until,
+            Life::Closing(closing) => return closing.until,
             Life::Draining { until } => return Some(*until),
             Life::Ended => return None,
             Life::Handshaking | Life::Established => {}
@@ -181,8 +183,9 @@ impl Connection {
             self.paced_until,
             self.keys.deadline(),
             self.early_keys_until,
-            self.chosen_route.map(|(_, at)| at),
+            self.chosen_route.as_ref().map(|route| route.1),
             self.local_cids.next_issue().filter(|_| matches!(self.life, Life::Established)),
+            self.rest_deadline(),
         ]
         .into_iter()
         .flatten()

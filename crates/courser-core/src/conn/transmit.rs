@@ -60,7 +60,7 @@ impl Connection {
         env.unsealed.clear();
         match self.life {
             Life::Handshaking | Life::Established => {}
-            Life::Closing { .. } => return self.fill_close(env, now, train),
+            Life::Closing(_) => return self.fill_close(env, now, train),
             Life::Draining { .. } | Life::Ended => return None,
         }
         if self.numbers_are_used_up() {
@@ -154,7 +154,7 @@ impl Connection {
     /// Whether the engine should give this connection a turn.
     pub(crate) fn wants_send(&self, now: Instant) -> bool {
         match &self.life {
-            Life::Closing { answer, .. } => return *answer,
+            Life::Closing(closing) => return closing.answer,
             Life::Draining { .. } | Life::Ended => return false,
             Life::Handshaking | Life::Established => {}
         }

@@ -160,6 +160,13 @@ impl ControlQueue {
         self.len() == 0
     }
 
+    /// Gives the room back that no item needs.
+    pub fn shrink(&mut self) {
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+    }
+
     fn items(&self) -> impl Iterator<Item = (u32, &Item)> {
         (0..).zip(&self.slots).filter_map(|(id, slot)| slot.as_ref().map(|i| (id, i)))
     }

@@ -90,6 +90,53 @@ impl core::fmt::Debug for Secret {
     }
 }
 
+/// Most bytes of a packet protection key.
+pub const KEY_LEN_MAX: usize = 32;
+
+/// What a traffic secret gives for one direction (RFC 9001 section 5.1): a provider's key objects are made from it. They are
+/// many times as large, and making them from this takes a fraction of the time that the secret would take, so this is what
+/// an idle connection keeps. It is erased when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Material {
+    /// The AEAD key, in its first bytes.
+    pub key: [u8; KEY_LEN_MAX],
+    /// The header protection key, in its first bytes. It outlives key updates.
+    pub header: [u8; KEY_LEN_MAX],
+    /// The IV.
+    pub iv: [u8; 12],
+}
+
+impl Material {
+    /// Nothing but zeros, for a provider to fill in.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { key: [0; KEY_LEN_MAX], header: [0; KEY_LEN_MAX], iv: [0; 12] }
+    }
+
+    /// The same with the header protection key of the first secret (RFC 9001 section 6.1).
+    #[must_use]
+    pub fn with_header_of(mut self, first: &Self) -> Self {
+        self.header = first.header;
+        self
+    }
+}
+
+impl Drop for Material {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.header.zeroize();
+        self.iv.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Material {}
+
+impl core::fmt::Debug for Material {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Material(..)")
+    }
+}
+
 /// Where things lie in a packet that is to be sealed.
 ///
 /// The packet is laid out as header (with an unprotected packet number at `pn_at`), plaintext prefix from `payload_at`,
@@ -188,18 +235,14 @@ pub trait KeyFactory: Send + Sync {
     /// Initial keys of `side` (RFC 9001 section 5.2, RFC 9369 section 3.3).
     fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys;
 
-    /// Key for what we send, from a traffic secret.
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer>;
+    /// Derives what the keys of one direction are made from.
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material;
 
-    /// Key for what we receive, from a traffic secret.
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener>;
+    /// Key for what we send.
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer>;
 
-    /// Key for what we send after a key update: the packet protection key of `secret` with the header protection key of
-    /// `first`, the secret of key phase 0 (RFC 9001 section 6.1).
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer>;
-
-    /// Like [`sealer_updated`](Self::sealer_updated) for what we receive.
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener>;
+    /// Key for what we receive.
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener>;
 
     /// The secret that follows in a key update (RFC 9001 section 6.1).
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret;

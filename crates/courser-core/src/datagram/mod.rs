@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::buf::lazy::{Lazy, Part};
 use crate::error::ApiMisuse;
 use crate::spans::Fate;
 
@@ -39,19 +40,41 @@ struct Tracked {
     told: bool,
 }
 
+/// What waits.
+struct Waiting {
+    send: VecDeque<(u64, Bytes)>,
+    recv: VecDeque<Bytes>,
+    /// In the order of their numbers.
+    tracked: VecDeque<Tracked>,
+    /// Tags with fates that the application has not read.
+    fates: VecDeque<(u64, Fate)>,
+}
+
+impl Waiting {
+    const NONE: Self =
+        Self { send: VecDeque::new(), recv: VecDeque::new(), tracked: VecDeque::new(), fates: VecDeque::new() };
+}
+
+impl Part for Waiting {
+    const UNUSED: &'static Self = &Self::NONE;
+
+    fn begin() -> Self {
+        Self::NONE
+    }
+
+    fn is_unused(&self) -> bool {
+        self.send.is_empty() && self.recv.is_empty() && self.tracked.is_empty() && self.fates.is_empty()
+    }
+}
+
 /// DATAGRAM frames of one connection.
 #[derive(Default)]
 pub struct DatagramQueue {
-    send: VecDeque<(u64, Bytes)>,
+    waiting: Lazy<Waiting>,
     send_bytes: usize,
-    recv: VecDeque<Bytes>,
     recv_bytes: usize,
-    /// In the order of their numbers.
-    tracked: VecDeque<Tracked>,
-    /// How many of these have not been told.
+    /// How many of those that are tracked have not been told.
     untold: usize,
-    /// Tags with fates that the application has not read.
-    fates: VecDeque<(u64, Fate)>,
     /// Fates came where there were none, and the application was not told.
     fates_due: bool,
     /// A datagram was refused, and the application was not told of room since.
@@ -67,7 +90,12 @@ impl DatagramQueue {
     /// Whether no received datagram waits for the application.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.recv.is_empty()
+        self.waiting.recv.is_empty()
+    }
+
+    /// Gives the room back that nothing needs.
+    pub fn shrink(&mut self) {
+        self.waiting.rest();
     }
 
     /// Sets the peer's limit on whole DATAGRAM frames.
@@ -97,7 +125,7 @@ impl DatagramQueue {
         if data.len() > max {
             return Err(ApiMisuse::TooLarge);
         }
-        let full = !self.send.is_empty() && self.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX;
+        let full = !self.waiting.send.is_empty() && self.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX;
         if full || (tag.is_some() && self.places_taken() >= TRACKED_MAX) {
             self.refused = true;
             return Ok(false);
@@ -106,20 +134,20 @@ impl DatagramQueue {
         let number = self.next;
         self.next += 1;
         self.untold += usize::from(tag.is_some());
-        self.tracked.extend(tag.map(|tag| Tracked { number, tag, told: false }));
-        self.send.push_back((number, data));
+        self.waiting.tracked.extend(tag.map(|tag| Tracked { number, tag, told: false }));
+        self.waiting.send.push_back((number, data));
         Ok(true)
     }
 
     /// The datagram to send next.
     #[must_use]
     pub fn front(&self) -> Option<&Bytes> {
-        self.send.front().map(|(_, data)| data)
+        self.waiting.send.front().map(|(_, data)| data)
     }
 
     /// Takes the front datagram for a packet; returns its number.
     pub fn pop(&mut self) -> Option<(u64, Bytes)> {
-        let (number, data) = self.send.pop_front()?;
+        let (number, data) = self.waiting.send.pop_front()?;
         self.send_bytes -= data.len() + OVERHEAD;
         Some((number, data))
     }
@@ -127,14 +155,14 @@ impl DatagramQueue {
     /// Drops queued datagrams that fit no packet of `packet_room` bytes any more; they count as lost.
     pub fn drop_oversized(&mut self, packet_room: usize) {
         let Some(max) = self.payload_max(packet_room) else { return };
-        if self.send.iter().all(|(_, data)| data.len() <= max) {
+        if self.waiting.send.iter().all(|(_, data)| data.len() <= max) {
             return;
         }
-        for _ in 0..self.send.len() {
+        for _ in 0..self.waiting.send.len() {
             let Some((number, data)) = self.pop() else { return };
             if data.len() <= max {
                 self.send_bytes += data.len() + OVERHEAD;
-                self.send.push_back((number, data));
+                self.waiting.send.push_back((number, data));
             } else {
                 self.settle(Fate::Lost, number);
             }
@@ -144,23 +172,23 @@ impl DatagramQueue {
     /// What became of a datagram; it is never repeated (RFC 9221 section 5). The first verdict is the application's: what is
     /// acknowledged after it was declared lost stays lost to it.
     pub fn settle(&mut self, fate: Fate, number: u64) {
-        let Ok(at) = self.tracked.binary_search_by_key(&number, |t| t.number) else { return };
-        let Some(tracked) = self.tracked.get_mut(at).filter(|t| !t.told) else { return };
+        let Ok(at) = self.waiting.tracked.binary_search_by_key(&number, |t| t.number) else { return };
+        let Some(tracked) = self.waiting.tracked.get_mut(at).filter(|t| !t.told) else { return };
         tracked.told = true;
         self.untold -= 1;
         let fate = if fate == Fate::Acked { Fate::Acked } else { Fate::Lost };
         let entry = (tracked.tag, fate);
-        while self.tracked.front().is_some_and(|t| t.told) {
-            self.tracked.pop_front();
+        while self.waiting.tracked.front().is_some_and(|t| t.told) {
+            self.waiting.tracked.pop_front();
         }
-        self.fates_due |= self.fates.is_empty();
-        self.fates.push_back(entry);
+        self.fates_due |= self.waiting.fates.is_empty();
+        self.waiting.fates.push_back(entry);
     }
 
     /// Places taken by datagrams whose fate was asked for: those without one and fates that were not read, or all since the
     /// first without one, which are remembered.
     fn places_taken(&self) -> usize {
-        self.tracked.len().max(self.untold + self.fates.len())
+        self.waiting.tracked.len().max(self.untold + self.waiting.fates.len())
     }
 
     /// Whether somebody who was refused would not be refused now; half of the room is free, so that this is not told for
@@ -172,12 +200,12 @@ impl DatagramQueue {
     /// Whether [`Self::poll_event`] has something.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        (self.fates_due && !self.fates.is_empty()) || self.has_room_again()
+        (self.fates_due && !self.waiting.fates.is_empty()) || self.has_room_again()
     }
 
     /// What the application is to be told.
     pub fn poll_event(&mut self) -> Option<DatagramEvent> {
-        if core::mem::take(&mut self.fates_due) && !self.fates.is_empty() {
+        if core::mem::take(&mut self.fates_due) && !self.waiting.fates.is_empty() {
             return Some(DatagramEvent::Fates);
         }
         if self.has_room_again() {
@@ -189,25 +217,25 @@ impl DatagramQueue {
 
     /// The tag of the next datagram whose fate the application has not seen: acknowledged, or lost.
     pub fn poll_fate(&mut self) -> Option<(u64, Fate)> {
-        self.fates.pop_front()
+        self.waiting.fates.pop_front()
     }
 
     /// A datagram came. Returns whether the application has to be told, that is, whether it had read all others.
     pub fn on_datagram(&mut self, data: &[u8]) -> bool {
-        let was_empty = self.recv.is_empty();
+        let was_empty = self.waiting.recv.is_empty();
         let cost = data.len() + OVERHEAD;
-        while !self.recv.is_empty() && self.recv_bytes + cost > RECV_BYTES_MAX {
+        while !self.waiting.recv.is_empty() && self.recv_bytes + cost > RECV_BYTES_MAX {
             self.read();
             self.dropped += 1;
         }
         self.recv_bytes += cost;
-        self.recv.push_back(Bytes::copy_from_slice(data));
+        self.waiting.recv.push_back(Bytes::copy_from_slice(data));
         was_empty
     }
 
     /// The oldest received datagram.
     pub fn read(&mut self) -> Option<Bytes> {
-        let data = self.recv.pop_front()?;
+        let data = self.waiting.recv.pop_front()?;
         self.recv_bytes -= data.len() + OVERHEAD;
         Some(data)
     }
@@ -215,7 +243,7 @@ impl DatagramQueue {
     /// Datagrams that wait for sending.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.send.len()
+        self.waiting.send.len()
     }
 }
 
@@ -291,7 +319,7 @@ mod tests {
         q.settle(Fate::Acked, numbers[0]);
         assert_eq!((q.poll_event(), q.poll_event()), (Some(DatagramEvent::Fates), None));
         assert_eq!(told(&mut q), [(70, Fate::Lost), (73, Fate::Acked)]);
-        assert!(q.tracked.is_empty() && !q.has_events());
+        assert!(q.waiting.tracked.is_empty() && !q.has_events());
     }
 
     #[test]
@@ -343,7 +371,7 @@ mod tests {
         for _ in 0..100_000 {
             q.on_datagram(&[]);
         }
-        assert!(q.recv.len() <= RECV_BYTES_MAX / OVERHEAD);
+        assert!(q.waiting.recv.len() <= RECV_BYTES_MAX / OVERHEAD);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use crate::buf::lazy::{Lazy, Part};
 use crate::time::Instant;
 
 /// Times that one validation challenges, at most; the interval doubles after each.
@@ -40,9 +41,12 @@ pub enum Due {
     Failed,
 }
 
-/// Our challenges on a path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Challenges {
+/// Our challenges on a path; memory of its own while it is validated.
+#[derive(Clone, Debug, Default)]
+pub struct Challenges(Lazy<Validation>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Validation {
     /// The challenges that were sent; any of them validates the path.
     sent: Vec<Sent>,
     /// Data of the challenge that waits for a packet.
@@ -59,18 +63,31 @@ pub struct Challenges {
     abandon: Option<Instant>,
 }
 
+impl Part for Validation {
+    const UNUSED: &'static Self =
+        &Self { sent: Vec::new(), due: None, second: None, rounds: 0, wait: Duration::ZERO, next: None, abandon: None };
+
+    fn begin() -> Self {
+        Self::UNUSED.clone()
+    }
+
+    fn is_unused(&self) -> bool {
+        self == Self::UNUSED
+    }
+}
+
 impl Challenges {
     /// Begins a validation with unpredictable data, to be given up at that time. `wait` is the path's probe timeout, after
     /// which the challenge is repeated.
     pub fn start(&mut self, data: [u8; 8], wait: Duration, abandon: Instant) {
-        *self = Self { due: Some(data), rounds: 1, wait, abandon: Some(abandon), ..Self::default() };
+        *self.0 = Validation { due: Some(data), rounds: 1, wait, abandon: Some(abandon), ..Validation::begin() };
     }
 
     /// Goes on with fresh data. Two challenges leave, as two packets do when a probe timeout expires: the next chance is far
     /// away.
     pub fn again(&mut self, data: [[u8; 8]; 2]) {
-        self.rounds = self.rounds.saturating_add(1);
-        [self.due, self.second] = data.map(Some);
+        self.0.rounds = self.0.rounds.saturating_add(1);
+        [self.0.due, self.0.second] = data.map(Some);
     }
 
     /// Abandons the validation.
@@ -81,23 +98,23 @@ impl Challenges {
     /// Data of the challenge that the next packet should carry.
     #[must_use]
     pub fn due(&self) -> Option<[u8; 8]> {
-        self.due
+        self.0.due
     }
 
     /// The due challenge left.
     pub fn mark_sent(&mut self, now: Instant) {
-        if let Some(data) = self.due.take() {
-            self.sent.push(Sent { data, full: true });
-            self.due = self.second.take();
+        if let Some(data) = self.0.due.take() {
+            self.0.sent.push(Sent { data, full: true });
+            self.0.due = self.0.second.take();
             //= rfc9000#9.4-3
-            let wait = self.wait.saturating_mul(1 << self.rounds.saturating_sub(1).min(16));
-            self.next = Some(now + wait).filter(|_| self.rounds < ROUNDS_MAX);
+            let wait = self.0.wait.saturating_mul(1 << self.0.rounds.saturating_sub(1).min(16));
+            self.0.next = Some(now + wait).filter(|_| self.0.rounds < ROUNDS_MAX);
         }
     }
 
     /// The datagram of the challenge that left last was smaller than every path has to carry.
     pub fn mark_small(&mut self) {
-        if let Some(last) = self.sent.last_mut() {
+        if let Some(last) = self.0.sent.last_mut() {
             last.full = false;
         }
     }
@@ -105,7 +122,7 @@ impl Challenges {
     /// A PATH_RESPONSE came, on whatever path.
     pub fn on_response(&mut self, data: [u8; 8]) -> Answer {
         //= rfc9000#8.2.2-4
-        let Some(sent) = self.sent.iter().find(|s| s.data == data).copied() else { return Answer::Foreign };
+        let Some(sent) = self.0.sent.iter().find(|s| s.data == data).copied() else { return Answer::Foreign };
         *self = Self::default();
         if sent.full { Answer::Path } else { Answer::Address }
     }
@@ -113,18 +130,18 @@ impl Challenges {
     /// When to look again.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.next, self.abandon].into_iter().flatten().min()
+        [self.0.next, self.0.abandon].into_iter().flatten().min()
     }
 
     /// What the time asks for.
     pub fn on_timeout(&mut self, now: Instant) -> Due {
         //= rfc9000#8.2.4-1
-        if self.abandon.is_some_and(|at| at <= now) {
+        if self.0.abandon.is_some_and(|at| at <= now) {
             *self = Self::default();
             return Due::Failed;
         }
-        if self.next.is_some_and(|at| at <= now) {
-            self.next = None;
+        if self.0.next.is_some_and(|at| at <= now) {
+            self.0.next = None;
             return Due::Again;
         }
         Due::Nothing
@@ -133,7 +150,7 @@ impl Challenges {
     /// Whether a validation is under way.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.due.is_some() || !self.sent.is_empty()
+        self.0.due.is_some() || !self.0.sent.is_empty()
     }
 }
 

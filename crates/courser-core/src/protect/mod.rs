@@ -193,19 +193,20 @@ impl KeySlots {
             (Level::ZeroRtt, Some(HandshakeKeys { initial_before: Some((first, _)), .. })) => *first,
             _ => self.version,
         };
+        let material = |secret: &Secret| keys.material(version, suite, secret);
         match level {
             Level::Initial => return Err(CryptoFailed),
             //= rfc9001#5.6-4
             //= rfc9001#5.6-5
             Level::ZeroRtt => {
                 self.before.get_or_insert_default().early = Some(match self.side {
-                    Side::Client => EarlyData::Seal(keys.sealer(version, suite, &ours)),
-                    Side::Server => EarlyData::Open(keys.opener(version, suite, &theirs)),
+                    Side::Client => EarlyData::Seal(keys.sealer(suite, &material(&ours))),
+                    Side::Server => EarlyData::Open(keys.opener(suite, &material(&theirs))),
                 });
             }
             Level::Handshake => {
-                let made =
-                    Keys { seal: keys.sealer(version, suite, &ours), open: keys.opener(version, suite, &theirs) };
+                let (seal, open) = (keys.sealer(suite, &material(&ours)), keys.opener(suite, &material(&theirs)));
+                let made = Keys { seal, open };
                 self.before.get_or_insert_default().handshake = Some(made);
             }
             Level::OneRtt => self.app = Some(Box::new(AppKeys::new(keys, version, suite, ours, theirs))),
@@ -481,10 +482,16 @@ impl KeySlots {
         self.app.as_deref().is_some_and(|app| app.sent() >= limit.saturating_sub(64.min(limit / 8)))
     }
 
-    /// Drops the key objects of an established idle connection and keeps the secrets. Does nothing while old keys are
+    /// Drops the key objects of an established idle connection and keeps what they are made from. Does nothing while old keys are
     /// kept or handshake keys are in use. Returns whether the keys are dormant.
     pub fn sleep(&mut self) -> bool {
         self.before.is_none() && self.app.as_deref_mut().is_some_and(AppKeys::sleep)
+    }
+
+    /// Whether the keys are dormant.
+    #[must_use]
+    pub fn are_dormant(&self) -> bool {
+        self.before.is_none() && self.app.as_deref().is_some_and(AppKeys::is_asleep)
     }
 
     /// Makes dormant keys again. [`open`](Self::open) and [`prepare_send`](Self::prepare_send) do so by themselves.
@@ -567,7 +574,7 @@ fn check_reserved_bits(first: u8) -> Result<(), OpenError> {
 }
 
 const _: () = assert!(size_of::<KeySlots>() <= 64, "every idle connection carries one");
-const _: () = assert!(size_of::<AppKeys>() <= 352, "every idle connection carries one");
+const _: () = assert!(size_of::<AppKeys>() <= 480, "every idle connection carries one");
 const _: () = assert!(TAG_LEN == SAMPLE_LEN, "the length check of a packet covers its tag");
 
 #[cfg(test)]

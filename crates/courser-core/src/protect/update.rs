@@ -17,7 +17,7 @@
 use core::time::Duration;
 
 use super::{OpenError, Opened, SealError};
-use crate::crypto::{KeyFactory, Opener, Sealer, Sealing, Secret, Suite, Unmasking};
+use crate::crypto::{KeyFactory, Material, Opener, Sealer, Sealing, Secret, Suite, Unmasking};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{PacketNumber, Version};
 use crate::time::Instant;
@@ -44,8 +44,8 @@ pub enum UpdateRefused {
 struct Send {
     /// `None` while dormant.
     sealer: Option<Box<dyn Sealer>>,
-    /// Secret of generation 0; header protection stays with it.
-    first: Secret,
+    /// What the sealer is made from.
+    material: Material,
     /// Secret of the current generation.
     secret: Secret,
     generation: u64,
@@ -64,7 +64,10 @@ struct Recv {
     /// Made ahead of time, and outside of the handling of packets; `None` while dormant and just after an update.
     next: Option<Box<dyn Opener>>,
     previous: Option<Box<dyn Opener>>,
-    first: Secret,
+    /// What the current opener is made from.
+    material: Material,
+    /// The same of the next one, as long as that is known.
+    next_material: Option<Material>,
     secret: Secret,
     generation: u64,
     /// The lowest number received in the current generation; `NO_PN` when there is none.
@@ -98,20 +101,23 @@ pub(super) struct AppKeys {
 
 impl AppKeys {
     pub(super) fn new(keys: &dyn KeyFactory, version: Version, suite: Suite, ours: Secret, theirs: Secret) -> Self {
+        let material = keys.material(version, suite, &ours);
         let send = Send {
-            sealer: Some(keys.sealer(version, suite, &ours)),
-            first: ours.clone(),
+            sealer: Some(keys.sealer(suite, &material)),
+            material,
             secret: ours,
             generation: 0,
             sent: 0,
             first_pn: NO_PN,
             acked: false,
         };
+        let material = keys.material(version, suite, &theirs);
         let recv = Recv {
-            current: Some(keys.opener(version, suite, &theirs)),
+            current: Some(keys.opener(suite, &material)),
             next: None,
             previous: None,
-            first: theirs.clone(),
+            material,
+            next_material: None,
             secret: theirs,
             generation: 0,
             low: NO_PN,
@@ -255,6 +261,9 @@ impl AppKeys {
         recv.secret = keys.next_secret(self.version, self.suite, &recv.secret);
         //= rfc9001#6.1-3
         recv.previous = core::mem::replace(&mut recv.current, recv.next.take());
+        if let Some(material) = recv.next_material.take() {
+            recv.material = material;
+        }
         recv.generation += 1;
         (recv.low, recv.high) = (pn, pn);
         self.previous_until = Instant::FAR_FUTURE;
@@ -338,14 +347,17 @@ impl AppKeys {
         true
     }
 
+    pub(super) const fn is_asleep(&self) -> bool {
+        self.send.sealer.is_none()
+    }
+
     pub(super) fn wake(&mut self, keys: &dyn KeyFactory) {
         debug_assert_eq!(self.send.sealer.is_some(), self.recv.current.is_some());
         if self.send.sealer.is_some() {
             return;
         }
-        let (version, suite) = (self.version, self.suite);
-        self.send.sealer = Some(keys.sealer_updated(version, suite, &self.send.secret, &self.send.first));
-        self.recv.current = Some(keys.opener_updated(version, suite, &self.recv.secret, &self.recv.first));
+        self.send.sealer = Some(keys.sealer(self.suite, &self.send.material));
+        self.recv.current = Some(keys.opener(self.suite, &self.recv.material));
         self.make_next(keys);
     }
 
@@ -353,7 +365,8 @@ impl AppKeys {
         let (version, suite) = (self.version, self.suite);
         let send = &mut self.send;
         send.secret = keys.next_secret(version, suite, &send.secret);
-        send.sealer = Some(keys.sealer_updated(version, suite, &send.secret, &send.first));
+        send.material = keys.material(version, suite, &send.secret).with_header_of(&send.material);
+        send.sealer = Some(keys.sealer(suite, &send.material));
         send.generation += 1;
         send.sent = 0;
         send.first_pn = NO_PN;
@@ -364,8 +377,12 @@ impl AppKeys {
     fn make_next(&mut self, keys: &dyn KeyFactory) {
         //= rfc9001#6.3-2
         //= rfc9001#6.3-3
-        let secret = keys.next_secret(self.version, self.suite, &self.recv.secret);
-        self.recv.next = Some(keys.opener_updated(self.version, self.suite, &secret, &self.recv.first));
+        let (version, suite, recv) = (self.version, self.suite, &mut self.recv);
+        let material = recv.next_material.get_or_insert_with(|| {
+            let secret = keys.next_secret(version, suite, &recv.secret);
+            keys.material(version, suite, &secret).with_header_of(&recv.material)
+        });
+        recv.next = Some(keys.opener(suite, material));
     }
 }
 

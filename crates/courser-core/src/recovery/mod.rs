@@ -10,6 +10,7 @@
 //! window: [`AckOutcome`] holds, per path, the sums that a congestion controller needs. Each packet is settled through one
 //! callback with its [`Fate`], at most twice: as lost, and later as acknowledged when the loss turns out to be false.
 
+mod arena;
 pub mod ecn;
 pub mod reorder;
 pub mod rtt;
@@ -582,6 +583,12 @@ impl Recovery {
         self.pto_count = 0;
         self.rearmed = now;
         self.data.lost_run = None;
+    }
+
+    /// Whether nothing is known any more of what packets of the data space carried, but of acknowledgements.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.data.sent.is_settled()
     }
 
     /// Gives memory back that an idle connection does not need.

@@ -18,11 +18,10 @@ use crate::ids::{Level, PacketNumber, PathId};
 use crate::spans::{FrameSet, Record, SentPacket};
 use crate::time::Instant;
 
+use super::arena::Arena;
+
 /// The ring may span four times the unsettled packets plus this.
 pub const SPAN_SLACK: usize = 1024;
-
-/// No node: end of a list in the arena.
-const NONE: u32 = u32::MAX;
 
 /// What an entry holds apart from the packet's own fields.
 #[derive(Clone, Copy, Debug)]
@@ -121,62 +120,6 @@ struct Old {
     /// When it was declared lost, when it was.
     lost_at: Instant,
     entry: Entry,
-}
-
-/// Records beyond the first, in lists.
-#[derive(Clone, Debug)]
-struct Arena {
-    nodes: Vec<(Record, u32)>,
-    free: u32,
-    used: usize,
-}
-
-impl Arena {
-    const fn new() -> Self {
-        Self { nodes: Vec::new(), free: NONE, used: 0 }
-    }
-
-    /// Stores records in order and returns the first node.
-    fn store(&mut self, records: &[Record]) -> u32 {
-        let mut head = NONE;
-        for &record in records.iter().rev() {
-            let at = self.free;
-            if at == NONE {
-                let at = u32::try_from(self.nodes.len()).unwrap_or(NONE);
-                debug_assert!(at != NONE, "fewer than 2^32 records are unsettled");
-                self.nodes.push((record, head));
-                head = at;
-            } else {
-                let node = &mut self.nodes[at as usize];
-                self.free = node.1;
-                *node = (record, head);
-                head = at;
-            }
-        }
-        self.used += records.len();
-        head
-    }
-
-    /// Copies the records of a list to `out`.
-    fn read(&self, mut at: u32, out: &mut Vec<Record>) {
-        while at != NONE {
-            let (record, next) = self.nodes[at as usize];
-            out.push(record);
-            at = next;
-        }
-    }
-
-    /// Frees a list.
-    fn release(&mut self, head: u32) {
-        let mut at = head;
-        while at != NONE {
-            let next = self.nodes[at as usize].1;
-            self.nodes[at as usize].1 = self.free;
-            self.free = at;
-            self.used -= 1;
-            at = next;
-        }
-    }
 }
 
 /// A packet whose fate was just found out, as the history tells it.
@@ -563,12 +506,28 @@ impl SentHistory {
 
     /// Gives memory back that an idle connection does not need.
     pub fn shrink(&mut self) {
+        if self.live == 0 {
+            // What is left are pure ACKs, whose fate matters little.
+            for entry in &mut self.ring {
+                if entry.state == State::Live {
+                    release(entry, &mut self.arena);
+                    *entry = Entry::ABSENT;
+                }
+            }
+            self.trim();
+        }
         self.ring.shrink_to_fit();
         self.old.shrink_to_fit();
         self.gather = Vec::new();
         if self.arena.used == 0 {
             self.arena = Arena::new();
         }
+    }
+
+    /// Whether no packet is known that somebody could still hear of; pure ACKs do not count.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.live == 0 && self.old.is_empty()
     }
 
     /// Unsettled packets that count for recovery.

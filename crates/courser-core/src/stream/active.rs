@@ -192,6 +192,7 @@ impl Active {
     pub(super) fn shrink(&mut self) {
         self.rings.shrink();
         self.repairs.shrink();
+        self.queue.shrink_to_fit();
     }
 
     /// Slots that memory is kept for, in turns and in repairs.

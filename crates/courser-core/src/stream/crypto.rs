@@ -38,6 +38,12 @@ impl CryptoStream {
         self.state.pending(u64::MAX).is_some()
     }
 
+    /// Whether everything that was written arrived, and everything that came was read.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state.acked_to() == self.state.end() && self.received.is_empty()
+    }
+
     /// Writes CRYPTO frames into the rest of the packet.
     pub fn fill(&mut self, level: Level, w: &mut Writer<'_>, records: &mut Vec<Record>, frames: &mut FrameSet) {
         while let Some(Pending { range, .. }) = self.state.pending(u64::MAX) {

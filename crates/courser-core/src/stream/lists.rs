@@ -3,6 +3,8 @@
 //! `N` lists share one array of links, so that a slot is in at most one of them and joins, leaves and moves in constant
 //! time without memory of its own. A slot that is in no list costs nothing to anybody.
 
+use crate::buf::lazy::{Lazy, Part};
+
 /// No slot, and no list.
 const NONE: u32 = u32::MAX;
 
@@ -13,31 +15,50 @@ struct Link {
     list: u32,
 }
 
-/// `N` lists of slots.
+/// `N` lists of slots; they take memory while a slot is in one of them, and until they are asked to forget it.
 #[derive(Debug)]
-pub(super) struct Lists<const N: usize> {
+pub(super) struct Lists<const N: usize>(Lazy<Rings<N>>);
+
+#[derive(Debug)]
+struct Rings<const N: usize> {
     links: Vec<Link>,
     heads: [u32; N],
     len: usize,
 }
 
+impl<const N: usize> Rings<N> {
+    const EMPTY: Self = Self { links: Vec::new(), heads: [NONE; N], len: 0 };
+}
+
+impl<const N: usize> Part for Rings<N> {
+    const UNUSED: &'static Self = &Self::EMPTY;
+
+    fn begin() -> Self {
+        Self::EMPTY
+    }
+
+    fn is_unused(&self) -> bool {
+        self.len == 0
+    }
+}
+
 impl<const N: usize> Lists<N> {
     pub(super) const fn new() -> Self {
-        Self { links: Vec::new(), heads: [NONE; N], len: 0 }
+        Self(Lazy::new())
     }
 
     /// Slots in all lists.
-    pub(super) const fn len(&self) -> usize {
-        self.len
+    pub(super) fn len(&self) -> usize {
+        self.0.len
     }
 
     /// The list that the slot is in.
     pub(super) fn list_of(&self, slot: u32) -> Option<usize> {
-        self.links.get(slot as usize).filter(|l| l.list != NONE).map(|l| l.list as usize)
+        self.0.links.get(slot as usize).filter(|l| l.list != NONE).map(|l| l.list as usize)
     }
 
-    pub(super) const fn front(&self, list: usize) -> Option<u32> {
-        match self.heads[list] {
+    pub(super) fn front(&self, list: usize) -> Option<u32> {
+        match self.0.heads[list] {
             NONE => None,
             slot => Some(slot),
         }
@@ -46,52 +67,52 @@ impl<const N: usize> Lists<N> {
     /// Puts a slot at the end of a list; it must be in none.
     pub(super) fn push_back(&mut self, list: usize, slot: u32) {
         debug_assert!(self.list_of(slot).is_none(), "a slot is in one list at a time");
-        let at = slot as usize;
-        if self.links.len() <= at {
-            self.links.resize(at + 1, Link { prev: NONE, next: NONE, list: NONE });
+        let (rings, at) = (&mut *self.0, slot as usize);
+        if rings.links.len() <= at {
+            rings.links.resize(at + 1, Link { prev: NONE, next: NONE, list: NONE });
         }
-        let head = self.heads[list];
-        let (prev, next) = if head == NONE { (slot, slot) } else { (self.links[head as usize].prev, head) };
-        self.links[at] = Link { prev, next, list: list as u32 };
-        self.links[prev as usize].next = slot;
-        self.links[next as usize].prev = slot;
+        let head = rings.heads[list];
+        let (prev, next) = if head == NONE { (slot, slot) } else { (rings.links[head as usize].prev, head) };
+        rings.links[at] = Link { prev, next, list: list as u32 };
+        rings.links[prev as usize].next = slot;
+        rings.links[next as usize].prev = slot;
         if head == NONE {
-            self.heads[list] = slot;
+            rings.heads[list] = slot;
         }
-        self.len += 1;
+        rings.len += 1;
     }
 
     /// Takes a slot out of whatever list it is in.
     pub(super) fn remove(&mut self, slot: u32) {
         let Some(list) = self.list_of(slot) else { return };
-        let Link { prev, next, .. } = self.links[slot as usize];
-        self.links[prev as usize].next = next;
-        self.links[next as usize].prev = prev;
-        if self.heads[list] == slot {
-            self.heads[list] = if next == slot { NONE } else { next };
+        let rings = &mut *self.0;
+        let Link { prev, next, .. } = rings.links[slot as usize];
+        rings.links[prev as usize].next = next;
+        rings.links[next as usize].prev = prev;
+        if rings.heads[list] == slot {
+            rings.heads[list] = if next == slot { NONE } else { next };
         }
-        self.links[slot as usize].list = NONE;
-        self.len -= 1;
+        rings.links[slot as usize].list = NONE;
+        rings.len -= 1;
     }
 
     /// Makes the second the first and the first the last.
     pub(super) fn rotate(&mut self, list: usize) {
         if let Some(head) = self.front(list) {
-            self.heads[list] = self.links[head as usize].next;
+            let next = self.0.links[head as usize].next;
+            self.0.heads[list] = next;
         }
     }
 
     /// Forgets the memory of links while every list is empty.
     pub(super) fn shrink(&mut self) {
-        if self.len == 0 {
-            self.links = Vec::new();
-        }
+        self.0.rest();
     }
 
     /// Slots that memory is kept for.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
-        self.links.capacity()
+        self.0.links.capacity()
     }
 }
 

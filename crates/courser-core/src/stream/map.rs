@@ -6,9 +6,11 @@ use super::active::Active;
 use super::entry::{Stream, Want};
 use super::events::{Events, StreamEvent};
 use super::flow::{RecvCredit, SendCredit};
+use super::lean::Spares;
 use super::lists::Lists;
 use super::phase::RecvPhase;
 use super::table::Table;
+use crate::buf::lazy::Lazy;
 use crate::buf::{ChunkPool, RangeSet, Reassembly, SendBuffer};
 use crate::config::{Settings, StreamSchedule, TransportParams};
 use crate::error::{ApiMisuse, PeerViolation, TransportCode};
@@ -145,11 +147,7 @@ pub struct Streams {
     lacking_credit: usize,
     /// Streams whose last write found the pool at its limit.
     pub(super) starved: Vec<StreamId>,
-    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
-    spare_out: Vec<Box<SendBuffer>>,
-    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
-    spare_in: Vec<Box<Reassembly>>,
-    scratch: Vec<u32>,
+    pub(super) spares: Lazy<Spares>,
 }
 
 impl Streams {
@@ -183,9 +181,7 @@ impl Streams {
             delayed: 0,
             lacking_credit: 0,
             starved: Vec::new(),
-            spare_out: Vec::new(),
-            spare_in: Vec::new(),
-            scratch: Vec::new(),
+            spares: Lazy::new(),
         }
     }
 
@@ -346,7 +342,7 @@ impl Streams {
             self.drop_in(slot, pool);
             self.forget(slot);
         }
-        (self.spare_out, self.spare_in) = (Vec::new(), Vec::new());
+        self.spares = Lazy::new();
         self.events = Events::default();
     }
 
@@ -481,11 +477,11 @@ impl Streams {
 
     /// Takes all streams out of their turns, lets `change` work, and puts them back.
     pub(super) fn resort(&mut self, change: impl FnOnce(&mut Active)) {
-        let mut slots = core::mem::take(&mut self.scratch);
+        let mut slots = core::mem::take(&mut self.spares.scratch);
         self.active.drain_into(&mut slots);
         change(&mut self.active);
         slots.drain(..).for_each(|slot| self.update_send(slot));
-        self.scratch = slots;
+        self.spares.scratch = slots;
     }
 
     /// Tells the application that there is something to read, unless it is told already or has not accepted the stream.
@@ -525,7 +521,7 @@ impl Streams {
 
     /// A buffer for sending from `base` on.
     pub(super) fn take_out(&mut self, base: u64) -> Box<SendBuffer> {
-        let mut buffer = self.spare_out.pop().unwrap_or_default();
+        let mut buffer = self.spares.get_mut().and_then(|s| s.out.pop()).unwrap_or_default();
         buffer.restart(base);
         buffer
     }
@@ -535,15 +531,15 @@ impl Streams {
         if let Some(mut buffer) = self.table[slot].send.buffer.take() {
             self.buffered_out -= buffer.len();
             buffer.clear(pool);
-            if self.spare_out.len() < self.spares_max() {
-                self.spare_out.push(buffer);
+            if self.spares.out.len() < self.spares_max() {
+                self.spares.out.push(buffer);
             }
         }
     }
 
     /// A buffer for receiving from offset zero on.
     pub(super) fn take_in(&mut self) -> Box<Reassembly> {
-        self.spare_in.pop().unwrap_or_default()
+        self.spares.get_mut().and_then(|s| s.incoming.pop()).unwrap_or_default()
     }
 
     /// Gives the receiving buffer and all its chunks back.
@@ -551,8 +547,8 @@ impl Streams {
         if let Some(mut bytes) = self.table[slot].recv.bytes.take() {
             self.buffered_in -= bytes.held();
             bytes.restart(pool);
-            if self.spare_in.len() < self.spares_max() {
-                self.spare_in.push(bytes);
+            if self.spares.incoming.len() < self.spares_max() {
+                self.spares.incoming.push(bytes);
             }
         }
     }
@@ -565,8 +561,10 @@ impl Streams {
         self.control.remove(slot);
         self.table.remove(slot);
         let spares = self.spares_max();
-        self.spare_out.truncate(spares);
-        self.spare_in.truncate(spares);
+        if let Some(kept) = self.spares.get_mut() {
+            kept.out.truncate(spares);
+            kept.incoming.truncate(spares);
+        }
         if self.table.is_vacant() {
             self.active.shrink();
             self.control.shrink();

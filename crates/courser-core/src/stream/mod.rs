@@ -9,6 +9,7 @@
 
 pub mod crypto;
 pub mod flow;
+mod lean;
 pub mod phase;
 pub mod recv_state;
 pub mod send_state;

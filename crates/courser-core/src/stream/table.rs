@@ -74,6 +74,10 @@ impl Table {
             self.slots[slot as usize] = stream;
             slot
         } else {
+            if self.slots.is_empty() {
+                // Many connections have one stream at a time.
+                self.slots.reserve_exact(1);
+            }
             self.slots.push(stream);
             // Limits on streams are far below 2^32 open ones: each takes a quarter of a kilobyte.
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -94,6 +98,20 @@ impl Table {
         if self.index.is_empty() && self.slots.len() > KEPT_SLOTS {
             *self = Self::default();
         }
+    }
+
+    /// Gives the room of free slots back, as far as slots keep their numbers.
+    pub(super) fn shrink(&mut self) {
+        if self.index.is_empty() {
+            *self = Self::default();
+            return;
+        }
+        let used = self.slots.iter().rposition(|stream| stream.id != VACANT).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.free.retain(|slot| (*slot as usize) < used);
+        self.slots.shrink_to_fit();
+        self.free.shrink_to_fit();
+        self.index.shrink_to_fit();
     }
 
     pub(super) fn is_vacant(&self) -> bool {

@@ -4,18 +4,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use courser_core::crypto::{
-    Alert, KeyFactory, Keys, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig, TlsSession,
+    Alert, KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig,
+    TlsSession,
 };
 use courser_core::ids::{Cid, Side, Version};
 use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
 use courser_core::wire::{Reader, Writer};
 
-/// Null keys that remember the secrets of the sending direction, in the order in which they were installed.
+/// Null keys that remember what the keys of the sending direction were made from, in the order in which they were.
 #[derive(Clone, Default)]
-pub(super) struct Tap(Arc<Mutex<Vec<Secret>>>);
+pub(super) struct Tap(Arc<Mutex<Vec<Material>>>);
 
 impl Tap {
-    pub(super) fn secret(&self, at: usize) -> Option<Secret> {
+    pub(super) fn material(&self, at: usize) -> Option<Material> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
     }
 }
@@ -25,21 +26,17 @@ impl KeyFactory for Tap {
         NullKeys.initial(version, dcid, side)
     }
 
-    fn sealer(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
-        NullKeys.sealer(version, suite, secret)
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
+        NullKeys.material(version, suite, secret)
     }
 
-    fn opener(&self, version: Version, suite: Suite, secret: &Secret) -> Box<dyn Opener> {
-        NullKeys.opener(version, suite, secret)
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(material.clone());
+        NullKeys.sealer(suite, material)
     }
 
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Sealer> {
-        NullKeys.sealer_updated(version, suite, secret, first)
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, first: &Secret) -> Box<dyn Opener> {
-        NullKeys.opener_updated(version, suite, secret, first)
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        NullKeys.opener(suite, material)
     }
 
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {

@@ -117,7 +117,8 @@ fn the_short_packet_of_the_appendices_is_made_and_opened() {
         let file = vectors.file("a5-chacha20-short");
         let secret = Secret::new(&bytes(&file, "secret")).unwrap();
         let suite = Suite::ChaCha20Poly1305;
-        let (seal, open) = (AwsLc.sealer(version, suite, &secret), AwsLc.opener(version, suite, &secret));
+        let material = AwsLc.material(version, suite, &secret);
+        let (seal, open) = (AwsLc.sealer(suite, &material), AwsLc.opener(suite, &material));
         let pn = file["pn_decimal"].parse().unwrap();
         let header = bytes(&file, "unprotected_header");
         assert_eq!(AwsLc.next_secret(version, suite, &secret).as_slice(), bytes(&file, "ku"));
@@ -148,8 +149,8 @@ impl Opener for OneByOne {
 fn batches_have_the_bytes_of_packets_that_go_one_by_one() {
     for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
         let secret = vec![5; if suite == Suite::Aes256Gcm { 48 } else { 32 }];
-        let batch = PacketKey::new(Version::V1, suite, &secret, &secret);
-        let single = OneByOne(PacketKey::new(Version::V1, suite, &secret, &secret));
+        let batch = PacketKey::new(suite, &derive(Version::V1, suite, &secret));
+        let single = OneByOne(PacketKey::new(suite, &derive(Version::V1, suite, &secret)));
         for count in [0, 1, 2, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5] {
             let front = |i: usize| [&[0x41, 9, 9, 9, 9, 7, i as u8][..], &[0x33; 20]].concat();
             let tails: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; i * 37 % 1300]).collect();
@@ -191,7 +192,7 @@ fn batches_have_the_bytes_of_packets_that_go_one_by_one() {
 
 #[test]
 fn a_batch_with_a_broken_layout_is_refused() {
-    let key = PacketKey::new(Version::V1, Suite::Aes128Gcm, &[1; 32], &[1; 32]);
+    let key = PacketKey::new(Suite::Aes128Gcm, &derive(Version::V1, Suite::Aes128Gcm, &[1; 32]));
     let (mut good, mut bad) = (vec![0x40; 60], vec![0x40; 60]);
     let mut packets = [
         Sealing { pn: 0, packet: &mut good, head: HEAD, tail: &[] },
@@ -219,7 +220,7 @@ fn retry_tags_are_those_of_the_appendices() {
 
 #[test]
 fn layouts_that_do_not_fit_are_refused() {
-    let key = AwsLc.sealer(Version::V1, Suite::Aes128Gcm, &Secret::new(&[1; 32]).unwrap());
+    let key = AwsLc.sealer(Suite::Aes128Gcm, &derive(Version::V1, Suite::Aes128Gcm, &[1; 32]));
     for (len, pn_at, payload_at, tail) in
         [(20, 1, 2, 0), (40, 1, 1, 0), (40, 1, 6, 0), (40, 0, 1, 0), (40, 1, 2, 23), (40, 50, 51, 0)]
     {
@@ -227,7 +228,7 @@ fn layouts_that_do_not_fit_are_refused() {
         let result = key.seal(0, &mut vec![0x40; len], head, &vec![0; tail]);
         assert_eq!(result, Err(CryptoFailed), "{len} {head:?} {tail}");
     }
-    let open = AwsLc.opener(Version::V1, Suite::Aes128Gcm, &Secret::new(&[1; 32]).unwrap());
+    let open = AwsLc.opener(Suite::Aes128Gcm, &derive(Version::V1, Suite::Aes128Gcm, &[1; 32]));
     for len in 0..21 {
         let mut short = vec![0x40; len];
         assert_eq!(open.unmask(&mut short, 1), None, "{len} bytes have no sample");

@@ -4,7 +4,8 @@ use core::ops::Range;
 
 use super::Checksum;
 use crate::crypto::{
-    CryptoFailed, Exporter, Head, KeyFactory, Keys, Opener, Random, SAMPLE_LEN, Sealer, Secret, Suite, TAG_LEN,
+    CryptoFailed, Exporter, Head, KeyFactory, Keys, Material, Opener, Random, SAMPLE_LEN, Sealer, Secret, Suite,
+    TAG_LEN,
 };
 use crate::ids::{Cid, PacketNumber, Side, Version};
 
@@ -79,20 +80,19 @@ impl KeyFactory for NullKeys {
         Keys { seal: key(side), open: key(side.peer()) }
     }
 
-    fn sealer(&self, version: Version, _: Suite, secret: &Secret) -> Box<dyn Sealer> {
-        Box::new(NullKey::new(version, secret.as_slice()))
+    fn material(&self, version: Version, _: Suite, secret: &Secret) -> Material {
+        // Header protection is none, so that all of the key may change with an update.
+        let mut material = Material::empty();
+        material.key = digest(b"key", &[&version.0.to_be_bytes(), secret.as_slice()]);
+        material
     }
 
-    fn opener(&self, version: Version, _: Suite, secret: &Secret) -> Box<dyn Opener> {
-        Box::new(NullKey::new(version, secret.as_slice()))
+    fn sealer(&self, _: Suite, material: &Material) -> Box<dyn Sealer> {
+        Box::new(NullKey(Checksum::new(0).bytes(&material.key)))
     }
 
-    fn sealer_updated(&self, version: Version, suite: Suite, secret: &Secret, _: &Secret) -> Box<dyn Sealer> {
-        self.sealer(version, suite, secret)
-    }
-
-    fn opener_updated(&self, version: Version, suite: Suite, secret: &Secret, _: &Secret) -> Box<dyn Opener> {
-        self.opener(version, suite, secret)
+    fn opener(&self, _: Suite, material: &Material) -> Box<dyn Opener> {
+        Box::new(NullKey(Checksum::new(0).bytes(&material.key)))
     }
 
     fn next_secret(&self, version: Version, _: Suite, secret: &Secret) -> Secret {

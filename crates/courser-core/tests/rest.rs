@@ -1,0 +1,204 @@
+//! What an idle connection gives back, and that nobody at the other end can tell.
+
+use core::cell::Cell;
+use core::time::Duration;
+
+use courser_core::config::Settings;
+use courser_core::crypto::{KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
+use courser_core::ids::{Cid, Dir, Level, Side, Version};
+use courser_core::protect::null::NullKeys;
+use courser_core::stream::Read;
+use courser_core::wire::frame::Frame;
+use courser_testing::alloc::{Counting, count};
+use courser_testing::duo::Duo;
+use courser_testing::rig::{Plan, Rig, Stage};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SECOND: Duration = Duration::from_secs(1);
+const AFTER: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// Sealing keys that the engine under test made, Initial ones apart.
+    static MADE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Null keys that are counted.
+struct Counted;
+
+impl KeyFactory for Counted {
+    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
+        NullKeys.initial(version, dcid, side)
+    }
+
+    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
+        NullKeys.material(version, suite, secret)
+    }
+
+    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+        MADE.set(MADE.get() + 1);
+        NullKeys.sealer(suite, material)
+    }
+
+    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        NullKeys.opener(suite, material)
+    }
+
+    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
+        NullKeys.next_secret(version, suite, secret)
+    }
+
+    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
+        NullKeys.retry_tag(version, original_dcid, retry)
+    }
+
+    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
+        NullKeys.mac(key, data)
+    }
+
+    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]) {
+        NullKeys.aes128_block(key, block);
+    }
+
+    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
+        NullKeys.equal(a, b)
+    }
+}
+
+/// A confirmed connection with nothing on its way, whose victim goes to rest after that time.
+fn quiet(victim: Side, dormant_after: Option<Duration>) -> Rig {
+    let mut plan = Plan::new(victim, Stage::Confirmed);
+    (plan.settings.mtu_discovery, plan.settings.dormant_after) = (false, dormant_after);
+    plan.engine = |config| config.keys = Box::new(Counted);
+    let mut rig = Rig::new(plan);
+    for _ in 0..3 {
+        rig.collect();
+        rig.acknowledge();
+    }
+    rig.collect();
+    rig
+}
+
+/// Runs `f` and says how often sealing keys were made meanwhile.
+fn made(f: impl FnOnce()) -> usize {
+    let before = MADE.get();
+    f();
+    MADE.get() - before
+}
+
+#[test]
+fn dormant_keys_are_made_again_by_the_next_packet_either_way() {
+    for victim in [Side::Client, Side::Server] {
+        let mut rig = quiet(victim, Some(AFTER));
+        rig.pass(SECOND);
+        let come = made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping])));
+        assert_eq!(come, 1, "{victim:?} is woken by what comes");
+        rig.pass(SECOND);
+        let left = made(|| {
+            rig.victim.ping(rig.key).unwrap();
+            assert!(!rig.collect().datagrams.is_empty());
+        });
+        assert_eq!(left, 1, "{victim:?} is woken by what leaves");
+        rig.acknowledge();
+        let busy = made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping])));
+        assert_eq!(busy, 0, "{victim:?} is awake");
+    }
+}
+
+#[test]
+fn keys_stay_when_they_shall() {
+    let mut rig = quiet(Side::Server, None);
+    rig.pass(SECOND);
+    assert_eq!(made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping]))), 0);
+}
+
+#[test]
+fn a_dormant_connection_answers_as_any_other() {
+    let answer = |dormant_after| {
+        let mut rig = quiet(Side::Server, dormant_after);
+        let mut sizes = Vec::new();
+        for _ in 0..3 {
+            rig.pass(SECOND);
+            let sent = rig.inject_frames(Level::OneRtt, &[Frame::Ping]).datagrams;
+            rig.now += Duration::from_millis(25);
+            let later = rig.collect().datagrams;
+            sizes.push((sent.iter().map(Vec::len).collect::<Vec<_>>(), later.iter().map(Vec::len).collect::<Vec<_>>()));
+        }
+        sizes
+    };
+    let dormant = answer(Some(AFTER));
+    assert!(dormant.iter().all(|(now, later)| now.len() + later.len() == 1), "{dormant:?}");
+    assert_eq!(dormant, answer(None), "sizes and times");
+}
+
+#[test]
+fn a_stranger_wakes_a_connection_once_in_a_while_and_no_more() {
+    let mut rig = quiet(Side::Server, Some(AFTER));
+    rig.pass(SECOND);
+    let forged = rig.forge(Level::OneRtt, &[1; 20]);
+    let woken = made(|| {
+        for _ in 0..1000 {
+            let mut copy = forged.clone();
+            *copy.last_mut().unwrap() ^= 1;
+            rig.deliver(&mut copy);
+            rig.now += Duration::from_millis(1);
+            rig.collect();
+        }
+    });
+    assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000);
+    assert!((1..=5).contains(&woken), "woken {woken} times in a second, by 1000 datagrams");
+    rig.inject_frames(Level::OneRtt, &[Frame::Ping]);
+    assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000, "honest packets open as before");
+}
+
+#[test]
+fn what_wakes_takes_memory_once_and_then_no_more() {
+    let mut settings = Settings::default();
+    settings.max_streams_uni = 4;
+    let mut duo = Duo::null(&settings);
+    let (client, server) = duo.connect(&settings);
+    let id = duo.client.open_stream(client, Dir::Uni).unwrap().unwrap();
+    let (out, mut into, mut moved) = (vec![7; 64 << 10], vec![0; 64 << 10], 0);
+    let mut round = |duo: &mut Duo| {
+        duo.client.write(client, id, &out).unwrap();
+        duo.round();
+        while let Ok(Read::Bytes(n)) = duo.server.read(server, id, &mut into) {
+            moved += n;
+        }
+        while duo.client.poll_event().is_some() || duo.server.poll_event().is_some() {}
+    };
+    (0..600).for_each(|_| round(&mut duo));
+    for _ in 0..4 {
+        for _ in 0..40 {
+            duo.now += Duration::from_millis(50);
+            duo.round();
+        }
+        // As long as any warm-up: histories see the gaps that senders leave on purpose.
+        let ((), waking) = count(|| (0..600).for_each(|_| round(&mut duo)));
+        let datagrams = duo.datagrams;
+        let ((), after) = count(|| (0..300).for_each(|_| round(&mut duo)));
+        assert!(waking.calls > 0 && duo.datagrams - datagrams > 2000, "{waking:?}");
+        assert_eq!(after.calls, 0);
+    }
+}
+
+#[test]
+fn a_connection_that_rests_holds_a_fraction_of_what_it_held() {
+    let settings = Settings::default();
+    let mut duo = Duo::null(&settings);
+    let ((), made) = count(|| {
+        for _ in 0..20 {
+            duo.connect(&settings);
+        }
+    });
+    let ((), rested) = count(|| {
+        for _ in 0..100 {
+            duo.now += Duration::from_millis(50);
+            duo.round();
+            while duo.client.poll_event().is_some() || duo.server.poll_event().is_some() {}
+        }
+    });
+    let (at_once, each) = (made.live / 40, (made.live + rested.live) / 40);
+    assert!(each * 5 < at_once * 4, "{each} of {at_once} bytes at either end");
+}
