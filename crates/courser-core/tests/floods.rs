@@ -15,7 +15,7 @@ use courser_core::wire::Writer;
 use courser_core::wire::frame::{Frame, write_ack};
 use courser_core::wire::header::{self, Header, LongSpec};
 use courser_testing::alloc::{Counting, count};
-use courser_testing::duo::null_server;
+use courser_testing::duo::{Duo, null_server};
 use courser_testing::rig::{Plan, Rig, Stage, encode};
 
 #[global_allocator]
@@ -84,12 +84,44 @@ fn initials_with_random_names_make_no_more_handshakes_than_allowed() {
         let _ = rig.collect();
     });
     let after = rig.victim.stats();
-    assert_eq!(after.accepted - before.accepted, 10);
+    assert_eq!((after.accepted, after.minis - before.minis), (before.accepted, 10), "no connection for half a hello");
     assert_eq!(after.gate_handshakes - before.gate_handshakes, 990);
     assert_eq!(rig.victim.connections(), 12);
     rig.pass(Duration::from_secs(11));
     assert_eq!(rig.victim.connections(), 2, "half-open connections end with the handshake's time");
+    assert_eq!(rig.victim.stats().minis_expired, 10);
     assert_eq!(rig.victim.pool_stats().in_use, 0);
+}
+
+#[test]
+fn closed_connections_keep_their_last_datagram_and_their_names() {
+    const CONNECTIONS: usize = 400;
+    let mut duo = Duo::null(&Settings::default());
+    duo.connect(&Settings::default());
+    let polled = |duo: &mut Duo| {
+        duo.round();
+        while duo.client.poll_event().is_some() {}
+        while duo.server.poll_event().is_some() {}
+    };
+    let (keys, open) = count(|| {
+        let keys: Vec<_> = (0..CONNECTIONS).map(|_| duo.connect(&Settings::default()).1).collect();
+        (0..10).for_each(|_| polled(&mut duo));
+        keys
+    });
+    let ((), closed) = count(|| {
+        keys.iter().for_each(|key| duo.server.close(duo.now, *key, 7, b"enough").unwrap());
+        (0..10).for_each(|_| polled(&mut duo));
+    });
+    assert_eq!((duo.server.connections(), duo.client.connections()), (CONNECTIONS + 1, CONNECTIONS + 1));
+    assert!(duo.server.conn_stats(keys[0]).is_err(), "there is no connection any more");
+    let (open, left) = (open.live / CONNECTIONS as i64, (open.live + closed.live) / CONNECTIONS as i64);
+    println!("a pair of ends takes {open} bytes when open and {left} when closed");
+    // The list of keys above, slots of tables, routes and timers are part of it.
+    assert!(left <= 2 * 640, "{left} bytes");
+    duo.now += Duration::from_secs(2);
+    (0..3).for_each(|_| polled(&mut duo));
+    assert_eq!((duo.server.connections(), duo.client.connections()), (1, 1));
+    assert_eq!(duo.server.stats().ended, CONNECTIONS as u64);
 }
 
 #[test]

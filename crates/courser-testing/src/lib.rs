@@ -5,10 +5,12 @@
 //! - [`rig`]: an engine under test, and a forger that holds the keys of a connection to it, so that any packet can be
 //!   made, the wrong ones above all.
 //! - [`sites`]: an allocator that remembers where the memory in use was asked for.
+//! - [`initial`]: Initial packets of clients that are no clients.
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
 pub mod alloc;
 pub mod duo;
 pub mod fuzz;
+pub mod initial;
 pub mod rig;
 pub mod sites;

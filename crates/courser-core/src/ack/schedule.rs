@@ -77,6 +77,23 @@ impl AckSchedule {
         self.history.shrink();
     }
 
+    /// Goes on where somebody else stopped: these numbers came, as first and last, newest first, and these marks; the largest
+    /// number came at that time. `due` is set when an ACK has to leave.
+    pub fn take_over(
+        &mut self,
+        received: &[(PacketNumber, PacketNumber)],
+        ecn: EcnCounts,
+        largest_at: Instant,
+        due: Option<Instant>,
+    ) {
+        for pn in received.iter().rev().flat_map(|(first, last)| *first..=*last) {
+            self.history.insert(pn);
+        }
+        (self.ecn, self.largest_time, self.due_at) = (ecn, largest_at, due);
+        self.largest_eliciting = self.history.largest();
+        self.waiting = due.is_some().into();
+    }
+
     /// Follows the peer's wishes (ACK_FREQUENCY): an ACK per `packets` ack-eliciting packets, that is one more than the
     /// frame's Ack-Eliciting Threshold; the delay; and the Reordering Threshold (0: never at once, 1: RFC 9000).
     pub const fn set_tolerance(&mut self, packets: u32, max_delay: Duration, reordering: u64) {

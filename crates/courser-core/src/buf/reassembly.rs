@@ -109,6 +109,12 @@ impl Reassembly {
         self.base == self.ready && self.beyond.is_empty()
     }
 
+    /// What is before that offset was read elsewhere. Only before anything was received.
+    pub fn begin_at(&mut self, offset: u64) {
+        debug_assert!(self.is_empty() && self.slots.is_empty() && self.base == 0);
+        (self.base, self.ready) = (offset, offset);
+    }
+
     /// Keeps received bytes; says how many were new. `cap` is the most ranges that may lie behind the first gap.
     ///
     /// # Errors

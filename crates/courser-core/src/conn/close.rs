@@ -1,8 +1,9 @@
 //! Closing and draining (RFC 9000 section 10).
 //!
 //! The first reason is kept. A connection that closes builds one datagram with CONNECTION_CLOSE at every level whose keys
-//! it has, keeps nothing but that datagram, and repeats it in answer to the first, second, fourth, eighth … packet. A
-//! connection that the peer closed is silent. Both end after three probe timeouts.
+//! it has, and repeats it in answer to the first, second, fourth, eighth … packet. A connection that the peer closed is
+//! silent. Both end after three probe timeouts; once the application has heard and read everything, nothing but that
+//! datagram and the connection IDs is kept for that long (`engine::remains`).
 //!
 //! A connection whose keys must not be used any more says so once and is forgotten at once: from then on late packets get
 //! stateless resets from the engine.
@@ -19,6 +20,47 @@ use crate::time::Instant;
 /// How many probe timeouts closing and draining last.
 const CLOSE_PTOS: u32 = 3;
 
+/// The datagram with CONNECTION_CLOSE and when it is said again: all that a closing connection needs.
+#[derive(Debug)]
+pub(crate) struct LastWords {
+    /// What left; empty as long as nothing did.
+    pub(crate) packet: Box<[u8]>,
+    /// Datagrams that have to come before it is repeated; doubled with each answer.
+    answer_at: u32,
+    /// Datagrams that came since.
+    received: u32,
+    /// Three times the bytes received, less what was sent for them.
+    credit: usize,
+    /// It is to be sent.
+    pub(crate) answer: bool,
+}
+
+impl LastWords {
+    /// Nothing was said yet; `packet` is empty when it has to be built.
+    pub(crate) fn new(packet: Box<[u8]>) -> Self {
+        Self { packet, answer_at: 1, received: 0, credit: 0, answer: true }
+    }
+
+    /// A datagram came: answered at a falling rate.
+    pub(crate) fn on_datagram(&mut self, len: usize) {
+        if self.packet.is_empty() {
+            // The limits of an unvalidated path held it back; now there may be room.
+            self.answer = true;
+            return;
+        }
+        self.received = self.received.saturating_add(1);
+        //= rfc9000#10.2.1-2
+        self.credit = self.credit.saturating_add(3 * len);
+        //= rfc9000#10.2.1-1
+        if self.received >= self.answer_at && self.credit >= self.packet.len() {
+            self.credit -= self.packet.len();
+            self.answer = true;
+            self.answer_at = self.answer_at.saturating_mul(2);
+            self.received = 0;
+        }
+    }
+}
+
 impl Connection {
     /// Begins to close; does nothing when it does so already.
     pub(crate) fn begin_close(&mut self, now: Instant, reason: CloseReason) {
@@ -31,14 +73,7 @@ impl Connection {
         if self.is_worn_out() {
             until = now;
         }
-        self.life = Life::Closing(Box::new(Closing {
-            until: Some(until),
-            packet: Box::default(),
-            answer_at: 1,
-            received: 0,
-            credit: 0,
-            answer: true,
-        }));
+        self.life = Life::Closing(Box::new(Closing { until: Some(until), words: LastWords::new(Box::default()) }));
         self.tls = None;
     }
 
@@ -90,25 +125,32 @@ impl Connection {
         }
     }
 
-    /// A datagram came for a connection that is closing: answered at a falling rate.
-    pub(super) fn on_datagram_while_closing(&mut self, len: usize) {
-        if let Life::Closing(closing) = &mut self.life {
-            let Closing { answer_at, received, credit, answer, packet, .. } = &mut **closing;
-            if packet.is_empty() {
-                // The limits of an unvalidated path held it back; now there may be room.
-                *answer = true;
-                return;
+    /// Whether nobody has anything more to do with the connection: everything was told and read, and the last words were
+    /// said, if there are any.
+    pub(crate) fn is_done(&self) -> bool {
+        let said = match &self.life {
+            Life::Closing(closing) => closing.until.is_some() && !closing.words.packet.is_empty(),
+            Life::Draining { .. } => true,
+            _ => return false,
+        };
+        // Who has used up its keys goes at once: stateless resets speak for it.
+        said && !self.is_worn_out()
+            && !self.has_events()
+            && self.datagrams.is_read()
+            && self.streams.stats().buffered_in == 0
+    }
+
+    /// Until when it is remembered, and what may have to be repeated until then; `None` as long as it is not done.
+    pub(crate) fn take_last_words(&mut self) -> Option<(Instant, Option<LastWords>)> {
+        if !self.is_done() {
+            return None;
+        }
+        match &mut self.life {
+            Life::Closing(closing) => {
+                Some((closing.until?, Some(core::mem::replace(&mut closing.words, LastWords::new(Box::default())))))
             }
-            *received = received.saturating_add(1);
-            //= rfc9000#10.2.1-2
-            *credit = credit.saturating_add(3 * len);
-            //= rfc9000#10.2.1-1
-            if *received >= *answer_at && *credit >= packet.len() {
-                *credit -= packet.len();
-                *answer = true;
-                *answer_at = answer_at.saturating_mul(2);
-                *received = 0;
-            }
+            Life::Draining { until } => Some((*until, None)),
+            _ => None,
         }
     }
 

@@ -32,6 +32,8 @@ const CONN_FRAMES: [FrameKind; 6] = [
 
 /// Probe timeouts in a row after which datagrams shrink to what every path carries: full-sized ones may be what vanishes.
 const BLACK_HOLE_PTOS: u32 = 3;
+/// After so many probe timeouts in a row packets are no longer marked to find out whether marks pass.
+const MARKS_PTOS: u32 = 2;
 
 /// Owners of frames, as disjoint fields of the connection, while recovery tells fates.
 struct Owners<'a> {
@@ -275,6 +277,10 @@ impl Connection {
                 self.probe_for_lost_crypto();
                 if self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.pmtud.on_timeouts() {
                     self.apply_mtu(now);
+                }
+                if self.recovery.pto_count() >= MARKS_PTOS {
+                    // Perhaps the path loses what is marked.
+                    self.path.ecn.end_testing();
                 }
                 let count = self.recovery.pto_count();
                 env.observe(now, self.key, Kind::Congestion, || Observed::ProbeTimeout { space, count });

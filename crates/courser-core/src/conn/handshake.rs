@@ -63,9 +63,6 @@ impl Connection {
         if crypto.peek().is_empty() {
             return Ok(());
         }
-        if self.tls.is_none() && level == Level::Initial {
-            return self.collect_hello(env);
-        }
         self.feed_tls(env, now, level);
         Ok(())
     }
@@ -104,18 +101,6 @@ impl Connection {
         if self.side.is_client() || matches!(self.life, Life::Handshaking) {
             self.tls = Some(tls);
         }
-    }
-
-    /// Takes what is in order of the ClientHello.
-    fn collect_hello(&mut self, env: &mut Env) -> Result<(), PeerViolation> {
-        let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
-        let Some(opening) = handshake.opening.as_deref_mut() else { return Ok(()) };
-        let crypto = &mut handshake.crypto[0];
-        while !crypto.peek().is_empty() {
-            let n = opening.collect(crypto.peek());
-            crypto.consume(n, &mut env.pool);
-        }
-        opening.check()
     }
 
     fn on_tls(&mut self, env: &mut Env, now: Instant, out: TlsOut<'_>) -> Result<(), CloseReason> {

@@ -1,7 +1,7 @@
 //! The datagram with CONNECTION_CLOSE: made once, then repeated.
 
 use super::transmit::{INITIAL_DATAGRAM_MIN, LEVELS, Turn, pad_datagram};
-use super::{Closing, Connection, Env, Life};
+use super::{Connection, Env, Life};
 use crate::ids::Level;
 use crate::packetiser::sizes::Budget;
 use crate::packetiser::{Archetype, Close, Plan, Train, TrainMeta};
@@ -11,15 +11,15 @@ impl Connection {
     /// The datagram with CONNECTION_CLOSE, made once and then repeated.
     pub(super) fn fill_close(&mut self, env: &mut Env, now: Instant, train: &mut Train) -> Option<TrainMeta> {
         let Life::Closing(closing) = &mut self.life else { return None };
-        let Closing { packet, answer, .. } = &mut **closing;
-        if !core::mem::take(answer) {
+        let words = &mut closing.words;
+        if !core::mem::take(&mut words.answer) {
             return None;
         }
-        if !packet.is_empty() {
-            let kept = core::mem::take(packet);
+        if !words.packet.is_empty() {
+            let kept = core::mem::take(&mut words.packet);
             let sent = self.repeat_close(&kept, train);
             if let Life::Closing(closing) = &mut self.life {
-                closing.packet = kept;
+                closing.words.packet = kept;
             }
             return sent;
         }
@@ -31,7 +31,7 @@ impl Connection {
         // If not even this can be sealed, nobody can be told why: the connection ends in silence.
         self.seal_train(env, train).ok()?;
         if let Life::Closing(closing) = &mut self.life {
-            closing.packet = train.bytes().into();
+            closing.words.packet = train.bytes().into();
         }
         Some(self.train_meta(train, len, false))
     }

@@ -63,7 +63,7 @@ use crate::datagram::{DatagramEvent, DatagramQueue};
 use crate::error::CloseReason;
 use crate::ids::{Cid, ConnKey, Level, PacketNumber, ResetToken, Side, Version};
 use crate::observe::{Event as Observed, Kind, Observer};
-use crate::path::{Path, Standby, Tokens};
+use crate::path::{Amplification, Path, Standby, Tokens};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::spans::Record;
@@ -71,14 +71,17 @@ use crate::stream::crypto::CryptoStream;
 use crate::stream::{StreamEvent, Streams};
 use crate::time::Instant;
 
+pub(crate) use close::LastWords;
 pub use early::EarlyData;
 pub use history::{Logged, PacketLog};
 pub use limit::Limits;
 pub(crate) use receive::{GROUP, Number, Received};
 pub(crate) use seal::Unsealed;
 pub use setup::Connect;
-pub(crate) use setup::{ServerStart, fresh_cid};
+pub(crate) use setup::{Begun, EarlyPacket, ServerStart, fresh_cid};
 pub use stats::ConnStats;
+pub(crate) use stats::Traffic;
+pub(crate) use watch::observe_server;
 
 /// What all connections of an engine share; lent for the length of one call.
 pub(crate) struct Env {
@@ -176,16 +179,8 @@ enum Life {
 struct Closing {
     /// When it is over.
     until: Option<Instant>,
-    /// What left, repeated in answer to packets while the credit lasts; empty before.
-    packet: Box<[u8]>,
-    /// So many datagrams have to come before the next answer.
-    answer_at: u32,
-    /// Datagrams since the last answer.
-    received: u32,
-    /// Three times the bytes received, less what was answered.
-    credit: usize,
-    /// An answer is due.
-    answer: bool,
+    /// What is said, and when again.
+    words: LastWords,
 }
 
 /// State that exists only until the handshake is confirmed.
@@ -202,8 +197,6 @@ struct Handshake {
     first_version: Version,
     /// The client was told of versions by a Version Negotiation packet, which is not authentic.
     restarted: bool,
-    /// Server: what waits for the ClientHello to be complete.
-    opening: Option<Box<versions::Opening>>,
     /// What the client repeats in every Initial.
     token: Box<[u8]>,
     /// The peer's source connection ID is known.
@@ -316,6 +309,18 @@ impl Manner {
     }
 }
 
+/// Everything by which packets find a connection.
+pub(crate) struct Names {
+    /// Connection IDs of ours; those that were issued come first.
+    pub(crate) cids: Box<[Cid]>,
+    /// How many were issued.
+    pub(crate) issued: usize,
+    /// Addresses of the peer, where our connection IDs have no bytes.
+    pub(crate) remotes: Box<[SocketAddr]>,
+    /// Reset tokens of the peer.
+    pub(crate) tokens: Box<[ResetToken]>,
+}
+
 /// What an exporter needs after the TLS session is gone.
 struct ExporterSecret {
     suite: Suite,
@@ -422,6 +427,23 @@ impl Connection {
     /// Their bytes.
     pub(crate) fn issued_cids(&self) -> impl Iterator<Item = Cid> + '_ {
         self.issued().map(|i| i.cid)
+    }
+
+    /// Everything by which packets find it.
+    pub(crate) fn names(&self) -> Names {
+        let some: Vec<Cid> = self.own_cids().filter(|cid| !cid.is_empty()).collect();
+        let by_address = self.local_cids.first().cid.is_empty();
+        Names {
+            issued: self.issued_cids().count(),
+            cids: some.into(),
+            remotes: self.remotes().filter(|_| by_address).collect(),
+            tokens: self.reset_tokens().collect(),
+        }
+    }
+
+    /// The addresses of the path in use, and what may be sent there.
+    pub(crate) fn whereabouts(&self) -> (SocketAddr, Option<IpAddr>, Amplification) {
+        (self.path.remote(), self.path.local(), self.path.amplification)
     }
 
     /// As if packets had been sent to that address of ours.

@@ -37,10 +37,10 @@ pub(crate) enum Received {
 /// When, from where and with which mark a packet's datagram arrived; a packet that waits for its keys keeps that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
-    arrived: Instant,
-    ecn: Ecn,
+    pub(super) arrived: Instant,
+    pub(super) ecn: Ecn,
     /// The path; `None` when it is none of ours yet.
-    path: Option<PathId>,
+    pub(super) path: Option<PathId>,
     pub(super) remote: SocketAddr,
     pub(super) local: Option<IpAddr>,
     /// Bytes of the datagram.
@@ -108,11 +108,11 @@ impl Connection {
         self.stats.received.bytes += datagram.len() as u64;
         match &mut self.life {
             Life::Handshaking | Life::Established => {}
-            Life::Closing(_) => {
+            Life::Closing(closing) => {
                 if meta.remote == self.path.remote() {
                     self.path.amplification.on_received(datagram.len());
                 }
-                self.on_datagram_while_closing(datagram.len());
+                closing.words.on_datagram(datagram.len());
                 // Nothing is opened any more, but the peer may have lost its state.
                 return Received::Opaque;
             }
@@ -132,6 +132,13 @@ impl Connection {
         self.receive_packets(env, now, origin, datagram, number)
     }
 
+    /// Takes the last packets of a datagram of `len` bytes whose first ones made this connection.
+    pub(crate) fn receive_rest(&mut self, env: &mut Env, now: Instant, meta: &Meta, len: usize, rest: &mut [u8]) {
+        let (path, remote, local) = (self.locate(meta), meta.remote, meta.local);
+        let origin = Origin { arrived: now, ecn: meta.ecn, path, remote, local, len };
+        self.receive_packets(env, now, origin, rest, None);
+    }
+
     fn receive_packets(
         &mut self,
         env: &mut Env,
@@ -142,7 +149,7 @@ impl Connection {
     ) -> Received {
         let mut first_dcid = None;
         let mut outcome = Received::Opaque;
-        let whole = datagram.len();
+        let whole = origin.len;
         let mut rest = datagram;
         while !rest.is_empty() && self.is_open() {
             let Some(mut packet) = self.next_packet(env, now, rest, whole) else { break };

@@ -5,9 +5,10 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::limit::Limits;
-use super::stats::Counts;
-use super::versions::Opening;
-use super::{Connection, Env, Handshake, Life, Manner, PacketLog, RouteChange};
+use super::receive::Origin;
+use super::stats::{Counts, Traffic};
+use super::{Connection, Env, Handshake, Life, Manner, PacketLog, RouteChange, Stashed};
+use crate::ack::EcnCounts;
 use crate::ack::ping::AckPing;
 use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
@@ -15,10 +16,10 @@ use crate::cid::generator::random_cid;
 use crate::cid::{LocalCids, OWN_CID_LEN, RemoteCids};
 use crate::config::{PreferredAddress, Settings, TransportParams};
 use crate::control::{ControlQueue, Once};
-use crate::crypto::{Alert, TlsClientConfig};
+use crate::crypto::{Alert, Keys, TlsClientConfig, TlsServerConfig};
 use crate::datagram::DatagramQueue;
-use crate::ids::{Cid, ConnKey, Level, Side, Version};
-use crate::path::{Path, Spin, Standby};
+use crate::ids::{Cid, ConnKey, Ecn, Level, PacketNumber, Side, Space, Version};
+use crate::path::{Amplification, Path, Spin, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
 use crate::stream::Streams;
@@ -45,13 +46,13 @@ pub struct Connect<'a> {
     pub restart: Option<Version>,
 }
 
-/// What a server knows from the first Initial that was let in.
+/// Where the connection of a server comes from, and how it is to be.
 pub(crate) struct ServerStart<'a> {
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<IpAddr>,
     pub(crate) settings: &'a Settings,
     pub(crate) version: Version,
-    /// Destination connection ID of this Initial: the client's choice, or ours when a Retry came before.
+    /// Destination connection ID of the first Initial that was let in: the client's choice, or ours when a Retry came before.
     pub(crate) dcid: Cid,
     /// The client's connection ID.
     pub(crate) scid: Cid,
@@ -59,6 +60,48 @@ pub(crate) struct ServerStart<'a> {
     pub(crate) retried_from: Option<Cid>,
     /// A token proved the address.
     pub(crate) validated: bool,
+}
+
+/// A 0-RTT packet that came before there was a connection.
+pub(crate) struct EarlyPacket {
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) arrived: Instant,
+    pub(crate) ecn: Ecn,
+    /// Bytes of its datagram.
+    pub(crate) len: usize,
+}
+
+/// What went between client and server until the ClientHello was complete.
+pub(crate) struct Begun {
+    /// Our connection ID.
+    pub(crate) local: Cid,
+    /// The keys of its Initials.
+    pub(crate) keys: Keys,
+    /// CRYPTO data in order; a whole ClientHello.
+    pub(crate) hello: Vec<u8>,
+    /// CRYPTO data behind a gap after that, by offset.
+    pub(crate) beyond: Vec<(u64, Box<[u8]>)>,
+    /// Packet numbers that came, newest first.
+    pub(crate) received: Vec<(PacketNumber, PacketNumber)>,
+    /// Marks that came.
+    pub(crate) ecn: EcnCounts,
+    /// When the packet with the largest number came.
+    pub(crate) largest_at: Instant,
+    /// Its size.
+    pub(crate) last_size: usize,
+    /// An acknowledgement is to be sent.
+    pub(crate) ack_due: bool,
+    /// The number of the next packet.
+    pub(crate) next_pn: PacketNumber,
+    /// What was received and sent.
+    pub(crate) amplification: Amplification,
+    /// The same in datagrams and packets.
+    pub(crate) came: Traffic,
+    pub(crate) left: Traffic,
+    /// When the first datagram came.
+    pub(crate) started: Instant,
+    /// 0-RTT packets.
+    pub(crate) early: Vec<EarlyPacket>,
 }
 
 struct Parts {
@@ -103,11 +146,17 @@ impl Connection {
         Ok(conn)
     }
 
-    /// A server's connection for an admitted Initial, which has to be passed to [`receive`](Self::receive) next. Its TLS
-    /// session begins when the ClientHello is complete, see [`wants_tls`](Self::wants_tls).
-    pub(crate) fn server(env: &mut Env, now: Instant, key: ConnKey, start: &ServerStart<'_>) -> Box<Self> {
-        let local = fresh_cid(env);
-        let token = env.reset_token(&local);
+    /// A server's connection for a client whose ClientHello is complete. Where that says so, the engine adds the route of
+    /// its first connection ID.
+    pub(crate) fn server(
+        env: &mut Env,
+        now: Instant,
+        key: ConnKey,
+        start: &ServerStart<'_>,
+        begun: Begun,
+        tls: &dyn TlsServerConfig,
+    ) -> Box<Self> {
+        let local = begun.local;
         let preferred = preferred_address(env, start.settings);
         let params = TransportParams {
             preferred_address: preferred,
@@ -115,26 +164,59 @@ impl Connection {
             original_dcid: Some(start.retried_from.unwrap_or(start.dcid)),
             //= rfc9369#4.1-3
             retry_scid: start.retried_from.map(|_| start.dcid),
-            reset_token: Some(token),
+            reset_token: Some(env.reset_token(&local)),
             ..local_params(start.settings, start.version)
         };
-        let mut handshake = new_handshake(now, start.settings, start.version, start.dcid);
-        handshake.opening = Some(Box::new(Opening { params, hello: Vec::new(), complete: false }));
+        let mut handshake = new_handshake(begun.started, start.settings, start.version, start.dcid);
         handshake.peer_cid_known = true;
         //= rfc9000#7.2-5
         //= rfc9000#7.2-6
         handshake.peer_first_cid = start.scid;
         let mut path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
+        path.amplification = begun.amplification;
         let (side, version, limits) = (Side::Server, start.version, env.aead_limits);
         let parts = Parts { key, side, version, path, local, remote: start.scid, limits, handshake };
         let mut conn = Self::assemble(now, parts, start.settings);
-        conn.keys.install_initial(env.keys.as_ref(), version, &start.dcid);
         if let Some(preferred) = preferred {
             conn.local_cids.issue_preferred(preferred.cid);
             conn.routes.push(RouteChange::Add(preferred.cid));
         }
+        conn.go_on(env, now, begun, &params, tls);
         conn
+    }
+
+    /// Goes on where the mini connection stopped: takes over what it knows, and begins TLS.
+    fn go_on(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        begun: Begun,
+        params: &TransportParams,
+        tls: &dyn TlsServerConfig,
+    ) {
+        self.keys.adopt_initial(begun.keys, self.version);
+        self.recovery.start_at(Space::Initial, begun.next_pn);
+        if let Some((_, largest)) = begun.received.first() {
+            self.log.received(begun.largest_at, Level::Initial, *largest, begun.last_size);
+        }
+        (self.stats.received, self.stats.sent) = (begun.came, begun.left);
+        let due = begun.ack_due.then_some(begun.largest_at);
+        self.acks[Space::Initial.index()].take_over(&begun.received, begun.ecn, begun.largest_at, due);
+        let (path, remote, local) = (Some(self.path.id), self.path.remote(), self.path.local());
+        if let Some(handshake) = &mut self.handshake {
+            handshake.crypto[0].begin_at(begun.hello.len() as u64);
+            handshake.stash.extend(begun.early.into_iter().map(|EarlyPacket { bytes, arrived, ecn, len }| {
+                let origin = Origin { arrived, ecn, path, remote, local, len };
+                Stashed { level: Level::ZeroRtt, origin, bytes }
+            }));
+        }
+        for (offset, bytes) in &begun.beyond {
+            if let Err(violation) = self.on_crypto(env, now, Level::Initial, *offset, bytes) {
+                return self.fail(now, violation);
+            }
+        }
+        self.begin_tls(env, now, tls, params, &begun.hello);
     }
 
     fn assemble(now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
@@ -203,7 +285,6 @@ fn new_handshake(now: Instant, settings: &Settings, first_version: Version, orig
         retry_scid: None,
         first_version,
         restarted: false,
-        opening: None,
         token: Box::default(),
         peer_cid_known: false,
         peer_first_cid: Cid::EMPTY,

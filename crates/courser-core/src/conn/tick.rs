@@ -151,7 +151,7 @@ impl Connection {
             _ => None,
         };
         // A socket that was full all the time must not keep the peer from hearing the reason.
-        let unsaid = matches!(&self.life, Life::Closing(closing) if closing.answer && closing.packet.is_empty());
+        let unsaid = matches!(&self.life, Life::Closing(c) if c.words.answer && c.words.packet.is_empty());
         if !unsaid && until.is_some_and(|at| at <= now) {
             self.life = Life::Ended;
         }

@@ -154,7 +154,7 @@ impl Connection {
     /// Whether the engine should give this connection a turn.
     pub(crate) fn wants_send(&self, now: Instant) -> bool {
         match &self.life {
-            Life::Closing(closing) => return closing.answer,
+            Life::Closing(closing) => return closing.words.answer,
             Life::Draining { .. } | Life::Ended => return false,
             Life::Handshaking | Life::Established => {}
         }

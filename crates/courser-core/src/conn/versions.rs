@@ -1,7 +1,8 @@
 //! Which version is spoken (RFC 9368, RFC 9369 section 4), and the beginning of a server's TLS session.
 //!
-//! A server reads the ClientHello before it creates a TLS session, because its transport parameters say which versions
-//! the client speaks, and the session has to tell the one that was chosen. From then on everything but the client's 0-RTT
+//! A server has the whole ClientHello before there is a connection (`engine::mini`), and reads it before it creates a TLS
+//! session, because its transport parameters say which versions the client speaks, and the session has to tell the one that
+//! was chosen. From then on everything but the client's 0-RTT
 //! is in that version. A client learns of it by the first Initial of the server: it is believed once it opens with the keys
 //! of that version, and checked against the server's transport parameters later.
 
@@ -20,57 +21,36 @@ use crate::wire::{params, version_neg};
 /// Versions of a Version Negotiation packet that are looked at.
 const OFFERED_MAX: usize = 16;
 
-/// What a server keeps until the ClientHello is complete.
-pub(super) struct Opening {
-    /// What the server will say, apart from the version.
-    pub(super) params: TransportParams,
-    /// The ClientHello as far as it came; as bounded as CRYPTO data is before it is read.
-    pub(super) hello: Vec<u8>,
-    pub(super) complete: bool,
-}
-
-impl Opening {
-    /// Takes bytes, and says how many.
-    pub(super) fn collect(&mut self, bytes: &[u8]) -> usize {
-        self.hello.extend_from_slice(bytes);
-        bytes.len()
+/// The version to go on with, by what a ClientHello says.
+fn select(hello: &[u8], ours: &[Version], first: Version) -> Result<Version, PeerViolation> {
+    let hello = parse_client_hello(hello)?;
+    //= rfc9001#8.4-2
+    if hello.as_ref().is_some_and(|h| !h.session_id.is_empty()) {
+        let reason = "the ClientHello asks for the compatibility mode of TLS";
+        return Err(PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, "rfc9001#8.4"));
     }
-
-    /// Whether the message is complete, and fit to be read at all.
-    pub(super) fn check(&mut self) -> Result<(), PeerViolation> {
-        self.complete = parse_client_hello(&self.hello)?.is_some();
-        Ok(())
-    }
-
-    /// The version to go on with.
-    fn select(&self, ours: &[Version], first: Version) -> Result<Version, PeerViolation> {
-        let hello = parse_client_hello(&self.hello)?;
-        //= rfc9001#8.4-2
-        if hello.as_ref().is_some_and(|h| !h.session_id.is_empty()) {
-            let reason = "the ClientHello asks for the compatibility mode of TLS";
-            return Err(PeerViolation::new(TransportCode::PROTOCOL_VIOLATION, reason, "rfc9001#8.4"));
-        }
-        let told = match hello.and_then(|h| h.transport_params) {
-            //= rfc9368#4-3
-            Some(bytes) => params::decode(bytes, Side::Client)?.version_information,
-            None => None,
-        };
-        version_neg::select(ours, first, told.as_ref())
-    }
+    let told = match hello.and_then(|h| h.transport_params) {
+        //= rfc9368#4-3
+        Some(bytes) => params::decode(bytes, Side::Client)?.version_information,
+        None => None,
+    };
+    version_neg::select(ours, first, told.as_ref())
 }
 
 impl Connection {
-    /// Whether a server's TLS session can begin: [`begin_tls`](Self::begin_tls) has to be called.
-    pub(crate) fn wants_tls(&self) -> bool {
-        self.handshake.as_ref().is_some_and(|h| h.opening.as_ref().is_some_and(|o| o.complete)) && self.is_open()
-    }
-
-    /// The ClientHello is complete: chooses the version and runs TLS.
-    pub(crate) fn begin_tls(&mut self, env: &mut Env, now: Instant, tls: &dyn TlsServerConfig) {
-        let Some(handshake) = self.handshake.as_mut() else { return };
-        let Some(mut opening) = handshake.opening.take() else { return };
+    /// A server has the whole ClientHello: chooses the version and runs TLS. `params` are what it will say, apart from the
+    /// version.
+    pub(super) fn begin_tls(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        tls: &dyn TlsServerConfig,
+        params: &TransportParams,
+        hello: &[u8],
+    ) {
+        let Some(handshake) = self.handshake.as_ref() else { return };
         let (first, dcid) = (handshake.first_version, handshake.original_dcid);
-        let version = match opening.select(&self.settings.versions, first) {
+        let version = match select(hello, &self.settings.versions, first) {
             Ok(version) => version,
             //= rfc9368#2.3-2
             Err(violation) => return self.fail(now, violation),
@@ -79,14 +59,15 @@ impl Connection {
         self.keys.switch_version(env.keys.as_ref(), version, &dcid);
         self.version = version;
         //= rfc9369#4-2
-        opening.params.version_information = Some(version_neg::information(version, &self.settings.versions));
+        let information = Some(version_neg::information(version, &self.settings.versions));
+        let params = TransportParams { version_information: information, ..params.clone() };
         let mut encoded = Vec::with_capacity(256);
-        params::encode(&opening.params, Side::Server, env.random_u64(), &mut encoded);
+        params::encode(&params, Side::Server, env.random_u64(), &mut encoded);
         match tls.start(version, &encoded) {
             Ok(mut session) => {
                 session.set_versions(first, version);
                 self.tls = Some(session);
-                self.run_tls(env, now, Level::Initial, &opening.hello);
+                self.run_tls(env, now, Level::Initial, hello);
                 self.after_handshake_packet(env, now);
             }
             Err(alert) => self.begin_close(now, CloseReason::Tls { alert: alert.code, reason: alert.reason }),

@@ -3,10 +3,11 @@
 //! Every call tests one bit of the observer's interest before it looks at anything; without an observer that is all that
 //! it costs. Events that belong to no other place in particular are found at the tick.
 
-use super::setup::local_params;
+use super::setup::{ServerStart, local_params};
 use super::{Connection, Env};
-use crate::ids::{Cid, Level, StreamId};
+use crate::ids::{Cid, ConnKey, Level, Side, StreamId};
 use crate::observe::{Dropped, Event as Observed, Kind, Marks, Metrics, Start, Step, Way};
+use crate::path::Path;
 use crate::protect::Opened;
 use crate::recovery::ecn::EcnState;
 use crate::stream::Read;
@@ -37,11 +38,6 @@ impl Connection {
         }
     }
 
-    /// There never was a connection.
-    pub(crate) fn observe_dismissed(&self, env: &mut Env, now: Instant) {
-        env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Dismissed));
-    }
-
     /// The connection is freed.
     pub(crate) fn observe_end(&mut self, env: &mut Env, now: Instant) {
         self.observe_tick(env, now);
@@ -49,7 +45,7 @@ impl Connection {
     }
 
     /// What came about since the last tick.
-    pub(super) fn observe_tick(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn observe_tick(&mut self, env: &mut Env, now: Instant) {
         self.observe_update(env, now, false);
         if !self.end_told
             && let Some(reason) = &self.reason
@@ -123,27 +119,51 @@ impl Connection {
     }
 
     fn metrics(&self) -> Metrics {
-        let path = &self.path;
-        Metrics {
-            window: path.congestion.window(),
-            in_flight: path.congestion.in_flight(),
-            ssthresh: path.congestion.ssthresh(),
-            latest_rtt: path.rtt.latest(),
-            rtt: path.rtt.smoothed(),
-            min_rtt: path.rtt.min(),
-            rtt_var: path.rtt.var(),
-            rtt_known: path.rtt.has_sample(),
-            pto_count: self.recovery.pto_count(),
-            pacing_rate: path.pacer.rate(),
-            mtu: path.pmtud.current(),
-            mtu_done: path.pmtud.is_complete(),
-            phase: path.congestion.phase(),
-            marks: match path.ecn.state() {
-                EcnState::Testing => Marks::Testing,
-                EcnState::Unknown => Marks::Unknown,
-                EcnState::Capable => Marks::Capable,
-                EcnState::Failed => Marks::Failed,
-            },
-        }
+        metrics_of(&self.path, self.recovery.pto_count())
+    }
+}
+
+/// Tells observers of a client that a server lets begin; `local` is our connection ID.
+pub(crate) fn observe_server(env: &mut Env, now: Instant, key: ConnKey, start: &ServerStart<'_>, local: Cid) {
+    if !env.interest.wants(Kind::Life) {
+        return;
+    }
+    let path = Path::new(start.remote, start.local, start.scid, start.validated, start.settings, now);
+    let told = Start {
+        side: Side::Server,
+        version: start.version,
+        versions: &start.settings.versions,
+        original_dcid: start.retried_from.unwrap_or(start.dcid),
+        local_cid: local,
+        remote_cid: start.scid,
+        remote: start.remote,
+        local: start.local,
+        params: &local_params(start.settings, start.version),
+        metrics: metrics_of(&path, 0),
+    };
+    env.tell(now, key, Kind::Life, &Observed::Life(Step::Started(&told)));
+}
+
+fn metrics_of(path: &Path, pto_count: u32) -> Metrics {
+    Metrics {
+        window: path.congestion.window(),
+        in_flight: path.congestion.in_flight(),
+        ssthresh: path.congestion.ssthresh(),
+        latest_rtt: path.rtt.latest(),
+        rtt: path.rtt.smoothed(),
+        min_rtt: path.rtt.min(),
+        rtt_var: path.rtt.var(),
+        rtt_known: path.rtt.has_sample(),
+        pto_count,
+        pacing_rate: path.pacer.rate(),
+        mtu: path.pmtud.current(),
+        mtu_done: path.pmtud.is_complete(),
+        phase: path.congestion.phase(),
+        marks: match path.ecn.state() {
+            EcnState::Testing => Marks::Testing,
+            EcnState::Unknown => Marks::Unknown,
+            EcnState::Capable => Marks::Capable,
+            EcnState::Failed => Marks::Failed,
+        },
     }
 }

@@ -2,12 +2,10 @@
 //!
 //! The gates stand in the order of their cost; each has a counter, and nothing is allocated for a packet that is refused.
 
-use core::time::Duration;
-
+use super::mini::{Client, Decision, MiniConn};
 use super::replies::{Refusal, Reply};
-use super::{Engine, Entry, Held, Kind, Meta, RetryPolicy};
+use super::{Engine, Meta, RetryPolicy};
 use crate::config::Settings;
-use crate::conn::{Connection, Event, Received, ServerStart};
 use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey, Version};
 use crate::path::{Checked, Proof, Showing, TokenKeys};
@@ -15,10 +13,7 @@ use crate::time::Instant;
 use crate::wire::header::{self, Header, Long};
 
 /// The smallest datagram that may begin a connection.
-const FIRST_DATAGRAM_MIN: usize = 1200;
-/// An application decides over a new connection within this time, or it is as if it had ignored it: the client has given up
-/// by then.
-const DECISION_TIME: Duration = Duration::from_secs(10);
+pub(super) const FIRST_DATAGRAM_MIN: usize = 1200;
 /// The shortest connection ID that a client may choose for the server.
 const CHOSEN_CID_MIN: usize = 8;
 
@@ -119,7 +114,6 @@ impl Engine {
             RetryPolicy::Above(handshakes) => self.handshakes > handshakes,
             RetryPolicy::Always => true,
         };
-        let ask = server.ask;
         let Ok(proof) = self.prove(now, meta, initial, token) else { return };
         if proof.is_none()
             && let Some(decision) = self.decided.find(now, &initial.dcid)
@@ -134,20 +128,19 @@ impl Engine {
             self.request(meta, Reply::Retry { version: initial.version }, initial.dcid, initial.scid);
             return;
         }
-        let held = Held {
+        let client = Client {
             remote: meta.remote,
             local: meta.local,
             version: initial.version,
             dcid: initial.dcid,
             scid: initial.scid,
-            retried_from: match proof {
-                Some(Proof::Retry { original_dcid }) => Some(original_dcid),
-                _ => None,
-            },
             validated: proof.is_some(),
-            datagrams: Vec::new(),
         };
-        let taken = if ask { self.hold(held, meta, datagram) } else { self.start(now, held, meta, datagram) };
+        let retried_from = match proof {
+            Some(Proof::Retry { original_dcid }) => Some(original_dcid),
+            _ => None,
+        };
+        let taken = self.begin(now, client, retried_from, meta, datagram);
         if taken && let Some(Proof::Frame(ticket)) = proof {
             let now_us = self.env.tokens.wall_us(now);
             self.used_tokens.set_used(ticket, now_us);
@@ -187,78 +180,6 @@ impl Engine {
         Ok(None)
     }
 
-    /// Keeps a new connection until the application decides.
-    fn hold(&mut self, mut held: Held, meta: &Meta, datagram: &[u8]) -> bool {
-        held.keep(meta, datagram);
-        let dcid = held.dcid;
-        let deadline = self.received_at + DECISION_TIME;
-        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: Some(deadline), handshaking: true };
-        let Some(key) = self.table.insert(entry) else { return false };
-        self.deadlines.set(key.index, deadline);
-        self.routes.add_chosen(dcid, key);
-        self.handshakes += 1;
-        self.incoming.push_back(key);
-        true
-    }
-
-    /// Accepts a connection without asking; false when its packet is not authentic.
-    fn start(&mut self, now: Instant, held: Held, meta: &Meta, datagram: &mut [u8]) -> bool {
-        let dcid = held.dcid;
-        let entry = Entry { kind: Kind::Held(Box::new(held)), deadline: None, handshaking: true };
-        let Some(key) = self.table.insert(entry) else { return false };
-        self.handshakes += 1;
-        if !self.go_live(now, key, None, &mut [(Meta { stride: datagram.len(), ..*meta }, datagram)]) {
-            self.stats.gate_not_authentic += 1;
-            self.table.remove(key);
-            self.handshakes -= 1;
-            return false;
-        }
-        self.routes.add_chosen(dcid, key);
-        true
-    }
-
-    /// Makes a connection of a held one and gives it its first datagrams. False when none of them is authentic.
-    fn go_live(
-        &mut self,
-        now: Instant,
-        key: ConnKey,
-        settings: Option<&Settings>,
-        first: &mut [(Meta, &mut [u8])],
-    ) -> bool {
-        let (Some(server), Some(entry)) = (&self.server, self.table.get_mut(key)) else { return false };
-        let Kind::Held(held) = &entry.kind else { return false };
-        let start = ServerStart {
-            remote: held.remote,
-            local: held.local,
-            settings: settings.unwrap_or(&server.settings),
-            version: held.version,
-            dcid: held.dcid,
-            scid: held.scid,
-            retried_from: held.retried_from,
-            validated: held.validated,
-        };
-        let mut conn = Connection::server(&mut self.env, now, key, &start);
-        conn.observe_start(&mut self.env, now, held.retried_from);
-        let mut authentic = false;
-        for (meta, datagram) in first {
-            authentic |= conn.receive(&mut self.env, now, meta, datagram, None) == Received::Handled;
-            if conn.wants_tls() {
-                conn.begin_tls(&mut self.env, now, server.tls.as_ref());
-            }
-        }
-        if !authentic {
-            conn.observe_dismissed(&mut self.env, now);
-            conn.release(&mut self.env);
-            return false;
-        }
-        entry.kind = Kind::Live(conn);
-        self.stats.accepted += 1;
-        self.events.push_back((key, Event::Accepted));
-        self.apply_routes(now, key);
-        self.tickable.push(key.index);
-        true
-    }
-
     /// Takes and issues address tokens under these keys from now on.
     pub fn replace_token_keys(&mut self, keys: &TokenKeys) {
         self.env.tokens.replace(self.env.keys.as_ref(), keys);
@@ -268,35 +189,30 @@ impl Engine {
     pub fn poll_incoming(&mut self) -> Option<(ConnKey, Incoming)> {
         loop {
             let key = self.incoming.pop_front()?;
-            if let Some(Kind::Held(held)) = self.table.get(key).map(|e| &e.kind) {
-                let incoming = Incoming {
-                    remote: held.remote,
-                    local: held.local,
-                    version: held.version,
-                    validated: held.validated,
-                };
-                return Some((key, incoming));
+            if let Some(mini) = self.waiting(key) {
+                let Client { remote, local, version, validated, .. } = mini.client;
+                return Some((key, Incoming { remote, local, version, validated }));
             }
         }
     }
 
-    /// Accepts a waiting connection, with settings of its own if given.
+    /// A client that waits for a decision.
+    fn waiting(&mut self, key: ConnKey) -> Option<&mut MiniConn> {
+        self.mini_mut(key).filter(|mini| mini.decision == Decision::Waiting)
+    }
+
+    /// Accepts a waiting connection, with settings of its own if given. [`Event::Accepted`](super::Event::Accepted) follows
+    /// once its client has said what it wants, before which there is nothing to be done with it.
     ///
     /// # Errors
-    /// [`ApiMisuse::UnknownConnection`] when it does not wait, or its first packets turn out to be forged.
+    /// [`ApiMisuse::UnknownConnection`] when it does not wait.
     pub fn accept(&mut self, now: Instant, key: ConnKey, settings: Option<&Settings>) -> Result<(), ApiMisuse> {
         let now = self.clock.read(now);
-        let Some(Kind::Held(held)) = self.table.get_mut(key).map(|e| &mut e.kind) else {
-            return Err(ApiMisuse::UnknownConnection);
-        };
-        let mut kept = core::mem::take(&mut held.datagrams);
-        let mut first: Vec<_> = kept.iter_mut().map(|(meta, bytes)| (*meta, bytes.as_mut_slice())).collect();
-        if self.go_live(now, key, settings, &mut first) {
-            return Ok(());
-        }
-        self.stats.gate_not_authentic += 1;
-        self.take_held(key);
-        Err(ApiMisuse::UnknownConnection)
+        let mini = self.waiting(key).ok_or(ApiMisuse::UnknownConnection)?;
+        mini.accept(settings);
+        self.tickable.push(key.index);
+        self.promote(now, key);
+        Ok(())
     }
 
     /// Refuses a waiting connection with CONNECTION_REFUSED.
@@ -304,7 +220,7 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait.
     pub fn refuse(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
-        self.answer_held(key, |held| Some(Reply::Refuse { version: held.version, why: Refusal::NotWanted }))
+        self.answer_waiting(key, |client| Some(Reply::Refuse { version: client.version, why: Refusal::NotWanted }))
     }
 
     /// Asks the client of a waiting connection to prove its address; it may come again then.
@@ -312,13 +228,11 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait; [`ApiMisuse::Closing`] when its address is proven already.
     pub fn retry(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
-        if let Some(Kind::Held(held)) = self.table.get(key).map(|e| &e.kind)
-            && held.retried_from.is_some()
-        {
+        if self.waiting(key).is_some_and(|mini| mini.retried_from().is_some()) {
             //= rfc9000#17.2.5.1-1
             return Err(ApiMisuse::Closing);
         }
-        self.answer_held(key, |held| Some(Reply::Retry { version: held.version }))
+        self.answer_waiting(key, |client| Some(Reply::Retry { version: client.version }))
     }
 
     /// Drops a waiting connection without a word.
@@ -326,34 +240,19 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`] when it does not wait.
     pub fn ignore(&mut self, key: ConnKey) -> Result<(), ApiMisuse> {
-        self.answer_held(key, |_| None)
+        self.answer_waiting(key, |_| None)
     }
 
-    fn answer_held(&mut self, key: ConnKey, reply: impl FnOnce(&Held) -> Option<Reply>) -> Result<(), ApiMisuse> {
-        let held = self.take_held(key).ok_or(ApiMisuse::UnknownConnection)?;
-        let reply = reply(&held);
-        self.decided.insert(self.received_at, held.dcid, reply);
-        if let (Some(reply), Some((meta, _))) = (reply, held.datagrams.first()) {
-            self.request(meta, reply, held.dcid, held.scid);
+    fn answer_waiting(&mut self, key: ConnKey, reply: impl FnOnce(&Client) -> Option<Reply>) -> Result<(), ApiMisuse> {
+        let client = self.waiting(key).ok_or(ApiMisuse::UnknownConnection)?.client;
+        let now = self.received_at;
+        self.end_mini(now, key);
+        let reply = reply(&client);
+        self.decided.insert(now, client.dcid, reply);
+        if let Some(reply) = reply {
+            self.request_to(client.remote, client.local, reply, (client.dcid, client.scid));
         }
         Ok(())
-    }
-
-    /// Gives up a connection over which nobody decided in time; true when this was one.
-    pub(super) fn give_up_held(&mut self, now: Instant, key: ConnKey) -> bool {
-        let late = self.table.get(key).is_some_and(|e| matches!(e.kind, Kind::Held(_)) && e.deadline <= Some(now));
-        late && self.take_held(key).is_some()
-    }
-
-    fn take_held(&mut self, key: ConnKey) -> Option<Box<Held>> {
-        if !matches!(self.table.get(key)?.kind, Kind::Held(_)) {
-            return None;
-        }
-        let Kind::Held(held) = self.table.remove(key)?.kind else { return None };
-        self.deadlines.remove(key.index);
-        self.routes.remove(&held.dcid, key);
-        self.handshakes = self.handshakes.saturating_sub(1);
-        Some(held)
     }
 }
 

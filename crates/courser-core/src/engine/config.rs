@@ -32,6 +32,10 @@ pub struct ServerConfig {
     pub retry: RetryPolicy,
     /// Handshakes under way at once; further Initials are dropped.
     pub handshakes_max: usize,
+    /// Clients at once that have not sent their whole ClientHello; when there are more, the oldest goes.
+    pub minis_max: usize,
+    /// Bytes that are held for them together; when they are more, the oldest goes.
+    pub mini_bytes_max: usize,
     /// Whether the application decides over each new connection, with [`accept`](super::Engine::accept),
     /// [`refuse`](super::Engine::refuse), [`retry`](super::Engine::retry) or [`ignore`](super::Engine::ignore). When not, all
     /// are accepted.
@@ -42,7 +46,15 @@ impl ServerConfig {
     /// A server that accepts everybody, up to 10,000 handshakes at once.
     #[must_use]
     pub fn new(tls: Box<dyn TlsServerConfig>, settings: Settings) -> Self {
-        Self { tls, settings, retry: RetryPolicy::Never, handshakes_max: 10_000, ask: false }
+        Self {
+            tls,
+            settings,
+            retry: RetryPolicy::Never,
+            handshakes_max: 10_000,
+            minis_max: 4_096,
+            mini_bytes_max: 8 << 20,
+            ask: false,
+        }
     }
 }
 

@@ -22,8 +22,9 @@ impl Engine {
         let mut cids = Vec::new();
         for (_, entry) in self.table.iter().filter(|(_, entry)| entry.handshaking) {
             match &entry.kind {
-                Kind::Held(held) => cids.push(held.dcid),
+                Kind::Mini(mini) => cids.extend([mini.client.dcid, mini.cid]),
                 Kind::Live(conn) => cids.extend(conn.own_cids().filter(|cid| !cid.is_empty())),
+                Kind::Remains(_) => {}
             }
         }
         cids.sort_unstable();

@@ -21,8 +21,13 @@ mod clock;
 mod config;
 mod decided;
 mod handover;
+mod hello;
+mod initial;
+mod mini;
+mod minis;
 mod purgatory;
 mod queues;
+mod remains;
 mod replies;
 mod routes;
 mod sent;
@@ -33,7 +38,7 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use zeroize::{Zeroize, Zeroizing};
@@ -44,15 +49,18 @@ use crate::config::Settings;
 use crate::conn::{Connection, Env, GROUP, Number, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::error::ApiMisuse;
-use crate::ids::{Cid, ConnKey, Version};
+use crate::ids::{Cid, ConnKey};
 use crate::observe::Interest;
 use crate::time::Instant;
 
 use self::cids::Reporter;
 use self::clock::Clock;
 use self::decided::Decided;
+use self::mini::MiniConn;
+use self::minis::Minis;
 use self::purgatory::Purgatory;
 use self::queues::{DeadlineHeap, Fifo};
+use self::remains::Remains;
 use self::replies::{Allowance, ReplyQueue};
 use self::routes::{CidHasher, Routes};
 use self::table::Table;
@@ -73,22 +81,12 @@ pub use crate::path::PathInfo;
 /// a socket that stays full must not keep it alive.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection that waits for the application's decision.
-struct Held {
-    remote: SocketAddr,
-    local: Option<IpAddr>,
-    version: Version,
-    dcid: Cid,
-    scid: Cid,
-    retried_from: Option<Cid>,
-    validated: bool,
-    /// The first datagrams; the ClientHello may span two.
-    datagrams: Vec<(Meta, Vec<u8>)>,
-}
-
 enum Kind {
-    Held(Box<Held>),
+    /// A client whose ClientHello is not complete, or that waits for the application's decision.
+    Mini(Box<MiniConn>),
     Live(Box<Connection>),
+    /// It is over, and late packets may come.
+    Remains(Box<Remains>),
 }
 
 /// An entry of the connection table.
@@ -98,6 +96,8 @@ struct Entry {
     deadline: Option<Instant>,
     /// Whether it counts among the handshakes under way.
     handshaking: bool,
+    /// A client began without a token, and has not completed its handshake.
+    unproven: bool,
 }
 
 /// An engine.
@@ -125,8 +125,11 @@ pub struct Engine {
     cid_reports: Option<Reporter>,
     server: Option<ServerConfig>,
     cooldown: bool,
-    /// Connections whose handshake is not complete, and held ones.
+    /// Connections whose handshake is not complete, and minis.
     handshakes: usize,
+    /// Those of them whose client has not proven its address.
+    unproven: usize,
+    minis: Minis,
     trains_since_reply: u32,
     /// What the pool had refused when it was last looked at.
     refused_seen: u64,
@@ -196,6 +199,8 @@ impl Engine {
             server: config.server,
             cooldown: false,
             handshakes: 0,
+            unproven: 0,
+            minis: Minis::default(),
             trains_since_reply: 0,
             refused_seen: 0,
             short_of_memory: false,
@@ -263,14 +268,10 @@ impl Engine {
         let Some(entry) = self.table.get_mut(key) else { return };
         let conn = match &mut entry.kind {
             Kind::Live(conn) => conn,
-            Kind::Held(held) => return held.keep(meta, datagram),
+            Kind::Mini(_) => return self.receive_mini(now, meta, key, datagram),
+            Kind::Remains(_) => return self.receive_remains(now, key, meta, datagram),
         };
         let opaque = conn.receive(&mut self.env, now, meta, datagram, number) == crate::conn::Received::Opaque;
-        if conn.wants_tls()
-            && let Some(server) = &self.server
-        {
-            conn.begin_tls(&mut self.env, now, server.tls.as_ref());
-        }
         if opaque {
             //= rfc9000#10.3.1-1
             self.is_reset(now, datagram);
@@ -283,10 +284,13 @@ impl Engine {
     /// connection hears of it then.
     fn is_reset(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(reset) = self.routes.find_reset(datagram) else { return false };
-        if let Some(conn) = self.conn_mut(reset) {
-            conn.on_stateless_reset(now);
-            self.tickable.push(reset.index);
+        match self.table.get_mut(reset).map(|e| &mut e.kind) {
+            Some(Kind::Live(conn)) => conn.on_stateless_reset(now),
+            //= rfc9000#10.3.1-4
+            Some(Kind::Remains(remains)) => remains.words = None,
+            _ => return true,
         }
+        self.tickable.push(reset.index);
         true
     }
 
@@ -346,19 +350,19 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Instant, index: u32) {
-        let Some((key, _)) = self.table.at(index) else { return };
-        if self.give_up_held(now, key) {
-            return;
-        }
         let Some((key, entry)) = self.table.at(index) else { return };
-        let Kind::Live(conn) = &mut entry.kind else { return };
+        let conn = match &mut entry.kind {
+            Kind::Live(conn) if conn.is_done() => return self.reduce(now, key),
+            Kind::Live(conn) => conn,
+            Kind::Mini(_) => return self.tick_mini(now, index),
+            Kind::Remains(_) => return self.tick_remains(now, index),
+        };
         let tick = conn.tick(&mut self.env, now);
         self.stats.ticks += 1;
         entry.deadline = tick.deadline;
         let has_events = conn.has_events();
         if entry.handshaking && !conn.is_handshaking() {
-            entry.handshaking = false;
-            self.handshakes -= 1;
+            self.uncount_handshake(key);
         }
         self.apply_routes(now, key);
         if tick.ended {
@@ -402,6 +406,8 @@ impl Engine {
             if let Some(event) = conn.poll_event() {
                 if conn.has_events() {
                     self.eventful.push_front(index);
+                } else if conn.is_done() {
+                    self.tickable.push(index);
                 }
                 return Some((key, event));
             }
@@ -437,49 +443,52 @@ impl Engine {
         let now = self.clock.read(now);
         let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
-        let key = self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true }).ok_or(full)?;
+        let key =
+            self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true, unproven: false });
+        let key = key.ok_or(full)?;
         if let Some(conn) = self.conn_mut(key) {
             conn.key = key;
         }
         self.observe_start(now, key, None);
         self.stats.connected += 1;
-        self.handshakes += 1;
+        self.count_handshake(key);
         self.apply_routes(now, key);
         self.tickable.push(key.index);
         Ok(key)
     }
 
-    /// Frees a connection that is over.
+    /// Frees a connection that is over, or what is left of it.
     fn free(&mut self, now: Instant, key: ConnKey) {
         self.deadlines.remove(key.index);
         self.turns.forget(key.index);
+        self.uncount_handshake(key);
         let Some(entry) = self.table.remove(key) else { return };
-        self.handshakes -= usize::from(entry.handshaking);
-        let Kind::Live(mut conn) = entry.kind else { return };
+        let mut conn = match entry.kind {
+            Kind::Live(conn) => conn,
+            Kind::Remains(remains) => return self.free_remains(now, key, &remains),
+            Kind::Mini(_) => return,
+        };
         while let Some(event) = conn.poll_event() {
             self.events.push_back((key, event));
         }
-        for cid in conn.own_cids().filter(|cid| !cid.is_empty()) {
-            self.routes.remove(&cid, key);
-            //= rfc9001#6.6-4
-            if !conn.is_worn_out() || !conn.issued_cids().any(|issued| issued == cid) {
-                self.purgatory.insert(now, cid);
-            }
-        }
-        conn.remotes().for_each(|remote| self.routes.remove_address(remote, key));
-        if let Some(reporter) = &mut self.cid_reports {
-            reporter.removed(conn.issued_cids());
-        }
-        for token in conn.reset_tokens() {
-            self.routes.remove_token(&token, key);
-        }
-        if self.env.merging == Some(key) {
-            self.env.merging = None;
-            self.env.merge.clear();
-        }
+        self.forget(now, key, &conn.names(), conn.is_worn_out());
         conn.observe_end(&mut self.env, now);
         conn.release(&mut self.env);
         self.stats.ended += 1;
+    }
+
+    /// A handshake began.
+    fn count_handshake(&mut self, key: ConnKey) {
+        let Some(entry) = self.table.get(key) else { return };
+        self.handshakes += usize::from(entry.handshaking);
+        self.unproven += usize::from(entry.unproven);
+    }
+
+    /// It is over.
+    fn uncount_handshake(&mut self, key: ConnKey) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        self.handshakes -= usize::from(core::mem::take(&mut entry.handshaking));
+        self.unproven -= usize::from(core::mem::take(&mut entry.unproven));
     }
 
     /// Tells observers of a new connection. `original` is the client's first choice of a connection ID, where a Retry came
@@ -493,14 +502,14 @@ impl Engine {
     fn conn_mut(&mut self, key: ConnKey) -> Option<&mut Connection> {
         match &mut self.table.get_mut(key)?.kind {
             Kind::Live(conn) => Some(conn),
-            Kind::Held(_) => None,
+            Kind::Mini(_) | Kind::Remains(_) => None,
         }
     }
 
     fn conn(&self, key: ConnKey) -> Option<&Connection> {
         match &self.table.get(key)?.kind {
             Kind::Live(conn) => Some(conn),
-            Kind::Held(_) => None,
+            Kind::Mini(_) | Kind::Remains(_) => None,
         }
     }
 
@@ -517,7 +526,7 @@ impl Engine {
         self.cooldown = cooldown;
     }
 
-    /// Connections of all states, held ones included.
+    /// Connections of all states, also of those that are over as long as late packets may come, and clients that begin.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.len()
@@ -529,7 +538,7 @@ impl Engine {
         self.routes.len()
     }
 
-    /// Handshakes under way, held connections included.
+    /// Handshakes under way, clients that begin included.
     #[must_use]
     pub fn handshakes(&self) -> usize {
         self.handshakes
@@ -553,20 +562,5 @@ impl Engine {
     #[must_use]
     pub fn pool_stats(&self) -> PoolStats {
         self.env.pool.stats()
-    }
-}
-
-impl Held {
-    /// Keeps a further datagram of the first flight.
-    fn keep(&mut self, meta: &Meta, datagram: &[u8]) {
-        /// A ClientHello with post-quantum key shares takes two; a repetition of both may come.
-        const HELD_MAX: usize = 4;
-        /// A client does not know yet that larger datagrams pass.
-        const HELD_BYTES_MAX: usize = 12 << 10;
-        let held: usize = self.datagrams.iter().map(|(_, bytes)| bytes.len()).sum();
-        let full = self.datagrams.len() >= HELD_MAX || held + datagram.len() > HELD_BYTES_MAX;
-        if !full && meta.remote == self.remote {
-            self.datagrams.push((Meta { stride: datagram.len(), ..*meta }, datagram.to_vec()));
-        }
     }
 }

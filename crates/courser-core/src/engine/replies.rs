@@ -8,14 +8,14 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use super::initial::{self, Address};
 use super::{Engine, Meta, Train, TrainMeta};
-use crate::crypto::TAG_LEN;
 use crate::error::TransportCode;
 use crate::ids::{Cid, Ecn, Version};
 use crate::path::Showing;
 use crate::spans::{FrameKind, FrameSet};
 use crate::time::Instant;
-use crate::wire::legality::{self, DatagramRules, Illegal, PacketView};
+use crate::wire::frame::Frame;
 use crate::wire::{Writer, header};
 
 /// Requests that wait, at most.
@@ -161,7 +161,12 @@ impl ReplyQueue {
 
 impl Engine {
     pub(super) fn request(&mut self, meta: &Meta, reply: Reply, dcid: Cid, scid: Cid) {
-        let taken = self.replies.push(Request { reply, to: meta.remote, from: meta.local, dcid, scid });
+        self.request_to(meta.remote, meta.local, reply, (dcid, scid));
+    }
+
+    /// Asks for a reply to a packet with these connection IDs, destination and source.
+    pub(super) fn request_to(&mut self, to: SocketAddr, from: Option<IpAddr>, reply: Reply, (dcid, scid): (Cid, Cid)) {
+        let taken = self.replies.push(Request { reply, to, from, dcid, scid });
         self.stats.replies_dropped += u64::from(!taken);
     }
 
@@ -199,7 +204,7 @@ impl Engine {
             }
             Reply::Retry { version } => self.build_retry(now, request, version, slot),
             Reply::Reset { received } => self.build_reset(request, received.into(), slot),
-            Reply::Refuse { version, why } => self.build_refusal(request, version, why.code(), slot),
+            Reply::Refuse { version, why } => self.build_refusal(now, request, version, why.code(), slot),
         }
     }
 
@@ -261,6 +266,7 @@ impl Engine {
     /// An Initial with CONNECTION_CLOSE, without any state.
     fn build_refusal(
         &mut self,
+        now: Instant,
         request: &Request,
         version: Version,
         code: TransportCode,
@@ -268,37 +274,12 @@ impl Engine {
     ) -> Option<usize> {
         let keys = self.env.keys.initial(version, &request.dcid, crate::ids::Side::Server);
         let scid = crate::conn::fresh_cid(&mut self.env);
-        let spec = header::LongSpec {
-            level: crate::ids::Level::Initial,
-            version,
-            dcid: &request.scid,
-            scid: &scid,
-            token: &[],
-            pn: 0,
-            pn_len: 2,
-        };
-        let mut w = Writer::new(slot);
-        let layout = header::write_long(&mut w, &spec)?;
-        let close = crate::wire::frame::Frame::ConnectionClose { code, frame_type: 0, reason: b"" };
-        close.encode(&mut w)?;
-        let len = w.len() + TAG_LEN;
-        let packet = slot.get_mut(..len)?;
-        header::patch_length(packet, layout, len)?;
-        debug_assert_eq!(judge_refusal(packet, layout.head().payload_at), Ok(()), "the refusal is legal");
-        keys.seal.seal(0, packet, layout.head(), &[]).ok()?;
-        Some(len)
+        let address = Address { version, to: &request.scid, from: &scid, pn: 0, key: None, limited: true };
+        initial::build(&mut self.env, now, &address, &keys, slot, |w| {
+            Frame::ConnectionClose { code, frame_type: 0, reason: b"" }.encode(w)?;
+            Some(FrameSet::of(&[FrameKind::ConnectionClose]))
+        })
     }
-}
-
-/// What every datagram of a connection is asked as well.
-fn judge_refusal(datagram: &[u8], payload_at: usize) -> Result<(), Illegal> {
-    let (header, rest) = datagram.split_at_checked(payload_at).ok_or(Illegal::PacketLength)?;
-    let payload = rest.len().checked_sub(TAG_LEN).and_then(|n| rest.get(..n)).ok_or(Illegal::PacketLength)?;
-    let len = datagram.len();
-    let frames = FrameSet::of(&[FrameKind::ConnectionClose]);
-    let view = PacketView::read(crate::ids::Level::Initial, header, 0, payload, len, frames);
-    let rules = DatagramRules { sender: crate::ids::Side::Server, len, len_max: len, amplification_limited: true };
-    legality::check_datagram(&[view.ok_or(Illegal::PacketLength)?], &rules).map(drop)
 }
 
 #[cfg(test)]

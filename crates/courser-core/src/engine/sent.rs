@@ -20,7 +20,10 @@ impl Engine {
             let index = self.turns.next()?;
             let Some((_, Entry { kind: Kind::Live(conn), deadline: queued, .. })) = self.table.at(index) else {
                 self.turns.unused(index);
-                continue;
+                match self.fill_other(now, index, train) {
+                    Some(meta) => return Some(meta),
+                    None => continue,
+                }
             };
             let meta = conn.fill(&mut self.env, now, train);
             let again = conn.wants_send(now);
@@ -29,6 +32,9 @@ impl Engine {
             *queued = deadline;
             if conn.has_events() {
                 self.eventful.push(index);
+            }
+            if conn.is_done() {
+                self.tickable.push(index);
             }
             if let Some(at) = deadline {
                 self.deadlines.set(index, at);
@@ -44,6 +50,15 @@ impl Engine {
             return Some(meta);
         }
         self.fill_reply(now, train)
+    }
+
+    /// What is no connection, or not any more, says a single datagram.
+    fn fill_other(&mut self, now: Instant, index: u32, train: &mut Train) -> Option<TrainMeta> {
+        let meta = self.fill_mini(now, index, train).or_else(|| self.fill_remains(index, train))?;
+        self.trains_since_reply += 1;
+        self.stats.trains += 1;
+        self.stats.sent_datagrams += 1;
+        Some(meta)
     }
 
     /// Tells what became of a train that [`fill`](Self::fill) built. A caller whose socket is full keeps the train and sends

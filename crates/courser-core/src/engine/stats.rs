@@ -10,6 +10,14 @@ pub struct EngineStats {
     pub connected: u64,
     /// Connections accepted.
     pub accepted: u64,
+    /// Clients that were let begin; those whose ClientHello became complete are among the accepted connections.
+    pub minis: u64,
+    /// Clients that did not complete their ClientHello in time.
+    pub minis_expired: u64,
+    /// Clients that had to go before that, because there were too many or they held too much.
+    pub minis_evicted: u64,
+    /// Clients that broke a rule before their ClientHello was complete.
+    pub mini_violations: u64,
     /// Connections freed.
     pub ended: u64,
     /// Ticks of connections.
@@ -63,6 +71,10 @@ impl core::ops::AddAssign for EngineStats {
             datagrams,
             connected,
             accepted,
+            minis,
+            minis_expired,
+            minis_evicted,
+            mini_violations,
             ended,
             ticks,
             trains,
@@ -89,6 +101,10 @@ impl core::ops::AddAssign for EngineStats {
         self.datagrams += datagrams;
         self.connected += connected;
         self.accepted += accepted;
+        self.minis += minis;
+        self.minis_expired += minis_expired;
+        self.minis_evicted += minis_evicted;
+        self.mini_violations += mini_violations;
         self.ended += ended;
         self.ticks += ticks;
         self.trains += trains;

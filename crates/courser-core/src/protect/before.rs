@@ -1,7 +1,8 @@
 //! Keys of the levels before 1-RTT, which are gone once the handshake is confirmed.
 
+use super::{OpenError, Opened, SAMPLE_LEN, check_reserved_bits, open_with};
 use crate::crypto::{Keys, Opener, Sealer};
-use crate::ids::{Level, Version};
+use crate::ids::{Level, PacketNumber, Version};
 
 /// 0-RTT goes one way only.
 pub(super) enum EarlyData {
@@ -61,4 +62,23 @@ impl HandshakeKeys {
             _ => None,
         }
     }
+}
+
+/// Opens an Initial packet in place where there is no connection; see [`KeySlots::open`](super::KeySlots::open).
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_initial(
+    keys: &Keys,
+    packet: &mut [u8],
+    pn_at: usize,
+    expected_pn: PacketNumber,
+) -> Result<Opened, OpenError> {
+    //= rfc9001#5.4.2-1
+    if pn_at == 0 || packet.len().saturating_sub(pn_at) < 4 + SAMPLE_LEN {
+        return Err(OpenError::TooShort);
+    }
+    let opened = open_with(&*keys.open, packet, pn_at, expected_pn)?;
+    check_reserved_bits(opened.first)?;
+    Ok(opened)
 }

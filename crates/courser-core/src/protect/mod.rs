@@ -28,6 +28,7 @@ use crate::ids::{Cid, Level, PacketNumber, Side, Version};
 use crate::time::Instant;
 use crate::wire::pn::expand;
 
+pub use before::open_initial;
 use before::{EarlyData, HandshakeKeys};
 use update::AppKeys;
 pub use update::UpdateRefused;
@@ -154,6 +155,13 @@ impl KeySlots {
         let before = self.before.get_or_insert_default();
         before.initial = Some(keys.initial(version, dcid, self.side));
         before.initial_before = None;
+    }
+
+    /// Takes Initial keys that were made before.
+    pub fn adopt_initial(&mut self, made: Keys, version: Version) {
+        self.version = version;
+        let before = self.before.get_or_insert_default();
+        (before.initial, before.initial_before) = (Some(made), None);
     }
 
     /// Changes to another compatible version (RFC 9368 section 2.3): packets are sealed with its Initial keys from now

@@ -78,6 +78,11 @@ impl CryptoStream {
         self.state.on_lost(self.state.acked_to()..self.state.next(), false);
     }
 
+    /// TLS has what is before that offset from elsewhere. Only before anything was received.
+    pub fn begin_at(&mut self, offset: u64) {
+        self.received.begin_at(offset);
+    }
+
     /// CRYPTO data came.
     ///
     /// # Errors

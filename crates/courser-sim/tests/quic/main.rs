@@ -16,6 +16,7 @@ mod lossy;
 mod migration;
 mod mtu;
 mod onwire;
+mod opening;
 mod packets;
 mod partial;
 mod preferred;

@@ -416,9 +416,14 @@ fn a_thousand_transfers_move_at_once_over_a_bad_path_and_lose_no_byte() {
     }
     let server = net.server();
     assert_eq!(server.keys().len(), 1_000);
+    // All challenges of a path, or their answers, are lost once in a thousand times: that connection stays where it was
+    // heard last, until its peer speaks again.
+    let stayed: Vec<_> =
+        server.keys().iter().filter(|key| server.engine.remote(**key) != Ok(addr::client(7))).collect();
+    assert!(stayed.len() <= 5, "{stayed:?}");
     for key in server.keys() {
-        assert_eq!(server.engine.remote(*key).unwrap(), addr::client(7));
-        assert!(server.engine.conn_stats(*key).unwrap().migrations >= 1);
+        let stats = server.engine.conn_stats(*key).unwrap();
+        assert!(stats.migrations >= 1 && (stats.paths_failed >= 1 || !stayed.contains(&key)), "{stats:?}");
     }
     net.finish();
 }

@@ -21,7 +21,7 @@ fn is_close(datagram: &[u8]) -> bool {
 }
 
 fn begin_numbers_at(engine: &mut Engine, key: ConnKey, next: u64) {
-    let Kind::Live(conn) = &mut engine.table.get_mut(key).unwrap().kind else { panic!("a held connection") };
+    let Kind::Live(conn) = &mut engine.table.get_mut(key).unwrap().kind else { panic!("no connection") };
     conn.begin_numbers_at(next);
 }
 
