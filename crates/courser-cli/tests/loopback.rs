@@ -410,8 +410,10 @@ fn every_mode(api: &str) {
 
 #[test]
 fn workers_of_every_face_share_a_port() {
-    for api in ["direct", "session", "blocking", "tokio"] {
-        let s = Server::perf(&["--workers", "3", "--api", api]);
+    let steered =
+        [("direct", "one"), ("direct", "filter"), ("session", "hash"), ("blocking", "one"), ("tokio", "filter")];
+    for (api, steering) in steered {
+        let s = Server::perf(&["--workers", "3", "--api", api, "--steering", steering]);
         for args in [
             &["--mode", "handshakes", "-n", "24", "-c", "4"][..],
             &["--mode", "multi", "--conns", "6", "--streams", "2", "--bytes", "3M"],

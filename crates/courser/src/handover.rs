@@ -87,7 +87,7 @@ mod wire {
     use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::UnixStream;
 
-    use courser_core::cid::WORKERS_MAX;
+    use courser_core::cid::{INSTANCES, WORKERS_MAX};
     use courser_core::engine::TokenKeys;
     use courser_core::ids::Cid;
     use zeroize::Zeroizing;
@@ -97,6 +97,8 @@ mod wire {
     use crate::worker::crossing::Elder;
     use crate::worker::group::Steering;
 
+    /// By their numbers.
+    const STEERINGS: [Steering; 3] = [Steering::Filter, Steering::Hash, Steering::One];
     /// Changes with the form.
     const MAGIC: &[u8; 8] = b"courser1";
     /// Connection IDs of one worker, at most.
@@ -112,7 +114,8 @@ mod wire {
             let keys: Vec<&[u8; 32]> = self.token_keys.expose().collect();
             let workers = u8::try_from(self.sockets.len()).map_err(io::Error::other)?;
             let mut head = Zeroizing::new(MAGIC.to_vec());
-            head.extend([workers, self.steering.number(), self.instance, keys.len() as u8]);
+            let steering = STEERINGS.iter().position(|s| *s == self.steering).unwrap_or_default();
+            head.extend([workers, steering as u8, self.instance, keys.len() as u8]);
             head.extend_from_slice(&*self.reset_key);
             keys.into_iter().for_each(|key| head.extend_from_slice(key));
             to.write_all(&head)?;
@@ -159,8 +162,8 @@ mod wire {
                 let elders = descriptors.map(|relay| elder(from, relay)).collect::<io::Result<_>>()?;
                 sockets.push(Handed { socket, elders });
             }
-            let (steering, instance) = (Steering::from_number(steering), instance % courser_core::cid::INSTANCES);
-            Ok(Self { sockets, steering, instance, reset_key, token_keys })
+            let steering = *STEERINGS.get(usize::from(steering)).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(Self { sockets, steering, instance: instance % INSTANCES, reset_key, token_keys })
         }
     }
 

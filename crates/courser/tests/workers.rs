@@ -447,7 +447,7 @@ fn tasks_accept_from_all_workers() {
                 seen
             });
             let client_end = Endpoint::client(identity.client().bind(loopback())).unwrap();
-            for n in 0..8 {
+            for n in 0..20 {
                 let connection = client_end.connect_to(to, "localhost").unwrap().await.unwrap();
                 for seed in [n, n + 50] {
                     let sent = pattern(seed, 20_000);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::common::{Api, IdentityArgs, TransportArgs, TrustArgs};
 use super::units;
@@ -42,6 +42,9 @@ pub struct PerfServerArgs {
     /// Workers, each with an engine and a socket of its own; 0: as many as can run at once.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=128))]
     pub workers: u16,
+    /// How datagrams find their worker, as far as the system has that.
+    #[arg(long, value_name = "HOW", default_value = "filter")]
+    pub steering: Steering,
     /// How the program talks to the transport.
     #[arg(long, value_name = "FACE", default_value = "direct")]
     pub api: Api,
@@ -51,6 +54,28 @@ pub struct PerfServerArgs {
     /// Flags of the transport.
     #[command(flatten)]
     pub transport: TransportArgs,
+}
+
+/// How datagrams that come to one port find their worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Steering {
+    /// A filter in the system reads connection IDs.
+    #[default]
+    Filter,
+    /// The system goes by addresses; workers hand over what came to the wrong one.
+    Hash,
+    /// The first worker reads everything.
+    One,
+}
+
+impl From<Steering> for courser::Steering {
+    fn from(steering: Steering) -> Self {
+        match steering {
+            Steering::Filter => Self::Filter,
+            Steering::Hash => Self::Hash,
+            Steering::One => Self::One,
+        }
+    }
 }
 
 /// Flags of the client.

@@ -47,8 +47,14 @@ pub fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
     let choice = TlsChoice::of(perf_proto::ALPN)?;
     let tls = setup::tls_server(&identity, &choice, &tuning)?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut workers =
-        setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 1 })?;
+    let mut workers = setup::servers(&Service {
+        listen,
+        tls: &tls,
+        tuning: &tuning,
+        retry: RetryPolicy::Never,
+        workers: 1,
+        steering: courser::Steering::default(),
+    })?;
     let Some(mut server) = workers.pop() else { return Ok(()) };
     let (addr, waker) = (server.socket().local_addr(), server.waker());
     let (stop, received, trouble) = (Stop::default(), Counter::default(), Trouble::default());

@@ -34,7 +34,14 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
     let listen = address::listen(&args.uri)?;
-    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: args.workers };
+    let service = Service {
+        listen,
+        tls: &tls,
+        tuning: &tuning,
+        retry: RetryPolicy::Never,
+        workers: args.workers,
+        steering: courser::Steering::default(),
+    };
     if args.api == EchoApi::Session {
         let ready = |addr| super::announce(ui, Some(addr), &identity);
         let host = faces::Host { service, content: Content::Fill, ready: &ready, warn: &|e| ui.warn(e) };

@@ -101,7 +101,16 @@ fn server(env: &Environment, qlog: Option<Qlog>, workers: u16, ui: &Ui) -> Outco
     }
     let tls = setup::tls_server(&identity, &tls(env)?, &tuning)?;
     let retry = if env.case == Case::Retry { RetryPolicy::Always } else { RetryPolicy::Never };
-    let listen = |listen| setup::servers(&Service { listen, tls: &tls, tuning: &tuning, retry, workers });
+    let listen = |listen| {
+        setup::servers(&Service {
+            listen,
+            tls: &tls,
+            tuning: &tuning,
+            retry,
+            workers,
+            steering: courser::Steering::default(),
+        })
+    };
     // Where there is no IPv6, IPv4 is all there can be.
     let workers = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))).or_else(|first| match first {
         Failure::PortBusy { .. } | Failure::PortForbidden { .. } => Err(first),

@@ -38,7 +38,14 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
     let identity = Identity::from_args(&args.identity)?;
     let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
     let listen = address::listen(&args.listen)?;
-    let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: args.workers };
+    let service = Service {
+        listen,
+        tls: &tls,
+        tuning: &tuning,
+        retry: RetryPolicy::Never,
+        workers: args.workers,
+        steering: args.steering.into(),
+    };
     if args.api != Api::Direct {
         let ready = |addr| super::announce(ui, Some(addr), &identity);
         let host = Host { service, content: content(args.verify), ready: &ready, warn: &|e| ui.warn(e) };

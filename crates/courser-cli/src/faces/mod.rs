@@ -107,6 +107,7 @@ fn server_options(host: &Host<'_>) -> ServerOptions {
         .settings(settings)
         .retry(host.service.retry)
         .workers(host.service.workers.into())
+        .steering(host.service.steering)
         .socket(socket_options(host.service.tuning));
     match &host.service.tuning.qlog {
         Some(qlog) => options.qlog(qlog.clone()),

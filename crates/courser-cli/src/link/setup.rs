@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use courser::ClientOptions;
 use courser::clock::Clock;
 use courser::net::socket::{Socket, SocketConfig};
 use courser::session::{self, Service as PortService, ServiceSetup};
-use courser::worker::group::{self, Steering};
+use courser::worker::group;
 use courser::worker::{Crossing, TurnLimits, Worker};
+use courser::{ClientOptions, Steering};
 use courser_core::cid::SeatCids;
 use courser_core::crypto::{Random, Suite};
 use courser_core::engine::{
@@ -249,6 +249,8 @@ pub struct Service<'a> {
     pub retry: RetryPolicy,
     /// Workers that share the port; 0: as many as can run at once.
     pub workers: u16,
+    /// How datagrams find them, as far as the system has that.
+    pub steering: Steering,
 }
 
 /// What workers of one port have in common: without a ledger a token would prove an address once to each of them.
@@ -276,7 +278,7 @@ fn posts(service: &Service<'_>, clock: Clock) -> Outcome<Vec<Post>> {
     let failed = |e| Failure::from_bind(service.listen, &e);
     let workers = group::workers(service.workers.into());
     let config = socket_config(service.listen, service.tuning);
-    let places = group::bind(&config, workers, Steering::Filter).map_err(failed)?.places(0, false);
+    let places = group::bind(&config, workers, service.steering).map_err(failed)?.places(0, false);
     let mut made = Vec::with_capacity(places.len());
     for (socket, place) in places {
         let mut config = engine_config(service.tuning, clock);
@@ -370,7 +372,14 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = taken.local_addr().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 1 };
+        let service = Service {
+            listen,
+            tls: &tls,
+            tuning: &tuning,
+            retry: RetryPolicy::Never,
+            workers: 1,
+            steering: courser::Steering::default(),
+        };
         let e = servers(&service).err().unwrap();
         assert_eq!(e, Failure::PortBusy { addr: listen });
     }
@@ -381,7 +390,14 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 3 };
+        let service = Service {
+            listen,
+            tls: &tls,
+            tuning: &tuning,
+            retry: RetryPolicy::Never,
+            workers: 3,
+            steering: courser::Steering::default(),
+        };
         let made = servers(&service).unwrap();
         let ports: std::collections::HashSet<_> = made.iter().map(|w| w.socket().local_addr()).collect();
         assert_eq!((made.len(), ports.len()), (3, 1));
@@ -394,7 +410,14 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service { listen, tls: &tls, tuning: &tuning, retry: RetryPolicy::Never, workers: 3 };
+        let service = Service {
+            listen,
+            tls: &tls,
+            tuning: &tuning,
+            retry: RetryPolicy::Never,
+            workers: 3,
+            steering: courser::Steering::default(),
+        };
         // A packet of a connection that none of them has: each answers with a token of its own for that connection ID.
         let now = Instant::from_micros(1_000_000);
         let token = |worker: Worker<Engine>| {

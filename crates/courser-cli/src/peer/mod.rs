@@ -79,6 +79,7 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
         tuning: &opts.tuning,
         retry: RetryPolicy::Never,
         workers: opts.workers,
+        steering: courser::Steering::default(),
     };
     if opts.api != Api::Direct {
         return face_server(opts, service);

@@ -30,26 +30,6 @@ pub enum Steering {
     One,
 }
 
-impl Steering {
-    /// Its number when it is handed on.
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Filter => 0,
-            Self::Hash => 1,
-            Self::One => 2,
-        }
-    }
-
-    /// The one with that number.
-    pub(crate) const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Filter,
-            1 => Self::Hash,
-            _ => Self::One,
-        }
-    }
-}
-
 /// Sockets of one port, in the order of their workers.
 pub struct Group {
     sockets: Vec<Socket>,
@@ -152,6 +132,7 @@ impl std::fmt::Debug for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(all(unix, not(feature = "portable")))]
     use crate::net::socket::Slots;
 
     #[test]
@@ -169,6 +150,7 @@ mod tests {
         assert_eq!(bind(&ours, 2, Steering::Filter).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
+    #[cfg(all(unix, not(feature = "portable")))]
     /// Sends each worker's connection IDs from several ports and returns how often another socket got them.
     fn strays(steering: Steering, workers: u8) -> (Steering, usize, usize) {
         let group = bind(&SocketConfig::new("127.0.0.1:0".parse().unwrap()), workers, steering).unwrap();

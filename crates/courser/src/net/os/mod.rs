@@ -38,6 +38,10 @@ pub(crate) const PORTS_ARE_SHARED: bool =
 pub(crate) const THREADS_WAIT_APART: bool = cfg!(all(unix, not(feature = "portable")));
 
 /// Why a train did not go into a relay.
+#[cfg_attr(
+    any(not(any(target_os = "linux", target_os = "android")), feature = "portable"),
+    allow(dead_code, reason = "there are no relays")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RelayFault {
     /// No room now.
