@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_millis(250);
 
 thread_local! {
-    /// Sealing keys that the engine under test made, Initial ones apart.
+    /// Key objects that the engine under test made, Initial ones apart.
     static MADE: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -42,6 +42,7 @@ impl KeyFactory for Counted {
     }
 
     fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+        MADE.set(MADE.get() + 1);
         NullKeys.opener(suite, material)
     }
 
@@ -80,7 +81,7 @@ fn quiet(victim: Side, dormant_after: Option<Duration>) -> Rig {
     rig
 }
 
-/// Runs `f` and says how often sealing keys were made meanwhile.
+/// Runs `f` and says how many key objects were made meanwhile.
 fn made(f: impl FnOnce()) -> usize {
     let before = MADE.get();
     f();
@@ -93,13 +94,13 @@ fn dormant_keys_are_made_again_by_the_next_packet_either_way() {
         let mut rig = quiet(victim, Some(AFTER));
         rig.pass(SECOND);
         let come = made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping])));
-        assert_eq!(come, 1, "{victim:?} is woken by what comes");
+        assert!((2..=3).contains(&come), "{victim:?} opens with keys of this phase and of the next: {come}");
         rig.pass(SECOND);
         let left = made(|| {
             rig.victim.ping(rig.key).unwrap();
             assert!(!rig.collect().datagrams.is_empty());
         });
-        assert_eq!(left, 1, "{victim:?} is woken by what leaves");
+        assert_eq!(left, 1, "{victim:?} seals with one key");
         rig.acknowledge();
         let busy = made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping])));
         assert_eq!(busy, 0, "{victim:?} is awake");
@@ -147,7 +148,7 @@ fn a_stranger_wakes_a_connection_once_in_a_while_and_no_more() {
         }
     });
     assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000);
-    assert!((1..=5).contains(&woken), "woken {woken} times in a second, by 1000 datagrams");
+    assert!((2..=10).contains(&woken), "{woken} key objects made in a second, by 1000 datagrams");
     rig.inject_frames(Level::OneRtt, &[Frame::Ping]);
     assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000, "honest packets open as before");
 }

@@ -71,6 +71,7 @@ fn half_open(duo: &mut Duo, tls: &ClientConfig, settings: &Settings, count: usiz
             let meta = Meta { local: None, remote: from, ecn: Ecn::NotEct, stride: sent.segment };
             duo.server.receive(duo.now, &meta, &mut bytes);
         }
+        duo.now += Duration::from_millis(300);
         duo.server.process(duo.now);
         while let Some(sent) = duo.server.fill(duo.now, &mut train) {
             duo.server.sent(duo.now, &sent, SendOutcome::Sent);
@@ -82,7 +83,7 @@ fn half_open(duo: &mut Duo, tls: &ClientConfig, settings: &Settings, count: usiz
 fn main() {
     let case = std::env::args().nth(1).unwrap_or_else(|| "idle".to_owned());
     let mut settings = Settings::default();
-    settings.idle_timeout = Duration::from_secs(3600);
+    (settings.idle_timeout, settings.handshake_timeout) = (Duration::from_secs(3600), Duration::from_secs(3600));
     if case == "awake" {
         settings.dormant_after = None;
     }

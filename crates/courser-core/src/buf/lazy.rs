@@ -53,17 +53,25 @@ impl<T: Part> Default for Lazy<T> {
     }
 }
 
+/// Seldom needed: it shall not stand in the way of those who only use the part.
+#[cold]
+fn make<T: Part>() -> Box<T> {
+    Box::new(T::begin())
+}
+
 impl<T: Part> Deref for Lazy<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         self.0.as_deref().unwrap_or(T::UNUSED)
     }
 }
 
 impl<T: Part> DerefMut for Lazy<T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.0.get_or_insert_with(|| Box::new(T::begin()))
+        self.0.get_or_insert_with(make)
     }
 }
 

@@ -374,10 +374,10 @@ pub(crate) struct Connection {
     eliciting_since_receive: bool,
     /// When something was last sent, for keep-alive.
     last_sent: Instant,
-    /// Keys and empty buffers were given back.
-    resting: bool,
-    /// It goes to rest no earlier than some time after this.
-    rest_from: Instant,
+    /// When it looks whether it may rest; `FAR_FUTURE` while it does.
+    rest_at: Instant,
+    /// When it went to rest.
+    rested_at: Instant,
     /// Ack-eliciting packets that must be sent although the window is full, by space.
     probes: [u8; 3],
     /// Somebody (keep-alive, ping) wants an acknowledgement.

@@ -15,37 +15,52 @@ use crate::ids::Level;
 use crate::time::Instant;
 
 /// When a connection whose keys stay gives back the rest.
-const QUIET: Duration = Duration::from_millis(250);
+pub(super) const QUIET: Duration = Duration::from_millis(250);
 
 impl Connection {
-    /// When it goes to rest, if nothing happens before.
+    /// When it looks next whether it may rest; never while it does.
     pub(super) fn rest_deadline(&self) -> Option<Instant> {
-        if self.resting || !matches!(self.life, Life::Established) {
-            return None;
+        (self.rest_at < Instant::FAR_FUTURE).then_some(self.rest_at)
+    }
+
+    /// Whether silence may be long: on an established connection, and on a server whose client has had an answer.
+    fn may_rest(&self) -> bool {
+        match self.life {
+            Life::Established => true,
+            Life::Handshaking => self.side.is_server() && self.tls.is_some(),
+            _ => false,
         }
-        let after = self.settings.dormant_after.unwrap_or(QUIET);
-        Some(self.last_activity.max(self.last_sent).max(self.rest_from) + after)
+    }
+
+    fn dormant_after(&self) -> Duration {
+        self.settings.dormant_after.unwrap_or(QUIET)
     }
 
     /// Takes note of what happened since it went to rest.
     pub(super) fn note_waking(&mut self, now: Instant) {
-        if !self.resting {
+        if self.rest_at < Instant::FAR_FUTURE {
             return;
         }
         let woken = self.settings.dormant_after.is_some() && !self.keys.are_dormant();
-        if woken || self.last_activity.max(self.last_sent) > self.rest_from {
-            (self.resting, self.rest_from) = (false, now);
+        if woken || self.last_activity.max(self.last_sent) > self.rested_at {
+            self.rest_at = now + self.dormant_after();
         }
     }
 
-    /// Goes to rest when the time has come.
+    /// Goes to rest if nothing happened for long enough. What happens moves no deadline; this looks when it was.
     pub(super) fn rest_if_idle(&mut self, env: &mut Env, now: Instant) {
-        if self.rest_deadline().is_none_or(|at| at > now) {
+        if self.rest_at > now {
             return;
         }
-        // Old keys or those of the handshake may still be needed: another look later.
-        self.resting = self.settings.dormant_after.is_none() || self.keys.sleep();
-        self.rest_from = now;
+        let silent_until = self.last_activity.max(self.last_sent) + self.dormant_after();
+        if silent_until > now || !self.may_rest() {
+            self.rest_at = if silent_until > now { silent_until } else { now + QUIET };
+            return;
+        }
+        // Old keys may still be needed: another look later.
+        let asleep = self.settings.dormant_after.is_none() || self.keys.sleep();
+        self.rest_at = if asleep { Instant::FAR_FUTURE } else { now + self.dormant_after() };
+        self.rested_at = now;
         self.give_back(env);
     }
 

@@ -195,7 +195,8 @@ impl Connection {
         params: &TransportParams,
         tls: &dyn TlsServerConfig,
     ) {
-        self.keys.adopt_initial(begun.keys, self.version);
+        let dcid = self.handshake.as_ref().map_or(Cid::EMPTY, |h| h.original_dcid);
+        self.keys.adopt_initial(begun.keys, self.version, &dcid);
         self.recovery.start_at(Space::Initial, begun.next_pn);
         if let Some((_, largest)) = begun.received.first() {
             self.log.received(begun.largest_at, Level::Initial, *largest, begun.last_size);
@@ -258,8 +259,8 @@ impl Connection {
             last_activity: now,
             eliciting_since_receive: false,
             last_sent: now,
-            resting: false,
-            rest_from: now,
+            rest_at: now + settings.dormant_after.unwrap_or(super::rest::QUIET),
+            rested_at: now,
             probes: [0; 3],
             ping: false,
             ack_ping: AckPing::default(),

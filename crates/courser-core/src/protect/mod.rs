@@ -29,7 +29,7 @@ use crate::time::Instant;
 use crate::wire::pn::expand;
 
 pub use before::open_initial;
-use before::{EarlyData, HandshakeKeys};
+use before::{EarlyData, HandshakeKeys, Origin, Pair};
 use update::AppKeys;
 pub use update::UpdateRefused;
 
@@ -153,15 +153,16 @@ impl KeySlots {
     pub fn install_initial(&mut self, keys: &dyn KeyFactory, version: Version, dcid: &Cid) {
         self.version = version;
         let before = self.before.get_or_insert_default();
-        before.initial = Some(keys.initial(version, dcid, self.side));
+        before.initial = Some(Pair::new(keys, Origin::Cid(version, *dcid, self.side)));
         before.initial_before = None;
     }
 
-    /// Takes Initial keys that were made before.
-    pub fn adopt_initial(&mut self, made: Keys, version: Version) {
+    /// Takes Initial keys that were made before, from that connection ID.
+    pub fn adopt_initial(&mut self, made: Keys, version: Version, dcid: &Cid) {
         self.version = version;
         let before = self.before.get_or_insert_default();
-        (before.initial, before.initial_before) = (Some(made), None);
+        before.initial = Some(Pair::adopt(made, Origin::Cid(version, *dcid, self.side)));
+        before.initial_before = None;
     }
 
     /// Changes to another compatible version (RFC 9368 section 2.3): packets are sealed with its Initial keys from now
@@ -173,8 +174,8 @@ impl KeySlots {
         let old = core::mem::replace(&mut self.version, version);
         let Some(before) = self.before.as_deref_mut() else { return };
         if let Some(initial) = before.initial.take() {
-            before.initial_before = Some((old, initial.open));
-            before.initial = Some(keys.initial(version, dcid, self.side));
+            before.initial_before = initial.into_opener(keys).map(|opener| (old, opener));
+            before.initial = Some(Pair::new(keys, Origin::Cid(version, *dcid, self.side)));
         }
     }
 
@@ -213,9 +214,8 @@ impl KeySlots {
                 });
             }
             Level::Handshake => {
-                let (seal, open) = (keys.sealer(suite, &material(&ours)), keys.opener(suite, &material(&theirs)));
-                let made = Keys { seal, open };
-                self.before.get_or_insert_default().handshake = Some(made);
+                let origin = Origin::Secrets(suite, Box::new([material(&ours), material(&theirs)]));
+                self.before.get_or_insert_default().handshake = Some(Pair::new(keys, origin));
             }
             Level::OneRtt => self.app = Some(Box::new(AppKeys::new(keys, version, suite, ours, theirs))),
         }
@@ -256,7 +256,7 @@ impl KeySlots {
     pub fn has_send(&self, level: Level) -> bool {
         match level {
             Level::OneRtt => self.app.is_some(),
-            _ => self.before.as_deref().is_some_and(|b| b.sealer(level).is_some()),
+            _ => self.before.as_deref().is_some_and(|b| b.has_sealer(level)),
         }
     }
 
@@ -374,7 +374,8 @@ impl KeySlots {
             let app = self.app.as_deref_mut().ok_or(OpenError::NoKeys)?;
             app.open(keys, packet, pn_at, expected_pn)
         } else {
-            let opener = self.before.as_deref().and_then(|b| b.opener(level, packet)).ok_or(OpenError::NoKeys)?;
+            let before = self.before.as_deref_mut().ok_or(OpenError::NoKeys)?;
+            let opener = before.opener(keys, level, packet).ok_or(OpenError::NoKeys)?;
             open_with(opener, packet, pn_at, expected_pn)
         };
         let opened = self.judge(level, result)?;
@@ -466,13 +467,16 @@ impl KeySlots {
         }
     }
 
-    /// To be called before 1-RTT packets are built: makes dormant keys again and starts a key update when the current
+    /// To be called before packets are built: makes dormant keys again and starts a key update when the current
     /// key has protected three quarters of what it may. The key phase does not change between two calls unless a packet
     /// is opened.
     pub fn prepare_send(&mut self, keys: &dyn KeyFactory, now: Instant) {
         let limit = self.confidentiality_limit(Level::OneRtt);
+        if let Some(before) = self.before.as_deref_mut() {
+            before.wake(keys);
+        }
         let Some(app) = self.app.as_deref_mut() else { return };
-        app.wake(keys);
+        app.wake_send(keys);
         //= rfc9001#5.3-3
         //= rfc9001#6.6-3
         if self.confirmed && app.sent() >= limit - limit / 4 {
@@ -490,20 +494,27 @@ impl KeySlots {
         self.app.as_deref().is_some_and(|app| app.sent() >= limit.saturating_sub(64.min(limit / 8)))
     }
 
-    /// Drops the key objects of an established idle connection and keeps what they are made from. Does nothing while old keys are
-    /// kept or handshake keys are in use. Returns whether the keys are dormant.
+    /// Drops the key objects of an idle connection and keeps what they are made from; those of the 1-RTT level stay while
+    /// old ones are kept. Returns whether the keys are dormant.
     pub fn sleep(&mut self) -> bool {
-        self.before.is_none() && self.app.as_deref_mut().is_some_and(AppKeys::sleep)
+        if let Some(before) = self.before.as_deref_mut() {
+            before.doze();
+        }
+        self.app.as_deref_mut().is_none_or(AppKeys::sleep)
     }
 
     /// Whether the keys are dormant.
     #[must_use]
     pub fn are_dormant(&self) -> bool {
-        self.before.is_none() && self.app.as_deref().is_some_and(AppKeys::is_asleep)
+        self.before.as_deref().is_none_or(HandshakeKeys::is_dozing)
+            && self.app.as_deref().is_none_or(AppKeys::is_asleep)
     }
 
     /// Makes dormant keys again. [`open`](Self::open) and [`prepare_send`](Self::prepare_send) do so by themselves.
     pub fn wake(&mut self, keys: &dyn KeyFactory) {
+        if let Some(before) = self.before.as_deref_mut() {
+            before.wake(keys);
+        }
         if let Some(app) = self.app.as_deref_mut() {
             app.wake(keys);
         }

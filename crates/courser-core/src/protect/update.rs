@@ -59,7 +59,7 @@ struct Send {
 
 /// Keys of the receiving direction.
 struct Recv {
-    /// `None` while dormant.
+    /// `None` while dormant, and before the first packet: a handshake that nobody completes needs none.
     current: Option<Box<dyn Opener>>,
     /// Made ahead of time, and outside of the handling of packets; `None` while dormant and just after an update.
     next: Option<Box<dyn Opener>>,
@@ -113,7 +113,7 @@ impl AppKeys {
         };
         let material = keys.material(version, suite, &theirs);
         let recv = Recv {
-            current: Some(keys.opener(suite, &material)),
+            current: None,
             next: None,
             previous: None,
             material,
@@ -124,10 +124,7 @@ impl AppKeys {
             high: 0,
             previous_high: 0,
         };
-        let mut app =
-            Self { send, recv, previous_until: Instant::FAR_FUTURE, not_before: Instant::ZERO, version, suite };
-        app.make_next(keys);
-        app
+        Self { send, recv, previous_until: Instant::FAR_FUTURE, not_before: Instant::ZERO, version, suite }
     }
 
     pub(super) const fn key_phase(&self) -> bool {
@@ -172,7 +169,7 @@ impl AppKeys {
     }
 
     pub(super) fn unmask_batch(&mut self, keys: &dyn KeyFactory, packets: &mut [Unmasking<'_>]) {
-        self.wake(keys);
+        self.wake_recv(keys);
         if let Some(current) = self.recv.current.as_deref() {
             current.unmask_batch(packets);
         }
@@ -185,7 +182,7 @@ impl AppKeys {
         pn_at: usize,
         expected_pn: PacketNumber,
     ) -> Result<Opened, OpenError> {
-        self.wake(keys);
+        self.wake_recv(keys);
         let current = self.recv.current.as_deref().ok_or(OpenError::NoKeys)?;
         let number = current.unmask(packet, pn_at).ok_or(OpenError::TooShort)?;
         self.open_unmasked(keys, packet, pn_at, number, expected_pn)
@@ -285,7 +282,6 @@ impl AppKeys {
         if now < self.not_before {
             return Err(UpdateRefused::TooSoon);
         }
-        // Both directions are dormant or neither is.
         self.wake(keys);
         self.advance_send(keys);
         Ok(())
@@ -348,17 +344,27 @@ impl AppKeys {
     }
 
     pub(super) const fn is_asleep(&self) -> bool {
-        self.send.sealer.is_none()
+        self.send.sealer.is_none() && self.recv.current.is_none()
     }
 
     pub(super) fn wake(&mut self, keys: &dyn KeyFactory) {
-        debug_assert_eq!(self.send.sealer.is_some(), self.recv.current.is_some());
-        if self.send.sealer.is_some() {
-            return;
+        self.wake_send(keys);
+        self.wake_recv(keys);
+    }
+
+    /// Makes the sending key again.
+    pub(super) fn wake_send(&mut self, keys: &dyn KeyFactory) {
+        if self.send.sealer.is_none() {
+            self.send.sealer = Some(keys.sealer(self.suite, &self.send.material));
         }
-        self.send.sealer = Some(keys.sealer(self.suite, &self.send.material));
-        self.recv.current = Some(keys.opener(self.suite, &self.recv.material));
-        self.make_next(keys);
+    }
+
+    /// Makes the receiving keys, both at once: the first packet shall take as long whatever its Key Phase bit says.
+    fn wake_recv(&mut self, keys: &dyn KeyFactory) {
+        if self.recv.current.is_none() {
+            self.recv.current = Some(keys.opener(self.suite, &self.recv.material));
+            self.make_next(keys);
+        }
     }
 
     fn advance_send(&mut self, keys: &dyn KeyFactory) {

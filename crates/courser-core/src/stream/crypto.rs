@@ -1,7 +1,7 @@
 //! CRYPTO data of one encryption level: the same send state, send buffer and reassembly as a stream, without flow
 //! control; a fixed limit bounds what a peer can make us hold.
 
-use crate::buf::pool::ChunkPool;
+use crate::buf::pool::{ChunkPool, Class};
 use crate::buf::reassembly::{Reassembly, range_cap};
 use crate::buf::send::SendBuffer;
 use crate::error::{PeerViolation, TransportCode};
@@ -27,7 +27,15 @@ pub struct CryptoStream {
 impl CryptoStream {
     /// Queues handshake bytes. Returns how many found room in the pool.
     pub fn write(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> usize {
-        let taken = self.buffer.push(bytes, pool);
+        // In small chunks: a flight is held until a client answers, which may be never.
+        let mut taken = 0;
+        for piece in bytes.chunks(Class::Small.bytes()) {
+            let n = self.buffer.push(piece, pool);
+            taken += n;
+            if n < piece.len() {
+                break;
+            }
+        }
         self.state.extend(taken as u64);
         taken
     }
