@@ -71,6 +71,28 @@ fn a_second_connection_sends_before_it_has_heard_anything() {
 }
 
 #[test]
+fn any_worker_takes_what_another_one_gave_a_ticket_for() {
+    let identity = Identity::new();
+    let credentials = Credentials::from_pem(identity.0.certificate_pem().as_bytes(), identity.0.key_pem().as_bytes());
+    let tls = ServerConfig::builder().certificate(credentials.unwrap()).alpn([ALPN]).early_data(true).build().unwrap();
+    let mut server = Endpoint::server(loopback(), ServerOptions::new(tls).workers(4)).unwrap();
+    server.set_timeout(Some(PATIENCE));
+    let client = endpoints(&identity).1;
+    const CONNECTIONS: usize = 12;
+    let told = echo(&server, CONNECTIONS);
+    for n in 0..CONNECTIONS {
+        let to = Request::from(server.local_addr()).server_name("localhost").early_data();
+        let connection = client.connect_with(to).unwrap();
+        exchange(&connection);
+        assert_eq!(told.recv().unwrap(), n > 0, "connection {n}");
+        connection.close(0, b"");
+    }
+    let accepted: Vec<u64> = server.workers().iter().map(|w| w.engine.accepted).collect();
+    // Twelve draws of one worker in four.
+    assert!(accepted.iter().filter(|n| **n > 0).count() > 1 || accepted.len() == 1, "{accepted:?}");
+}
+
+#[test]
 fn a_server_that_has_forgotten_rejects_and_nothing_is_lost() {
     let identity = Identity::new();
     let (server, client) = endpoints(&identity);

@@ -32,6 +32,9 @@ pub struct WorkerFigures {
     pub worker: WorkerStats,
     /// Connections of all states.
     pub connections: usize,
+    /// It has ended, for example because its socket failed: nobody serves its part of the port until the endpoint is made
+    /// anew.
+    pub is_gone: bool,
 }
 
 /// What a process that takes the port over needs.
@@ -121,7 +124,7 @@ impl Crew {
     pub(crate) fn figures(&self) -> Vec<WorkerFigures> {
         let figures = |shared: &Arc<Shared>| {
             let (engine, worker, connections) = shared.stats();
-            WorkerFigures { engine, worker, connections }
+            WorkerFigures { engine, worker, connections, is_gone: shared.is_gone() }
         };
         self.workers.iter().map(figures).collect()
     }
@@ -135,8 +138,9 @@ impl Crew {
 
     /// No worker takes new connections any more.
     pub(crate) fn drain(&self) {
-        self.workers.iter().for_each(|worker| worker.drain());
+        // First nobody is let in; then workers stop answering, which they notice in their next turns.
         self.lobby.close();
+        self.workers.iter().for_each(|worker| worker.drain());
     }
 
     /// Tells every worker.

@@ -3,6 +3,7 @@
 use courser_core::error::CloseReason;
 use courser_core::ids::{ConnKey, Dir};
 use courser_core::time::Instant;
+use tracing::warn;
 
 use super::shared::Command;
 use super::{Hub, Phase};
@@ -63,6 +64,9 @@ impl Hub {
 
     /// The worker ends, for whatever reason: whoever waits is told.
     fn shut_down(&mut self) {
+        if self.phase == Phase::Running {
+            warn!(target: "courser", parent: &self.span, "a worker ended unasked; nobody serves its part of the port");
+        }
         let left = self.shared.set_gone(&mut self.woken);
         for command in left.commands {
             match command {

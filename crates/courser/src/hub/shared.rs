@@ -170,7 +170,7 @@ impl Lobby {
 
     fn offer(&self, worker: u8, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {
         let mut arrivals = lock(&self.0);
-        if arrivals.incoming.len() >= INCOMING_MAX {
+        if arrivals.closed || arrivals.incoming.len() >= INCOMING_MAX {
             return false;
         }
         arrivals.incoming.push_back((worker, key, incoming));
@@ -329,7 +329,7 @@ impl Shared {
         *lock(&self.local) = local;
     }
 
-    /// Offers a connection to the application; `false` when too many wait.
+    /// Offers a connection to the application; `false` when too many wait, or nobody looks any more.
     pub(super) fn offer(&self, key: ConnKey, incoming: IncomingInfo, woken: &mut Woken) -> bool {
         self.lobby.offer(self.worker, key, incoming, woken)
     }

@@ -293,7 +293,8 @@ fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, (look, door): (Dur
             continue;
         }
         let (stats, engine) = (worker.stats(), worker.machine().engine());
-        door.publish(WorkerFigures { engine: engine.stats(), worker: stats, connections: engine.connections() });
+        let (engine, connections) = (engine.stats(), engine.connections());
+        door.publish(WorkerFigures { engine, worker: stats, connections, is_gone: false });
         sleeper.arm(Interest::ANY);
         let waited = if worker.machine().has_work() { Ok(()) } else { worker.wait(&turn) };
         sleeper.disarm();

@@ -73,7 +73,7 @@ impl Door {
 
     /// The worker's figures, as it published them last.
     pub(super) fn figures(&self) -> WorkerFigures {
-        *lock(&self.figures)
+        WorkerFigures { is_gone: self.gone.load(Ordering::Acquire), ..*lock(&self.figures) }
     }
 
     pub(super) fn publish(&self, figures: WorkerFigures) {
