@@ -4,10 +4,38 @@
 //! back goes on the free list of its class, so that a steady transfer allocates nothing after warm-up. All memory, in use
 //! and free, stays below one limit; at the limit [`ChunkPool::take`] says `None` and nothing is lost.
 //!
-//! Invariants: `in_use_bytes + free_bytes <= limit_bytes`; a chunk of another pool never enters the free lists.
+//! Shares: what is taken counts for an account, one for each connection ([`ChunkPool::charge`]), and an account may grow
+//! while it holds less than a part of what is still free (dynamic thresholds). Bytes that wait to be sent
+//! ([`ChunkPool::take_up_to`]) may hold 1/512 of what is free, and as much as the account is worth, its congestion window
+//! twice, up to a quarter of what is free: a thousand connections whose peers do not read leave an eighth of the pool, and one
+//! that moves data gets it. Received bytes, which the peer was promised room for, may hold eight times what is free.
+//!
+//! After a peak unused chunks go back to the allocator: [`ChunkPool::age`] keeps what the last second needed.
+//!
+//! Invariants: `in_use_bytes + free_bytes <= limit_bytes`; a chunk of another pool never enters the free lists; the sum of
+//! all accounts is at most `in_use_bytes`.
+
+use core::time::Duration;
+
+use crate::time::Instant;
 
 /// Sizes of the classes in bytes, smallest first.
 const SIZES: [usize; 3] = [512, 4 << 10, 64 << 10];
+
+/// Bytes for sending may hold what is free divided by this,
+const IDLE_DIVISOR: usize = 512;
+/// and, where data moves, divided by this.
+const BUSY_DIVISOR: usize = 4;
+/// Received bytes may hold what is free times this.
+const RECEIVE_FACTOR: usize = 8;
+/// Nobody is refused by shares who holds no more than this.
+const SHARE_MIN: usize = 4 << 10;
+/// How long unused memory is kept in case it is needed again.
+const AGE: Duration = Duration::from_secs(1);
+/// Unused memory that is never given back.
+const KEPT_MIN: usize = 1 << 20;
+/// The account of takes that count for nobody.
+const NOBODY: u32 = u32::MAX;
 
 /// The size class of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +77,9 @@ pub struct Chunk {
     bytes: Box<[u8]>,
     class: Class,
     /// The pool it came from, so that a chunk given to the wrong pool is noticed.
-    origin: u32,
+    origin: u16,
+    /// Who took it.
+    account: u32,
 }
 
 impl Chunk {
@@ -96,8 +126,12 @@ pub struct PoolStats {
     pub allocated: u64,
     /// Chunks handed out from a free list since the beginning.
     pub reused: u64,
-    /// Takes that were refused.
+    /// Takes that were refused because the pool was at its limit.
     pub refused: u64,
+    /// Takes that were refused because an account held its share.
+    pub over_share: u64,
+    /// Chunks that were given back to the allocator.
+    pub returned: u64,
     /// Chunks of other pools that were given and dropped.
     pub foreign: u64,
 }
@@ -107,8 +141,18 @@ pub struct PoolStats {
 pub struct ChunkPool {
     free: [Vec<Chunk>; 3],
     limit_bytes: usize,
-    origin: u32,
+    origin: u16,
     stats: PoolStats,
+    /// Bytes held, by account.
+    accounts: Vec<usize>,
+    /// The account that takes count for.
+    account: u32,
+    /// Bytes that it moves in a while.
+    worth: usize,
+    /// Most bytes in use since memory was last given back.
+    peak: usize,
+    /// When that is done again.
+    age_at: Instant,
     /// Takes until one fails on purpose; zero: off.
     fail_in: u64,
 }
@@ -122,7 +166,7 @@ impl ChunkPool {
 
     /// The same with a mark of its own: chunks of pools with other marks are dropped instead of reused.
     #[must_use]
-    pub const fn with_origin(limit_bytes: usize, origin: u32) -> Self {
+    pub const fn with_origin(limit_bytes: usize, origin: u16) -> Self {
         Self {
             free: [const { Vec::new() }; 3],
             limit_bytes,
@@ -134,15 +178,66 @@ impl ChunkPool {
                 allocated: 0,
                 reused: 0,
                 refused: 0,
+                over_share: 0,
+                returned: 0,
                 foreign: 0,
             },
+            accounts: Vec::new(),
+            account: NOBODY,
+            worth: 0,
+            peak: 0,
+            age_at: Instant::ZERO,
             fail_in: 0,
         }
     }
 
-    /// A chunk of the smallest class that holds `size` bytes, or of the largest class; `None` at the limit.
+    /// What is taken from now on counts for this account, which moves `worth` bytes in a while. What is given back counts for
+    /// whoever took it.
+    pub fn charge(&mut self, account: u32, worth: u64) {
+        (self.account, self.worth) = (account, usize::try_from(worth).unwrap_or(usize::MAX));
+        if account as usize >= self.accounts.len() {
+            self.accounts.resize(account as usize + 1, 0);
+        }
+    }
+
+    /// What is taken from now on counts for nobody.
+    pub fn charge_nobody(&mut self) {
+        self.account = NOBODY;
+    }
+
+    /// Bytes that an account holds.
+    #[must_use]
+    pub fn held(&self, account: u32) -> usize {
+        self.accounts.get(account as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether the present account may take a chunk of 4 KiB for sending.
+    #[must_use]
+    pub fn has_share(&self) -> bool {
+        let bytes = Class::Medium.bytes();
+        self.room_bytes() >= bytes && self.may_grow(bytes, self.send_share())
+    }
+
+    fn send_share(&self) -> usize {
+        let free = self.room_bytes();
+        (free / IDLE_DIVISOR).max(self.worth.min(free / BUSY_DIVISOR))
+    }
+
+    fn may_grow(&self, bytes: usize, share: usize) -> bool {
+        self.account == NOBODY || self.held(self.account) + bytes <= share.max(SHARE_MIN)
+    }
+
+    /// A chunk of the smallest class that holds `size` bytes, or of the largest class, for received bytes; `None` at the
+    /// limit, and when the account holds its share.
     pub fn take(&mut self, size: usize) -> Option<Chunk> {
-        let class = Class::fitting(size);
+        self.take_within(Class::fitting(size), self.room_bytes().saturating_mul(RECEIVE_FACTOR))
+    }
+
+    fn take_within(&mut self, class: Class, share: usize) -> Option<Chunk> {
+        if !self.may_grow(class.bytes(), share) {
+            self.stats.over_share += 1;
+            return None;
+        }
         if self.fail_in > 0 {
             self.fail_in -= 1;
             if self.fail_in == 0 {
@@ -150,7 +245,8 @@ impl ChunkPool {
                 return None;
             }
         }
-        if let Some(chunk) = self.free[class as usize].pop() {
+        if let Some(mut chunk) = self.free[class as usize].pop() {
+            chunk.account = self.account;
             self.stats.free_bytes -= class.bytes();
             self.stats.reused += 1;
             self.note_taken(class);
@@ -162,13 +258,14 @@ impl ChunkPool {
         }
         self.stats.allocated += 1;
         self.note_taken(class);
-        Some(Chunk { bytes: vec![0; class.bytes()].into_boxed_slice(), class, origin: self.origin })
+        let bytes = vec![0; class.bytes()].into_boxed_slice();
+        Some(Chunk { bytes, class, origin: self.origin, account: self.account })
     }
 
-    /// Like [`Self::take`], but content with a smaller class when the fitting one is at the limit.
+    /// Like [`Self::take`] for bytes to be sent, and content with a smaller class when the fitting one is at the limit.
     pub fn take_up_to(&mut self, size: usize) -> Option<Chunk> {
-        let fitting = Class::fitting(size);
-        Class::ALL.into_iter().rev().filter(|&c| c <= fitting).find_map(|c| self.take(c.bytes()))
+        let (fitting, share) = (Class::fitting(size), self.send_share());
+        Class::ALL.into_iter().rev().filter(|&c| c <= fitting).find_map(|c| self.take_within(c, share))
     }
 
     /// Takes a chunk back.
@@ -181,6 +278,9 @@ impl ChunkPool {
         self.stats.in_use = self.stats.in_use.saturating_sub(1);
         self.stats.in_use_bytes = self.stats.in_use_bytes.saturating_sub(chunk.len());
         self.stats.free_bytes += chunk.len();
+        if let Some(held) = self.accounts.get_mut(chunk.account as usize) {
+            *held = held.saturating_sub(chunk.len());
+        }
         self.free[chunk.class as usize].push(chunk);
     }
 
@@ -190,11 +290,30 @@ impl ChunkPool {
             let list = &mut self.free[class as usize];
             while self.stats.free_bytes > keep_bytes && list.pop().is_some() {
                 self.stats.free_bytes -= class.bytes();
+                self.stats.returned += 1;
             }
             if list.is_empty() {
                 *list = Vec::new();
             }
         }
+    }
+
+    /// Once a second: gives back what was not needed since the last time.
+    pub fn age(&mut self, now: Instant) {
+        if now < self.age_at {
+            return;
+        }
+        let needed = self.peak.saturating_sub(self.stats.in_use_bytes);
+        if self.stats.free_bytes > needed.saturating_add(KEPT_MIN) {
+            self.trim(needed.max(KEPT_MIN));
+        }
+        (self.peak, self.age_at) = (self.stats.in_use_bytes, now + AGE);
+    }
+
+    /// When [`age`](Self::age) has something to give back, if nothing is taken until then.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.stats.free_bytes > KEPT_MIN).then_some(self.age_at)
     }
 
     /// What it did so far.
@@ -243,6 +362,10 @@ impl ChunkPool {
     fn note_taken(&mut self, class: Class) {
         self.stats.in_use += 1;
         self.stats.in_use_bytes += class.bytes();
+        self.peak = self.peak.max(self.stats.in_use_bytes);
+        if let Some(held) = self.accounts.get_mut(self.account as usize) {
+            *held += class.bytes();
+        }
         debug_assert!(
             self.stats.in_use_bytes + self.stats.free_bytes <= self.limit_bytes,
             "the pool outgrew its limit"
@@ -362,6 +485,69 @@ mod tests {
         assert_eq!(pool.stats().free_bytes, 1024);
         pool.trim(0);
         assert_eq!(pool.stats().free_bytes, 0);
+    }
+
+    /// Takes for sending until there is no more.
+    fn fill(pool: &mut ChunkPool, account: u32, worth: u64) -> Vec<Chunk> {
+        pool.charge(account, worth);
+        core::iter::from_fn(|| pool.take_up_to(4096)).collect()
+    }
+
+    #[test]
+    fn a_thousand_that_hold_on_leave_room_and_who_moves_data_gets_it() {
+        const LIMIT: usize = 64 << 20;
+        let mut pool = ChunkPool::new(LIMIT);
+        let mut chunks: Vec<_> = (0..1_000).flat_map(|account| fill(&mut pool, account, 0)).collect();
+        let (first, last) = (pool.held(0), pool.held(999));
+        assert!(first <= LIMIT / 512 && first <= 9 * last, "{first} and {last} bytes");
+        assert!(pool.room_bytes() > LIMIT / 9, "{} bytes are free", pool.room_bytes());
+        chunks.extend(fill(&mut pool, 1_000, 1 << 20));
+        assert_eq!(pool.held(1_000), 1 << 20, "as much as it is worth");
+        chunks.extend(fill(&mut pool, 1_001, u64::MAX));
+        assert!((LIMIT / 60..LIMIT / 40).contains(&pool.held(1_001)), "a fifth of what was free");
+        assert!(pool.stats().over_share > 0 && pool.stats().refused == 0);
+        chunks.into_iter().for_each(|c| pool.give(c));
+        assert!((0..1_002).all(|account| pool.held(account) == 0));
+    }
+
+    #[test]
+    fn received_bytes_have_room_when_those_to_be_sent_have_none() {
+        let mut pool = ChunkPool::new(1 << 20);
+        let mut chunks = fill(&mut pool, 0, u64::MAX);
+        assert!(!pool.has_share());
+        chunks.extend(core::iter::from_fn(|| pool.take(4096)));
+        assert!(pool.held(0) > (1 << 20) * 7 / 8 && pool.held(0) < 1 << 20, "{} bytes", pool.held(0));
+        pool.charge(1, 0);
+        assert!(pool.take(4096).is_some(), "somebody else's first bytes always have room");
+        pool.charge_nobody();
+        chunks.extend(core::iter::from_fn(|| pool.take(4096)));
+        assert_eq!((pool.room_bytes() < 4096, pool.stats().refused), (true, 1), "what counts for nobody has no share");
+    }
+
+    #[test]
+    fn a_peak_is_given_back_after_two_seconds() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let mut pool = ChunkPool::new(1 << 30);
+        pool.age(at(1_000));
+        let chunks: Vec<_> = (0..100).map(|_| pool.take(65_536).unwrap()).collect();
+        chunks.into_iter().for_each(|c| pool.give(c));
+        assert_eq!((pool.stats().free_bytes, pool.deadline()), (100 << 16, Some(at(2_000))));
+        pool.age(at(1_999));
+        pool.age(at(2_000));
+        assert_eq!(pool.stats().free_bytes, 100 << 16, "the last second needed it");
+        pool.age(at(3_000));
+        assert_eq!((pool.stats().free_bytes, pool.stats().returned, pool.deadline()), (KEPT_MIN, 84, None));
+    }
+
+    #[test]
+    fn a_steady_use_is_never_given_back() {
+        let mut pool = ChunkPool::new(1 << 30);
+        for ms in (0..10_000).step_by(7) {
+            pool.age(Instant::from_micros(ms * 1000));
+            let chunks: Vec<_> = (0..40).map(|_| pool.take(65_536).unwrap()).collect();
+            chunks.into_iter().for_each(|c| pool.give(c));
+        }
+        assert_eq!((pool.stats().allocated, pool.stats().returned), (40, 0));
     }
 
     #[test]

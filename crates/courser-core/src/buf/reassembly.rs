@@ -1,8 +1,9 @@
 //! Received bytes, put in order.
 //!
 //! Bytes are copied once, into chunks that lie at fixed offsets: it does not matter how the peer cuts and reorders its
-//! frames, the memory is at most the window rounded up to chunks. A chunk is taken from the pool when its first byte comes
-//! and given back when its last byte was read, or when nothing is buffered at all.
+//! frames, the memory is at most the window rounded up to chunks. Those of the first 64 KiB of a stream are of 4 KiB, for
+//! thousands of short requests may wait to be read; later ones of bulk streams are of 64 KiB. A chunk is taken from the pool
+//! when its first byte comes and given back when its last byte was read, or when nothing is buffered at all.
 //!
 //! `base..ready` can be read; `beyond` holds the ranges behind the first gap. In-order data touches neither the set nor
 //! more than one chunk.
@@ -243,16 +244,20 @@ impl Reassembly {
         Ok(())
     }
 
+    /// Size of the chunks at an offset: only a stream that has moved a large one gets large ones.
+    const fn chunk_at(&self, offset: u64) -> u64 {
+        if self.bulk && offset >= LARGE { LARGE } else { SMALL }
+    }
+
     /// Adds slots until they reach `end`.
     fn cover(&mut self, end: u64) {
         loop {
             // The first slot holds the next byte to read, wherever it lies in its chunk.
-            let align = if self.bulk { LARGE } else { SMALL };
-            let start = self.slots.back().map_or(self.base - self.base % align, Slot::end);
+            let start = self.slots.back().map_or(self.base - self.base % self.chunk_at(self.base), Slot::end);
             if start >= end && !self.slots.is_empty() {
                 return;
             }
-            let size = if self.bulk && start.is_multiple_of(LARGE) { LARGE } else { SMALL };
+            let size = if start.is_multiple_of(LARGE) { self.chunk_at(start) } else { SMALL };
             self.slots.push_back(Slot { start, size, chunk: None });
         }
     }
@@ -470,7 +475,11 @@ mod tests {
         let mut pool = ChunkPool::new(1 << 20);
         let mut r = Reassembly::new();
         r.set_bulk(true);
-        r.insert(0, &pattern(0, 100_000), 10, &mut pool).unwrap();
+        r.insert(0, &pattern(0, 8), 10, &mut pool).unwrap();
+        assert_eq!(pool.stats().in_use_bytes, 4096, "a short request does not hold as much as bulk");
+        r.insert(8, &pattern(8, 199_992), 10, &mut pool).unwrap();
+        assert_eq!((r.peek().len(), pool.stats().in_use), (4096, 16 + 3));
+        r.consume(65_536, &mut pool);
         assert_eq!(r.peek().len(), 65_536);
     }
 }

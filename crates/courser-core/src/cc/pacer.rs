@@ -91,13 +91,23 @@ impl Pacer {
     /// Bytes that may leave now: nothing, or at least a quantum.
     #[must_use]
     pub fn budget(&self, now: Instant) -> usize {
+        self.budget_of(now, 0)
+    }
+
+    /// The same when less than `least` bytes are not worth a turn either; at most what the bucket holds.
+    #[must_use]
+    pub fn budget_of(&self, now: Instant, least: u64) -> usize {
         if !self.enabled {
             return usize::MAX;
         }
         match u64::try_from(self.tokens_at(now)) {
-            Ok(tokens) if tokens >= self.quantum => usize::try_from(tokens).unwrap_or(usize::MAX),
+            Ok(tokens) if tokens >= self.worth(least) => usize::try_from(tokens).unwrap_or(usize::MAX),
             _ => 0,
         }
+    }
+
+    fn worth(&self, least: u64) -> u64 {
+        self.quantum.max(least.min(self.burst))
     }
 
     /// Bytes in flight were sent; packets that carry only ACK frames are not counted.
@@ -113,10 +123,16 @@ impl Pacer {
     /// When [`budget`](Self::budget) is worth asking again: `now` when it is not empty, else at least a millisecond later.
     #[must_use]
     pub fn next(&self, now: Instant) -> Instant {
-        if !self.enabled || self.budget(now) > 0 {
+        self.next_of(now, 0)
+    }
+
+    /// The same for [`budget_of`](Self::budget_of).
+    #[must_use]
+    pub fn next_of(&self, now: Instant, least: u64) -> Instant {
+        if !self.enabled || self.budget_of(now, least) > 0 {
             return now;
         }
-        let missing = i128::from(self.quantum) - i128::from(self.tokens_at(now));
+        let missing = i128::from(self.worth(least)) - i128::from(self.tokens_at(now));
         let us = u128::try_from(missing).unwrap_or(0) * 1_000_000 / u128::from(self.rate) + 1;
         now + Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX).max(QUANTUM_US))
     }

@@ -109,6 +109,8 @@ pub(crate) struct Env {
     pub(crate) tokens: Tokens,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) interest: crate::observe::Interest,
+    /// Many connections wait for their pacers.
+    pub(crate) crowded: bool,
     /// The newest time that anybody told; for events of calls that come without one.
     pub(crate) now: Instant,
     /// TLS had something to say since the engine last ticked: that should leave before more is received.

@@ -34,7 +34,7 @@ impl Connection {
     pub(crate) fn tick(&mut self, env: &mut Env, now: Instant) -> Tick {
         self.stats.ticks += 1;
         self.streams.on_tick(now, self.path.rtt.smoothed());
-        if env.pool.room_bytes() > 0 {
+        if env.pool.has_share() {
             self.streams.on_pool_room();
         }
         self.flush_or_fail(env, now);

@@ -28,6 +28,8 @@ pub(super) struct Turn {
     pub(super) ect: bool,
     /// Bytes that pacing lets go.
     pub(super) paced: usize,
+    /// Fewer are not worth a turn.
+    pub(super) bunch: u64,
 }
 
 /// A packet that is built and not sealed.
@@ -75,7 +77,8 @@ impl Connection {
         }
         let ect = self.path.ecn.wants_mark();
         self.paced_until = None;
-        let mut turn = Turn { now, ect, paced: self.pacing_budget(now) };
+        let bunch = if env.crowded { self.bunch() } else { 0 };
+        let mut turn = Turn { now, ect, paced: self.path.pacer.budget_of(now, bunch), bunch };
         //= rfc8899#3-1
         let mut segment = usize::from(self.path.pmtud.current());
         let mut count = 0;
@@ -139,16 +142,30 @@ impl Connection {
         }
     }
 
-    fn pacing_budget(&self, now: Instant) -> usize {
-        self.path.pacer.budget(now)
+    /// What is worth a turn while hundreds of other connections wait for their pacers: a quarter of a window, and no more
+    /// than may always leave at once. Single packets of each would take a system call each.
+    //= rfc9002#7.7-2
+    fn bunch(&self) -> u64 {
+        const DATAGRAMS: u64 = 10;
+        self.path.congestion.window().min(DATAGRAMS * u64::from(self.path.pmtud.current()))
     }
 
     /// Remembers when the pacer opens, if it is what holds data back.
     fn note_pacing(&mut self, turn: &Turn) {
         let mtu = usize::from(self.path.pmtud.current());
         if turn.paced < mtu && self.window_allows() && self.wants_send(turn.now) {
-            self.paced_until = Some(self.path.pacer.next(turn.now)).filter(|at| *at > turn.now);
+            self.paced_until = Some(self.path.pacer.next_of(turn.now, turn.bunch)).filter(|at| *at > turn.now);
         }
+    }
+
+    /// Bytes that are worth buffering for sending: two windows keep a sender busy.
+    pub(crate) fn worth(&self) -> u64 {
+        2 * self.path.congestion.window()
+    }
+
+    /// Whether it waits for its pacer.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.paced_until.is_some()
     }
 
     /// Whether the engine should give this connection a turn.

@@ -24,6 +24,7 @@ impl Engine {
         match self.table.get_mut(key).map(|e| &mut e.kind) {
             Some(Kind::Live(conn)) => {
                 self.tickable.push(key.index);
+                self.env.pool.charge(key.index, conn.worth());
                 Ok((conn, &mut self.env))
             }
             _ => Err(E::from(ApiMisuse::UnknownConnection)),

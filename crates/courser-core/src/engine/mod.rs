@@ -175,6 +175,7 @@ impl Engine {
                 tokens,
                 observer: config.observer,
                 interest,
+                crowded: false,
                 now: Instant::ZERO,
                 payload: Vec::new(),
                 pressing: false,
@@ -271,6 +272,8 @@ impl Engine {
             Kind::Mini(_) => return self.receive_mini(now, meta, key, datagram),
             Kind::Remains(_) => return self.receive_remains(now, key, meta, datagram),
         };
+        // What TLS answers is never cut short.
+        self.env.pool.charge(key.index, u64::MAX);
         let opaque = conn.receive(&mut self.env, now, meta, datagram, number) == crate::conn::Received::Opaque;
         if opaque {
             //= rfc9000#10.3.1-1
@@ -333,6 +336,7 @@ impl Engine {
             self.tick(now, index);
         }
         self.report_cids(now);
+        self.env.pool.age(now);
     }
 
     /// When the pool was short of memory and has some again, every connection looks whether it waits for it.
@@ -357,10 +361,12 @@ impl Engine {
             Kind::Mini(_) => return self.tick_mini(now, index),
             Kind::Remains(_) => return self.tick_remains(now, index),
         };
+        self.env.pool.charge(index, conn.worth());
         let tick = conn.tick(&mut self.env, now);
         self.stats.ticks += 1;
         entry.deadline = tick.deadline;
         let has_events = conn.has_events();
+        self.turns.note_paced(index, conn.is_paced());
         if entry.handshaking && !conn.is_handshaking() {
             self.uncount_handshake(key);
         }
@@ -391,7 +397,8 @@ impl Engine {
         if self.tickable.len() > 0 || self.turns.len() > 0 || !self.replies.is_empty() {
             return Some(Instant::ZERO);
         }
-        let first = [self.deadlines.first(), self.report_deadline()].into_iter().flatten().min();
+        let first =
+            [self.deadlines.first(), self.report_deadline(), self.env.pool.deadline()].into_iter().flatten().min();
         first.map(|at| self.clock.for_caller(at))
     }
 
@@ -441,6 +448,7 @@ impl Engine {
             return Err(Alert { code: 80, reason });
         }
         let now = self.clock.read(now);
+        self.env.pool.charge_nobody();
         let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
         let key =
@@ -474,6 +482,7 @@ impl Engine {
         self.forget(now, key, &conn.names(), conn.is_worn_out());
         conn.observe_end(&mut self.env, now);
         conn.release(&mut self.env);
+        debug_assert_eq!(self.env.pool.held(key.index), 0, "a connection that is gone holds memory");
         self.stats.ended += 1;
     }
 

@@ -5,6 +5,8 @@ use crate::time::Instant;
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
 const TRAINS_PER_REPLY: u32 = 8;
+/// With more connections than that waiting for their pacers each sends larger bunches at larger distances.
+const CROWD: usize = 64;
 
 impl Engine {
     /// Builds the next train; `None` when nobody has anything to send now.
@@ -25,7 +27,9 @@ impl Engine {
                     None => continue,
                 }
             };
+            self.env.crowded = self.turns.paced() > CROWD;
             let meta = conn.fill(&mut self.env, now, train);
+            self.turns.note_paced(index, conn.is_paced());
             let again = conn.wants_send(now);
             conn.note_limit(&mut self.env, now);
             let deadline = conn.deadline();

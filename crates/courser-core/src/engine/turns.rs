@@ -33,6 +33,8 @@ struct Slot {
     trains: u8,
     /// It is in one of the queues, or in the middle of its turn.
     waits: bool,
+    /// It waits for its pacer.
+    paced: bool,
 }
 
 /// The connections that have something to send, by index of the table; each is there at most once.
@@ -47,6 +49,8 @@ pub(super) struct Turns {
     slots: Vec<Slot>,
     /// Turns so far.
     count: u64,
+    /// How many wait for their pacers.
+    paced: usize,
 }
 
 impl Turns {
@@ -74,7 +78,13 @@ impl Turns {
         let index = self.fresh.pop_front().or_else(|| self.back.pop_front())?;
         self.count += 1;
         let slot = &mut self.slots[index as usize];
-        *slot = Slot { last: self.count, credit: slot.credit.saturating_add(QUANTUM), trains: 0, waits: true };
+        *slot = Slot {
+            last: self.count,
+            credit: slot.credit.saturating_add(QUANTUM),
+            trains: 0,
+            waits: true,
+            paced: slot.paced,
+        };
         Some(index)
     }
 
@@ -100,8 +110,24 @@ impl Turns {
         (slot.credit, slot.waits) = (0, false);
     }
 
+    /// It waits for its pacer now, or does not.
+    pub(super) fn note_paced(&mut self, index: u32, paced: bool) {
+        let at = index as usize;
+        if at >= self.slots.len() {
+            self.slots.resize(at + 1, Slot::default());
+        }
+        let before = core::mem::replace(&mut self.slots[at].paced, paced);
+        self.paced = self.paced + usize::from(paced) - usize::from(before);
+    }
+
+    /// How many wait for their pacers.
+    pub(super) fn paced(&self) -> usize {
+        self.paced
+    }
+
     /// The index will be another connection's, which begins like any new one.
     pub(super) fn forget(&mut self, index: u32) {
+        self.note_paced(index, false);
         if let Some(slot) = self.slots.get_mut(index as usize) {
             (slot.credit, slot.last) = (0, 0);
         }

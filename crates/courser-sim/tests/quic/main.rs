@@ -21,6 +21,7 @@ mod packets;
 mod partial;
 mod preferred;
 mod race;
+mod shares;
 mod support;
 mod tls;
 mod transfer;
