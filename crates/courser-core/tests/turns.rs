@@ -119,7 +119,7 @@ fn one_ten_and_a_thousand_senders_share_by_bytes_in_full_trains() {
         }
         settle(&mut duo, &ends);
         for (key, _) in &ends {
-            load(&mut duo, *key, 700_000);
+            load(&mut duo, *key, if n > 10 { 200_000 } else { 700_000 });
         }
         for round in 1..=rounds {
             let sent = send(&mut duo, n);

@@ -173,6 +173,27 @@ mod tests {
         assert_eq!(p.budget(Instant::ZERO), 5 * usize::from(MTU));
     }
 
+    #[test]
+    fn bunches_are_as_much_in_a_while_and_a_tenth_of_the_wakes() {
+        // A packet a millisecond, alone or ten at once.
+        let sent_and_woken = |least: u64| {
+            let mut p = pacer(20 * u64::from(MTU), 25_000);
+            let (mut now, mut sent, mut wakes) = (Instant::ZERO, 0, 0);
+            while now.as_micros() < 1_000_000 {
+                let n = p.budget_of(now, least) as u64 / u64::from(MTU) * u64::from(MTU);
+                assert!(n == 0 || n >= least.min(10 * u64::from(MTU)), "{n} bytes are no bunch");
+                p.on_sent(now, n);
+                (sent, wakes) = (sent + n, wakes + 1);
+                now = p.next_of(now, least);
+            }
+            (sent, wakes)
+        };
+        let ((one, often), (ten, seldom)) = (sent_and_woken(0), sent_and_woken(10 * u64::from(MTU)));
+        assert!(one.abs_diff(ten) * 50 < one, "{one} and {ten} bytes");
+        assert!(often > 900 && seldom < 120, "{often} and {seldom} wakes");
+        assert_eq!(sent_and_woken(1 << 30).1, seldom, "what the bucket does not hold is not waited for");
+    }
+
     /// Sends whenever the pacer lets it, in packets of one MTU, woken `late` microseconds after the time it asked for.
     /// Returns the bytes of `us` microseconds and the number of wake-ups.
     fn run(p: &mut Pacer, us: u64, late: u64) -> (u64, u64) {

@@ -484,6 +484,9 @@ impl Engine {
         conn.release(&mut self.env);
         debug_assert_eq!(self.env.pool.held(key.index), 0, "a connection that is gone holds memory");
         self.stats.ended += 1;
+        if self.table.len() == 0 {
+            self.env.pool.rest();
+        }
     }
 
     /// A handshake began.

@@ -227,6 +227,20 @@ mod tests {
         assert_eq!((turns.next(), turns.len()), (None, 0));
     }
 
+    #[test]
+    fn who_waits_for_a_pacer_is_counted_once() {
+        let mut turns = Turns::default();
+        for (index, paced, count) in [(3, true, 1), (3, true, 1), (5, true, 2), (3, false, 1), (9, false, 1)] {
+            turns.note_paced(index, paced);
+            assert_eq!(turns.paced(), count);
+        }
+        turns.push(5);
+        assert_eq!(turns.next(), Some(5));
+        assert_eq!(turns.paced(), 1, "a turn changes nothing about it");
+        turns.forget(5);
+        assert_eq!(turns.paced(), 0);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
