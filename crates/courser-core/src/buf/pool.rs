@@ -298,8 +298,11 @@ impl ChunkPool {
         }
     }
 
-    /// Once a second: gives back what was not needed since the last time.
-    pub fn age(&mut self, now: Instant) {
+    /// Once a second: gives back what was not needed since the last time; at once when nobody is left who could need it.
+    pub fn age(&mut self, now: Instant, over: bool) {
+        if over {
+            self.trim(KEPT_MIN);
+        }
         if now < self.age_at {
             return;
         }
@@ -308,11 +311,6 @@ impl ChunkPool {
             self.trim(needed.max(KEPT_MIN));
         }
         (self.peak, self.age_at) = (self.stats.in_use_bytes, now + AGE);
-    }
-
-    /// Nobody is left: what is unused goes back at once.
-    pub fn rest(&mut self) {
-        self.trim(KEPT_MIN);
     }
 
     /// When [`age`](Self::age) has something to give back, if nothing is taken until then.
@@ -533,18 +531,18 @@ mod tests {
     fn a_peak_is_given_back_after_two_seconds() {
         let at = |ms: u64| Instant::from_micros(ms * 1000);
         let mut pool = ChunkPool::new(1 << 30);
-        pool.age(at(1_000));
+        pool.age(at(1_000), false);
         let chunks: Vec<_> = (0..100).map(|_| pool.take(65_536).unwrap()).collect();
         chunks.into_iter().for_each(|c| pool.give(c));
         assert_eq!((pool.stats().free_bytes, pool.deadline()), (100 << 16, Some(at(2_000))));
-        pool.age(at(1_999));
-        pool.age(at(2_000));
+        pool.age(at(1_999), false);
+        pool.age(at(2_000), false);
         assert_eq!(pool.stats().free_bytes, 100 << 16, "the last second needed it");
-        pool.age(at(3_000));
+        pool.age(at(3_000), false);
         assert_eq!((pool.stats().free_bytes, pool.stats().returned, pool.deadline()), (KEPT_MIN, 84, None));
         let chunks: Vec<_> = (0..100).map(|_| pool.take(65_536).unwrap()).collect();
         chunks.into_iter().for_each(|c| pool.give(c));
-        pool.rest();
+        pool.age(at(3_001), true);
         assert_eq!((pool.stats().free_bytes, pool.deadline()), (KEPT_MIN, None), "at once when nobody is left");
     }
 
@@ -552,7 +550,7 @@ mod tests {
     fn a_steady_use_is_never_given_back() {
         let mut pool = ChunkPool::new(1 << 30);
         for ms in (0..10_000).step_by(7) {
-            pool.age(Instant::from_micros(ms * 1000));
+            pool.age(Instant::from_micros(ms * 1000), false);
             let chunks: Vec<_> = (0..40).map(|_| pool.take(65_536).unwrap()).collect();
             chunks.into_iter().for_each(|c| pool.give(c));
         }

@@ -336,7 +336,7 @@ impl Engine {
             self.tick(now, index);
         }
         self.report_cids(now);
-        self.env.pool.age(now);
+        self.env.pool.age(now, self.table.len() == 0);
     }
 
     /// When the pool was short of memory and has some again, every connection looks whether it waits for it.
@@ -398,7 +398,10 @@ impl Engine {
             return Some(Instant::ZERO);
         }
         let first =
-            [self.deadlines.first(), self.report_deadline(), self.env.pool.deadline()].into_iter().flatten().min();
+            [self.deadlines.first(), self.report_deadline(), self.env.pool.deadline().filter(|_| self.table.len() > 0)]
+                .into_iter()
+                .flatten()
+                .min();
         first.map(|at| self.clock.for_caller(at))
     }
 
@@ -484,9 +487,6 @@ impl Engine {
         conn.release(&mut self.env);
         debug_assert_eq!(self.env.pool.held(key.index), 0, "a connection that is gone holds memory");
         self.stats.ended += 1;
-        if self.table.len() == 0 {
-            self.env.pool.rest();
-        }
     }
 
     /// A handshake began.
