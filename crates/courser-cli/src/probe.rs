@@ -94,12 +94,6 @@ fn question(ids: &[[u8; CID_LEN]; 2]) -> Vec<u8> {
     d
 }
 
-/// A question for its own sake: what the system says about the datagram is the answer.
-#[must_use]
-pub fn knock() -> Vec<u8> {
-    question(&[random_id(), random_id()])
-}
-
 /// The list in an answer to our question; anything else is somebody else's datagram.
 fn versions(datagram: &[u8], ids: &[[u8; CID_LEN]; 2]) -> Option<Vec<Version>> {
     match header::decode(datagram, CID_LEN).ok()? {

@@ -2,8 +2,8 @@
 //!
 //! A machine without a program on a port answers datagrams with an ICMP message. The system tells of it only on a socket
 //! that is connected to that address, which an endpoint's socket is not. So when a server is slow to answer, a second
-//! socket, connected, asks it for its versions, and listens for that message alone. A server that is only slow answers a
-//! question more; to one that answers at once none is sent.
+//! socket, connected, sends it a byte that no server answers, and listens for that message alone. To one that answers at once
+//! none is sent.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,16 +12,17 @@ use std::time::Duration;
 use courser::net::socket::SocketConfig;
 use courser_core::time::Instant;
 
-use crate::probe;
-
+/// The first byte of a packet with a short header, and nothing behind it: too short to be anything, so that servers drop it
+/// without a word.
+const KNOCK: [u8; 1] = [0x40];
 /// A server that answers within that time is not asked.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Looks at an address; after that, silence is silence.
 const LOOKS_MAX: u32 = 40;
-/// Every so many looks the question is asked again: the first, or its answer, may be lost.
-const ASK_EVERY: u32 = 16;
+/// Every so many looks the byte is sent again: the first, or its answer, may be lost.
+const KNOCK_EVERY: u32 = 16;
 
 /// Those of a client, one for each address that it tries.
 #[derive(Debug, Default)]
@@ -76,9 +77,8 @@ impl Scout {
             matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
         };
         let heard = self.socket.recv(&mut [0; 1]).is_err_and(|e| refused(&e));
-        let told = !heard
-            && self.looks.is_multiple_of(ASK_EVERY)
-            && self.socket.send(&probe::knock()).is_err_and(|e| refused(&e));
+        let told =
+            !heard && self.looks.is_multiple_of(KNOCK_EVERY) && self.socket.send(&KNOCK).is_err_and(|e| refused(&e));
         self.looks += 1;
         self.next = now + PAUSE;
         heard || told
@@ -99,6 +99,17 @@ mod tests {
             std::thread::sleep(Duration::from_millis(2));
         }
         None
+    }
+
+    #[test]
+    fn a_slow_server_is_sent_nothing_that_asks_for_an_answer() {
+        let slow = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let begun = Instant::from_micros(1);
+        let mut scouts = Scouts::default();
+        scouts.follow(slow.local_addr().unwrap(), begun);
+        assert_eq!(scouts.refused(begun + PATIENCE), None);
+        let mut heard = [0; 1500];
+        assert_eq!(slow.recv(&mut heard).unwrap(), 1, "no version of QUIC has packets of one byte");
     }
 
     #[test]
