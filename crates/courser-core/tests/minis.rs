@@ -214,6 +214,7 @@ fn ten_thousand_half_open_clients_take_a_kibibyte_each_beside_what_they_sent() {
     let mut bench = Bench::new(|part| {
         (part.minis_max, part.handshakes_max) = (CLIENTS as usize, CLIENTS as usize);
         part.mini_bytes_max = 1 << 30;
+        part.retry = courser_core::engine::RetryPolicy::Never;
     });
     let payload = beginning(CRYPTO);
     let ((), counts) = count(|| {

@@ -102,6 +102,8 @@ pub(crate) fn server_config(options: &ServerOptions, workers: usize) -> ServerCo
         other => other,
     };
     server.handshakes_max = options.handshakes_max.div_ceil(workers.max(1));
+    server.minis_max = options.minis_max.div_ceil(workers.max(1));
+    server.sources = options.sources;
     server.ask = true;
     server
 }

@@ -45,7 +45,7 @@ pub use address_tokens::TokenStore;
 pub use blocking::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 pub use courser_core as core;
 pub use courser_core::config::Settings;
-pub use courser_core::engine::{ConnStats, EarlyData, EngineStats, RetryPolicy};
+pub use courser_core::engine::{ConnStats, EarlyData, EngineStats, RetryPolicy, SourceLimits};
 pub use courser_core::error::CloseReason;
 pub use courser_core::ids::StreamId;
 pub use courser_core::stream::Priority;

@@ -27,7 +27,7 @@ pub type Labels<'a> = &'a [(&'a str, &'a str)];
 /// A figure: name, help, and how it is read. Names of counters end in `_total`.
 type Figure<S> = (&'static str, &'static str, fn(&S) -> f64);
 
-const ENGINE: [Figure<EngineStats>; 18] = [
+const ENGINE: [Figure<EngineStats>; 26] = [
     ("courser_engine_received_datagrams_total", "Datagrams received.", |s| s.datagrams as f64),
     ("courser_engine_sent_datagrams_total", "Datagrams built for sending.", |s| s.sent_datagrams as f64),
     ("courser_engine_sent_trains_total", "Trains of datagrams built for sending.", |s| s.trains as f64),
@@ -48,6 +48,22 @@ const ENGINE: [Figure<EngineStats>; 18] = [
     ("courser_engine_refused_total", "Trains that the network refused.", |s| s.refused as f64),
     ("courser_engine_too_big_total", "Datagrams larger than the local interface takes.", |s| s.too_big as f64),
     ("courser_engine_cooldown_dropped_total", "Initials that came during cooldown.", |s| s.gate_cooldown as f64),
+    ("courser_engine_clients_total", "Clients that were let begin.", |s| s.minis as f64),
+    ("courser_engine_clients_expired_total", "Clients that did not complete their ClientHello in time.", |s| {
+        s.minis_expired as f64
+    }),
+    ("courser_engine_clients_evicted_total", "Clients that had to go before they completed it.", |s| {
+        s.minis_evicted as f64
+    }),
+    ("courser_engine_client_violations_total", "Clients that broke a rule before that.", |s| s.mini_violations as f64),
+    ("courser_engine_source_limit_total", "Initials of sources that left too much unfinished.", |s| {
+        s.gate_source as f64
+    }),
+    ("courser_engine_source_retries_total", "Clients asked for a proof because of their source.", |s| {
+        s.retry_source as f64
+    }),
+    ("courser_engine_dead_ids_total", "Packets to connection IDs that died recently.", |s| s.gate_purgatory as f64),
+    ("courser_engine_resets_limited_total", "Stateless resets that were one too many.", |s| s.resets_limited as f64),
 ];
 
 const WORKER: [Figure<WorkerStats>; 15] = [

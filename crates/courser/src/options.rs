@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::{RetryPolicy, TokenKeys};
+use courser_core::engine::{RetryPolicy, SourceLimits, TokenKeys, UNPROVEN_MAX};
 use courser_tls as tls;
 
 use crate::address_tokens::TokenStore;
@@ -195,6 +195,11 @@ pub struct ServerOptions {
     pub token_keys: Option<TokenKeys>,
     /// Handshakes under way at once, waiting for a decision included; further ones are dropped.
     pub handshakes_max: usize,
+    /// Clients at once that have not sent all of what they begin with; when there are more, the oldest goes.
+    pub minis_max: usize,
+    /// What each address, or network of IPv6, may leave unfinished before its clients have to prove their address, and before
+    /// they are not heard; `None`: as much as it likes.
+    pub sources: Option<SourceLimits>,
     /// As in [`ClientOptions::linger`].
     pub linger: Duration,
     /// For connections that this endpoint makes itself; `None`: it makes none.
@@ -219,9 +224,11 @@ impl ServerOptions {
             tls,
             settings: Settings::default(),
             socket: SocketOptions::default(),
-            retry: RetryPolicy::Never,
+            retry: RetryPolicy::Above(UNPROVEN_MAX),
             token_keys: None,
             handshakes_max: 10_000,
+            minis_max: 4_096,
+            sources: Some(SourceLimits::default()),
             linger: LINGER,
             client: None,
             qlog: None,
@@ -277,6 +284,13 @@ impl ServerOptions {
     #[must_use]
     pub const fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// The same with these limits for each source.
+    #[must_use]
+    pub const fn sources(mut self, limits: Option<SourceLimits>) -> Self {
+        self.sources = limits;
         self
     }
 

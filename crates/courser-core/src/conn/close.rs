@@ -125,6 +125,11 @@ impl Connection {
         }
     }
 
+    /// Whether its handshake is complete and it is not over.
+    pub(crate) fn is_established(&self) -> bool {
+        matches!(self.life, Life::Established)
+    }
+
     /// Whether nobody has anything more to do with the connection: everything was told and read, and the last words were
     /// said, if there are any.
     pub(crate) fn is_done(&self) -> bool {

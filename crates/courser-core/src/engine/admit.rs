@@ -4,6 +4,7 @@
 
 use super::mini::{Client, Decision, MiniConn};
 use super::replies::{Refusal, Reply};
+use super::sources::Standing;
 use super::{Engine, Meta, RetryPolicy};
 use crate::config::Settings;
 use crate::error::ApiMisuse;
@@ -109,11 +110,12 @@ impl Engine {
             self.stats.gate_handshakes += 1;
             return;
         }
-        let wants_retry = match server.retry {
-            RetryPolicy::Never => false,
-            RetryPolicy::Above(handshakes) => self.handshakes > handshakes,
-            RetryPolicy::Always => true,
-        };
+        let standing = self.sources.as_ref().map_or(Standing::Good, |s| s.standing(now, meta.remote.ip()));
+        if standing == Standing::Refused {
+            self.stats.gate_source += 1;
+            return;
+        }
+        let wants_retry = self.wants_proof(now, standing);
         let Ok(proof) = self.prove(now, meta, initial, token) else { return };
         if proof.is_none()
             && let Some(decision) = self.decided.find(now, &initial.dcid)
@@ -125,6 +127,7 @@ impl Engine {
         }
         if wants_retry && proof.is_none() {
             self.stats.gate_retry += 1;
+            self.stats.retry_source += u64::from(standing == Standing::Prove);
             self.request(meta, Reply::Retry { version: initial.version }, initial.dcid, initial.scid);
             return;
         }
@@ -145,6 +148,17 @@ impl Engine {
             let now_us = self.env.tokens.wall_us(now);
             self.used_tokens.set_used(ticket, now_us);
         }
+    }
+
+    /// Whether a client of such a source has to prove its address first.
+    fn wants_proof(&mut self, now: Instant, standing: Standing) -> bool {
+        let Some(server) = &self.server else { return false };
+        standing == Standing::Prove
+            || match server.retry {
+                RetryPolicy::Never => false,
+                RetryPolicy::Above(few) => self.unproven > few && self.unproven > self.completed.recently(now),
+                RetryPolicy::Always => true,
+            }
     }
 
     /// What the token of an Initial proves; an error when its client has to go away because of it.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::CidReports;
+use super::{CidReports, SourceLimits};
 use crate::cid::{CidGenerator, RandomCids};
 use crate::config::Settings;
 use crate::crypto::{KeyFactory, Random, TlsServerConfig};
@@ -16,11 +16,17 @@ pub enum RetryPolicy {
     /// Never.
     #[default]
     Never,
-    /// When more than that many handshakes are under way.
+    /// When more than that many handshakes are under way whose clients have not proven their address, and more than were
+    /// completed in the last second: a busy server asks nobody, and one that hears mostly of clients that never finish asks
+    /// all.
     Above(usize),
     /// Always.
     Always,
 }
+
+/// Handshakes of clients that have not proven their address, before others are asked to prove theirs: what they hold is less
+/// than two MiB, and what they cost less than 50 ms.
+pub const UNPROVEN_MAX: usize = 128;
 
 /// The server's part of an engine.
 pub struct ServerConfig {
@@ -34,6 +40,8 @@ pub struct ServerConfig {
     pub handshakes_max: usize,
     /// Clients at once that have not sent their whole ClientHello; when there are more, the oldest goes.
     pub minis_max: usize,
+    /// What each address, or network of IPv6, may leave unfinished; `None`: as much as it likes.
+    pub sources: Option<SourceLimits>,
     /// Bytes that are held for them together; when they are more, the oldest goes.
     pub mini_bytes_max: usize,
     /// Whether the application decides over each new connection, with [`accept`](super::Engine::accept),
@@ -43,13 +51,15 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// A server that accepts everybody, up to 10,000 handshakes at once.
+    /// A server that accepts everybody, up to 10,000 handshakes at once. With more than [`UNPROVEN_MAX`] of them unproven, new
+    /// clients are asked to prove their address; see also [`SourceLimits`].
     #[must_use]
     pub fn new(tls: Box<dyn TlsServerConfig>, settings: Settings) -> Self {
         Self {
             tls,
             settings,
-            retry: RetryPolicy::Never,
+            retry: RetryPolicy::Above(UNPROVEN_MAX),
+            sources: Some(SourceLimits::default()),
             handshakes_max: 10_000,
             minis_max: 4_096,
             mini_bytes_max: 8 << 20,

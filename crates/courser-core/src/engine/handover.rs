@@ -1,5 +1,6 @@
 //! What changes while an engine serves: the server's configuration, and whose the port is.
 
+use super::sources::Sources;
 use super::{Engine, Kind, ServerConfig};
 use crate::ids::Cid;
 
@@ -9,6 +10,8 @@ impl Engine {
     pub fn replace_server(&mut self, server: ServerConfig) -> bool {
         let takes = self.server.is_some();
         if takes {
+            let hasher = self.purgatory.hasher();
+            self.sources = server.sources.map(|limits| Sources::new(limits, hasher));
             self.server = Some(server);
         }
         takes

@@ -5,6 +5,7 @@
 //! much, the oldest goes for the newest: a client that means it finishes within a round trip, so that under a flood time
 //! is the better judge than the order of arrival.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::initial::InitialKeys;
@@ -37,6 +38,37 @@ pub(super) struct Minis {
     pub(super) held: usize,
     /// Those that broke a rule, of which something is left.
     pub(super) closing: usize,
+}
+
+/// How often something happened in the last second, and a part of the one before.
+#[derive(Default)]
+pub(super) struct PerSecond {
+    /// When the present second began.
+    since: Instant,
+    now: usize,
+    before: usize,
+}
+
+impl PerSecond {
+    fn turn(&mut self, now: Instant) {
+        const SECOND: Duration = Duration::from_secs(1);
+        let passed = now.since(self.since);
+        if passed >= SECOND {
+            let before = if passed < 2 * SECOND { self.now } else { 0 };
+            *self = Self { since: now, now: 0, before };
+        }
+    }
+
+    fn count(&mut self, now: Instant) {
+        self.turn(now);
+        self.now += 1;
+    }
+
+    /// In the last second or two.
+    pub(super) fn recently(&mut self, now: Instant) -> usize {
+        self.turn(now);
+        self.now.max(self.before)
+    }
 }
 
 impl Engine {
@@ -79,6 +111,9 @@ impl Engine {
         }
         self.minis.order.push_back(key);
         self.stats.minis += 1;
+        if let Some(sources) = &mut self.sources {
+            sources.begin(now, client.remote.ip());
+        }
         self.act(now, meta, key, outcome, datagram);
         if self.mini_mut(key).is_some() && self.routes.add_own(&cid, key) {
             if let Some(reporter) = &mut self.cid_reports {
@@ -296,5 +331,30 @@ impl Engine {
         let retried_from = mini.retried_from();
         let start = ServerStart { remote, local, settings, version, dcid, scid, retried_from, validated };
         observe_server(&mut self.env, now, key, &start, mini.cid);
+    }
+
+    /// A handshake began.
+    pub(super) fn count_handshake(&mut self, key: ConnKey) {
+        let Some(entry) = self.table.get(key) else { return };
+        self.handshakes += usize::from(entry.handshaking);
+        self.unproven += usize::from(entry.unproven);
+    }
+
+    /// It is over.
+    pub(super) fn uncount_handshake(&mut self, key: ConnKey) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        self.handshakes -= usize::from(core::mem::take(&mut entry.handshaking));
+        self.unproven -= usize::from(core::mem::take(&mut entry.unproven));
+    }
+
+    /// It is over, and not in vain, unless the connection closed: its source owes nothing for it.
+    pub(super) fn on_handshaken(&mut self, now: Instant, key: ConnKey) {
+        self.uncount_handshake(key);
+        let Some(conn) = self.conn(key).filter(|conn| conn.is_established()) else { return };
+        let (remote, ..) = conn.whereabouts();
+        self.completed.count(now);
+        if let Some(sources) = &mut self.sources {
+            sources.complete(now, remote.ip());
+        }
     }
 }

@@ -31,6 +31,7 @@ mod remains;
 mod replies;
 mod routes;
 mod sent;
+mod sources;
 mod stats;
 mod table;
 mod turns;
@@ -57,12 +58,13 @@ use self::cids::Reporter;
 use self::clock::Clock;
 use self::decided::Decided;
 use self::mini::MiniConn;
-use self::minis::Minis;
+use self::minis::{Minis, PerSecond};
 use self::purgatory::Purgatory;
 use self::queues::{DeadlineHeap, Fifo};
 use self::remains::Remains;
 use self::replies::{Allowance, ReplyQueue};
 use self::routes::{CidHasher, Routes};
+use self::sources::Sources;
 use self::table::Table;
 use self::turns::Turns;
 
@@ -71,7 +73,10 @@ use crate::path::Tokens;
 
 pub use self::admit::Incoming;
 pub use self::cids::{CidReports, CidState, CidWatcher};
-pub use self::config::{EngineConfig, RetryPolicy, ServerConfig, Ticket, TokenKeys, TokenLedger, UsedTokens};
+pub use self::config::{
+    EngineConfig, RetryPolicy, ServerConfig, Ticket, TokenKeys, TokenLedger, UNPROVEN_MAX, UsedTokens,
+};
+pub use self::sources::SourceLimits;
 pub use self::stats::EngineStats;
 pub use crate::conn::{ConnStats, Connect, EarlyData, Event, Limits, Logged, PacketLog};
 pub use crate::packetiser::{Meta, SendOutcome, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta};
@@ -130,6 +135,9 @@ pub struct Engine {
     /// Those of them whose client has not proven its address.
     unproven: usize,
     minis: Minis,
+    /// What sources left unfinished; on servers that limit it.
+    sources: Option<Sources>,
+    completed: PerSecond,
     trains_since_reply: u32,
     /// What the pool had refused when it was last looked at.
     refused_seen: u64,
@@ -157,6 +165,8 @@ impl Engine {
         if config.server.is_some() && config.cids.cid_len() == 0 {
             config.cids = Box::new(RandomCids::default());
         }
+        let limits = config.server.as_ref().and_then(|server| server.sources);
+        let sources = limits.map(|limits| Sources::new(limits, hasher));
         let interest = config.observer.as_ref().map_or(Interest::NONE, |o| o.interest());
         Self {
             env: Env {
@@ -202,6 +212,8 @@ impl Engine {
             handshakes: 0,
             unproven: 0,
             minis: Minis::default(),
+            sources,
+            completed: PerSecond::default(),
             trains_since_reply: 0,
             refused_seen: 0,
             short_of_memory: false,
@@ -368,7 +380,7 @@ impl Engine {
         let has_events = conn.has_events();
         self.turns.note_paced(index, conn.is_paced());
         if entry.handshaking && !conn.is_handshaking() {
-            self.uncount_handshake(key);
+            self.on_handshaken(now, key);
         }
         self.apply_routes(now, key);
         if tick.ended {
@@ -487,20 +499,6 @@ impl Engine {
         conn.release(&mut self.env);
         debug_assert_eq!(self.env.pool.held(key.index), 0, "a connection that is gone holds memory");
         self.stats.ended += 1;
-    }
-
-    /// A handshake began.
-    fn count_handshake(&mut self, key: ConnKey) {
-        let Some(entry) = self.table.get(key) else { return };
-        self.handshakes += usize::from(entry.handshaking);
-        self.unproven += usize::from(entry.unproven);
-    }
-
-    /// It is over.
-    fn uncount_handshake(&mut self, key: ConnKey) {
-        let Some(entry) = self.table.get_mut(key) else { return };
-        self.handshakes -= usize::from(core::mem::take(&mut entry.handshaking));
-        self.unproven -= usize::from(core::mem::take(&mut entry.unproven));
     }
 
     /// Tells observers of a new connection. `original` is the client's first choice of a connection ID, where a Retry came

@@ -103,6 +103,11 @@ impl Purgatory {
         Self { pages: VecDeque::new(), spare: None, hasher }
     }
 
+    /// The key of its hashes.
+    pub(crate) fn hasher(&self) -> CidHasher {
+        self.hasher
+    }
+
     /// Remembers a connection ID.
     pub(crate) fn insert(&mut self, now: Instant, cid: Cid) {
         self.expire(now);

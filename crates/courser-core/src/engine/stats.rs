@@ -36,12 +36,16 @@ pub struct EngineStats {
     pub gate_size: u64,
     /// Initials beyond the limit of handshakes.
     pub gate_handshakes: u64,
+    /// Initials of sources that had left too many handshakes unfinished.
+    pub gate_source: u64,
     /// Packets to a connection ID that died recently.
     pub gate_purgatory: u64,
     /// Packets of a version that we do not speak.
     pub gate_version: u64,
     /// Initials that were answered with a Retry.
     pub gate_retry: u64,
+    /// Those of them that were asked because of their source.
+    pub retry_source: u64,
     /// Initials with a token that is not valid.
     pub bad_tokens: u64,
     /// Initials that could not be opened.
@@ -84,9 +88,11 @@ impl core::ops::AddAssign for EngineStats {
             gate_cooldown,
             gate_size,
             gate_handshakes,
+            gate_source,
             gate_purgatory,
             gate_version,
             gate_retry,
+            retry_source,
             bad_tokens,
             gate_not_authentic,
             version_negotiations,
@@ -114,9 +120,11 @@ impl core::ops::AddAssign for EngineStats {
         self.gate_cooldown += gate_cooldown;
         self.gate_size += gate_size;
         self.gate_handshakes += gate_handshakes;
+        self.gate_source += gate_source;
         self.gate_purgatory += gate_purgatory;
         self.gate_version += gate_version;
         self.gate_retry += gate_retry;
+        self.retry_source += retry_source;
         self.bad_tokens += bad_tokens;
         self.gate_not_authentic += gate_not_authentic;
         self.version_negotiations += version_negotiations;
