@@ -165,8 +165,7 @@ impl Engine {
         if config.server.is_some() && config.cids.cid_len() == 0 {
             config.cids = Box::new(RandomCids::default());
         }
-        let limits = config.server.as_ref().and_then(|server| server.sources);
-        let sources = limits.map(|limits| Sources::new(limits, hasher));
+        let sources = config.server.as_ref().and_then(|s| s.sources).map(|limits| Sources::new(limits, hasher));
         let interest = config.observer.as_ref().map_or(Interest::NONE, |o| o.interest());
         Self {
             env: Env {
