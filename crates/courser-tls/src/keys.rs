@@ -5,14 +5,15 @@
 //! in the clear, and masks the header in the same call. Batches are sealed packet by packet and then masked together:
 //! the samples lie in one piece, so that the block cipher has independent blocks to work on.
 
+use core::cell::OnceCell;
 use core::ops::Range;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
 use aws_lc_rs::cipher::{self, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{constant_time, hkdf, hmac};
 use courser_core::crypto::{
-    CryptoFailed, Exporter, Head, KeyFactory, Keys, Material, Opener, SAMPLE_LEN, Sealer, Sealing, Secret, Suite,
-    TAG_LEN, Unmasking,
+    CryptoFailed, Exporter, Head, KEY_LEN_MAX, KeyFactory, Keys, Material, Opener, SAMPLE_LEN, Sealer, Sealing, Secret,
+    Suite, TAG_LEN, Unmasking,
 };
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
 use zeroize::Zeroizing;
@@ -122,13 +123,17 @@ impl HeaderKey {
 /// Protects one direction of one level.
 struct PacketKey {
     aead: LessSafeKey,
-    header: HeaderKey,
+    /// Made when a header is first masked with it: the key of the next key phase waits without.
+    header: OnceCell<Box<HeaderKey>>,
+    /// What it is made from.
+    header_key: Zeroizing<[u8; KEY_LEN_MAX]>,
+    suite: Suite,
     iv: Zeroizing<[u8; IV_LEN]>,
     /// Encrypting the tail from its source pays with AES only: the library encrypts it block by block with ChaCha20.
     scatter: bool,
 }
 
-const _: () = assert!(size_of::<PacketKey>() <= 576, "two to three of these live in every active connection");
+const _: () = assert!(size_of::<PacketKey>() <= 96, "three of these live in every active connection");
 
 /// What a secret gives.
 fn derive(version: Version, suite: Suite, secret: &[u8]) -> Material {
@@ -146,13 +151,22 @@ fn derive(version: Version, suite: Suite, secret: &[u8]) -> Material {
 impl PacketKey {
     fn new(suite: Suite, material: &Material) -> Self {
         let aead = aead_of(suite);
-        let (key, header) = (&material.key[..aead.key_len()], &material.header[..aead.key_len()]);
+        let key = &material.key[..aead.key_len()];
         Self {
             aead: LessSafeKey::new(UnboundKey::new(aead, key).expect("the key has the algorithm's length")),
-            header: HeaderKey::new(suite, header),
+            header: OnceCell::new(),
+            header_key: Zeroizing::new(material.header),
+            suite,
             iv: Zeroizing::new(material.iv),
             scatter: suite != Suite::ChaCha20Poly1305,
         }
+    }
+
+    fn header(&self) -> &HeaderKey {
+        self.header.get_or_init(|| {
+            let len = aead_of(self.suite).key_len();
+            Box::new(HeaderKey::new(self.suite, &self.header_key[..len]))
+        })
     }
 
     /// The IV with the packet number added to its end (RFC 9001 section 5.3).
@@ -234,7 +248,7 @@ impl Sealer for PacketKey {
             for (packet, sample) in batch.iter_mut().zip(&mut *samples) {
                 *sample = self.encrypt(packet)?;
             }
-            self.header.mask(samples).ok_or(CryptoFailed)?;
+            self.header().mask(samples).ok_or(CryptoFailed)?;
             for (packet, mask) in batch.iter_mut().zip(&*samples) {
                 apply_mask(packet.packet, packet.head, mask);
             }
@@ -246,7 +260,7 @@ impl Sealer for PacketKey {
 impl Opener for PacketKey {
     fn unmask(&self, packet: &mut [u8], pn_at: usize) -> Option<(u32, usize)> {
         let mut mask = [sample(packet, pn_at)?];
-        self.header.mask(&mut mask)?;
+        self.header().mask(&mut mask)?;
         remove_mask(packet, pn_at, &mask[0])
     }
 
@@ -258,7 +272,7 @@ impl Opener for PacketKey {
                 // The block of a packet without sample is encrypted with the others and not used.
                 *place = sample(packet.packet, packet.pn_at).unwrap_or_default();
             }
-            let made = self.header.mask(samples).is_some();
+            let made = self.header().mask(samples).is_some();
             for (packet, mask) in batch.iter_mut().zip(&*samples) {
                 let whole = made && sample(packet.packet, packet.pn_at).is_some();
                 packet.number = if whole { remove_mask(packet.packet, packet.pn_at, mask) } else { None };

@@ -58,7 +58,8 @@ pub struct PerfServer {
     content: Content,
     /// Bytes of load that arrived and passed the check.
     received: Counter,
-    requests: HashMap<StreamId, Request>,
+    /// In boxes, so that a map which is empty again keeps pointers and no room for requests.
+    requests: HashMap<StreamId, Box<Request>>,
     /// Sizes of answers to one-way streams that no stream could be opened for yet, oldest first.
     waiting: VecDeque<u64>,
     /// Answers on one-way streams of our own.
@@ -75,7 +76,7 @@ impl PerfServer {
     fn opened(&mut self, id: StreamId) -> Outcome {
         let body = self.content.body(id, Way::Up);
         let load = Sink::new(&body, None, self.received.clone())?;
-        self.requests.insert(id, Request { head: HeadReader::default(), load, answer: None });
+        self.requests.insert(id, Box::new(Request { head: HeadReader::default(), load, answer: None }));
         Ok(())
     }
 
