@@ -101,8 +101,10 @@ impl Connection {
             }
             turn.paced = turn.paced.saturating_sub(len);
             count += 1;
-            let short = len < segment;
+            let mut short = len < segment;
             if count == 1 {
+                // Messages that cannot be cut leave a rest in every datagram: those behind the first one are as long.
+                short &= self.handshake.is_some() || 2 * len < segment;
                 segment = len;
                 streams_only = self.only_streams_speak();
             }
