@@ -193,8 +193,17 @@ impl ChunkPool {
 
     /// What is taken from now on counts for this account, which moves `worth` bytes in a while. What is given back counts for
     /// whoever took it.
+    #[inline]
     pub fn charge(&mut self, account: u32, worth: u64) {
-        (self.account, self.worth) = (account, usize::try_from(worth).unwrap_or(usize::MAX));
+        self.worth = usize::try_from(worth).unwrap_or(usize::MAX);
+        // Calls for one connection follow each other.
+        if account != self.account {
+            self.change_account(account);
+        }
+    }
+
+    fn change_account(&mut self, account: u32) {
+        self.account = account;
         if account as usize >= self.accounts.len() {
             self.accounts.resize(account as usize + 1, 0);
         }

@@ -20,6 +20,7 @@ use super::Kind;
 
 impl Engine {
     /// A connection, and the environment that its calls need; it will be ticked, since the call may give it work.
+    #[inline]
     fn touch<E: From<ApiMisuse>>(&mut self, key: ConnKey) -> Result<(&mut Connection, &mut Env), E> {
         match self.table.get_mut(key).map(|e| &mut e.kind) {
             Some(Kind::Live(conn)) => {
