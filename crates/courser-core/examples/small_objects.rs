@@ -35,6 +35,7 @@ impl Source for Malloc {
 
 /// Boxes that are used again.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "boxes are what is measured")]
 struct FreeList(Vec<Box<Object>>);
 
 impl Source for FreeList {
