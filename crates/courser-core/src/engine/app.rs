@@ -424,7 +424,11 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`].
     pub fn remote(&self, key: ConnKey) -> Result<core::net::SocketAddr, ApiMisuse> {
-        Ok(self.look(key)?.remote())
+        match self.table.get(key).map(|entry| &entry.kind) {
+            // One that was accepted may not be a connection yet.
+            Some(Kind::Mini(mini)) => Ok(mini.client.remote),
+            _ => Ok(self.look(key)?.remote()),
+        }
     }
 
     /// Our connection IDs of a connection with their sequence numbers: those that its peer may use now.
