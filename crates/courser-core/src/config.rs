@@ -17,6 +17,18 @@ pub enum Congestion {
     Cubic,
     /// NewReno (RFC 9002 section 7).
     NewReno,
+    /// BBR, version 3 (draft-ietf-ccwg-bbr).
+    Bbr,
+    /// Both CUBIC and BBR until the round trip is known, then one of them (seed: adaptive).
+    Adaptive {
+        /// BBR takes paths whose round trip is this long or longer, CUBIC the others.
+        bbr_from: Duration,
+    },
+}
+
+impl Congestion {
+    /// The adaptive mode with its usual threshold.
+    pub const ADAPTIVE: Self = Self::Adaptive { bbr_from: Duration::from_micros(1500) };
 }
 
 /// How stream data shares packets (seed: streams scheduling).

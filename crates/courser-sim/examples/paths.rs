@@ -1,4 +1,4 @@
-//! The forty paths, with the senders of `courser-core`: `cargo run --release --example paths -- [cubic|newreno] [name…]`.
+//! The forty paths, with the senders of `courser-core`: `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [name…]`.
 
 use courser_core::config::Congestion;
 use courser_sim::paths;
@@ -16,6 +16,8 @@ fn main() {
     let (kind, names) = match arguments.split_first() {
         Some((first, rest)) if first == "newreno" => (Congestion::NewReno, rest),
         Some((first, rest)) if first == "cubic" => (Congestion::Cubic, rest),
+        Some((first, rest)) if first == "bbr" => (Congestion::Bbr, rest),
+        Some((first, rest)) if first == "adaptive" => (Congestion::ADAPTIVE, rest),
         _ => (Congestion::Cubic, &arguments[..]),
     };
     println!(
@@ -26,7 +28,7 @@ fn main() {
         let f = race::run(&path, kind, 1);
         let done = if path.flows[0].bytes.is_some() { times(&path, kind) } else { String::new() };
         println!(
-            "{:26} {:7.1} {:7.1} {:6.2} {:8.1} {:8.1} {:6.2} {:6.1} {:>9} {:6.2} {:6.1} {:5} {}{}",
+            "{:26} {:7.1} {:7.1} {:6.2} {:8.1} {:8.1} {:6.2} {:6.1} {:>9} {:6.2} {:6.1} {:5} {}",
             path.name,
             f.goodput,
             f.steady,
@@ -39,7 +41,6 @@ fn main() {
             f.jain,
             f.share,
             f.ptos,
-            if f.rival_missing { "no such rival yet" } else { "" },
             if f.wrong.is_empty() { String::new() } else { format!(" WRONG {:?}", &f.wrong[..f.wrong.len().min(2)]) },
         );
     }

@@ -70,18 +70,21 @@ pub enum Cc {
     Cubic,
     /// NewReno (RFC 9002).
     Newreno,
-    /// BBR; for now CUBIC in its place.
+    /// BBR, version 3.
     Bbr,
+    /// CUBIC below a round trip of 1.5 ms, BBR above.
+    Adaptive,
 }
 
 impl Cc {
-    /// What runs, and what is to be said about it.
+    /// As the transport calls it.
     #[must_use]
-    pub fn controller(self) -> (Congestion, Option<&'static str>) {
+    pub const fn controller(self) -> Congestion {
         match self {
-            Self::Cubic => (Congestion::Cubic, None),
-            Self::Newreno => (Congestion::NewReno, None),
-            Self::Bbr => (Congestion::Cubic, Some("there is no BBR yet: CUBIC runs in its place")),
+            Self::Cubic => Congestion::Cubic,
+            Self::Newreno => Congestion::NewReno,
+            Self::Bbr => Congestion::Bbr,
+            Self::Adaptive => Congestion::ADAPTIVE,
         }
     }
 }
@@ -139,12 +142,11 @@ pub struct TransportArgs {
 }
 
 impl TransportArgs {
-    /// As the transport wants it, and a warning where something else runs than what was asked for.
+    /// As the transport wants it.
     #[must_use]
-    pub fn tuning(&self) -> (Tuning, Option<&'static str>) {
-        let (congestion, warning) = self.cc.controller();
+    pub fn tuning(&self) -> Tuning {
         let mut t = Tuning::default();
-        t.settings.congestion = congestion;
+        t.settings.congestion = self.cc.controller();
         t.settings.initial_udp_payload = self.initial_udp_payload;
         t.settings.max_udp_payload = self.max_udp_payload.max(self.initial_udp_payload);
         t.settings.mtu_discovery = !self.no_mtu_discovery;
@@ -154,7 +156,7 @@ impl TransportArgs {
         t.offload = !self.no_gso;
         t.socket_buffer = usize::try_from(self.socket_buffer).unwrap_or(usize::MAX);
         t.cipher = self.cipher;
-        (t, warning)
+        t
     }
 }
 
@@ -205,8 +207,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_peers_and_valid() {
-        let (t, warning) = parse(&[]).unwrap().transport.tuning();
-        assert_eq!(warning, None);
+        let t = parse(&[]).unwrap().transport.tuning();
         let s = &t.settings;
         assert_eq!(s.validate(), Ok(()));
         assert_eq!((s.max_udp_payload, s.initial_udp_payload, s.mtu_discovery), (1472, 1200, true));
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_flag_arrives() {
-        let (t, _) = parse(&[
+        let t = parse(&[
             "--cc=newreno",
             "--cipher=chacha20",
             "--max-udp-payload=1300",
@@ -243,15 +244,16 @@ mod tests {
 
     #[test]
     fn tiny_windows_stay_valid() {
-        let (t, _) = parse(&["--stream-window=0", "--conn-window=1"]).unwrap().transport.tuning();
+        let t = parse(&["--stream-window=0", "--conn-window=1"]).unwrap().transport.tuning();
         assert_eq!(t.settings.validate(), Ok(()));
     }
 
     #[test]
-    fn bbr_runs_cubic_and_says_so() {
-        let (t, warning) = parse(&["--cc=bbr"]).unwrap().transport.tuning();
-        assert_eq!(t.settings.congestion, Congestion::Cubic);
-        assert!(warning.is_some_and(|w| w.contains("CUBIC")));
+    fn controllers_go_by_their_names() {
+        for (name, congestion) in [("bbr", Congestion::Bbr), ("adaptive", Congestion::ADAPTIVE)] {
+            let t = parse(&[&format!("--cc={name}")]).unwrap().transport.tuning();
+            assert_eq!(t.settings.congestion, congestion);
+        }
     }
 
     #[test]

@@ -39,12 +39,9 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
     }
 }
 
-/// The transport as the flags want it; a choice that cannot be followed is told.
+/// The transport as the flags want it.
 fn tuning(args: &TransportArgs, ui: &Ui) -> Outcome<Tuning> {
-    let (mut tuning, warning) = args.tuning();
-    if let Some(warning) = warning {
-        ui.warn(warning);
-    }
+    let mut tuning = args.tuning();
     tuning.qlog = traces(&args.traces, ui)?;
     Ok(tuning)
 }

@@ -45,9 +45,6 @@ pub fn main_with(args: impl IntoIterator<Item = String>) -> u8 {
 }
 
 fn run(opts: &Opts) -> u8 {
-    if let Some(warning) = opts.warning {
-        eprintln!("warning: {warning}");
-    }
     let outcome = match &opts.end {
         End::Server { cert, key } => server(opts, cert, key),
         End::Client(job) => client(opts, job).map(|r| say(&r.peer_line(NAME))),

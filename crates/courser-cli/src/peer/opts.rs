@@ -20,7 +20,7 @@ mode options: --bytes N(K|M|G) --streams S --conns N --count N --concurrency C
               --response-bytes N --server-pid PID --hold-ms N --timeout SECONDS
 common: --max-udp-payload N (1472) --initial-udp-payload N (1200) --no-mtu-discovery
         --stream-window N (16M) --conn-window N (32M) --socket-buffer N (8M)
-        --no-gso --cc cubic|bbr|newreno --cipher aes128|aes256|chacha20
+        --no-gso --cc cubic|bbr|newreno|adaptive --cipher aes128|aes256|chacha20
         --idle-timeout-ms N (60000) --max-streams N (128) --api direct|session|tokio
         --workers N (1; 0: as many as can run at once)
 A flag that is not known is skipped together with its value.";
@@ -51,8 +51,6 @@ pub struct Opts {
     pub addr: SocketAddr,
     /// Transport.
     pub tuning: Tuning,
-    /// Something to say about the transport.
-    pub warning: Option<&'static str>,
     /// How the program talks to the transport.
     pub api: Api,
     /// Workers of a server; 0: as many as can run at once.
@@ -177,9 +175,8 @@ impl Draft {
         if self.server && (self.cert.as_os_str().is_empty() || self.key.as_os_str().is_empty()) {
             return Err(USAGE.into());
         }
-        let (congestion, warning) = self.cc.controller();
         let settings = &mut self.tuning.settings;
-        settings.congestion = congestion;
+        settings.congestion = self.cc.controller();
         settings.max_udp_payload = settings.max_udp_payload.max(settings.initial_udp_payload);
         self.tuning.windows(self.windows.0, self.windows.1);
         // The comparison's windows are what is granted from the start.
@@ -189,7 +186,7 @@ impl Draft {
         self.tuning.settings.validate().map_err(|e| e.to_string())?;
         let end =
             if self.server { End::Server { cert: self.cert, key: self.key } } else { End::Client(Box::new(self.job)) };
-        Ok(Opts { end, addr: self.addr, tuning: self.tuning, warning, api: self.api, workers: self.workers })
+        Ok(Opts { end, addr: self.addr, tuning: self.tuning, api: self.api, workers: self.workers })
     }
 }
 
@@ -296,11 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn bbr_runs_cubic_with_a_warning() {
-        let o = opts(&["client", "--cc", "bbr"]).unwrap();
-        assert_eq!(o.tuning.settings.congestion, Congestion::Cubic);
-        assert!(o.warning.is_some());
-        assert_eq!(opts(&["client", "--cc", "newreno"]).unwrap().tuning.settings.congestion, Congestion::NewReno);
+    fn controllers_go_by_their_names() {
+        let names = [("bbr", Congestion::Bbr), ("newreno", Congestion::NewReno), ("adaptive", Congestion::ADAPTIVE)];
+        for (name, congestion) in names {
+            assert_eq!(opts(&["client", "--cc", name]).unwrap().tuning.settings.congestion, congestion);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! target, which depends on the round-trip time. It multiplies the tolerance by their ratio: the number of ACKs is inverse
 //! to the tolerance, so that one step makes up for any error that the limits of a step let through. An error of an eighth
 //! is left alone. The tolerance never exceeds a share of the congestion window, or the window would wait for
-//! acknowledgements that are not due, and nothing is asked for in slow start, which lives on samples of the round trip.
+//! acknowledgements that are not due; in slow start, which lives on samples of the round trip, a smaller one.
 //!
 //! One request is on its way at a time; it is repeated until the peer has it, and the next period begins after that.
 //! Until then the longer of the two delays, the one in force and the one asked for, counts for probe timeouts.
@@ -19,7 +19,11 @@ use crate::time::{Instant, micros};
 /// Most packets per ACK.
 pub const TOLERANCE_MAX: u32 = 150;
 /// At least that many ACKs per congestion window.
-const ACKS_PER_WINDOW: u64 = 4;
+const ACKS_PER_WINDOW: u64 = 14;
+/// And that many where the window leaves within milliseconds.
+const ACKS_AT_LEAST: u64 = 4;
+/// In slow start that many, which lives on samples of the round trip.
+const ACKS_IN_SLOW_START: u64 = 20;
 /// A smaller window, in packets, recovers from losses sooner with an ACK for every second packet.
 const WINDOW_MIN: u64 = 32;
 /// Round trips of a period, at least; one more passes with the request.
@@ -204,11 +208,15 @@ impl Tolerance {
 
     /// The tolerance that would have given the target in the period that ends.
     fn adapted(&self, took: Duration, view: &View) -> u32 {
-        if view.slow_start || view.window_packets < WINDOW_MIN {
+        if view.window_packets < WINDOW_MIN {
             return TOLERANCE;
         }
         let now = u64::from(self.in_force.packets);
-        let most = (view.window_packets / ACKS_PER_WINDOW).clamp(TOLERANCE.into(), TOLERANCE_MAX.into());
+        let acks = if view.slow_start { ACKS_IN_SLOW_START } else { ACKS_PER_WINDOW };
+        // What leaves within a millisecond leaves together anyway.
+        let together = view.window_packets.saturating_mul(1000) / micros(view.rtt).max(1);
+        let most = (view.window_packets / acks).max(together.min(view.window_packets / ACKS_AT_LEAST));
+        let most = most.clamp(TOLERANCE.into(), TOLERANCE_MAX.into());
         let limit = |packets: u64| u32::try_from(packets.clamp(TOLERANCE.into(), most)).unwrap_or(TOLERANCE);
         // A period without any ACK was one without data.
         if self.acks == 0 {

@@ -14,6 +14,9 @@ const C: f64 = 0.4;
 /// What is left of the window after congestion.
 //= rfc9438#4.6-2
 const BETA: f64 = 0.7;
+/// What is left of it after a CE mark: a queue that marks is shorter than one that overflows, so less has to be given up
+/// (the idea of RFC 8511, with its value for CUBIC).
+const BETA_ECN: f64 = 0.85;
 /// Growth per round of the Reno estimate that is as fair as Reno with a factor of one half.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
@@ -77,6 +80,11 @@ impl Cubic {
             self.slow_start(g);
         } else {
             self.avoid_congestion(g);
+            // No loss yet: `w_max` is that of slow start's end.
+            if self.curve.w_max == 0.0 && self.curve.prior > 0.0 && self.hystart.on_acked_later(g) {
+                self.curve.ssthresh = f64::INFINITY;
+                (self.curve.prior, self.curve.epoch) = (0.0, None);
+            }
         }
         self.updated = g.now;
     }
@@ -134,11 +142,20 @@ impl Cubic {
     //= rfc9438#4.6-5 type=exception reason="RFC 9002 section 7.2 sets the smallest window of QUIC to two datagrams"
     //= rfc9438#4.6-6 type=exception reason="the window of QUIC does not fall to one datagram; probe timeouts back off"
     pub fn on_congestion(&mut self, now: Instant) {
+        self.reduce(now, BETA);
+    }
+
+    /// The path marked packets instead of dropping them.
+    pub fn on_mark(&mut self, now: Instant) {
+        self.reduce(now, BETA_ECN);
+    }
+
+    fn reduce(&mut self, now: Instant, beta: f64) {
         let min = self.min();
         let c = &mut self.curve;
         c.prior = c.window;
         c.w_max = if c.window < c.w_max { c.window * (1.0 + BETA) / 2.0 } else { c.window };
-        c.ssthresh = (c.window * BETA).max(min);
+        c.ssthresh = (c.window * beta).max(min);
         c.window = c.ssthresh;
         c.epoch = None;
         self.updated = now;
@@ -191,6 +208,11 @@ impl Cubic {
 
     pub fn ssthresh(&self) -> u64 {
         if self.curve.ssthresh.is_infinite() { u64::MAX } else { self.curve.ssthresh as u64 }
+    }
+
+    /// Whether the window grows by all that is acknowledged.
+    pub fn doubles(&self) -> bool {
+        self.in_slow_start() && !(self.curve.ssthresh.is_infinite() && self.hystart.in_css())
     }
 
     pub fn in_slow_start(&self) -> bool {

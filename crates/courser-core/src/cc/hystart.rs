@@ -1,7 +1,12 @@
 //! HyStart++ (RFC 9406): leaves slow start when the round trip grows, before the queue overflows.
 //!
-//! A round in which the smallest RTT exceeds that of the round before by a threshold starts Conservative Slow Start (CSS):
-//! the window grows a quarter as fast. When the RTT falls again, slow start goes on; after five rounds slow start ends.
+//! When eight RTT samples in a row exceed the smallest of the round before by a threshold, Conservative Slow Start (CSS)
+//! begins: the window grows a quarter as fast. The RFC looks at the first samples of a round only, where the queue that a
+//! round's end builds has gone again; a sender that doubles cannot wait for that, for what it learns is a round trip old.
+//!
+//! In CSS the sender is paced by its window, so that its own bursts make no queue, and two whole rounds show which queue
+//! stands: if even the smallest sample of a round is above the threshold, slow start ends; if after two rounds it is not,
+//! slow start goes on. It ends after five rounds in any case. Decision D77 has the figures.
 
 use core::time::Duration;
 
@@ -14,9 +19,11 @@ const RTT_SAMPLES: u32 = 8;
 //= rfc9406#4.3-3
 const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u8 = 5;
+/// Rounds without a queue after which slow start goes on.
+const GONE_ROUNDS: u8 = 2;
 
-/// A receiver that acknowledges once per batch gives few samples. In a round that acknowledged this many bytes, a few
-/// samples are representative.
+/// A receiver that acknowledges once per batch gives few samples. Together with this many acknowledged bytes a few are
+/// representative.
 const LARGE_ROUND: u64 = 96 << 10;
 /// How few.
 const LARGE_ROUND_SAMPLES: u32 = 3;
@@ -37,23 +44,60 @@ pub(crate) enum Step {
 pub(crate) struct HyStart {
     last_round_min: Duration,
     round_min: Duration,
-    /// The RTT that started CSS; `NEVER` in standard slow start.
+    /// Smallest of the latest samples, eight at most.
+    block_min: Duration,
+    /// The RTT that means a queue; `NEVER` in standard slow start.
     css_baseline: Duration,
-    /// Bytes acknowledged in this round.
-    round_bytes: u64,
-    /// RTT samples in this round.
-    samples: u32,
+    /// Bytes acknowledged since the latest samples began.
+    block_bytes: u64,
+    /// How many samples they are.
+    block_samples: u32,
     /// Rounds in CSS, the first one counted.
     css_rounds: u8,
+    /// Rounds after slow start, in a row, without the queue that ended it.
+    gone_rounds: u8,
 }
 
 impl Default for HyStart {
     fn default() -> Self {
-        Self { last_round_min: NEVER, round_min: NEVER, css_baseline: NEVER, round_bytes: 0, samples: 0, css_rounds: 0 }
+        Self {
+            last_round_min: NEVER,
+            round_min: NEVER,
+            block_min: NEVER,
+            css_baseline: NEVER,
+            block_bytes: 0,
+            block_samples: 0,
+            css_rounds: 0,
+            gone_rounds: 0,
+        }
     }
 }
 
 impl HyStart {
+    /// An acknowledgement after slow start had ended because of a queue, before any loss; returns whether slow start goes on:
+    /// the queue has gone for a whole round, so the path has more room than it had.
+    pub fn on_acked_later(&mut self, g: &Growth) -> bool {
+        if g.rtt.fresh {
+            self.round_min = self.round_min.min(g.rtt.latest);
+            self.block_samples += 1;
+        }
+        if !g.round_ended {
+            return false;
+        }
+        let (min, samples) = (self.round_min, self.block_samples);
+        (self.round_min, self.block_samples) = (NEVER, 0);
+        if samples < LARGE_ROUND_SAMPLES || !self.in_css() || min >= self.css_baseline {
+            self.gone_rounds = 0;
+            return false;
+        }
+        self.gone_rounds += 1;
+        if self.gone_rounds < GONE_ROUNDS {
+            return false;
+        }
+        *self = Self { last_round_min: min, ..Self::default() };
+        true
+    }
+
     pub fn in_css(&self) -> bool {
         self.css_baseline != NEVER
     }
@@ -63,39 +107,48 @@ impl HyStart {
     pub fn on_acked(&mut self, g: &Growth) -> Step {
         if g.rtt.fresh {
             self.round_min = self.round_min.min(g.rtt.latest);
-            self.samples += 1;
+            self.block_min = self.block_min.min(g.rtt.latest);
+            self.block_samples += 1;
         }
-        self.round_bytes += g.bytes;
-        if self.samples >= RTT_SAMPLES || self.samples >= LARGE_ROUND_SAMPLES && self.round_bytes >= LARGE_ROUND {
+        self.block_bytes += g.bytes;
+        let large = self.block_samples >= LARGE_ROUND_SAMPLES && self.block_bytes >= LARGE_ROUND;
+        if self.block_samples >= RTT_SAMPLES || large {
             self.judge();
+            (self.block_min, self.block_samples, self.block_bytes) = (NEVER, 0, 0);
         }
         let grown = if self.in_css() { g.bytes / CSS_GROWTH_DIVISOR } else { g.bytes };
         if g.round_ended {
             self.last_round_min = core::mem::replace(&mut self.round_min, NEVER);
-            (self.samples, self.round_bytes) = (0, 0);
-            if self.in_css() {
-                self.css_rounds += 1;
-                if self.css_rounds >= CSS_ROUNDS {
-                    return Step::Leave(grown);
-                }
+            if self.in_css() && self.ends_css() {
+                return Step::Leave(grown);
             }
         }
         Step::Grow(grown)
     }
 
-    /// Enters or leaves CSS when the round's samples say so.
+    /// Enters CSS when the latest samples say so.
     fn judge(&mut self) {
-        if self.in_css() {
-            if self.round_min < self.css_baseline {
-                self.css_baseline = NEVER;
-                self.css_rounds = 0;
-            }
-        } else if self.last_round_min != NEVER {
+        if !self.in_css() && self.last_round_min != NEVER {
             let threshold = (self.last_round_min / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-            if self.round_min >= self.last_round_min.saturating_add(threshold) {
-                self.css_baseline = self.round_min;
+            let queued = self.last_round_min.saturating_add(threshold);
+            if self.block_min >= queued {
+                self.css_baseline = queued;
             }
         }
+    }
+
+    /// A round of CSS ended; returns whether slow start ends with it. What was acknowledged in the first round left before
+    /// CSS, in the second round some of it.
+    fn ends_css(&mut self) -> bool {
+        self.css_rounds += 1;
+        let stands = self.last_round_min >= self.css_baseline;
+        if self.css_rounds >= CSS_ROUNDS || self.css_rounds >= 2 && stands {
+            return true;
+        }
+        if self.css_rounds >= 3 {
+            (self.css_baseline, self.css_rounds) = (NEVER, 0);
+        }
+        false
     }
 }
 
@@ -105,20 +158,25 @@ mod tests {
     use super::*;
     use crate::time::Instant;
 
+    fn growth(rtt_ms: u64, round_ended: bool) -> Growth {
+        let rtt = Duration::from_millis(rtt_ms);
+        Growth {
+            now: Instant::ZERO,
+            bytes: 1000,
+            sent: Instant::ZERO,
+            in_flight: 0,
+            round_ended,
+            may_grow: true,
+            rtt: RttSnapshot { latest: rtt, fresh: true, smoothed: rtt, min: rtt },
+        }
+    }
+
     /// Feeds a round of `samples` acknowledgements of 1,000 bytes with this RTT; returns the bytes that the window grew
     /// by, and whether slow start ended.
     fn round(h: &mut HyStart, samples: u32, rtt_ms: u64) -> (u64, bool) {
         let mut grown = 0;
         for i in 0..samples {
-            let rtt = Duration::from_millis(rtt_ms);
-            let g = Growth {
-                now: Instant::ZERO,
-                bytes: 1000,
-                round_ended: i + 1 == samples,
-                may_grow: true,
-                rtt: RttSnapshot { latest: rtt, fresh: true, smoothed: rtt, min: rtt },
-            };
-            match h.on_acked(&g) {
+            match h.on_acked(&growth(rtt_ms, i + 1 == samples)) {
                 Step::Grow(n) => grown += n,
                 Step::Leave(n) => return (grown + n, true),
             }
@@ -145,26 +203,37 @@ mod tests {
     }
 
     #[test]
-    fn a_growing_round_trip_leads_through_css_out_of_slow_start() {
+    fn a_standing_queue_leads_through_css_out_of_slow_start() {
         let mut h = HyStart::default();
-        round(&mut h, 20, 40);
+        round(&mut h, 24, 40);
         // An eighth of 40 ms is 5 ms; 44 ms is not enough.
-        assert_eq!(round(&mut h, 20, 44), (20_000, false));
-        // An eighth of 44 ms is 5.5 ms. The first seven samples of the round still count fully.
+        assert_eq!(round(&mut h, 24, 44), (24_000, false));
+        // An eighth of 44 ms is 5.5 ms. The first seven samples still count fully.
         assert_eq!(round(&mut h, 20, 50), (7 * 1000 + 13 * 250, false));
-        for _ in 0..3 {
-            assert_eq!(round(&mut h, 20, 52), (5000, false));
-        }
         assert_eq!(round(&mut h, 20, 52), (5000, true));
     }
 
     #[test]
-    fn a_spike_does_not_end_slow_start() {
+    fn a_queue_at_the_end_of_a_round_is_noticed_within_it() {
+        let mut h = HyStart::default();
+        round(&mut h, 20, 40);
+        for _ in 0..2 {
+            for i in 0..24u64 {
+                h.on_acked(&growth(40 + i, false));
+            }
+        }
+        assert!(h.in_css());
+    }
+
+    #[test]
+    fn a_queue_that_goes_again_does_not_end_slow_start() {
         let mut h = HyStart::default();
         round(&mut h, 20, 40);
         round(&mut h, 20, 60);
         assert!(h.in_css());
-        round(&mut h, 20, 41);
+        // What left before CSS, then what left in CSS.
+        assert_eq!(round(&mut h, 20, 41), (5000, false));
+        assert_eq!(round(&mut h, 20, 41), (5000, false));
         assert!(!h.in_css());
         assert_eq!(round(&mut h, 20, 41), (20_000, false));
     }
@@ -174,22 +243,25 @@ mod tests {
         //= rfc9406#4.3-1 type=test
         for (base, quiet, css) in [(1, 4, 5), (400, 415, 416)] {
             let mut h = HyStart::default();
-            round(&mut h, 10, base);
+            round(&mut h, 16, base);
             let mut other = h;
-            round(&mut h, 10, quiet);
-            round(&mut other, 10, css);
+            round(&mut h, 16, quiet);
+            round(&mut other, 16, css);
             assert!(!h.in_css() && other.in_css(), "{base} ms");
         }
     }
 
     #[test]
-    fn few_samples_prove_nothing_unless_the_round_is_large() {
+    fn few_samples_prove_nothing_unless_they_stand_for_much() {
         //= rfc9406#4.3-2 type=test
         let mut h = HyStart::default();
-        round(&mut h, 7, 40);
+        round(&mut h, 8, 40);
         round(&mut h, 7, 80);
         assert!(!h.in_css());
-        h.round_bytes = LARGE_ROUND;
+        h.block_bytes = LARGE_ROUND;
+        h.block_samples = 0;
+        h.block_min = NEVER;
+        h.last_round_min = Duration::from_millis(40);
         round(&mut h, 3, 100);
         assert!(h.in_css());
     }

@@ -6,8 +6,12 @@
 //!
 //! - [`reno`]: NewReno (RFC 9002 section 7).
 //! - [`cubic`]: CUBIC (RFC 9438), with [`hystart`] (RFC 9406) for its first slow start.
+//! - [`bbr`]: BBR version 3, which models the path and says how fast to send.
+//! - [`adaptive`]: CUBIC or BBR, by the round trip.
 //! - [`pacer`]: spreads packets over time.
 
+pub(crate) mod adaptive;
+pub(crate) mod bbr;
 pub mod cubic;
 pub mod hystart;
 pub mod pacer;
@@ -18,6 +22,8 @@ mod tests;
 
 use core::time::Duration;
 
+use self::adaptive::Adaptive;
+use self::bbr::Bbr;
 use self::cubic::Cubic;
 use self::reno::NewReno;
 use crate::config::Congestion as Choice;
@@ -78,6 +84,10 @@ pub(crate) struct Growth {
     pub now: Instant,
     /// Bytes newly acknowledged.
     pub bytes: u64,
+    /// When the newest of the packets was sent.
+    pub sent: Instant,
+    /// Bytes still in flight.
+    pub in_flight: u64,
     /// The acknowledgement ends a round: everything in flight at the start of the round has been acknowledged.
     pub round_ended: bool,
     /// The window was used, so it may grow.
@@ -86,10 +96,13 @@ pub(crate) struct Growth {
 }
 
 /// The algorithms to choose from; each has a window and hears of growth, congestion, persistent congestion and idling.
-#[derive(Clone, Copy, Debug)]
+/// Those with a model of the path are large, and made once.
+#[derive(Clone, Debug)]
 enum Controller {
     Reno(NewReno),
     Cubic(Cubic),
+    Bbr(Box<Bbr>),
+    Adaptive(Box<Adaptive>),
 }
 
 macro_rules! each {
@@ -97,6 +110,8 @@ macro_rules! each {
         match $on {
             Controller::Reno($c) => $do,
             Controller::Cubic($c) => $do,
+            Controller::Bbr($c) => $do,
+            Controller::Adaptive($c) => $do,
         }
     };
 }
@@ -106,6 +121,21 @@ macro_rules! each {
 enum Saved {
     Reno(NewReno),
     Cubic(cubic::Curve),
+    /// The model keeps it itself.
+    Bbr,
+}
+
+/// Packets that were declared lost together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LossSample {
+    /// Bytes.
+    pub bytes: u64,
+    /// When the newest of the packets was sent.
+    pub sent: Instant,
+    /// Into how many runs of consecutive numbers they fall.
+    pub ranges: u32,
+    /// The losses mean persistent congestion.
+    pub persistent: bool,
 }
 
 /// One recovery period: from a congestion event until a packet that was sent after it is acknowledged.
@@ -149,6 +179,8 @@ impl Congestion {
         let controller = match choice {
             Choice::Cubic => Controller::Cubic(Cubic::new(mtu)),
             Choice::NewReno => Controller::Reno(NewReno::new(mtu)),
+            Choice::Bbr => Controller::Bbr(Box::new(Bbr::new(mtu, now))),
+            Choice::Adaptive { bbr_from } => Controller::Adaptive(Box::new(Adaptive::new(bbr_from, mtu, now))),
         };
         Self {
             controller,
@@ -163,10 +195,12 @@ impl Congestion {
         }
     }
 
-    /// A packet that counts as in flight was sent; probes are counted even beyond the window.
+    /// A packet that counts as in flight was sent; probes are counted even beyond the window. Returns whether a silence
+    /// ended, so that the pacer has to ask for the rate again.
     //= rfc9002#7.5-2
-    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
-        if self.in_flight == 0 {
+    pub fn on_sent(&mut self, now: Instant, bytes: u64) -> bool {
+        let restarts = self.in_flight == 0;
+        if restarts {
             let idle = now.since(self.last_activity);
             each!(&mut self.controller, c => c.on_idle_end(now));
             if idle >= IDLE_RESTART {
@@ -177,6 +211,27 @@ impl Congestion {
         self.last_activity = now;
         self.in_flight += bytes;
         self.peak = self.peak.max(self.in_flight);
+        match &mut self.controller {
+            Controller::Bbr(c) => c.on_sent(now, bytes, self.in_flight),
+            Controller::Adaptive(c) => c.bbr.on_sent(now, bytes, self.in_flight),
+            Controller::Reno(_) | Controller::Cubic(_) => return false,
+        }
+        restarts
+    }
+
+    /// Whether the controller wants to hear of times when the application is what limits.
+    #[must_use]
+    pub const fn wants_app_limits(&self) -> bool {
+        matches!(self.controller, Controller::Bbr(_) | Controller::Adaptive(_))
+    }
+
+    /// There is room in flight and nothing to fill it with.
+    pub fn on_app_limited(&mut self) {
+        match &mut self.controller {
+            Controller::Bbr(c) => c.on_app_limited(self.in_flight),
+            Controller::Adaptive(c) => c.bbr.on_app_limited(self.in_flight),
+            Controller::Reno(_) | Controller::Cubic(_) => {}
+        }
     }
 
     /// Packets were acknowledged for the first time.
@@ -191,8 +246,21 @@ impl Congestion {
             self.peak_before = self.peak;
             self.peak = self.in_flight;
         }
-        let growth = Growth { now, bytes: sample.bytes, round_ended, may_grow, rtt: sample.rtt };
+        let growth = Growth {
+            now,
+            bytes: sample.bytes,
+            sent: sample.sent,
+            in_flight: self.in_flight,
+            round_ended,
+            may_grow,
+            rtt: sample.rtt,
+        };
         each!(&mut self.controller, c => c.on_acked(&growth));
+        if let Controller::Adaptive(c) = &self.controller
+            && sample.rtt.fresh
+        {
+            self.controller = c.choose(sample.rtt.min);
+        }
     }
 
     /// Whether the window, not the application or the peer's credit, held the sender back in this or the last round. In
@@ -209,9 +277,9 @@ impl Congestion {
         self.episode.is_some_and(|e| sent <= e.start)
     }
 
-    /// Packets were declared lost. `sent` is when the newest of them was sent; `persistent` tells that the losses mean
-    /// persistent congestion.
-    pub fn on_lost(&mut self, now: Instant, bytes: u64, sent: Instant, persistent: bool) {
+    /// Packets were declared lost.
+    pub fn on_lost(&mut self, now: Instant, loss: &LossSample) {
+        let &LossSample { bytes, sent, ranges, persistent } = loss;
         self.release(bytes);
         if self.is_in_recovery(sent) {
             if let Some(e) = &mut self.episode
@@ -222,6 +290,11 @@ impl Congestion {
         } else {
             self.reduce(now, true, bytes);
         }
+        match &mut self.controller {
+            Controller::Bbr(c) => c.on_lost(now, bytes, sent, ranges, self.in_flight),
+            Controller::Adaptive(c) => c.bbr.on_lost(now, bytes, sent, ranges, self.in_flight),
+            Controller::Reno(_) | Controller::Cubic(_) => {}
+        }
         if persistent {
             //= rfc9002#7.6.2-4
             each!(&mut self.controller, c => c.on_persistent(now));
@@ -231,6 +304,11 @@ impl Congestion {
 
     /// The count of CE marks grew. `sent` is when the newest packet of the acknowledgement was sent.
     pub fn on_ecn_ce(&mut self, now: Instant, sent: Instant) {
+        match &mut self.controller {
+            Controller::Bbr(c) => c.on_ce(now, sent),
+            Controller::Adaptive(c) => c.bbr.on_ce(now, sent),
+            Controller::Reno(_) | Controller::Cubic(_) => {}
+        }
         if !self.is_in_recovery(sent) {
             self.reduce(now, false, 0);
         } else if let Some(e) = &mut self.episode {
@@ -246,10 +324,16 @@ impl Congestion {
             (_, false) => None,
             (Controller::Reno(c), true) => Some(Saved::Reno(*c)),
             (Controller::Cubic(c), true) => Some(Saved::Cubic(c.curve())),
+            (Controller::Adaptive(c), true) => Some(Saved::Cubic(c.cubic.curve())),
+            (Controller::Bbr(_), true) => Some(Saved::Bbr),
         };
         let previous = self.episode.map(|e| e.start);
         self.episode = Some(Episode { start: now, previous, saved, lost, spurious: 0 });
-        each!(&mut self.controller, c => c.on_congestion(now));
+        match &mut self.controller {
+            Controller::Cubic(c) if !undoable => c.on_mark(now),
+            Controller::Adaptive(c) if !undoable => c.cubic.on_mark(now),
+            controller => each!(controller, c => c.on_congestion(now)),
+        }
     }
 
     /// Packets were acknowledged after they had been declared lost. When that is true of all that the last reduction was
@@ -266,6 +350,9 @@ impl Congestion {
         match (e.saved.take(), &mut self.controller) {
             (Some(Saved::Reno(saved)), Controller::Reno(c)) => c.undo(&saved),
             (Some(Saved::Cubic(saved)), Controller::Cubic(c)) => c.undo(&saved),
+            (Some(Saved::Cubic(saved)), Controller::Adaptive(c)) => c.cubic.undo(&saved),
+            // Also when the reduction was before the choice: the model heard of it as well.
+            (Some(_), Controller::Bbr(c)) => c.undo(),
             _ => return,
         }
         // The period never was one: packets that were sent in it may open the window.
@@ -295,6 +382,18 @@ impl Congestion {
         each!(&mut self.controller, c => c.set_mtu(mtu, untouched));
     }
 
+    /// Gives memory back that an idle connection does not need.
+    pub fn shrink(&mut self) {
+        if self.in_flight > 0 {
+            return;
+        }
+        match &mut self.controller {
+            Controller::Bbr(c) => c.shrink(),
+            Controller::Adaptive(c) => c.bbr.shrink(),
+            Controller::Reno(_) | Controller::Cubic(_) => {}
+        }
+    }
+
     /// Bytes that may be in flight.
     #[must_use]
     pub fn window(&self) -> u64 {
@@ -314,10 +413,29 @@ impl Congestion {
         self.window().saturating_sub(self.in_flight)
     }
 
-    /// Whether the window doubles per round trip: the pacer leaves room for that.
+    /// Whether the controller is in slow start, or in what its model has for it.
     #[must_use]
     pub fn in_slow_start(&self) -> bool {
         each!(&self.controller, c => c.in_slow_start())
+    }
+
+    /// Whether the window doubles per round trip: the pacer leaves room for that.
+    #[must_use]
+    pub fn doubles(&self) -> bool {
+        match &self.controller {
+            Controller::Cubic(c) => c.doubles(),
+            Controller::Adaptive(c) => c.cubic.doubles(),
+            _ => self.in_slow_start(),
+        }
+    }
+
+    /// Bytes per second to send at; `None` when the pacer takes it from the window.
+    #[must_use]
+    pub fn pacing_rate(&self) -> Option<u64> {
+        match &self.controller {
+            Controller::Bbr(c) => Some(c.pacing_rate()),
+            _ => None,
+        }
     }
 
     /// Where the controller is, for those who watch.

@@ -47,10 +47,15 @@ impl Pacer {
     /// Follows the window and the round trip; called when either changed.
     //= rfc9002#7.7-1
     pub fn update(&mut self, now: Instant, window: u64, smoothed: Duration, slow_start: bool, mtu: u16) {
-        self.fill(now);
-        let mtu = u64::from(mtu);
         let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
         let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
+        self.set_rate(now, rate, mtu);
+    }
+
+    /// Follows a rate in bytes per second.
+    pub fn set_rate(&mut self, now: Instant, rate: u64, mtu: u16) {
+        self.fill(now);
+        let mtu = u64::from(mtu);
         self.rate = rate.max(mtu);
         //= rfc9002#7.7-2, rfc9002#7.7-3
         let before = self.burst;

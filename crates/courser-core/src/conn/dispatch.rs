@@ -5,7 +5,7 @@ use crate::ack::merge::AckRanges;
 use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
-use crate::cc::{AckSample, RttSnapshot};
+use crate::cc::{AckSample, LossSample, RttSnapshot};
 use crate::control::{ControlQueue, Once};
 use crate::datagram::DatagramQueue;
 use crate::error::PeerViolation;
@@ -353,6 +353,7 @@ impl Connection {
 
     /// Sums of acknowledged and lost bytes go to congestion control, in the order that keeps its episodes right.
     fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome, ranges: Option<&AckRanges>) {
+        self.note_app_limit();
         let path = &mut self.path;
         let in_flight = path.congestion.in_flight();
         let tally = &outcome.paths[path.id.slot()];
@@ -379,8 +380,10 @@ impl Connection {
         }
         self.path.update_pacer(now);
         self.on_mtu_outcome(now, outcome);
-        // Streams buffer what two round trips take of what is really in flight: a window that nobody fills says nothing.
-        self.streams.set_send_target(2 * in_flight);
+        // Streams buffer what some round trips take of what is really in flight, for a window that nobody fills says nothing:
+        // the flight itself, what waits behind a hole until the repair is acknowledged, and in slow start the double flight.
+        let flights = if self.path.congestion.in_slow_start() { 4 } else { 3 };
+        self.streams.set_send_target(flights * in_flight);
         self.observe_metrics(env, now);
     }
 
@@ -425,7 +428,9 @@ fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool
     let before = path.congestion.window();
     if let Some(sent) = tally.lost_sent {
         //= rfc9000#13.3-7
-        path.congestion.on_lost(now, tally.lost_bytes, sent, in_use && outcome.persistent_congestion);
+        let persistent = in_use && outcome.persistent_congestion;
+        let loss = LossSample { bytes: tally.lost_bytes, sent, ranges: tally.lost_ranges, persistent };
+        path.congestion.on_lost(now, &loss);
     }
     let shrank = path.congestion.window() < before;
     if tally.released_bytes > 0 {

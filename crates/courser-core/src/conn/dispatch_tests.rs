@@ -192,7 +192,7 @@ fn read_much(h: &mut House) {
 /// The peer sends that much of one of its streams, and the application reads it.
 fn read_at(h: &mut House, index: u64, offset: u64, len: usize) {
     let peer = StreamId::new(Side::Server, Dir::Uni, index);
-    h.streams.on_stream(NOW, peer, offset, &vec![1; len], false, &mut h.pool).unwrap();
+    h.streams.on_stream(peer, offset, &vec![1; len], false, &mut h.pool).unwrap();
     while h.streams.accept(Dir::Uni).is_some() {}
     while h.streams.read_with(peer, &mut h.pool, |b| b.len()).is_ok_and(|n| n != crate::stream::Read::Blocked) {}
 }
@@ -200,7 +200,7 @@ fn read_at(h: &mut House, index: u64, offset: u64, len: usize) {
 /// The peer opens a stream, and both ends are done with it.
 fn close_one(h: &mut House, dir: Dir, index: u64) {
     let peer = StreamId::new(Side::Server, dir, index);
-    h.streams.on_stream(NOW, peer, 0, b"", true, &mut h.pool).unwrap();
+    h.streams.on_stream(peer, 0, b"", true, &mut h.pool).unwrap();
     while h.streams.accept(dir).is_some() {}
     assert_eq!(h.streams.read_with(peer, &mut h.pool, |b| b.len()), Ok(crate::stream::Read::Finished));
     if dir == Dir::Bi {
@@ -248,7 +248,7 @@ const WISHES: &[Wish] = &[
     }),
     (FrameKind::StopSending, Rule::Same, |h| {
         let peer = StreamId::new(Side::Server, Dir::Uni, 0);
-        h.streams.on_stream(NOW, peer, 0, b"x", false, &mut h.pool).unwrap();
+        h.streams.on_stream(peer, 0, b"x", false, &mut h.pool).unwrap();
         h.streams.stop_sending(peer, 1, &mut h.pool).unwrap();
     }),
     (FrameKind::MaxData, Rule::Newest, read_much),

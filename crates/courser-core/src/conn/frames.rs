@@ -35,7 +35,7 @@ impl Connection {
         let pool = &mut env.pool;
         match frame {
             Frame::Stream { id, offset, data, fin, .. } => {
-                self.streams.on_stream(now, id, offset, data, fin, pool)?;
+                self.streams.on_stream(id, offset, data, fin, pool)?;
                 if carrier.level == Level::ZeroRtt {
                     self.streams.mark_early(id);
                 }

@@ -71,6 +71,7 @@ impl Connection {
         self.control.shrink();
         self.datagrams.shrink();
         self.streams.shrink();
+        self.path.congestion.shrink();
         self.remote_cids.shrink();
         self.log.forget();
         self.events.shrink_to_fit();

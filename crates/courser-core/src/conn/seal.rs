@@ -173,7 +173,9 @@ impl Connection {
         };
         self.recovery.on_packet_sent(space, built.pn, &packet, &env.records[built.records.clone()]);
         if packet.in_flight {
-            self.path.congestion.on_sent(turn.now, size as u64);
+            if self.path.congestion.on_sent(turn.now, size as u64) {
+                self.path.update_pacer(turn.now);
+            }
             self.path.pacer.on_sent(turn.now, size as u64);
         }
         if turn.ect {

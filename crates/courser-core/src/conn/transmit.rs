@@ -158,6 +158,14 @@ impl Connection {
         if turn.paced < mtu && self.window_allows() && self.wants_send(turn.now) {
             self.paced_until = Some(self.path.pacer.next_of(turn.now, turn.bunch)).filter(|at| *at > turn.now);
         }
+        self.note_app_limit();
+    }
+
+    /// Tells a controller that wants to know when there is room in flight and nothing to send.
+    pub(super) fn note_app_limit(&mut self) {
+        if self.path.congestion.wants_app_limits() && self.window_allows() && !self.has_app_data() {
+            self.path.congestion.on_app_limited();
+        }
     }
 
     /// Bytes that are worth buffering for sending: two windows keep a sender busy.

@@ -147,13 +147,13 @@ fn window_updates_leave_before_stream_data() {
     let half = usize::try_from(Settings::default().stream_window).unwrap() - 100;
     let data = vec![1; half];
     for (at, part) in data.chunks(1000).enumerate() {
-        h.streams.on_stream(NOW, peer, 1000 * at as u64, part, false, &mut h.pool).unwrap();
+        h.streams.on_stream(peer, 1000 * at as u64, part, false, &mut h.pool).unwrap();
     }
     assert_eq!(h.streams.accept(Dir::Uni), Some(peer));
     h.streams.read_with(peer, &mut h.pool, |b| b.len()).unwrap();
     h.stream(5000);
     let kinds = h.kinds(&House::plan(), 1200);
-    assert_eq!(kinds, [FrameKind::MaxStreamData, FrameKind::Stream]);
+    assert_eq!(kinds, [FrameKind::MaxData, FrameKind::MaxStreamData, FrameKind::Stream]);
 }
 
 #[test]

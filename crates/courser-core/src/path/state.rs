@@ -178,8 +178,14 @@ impl Path {
 
     /// Brings the pacer up to date after the window, the round-trip time or the datagram size changed.
     pub fn update_pacer(&mut self, now: Instant) {
-        let (window, slow_start) = (self.congestion.window(), self.congestion.in_slow_start());
-        self.pacer.update(now, window, self.rtt.smoothed(), slow_start, self.pmtud.current());
+        let mtu = self.pmtud.current();
+        match self.congestion.pacing_rate() {
+            Some(rate) => self.pacer.set_rate(now, rate, mtu),
+            None => {
+                let (window, doubles) = (self.congestion.window(), self.congestion.doubles());
+                self.pacer.update(now, window, self.rtt.smoothed(), doubles, mtu);
+            }
+        }
     }
 
     /// Packets leave from whatever address the system chooses.

@@ -107,6 +107,10 @@ pub struct PathTally {
     pub lost_bytes: u64,
     /// When the newest of them was sent.
     pub lost_sent: Option<Instant>,
+    /// Into how many runs of consecutive numbers they fall.
+    pub lost_ranges: u32,
+    /// The number behind the newest of them.
+    lost_end: PacketNumber,
     /// No longer in flight without saying anything about congestion: lost MTU probes.
     pub released_bytes: u64,
     /// Acknowledged after they had been declared lost; they left the flight then.
@@ -200,6 +204,8 @@ impl AckOutcome {
             self.lost_large += u32::from(in_use && p.size > crate::config::MIN_DATAGRAM);
             tally.lost_bytes += bytes;
             tally.lost_sent = tally.lost_sent.max(Some(p.time));
+            tally.lost_ranges += u32::from(tally.lost_ranges == 0 || found.pn != tally.lost_end);
+            tally.lost_end = found.pn + 1;
         }
     }
 }

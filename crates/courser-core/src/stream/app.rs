@@ -383,8 +383,12 @@ impl Streams {
 
     /// Credit moves on because the application took bytes away, or because they were thrown away.
     pub(super) fn on_consumed(&mut self, slot: u32, n: u64) {
+        let demand = self.demand.bytes(self.received);
         self.recv_credit.consume(n);
-        self.table[slot].recv.credit.consume(n);
+        self.recv_credit.follow(demand, self.conn_window_max);
+        let credit = &mut self.table[slot].recv.credit;
+        credit.consume(n);
+        credit.follow(demand, self.window_max);
         if self.table[slot].credit_due() {
             self.update_control(slot);
         }

@@ -16,9 +16,10 @@ impl Streams {
             remote.is_due().then(|| remote.next_limit())
         };
         match kind {
-            FrameKind::MaxData => {
-                self.recv_credit.is_due().then(|| self.recv_credit.next_limit(self.now, self.rtt, self.conn_window_max))
-            }
+            FrameKind::MaxData => self
+                .recv_credit
+                .is_due()
+                .then(|| self.recv_credit.next_limit(self.demand.bytes(self.received), self.conn_window_max)),
             FrameKind::DataBlocked => self.send_credit.blocked().due(),
             FrameKind::MaxStreamsBidi => streams(Dir::Bi),
             FrameKind::MaxStreamsUni => streams(Dir::Uni),
@@ -45,7 +46,7 @@ impl Streams {
         };
         match kind {
             FrameKind::MaxData => {
-                self.recv_credit.advance(self.now, self.rtt, self.conn_window_max);
+                self.recv_credit.advance(self.demand.bytes(self.received), self.conn_window_max);
             }
             FrameKind::DataBlocked => self.send_credit.blocked_mut().on_sent(),
             FrameKind::MaxStreamsBidi => streams(Dir::Bi),

@@ -100,7 +100,7 @@ impl Streams {
         records: &mut Vec<Record>,
         frames: &mut FrameSet,
     ) -> Option<()> {
-        let (now, rtt, window_max) = (self.now, self.rtt, self.window_max);
+        let (demand, window_max) = (self.demand.bytes(self.received), self.window_max);
         let stream = &mut self.table[slot];
         let id = stream.id;
         if let Some(frame) = stream.send.reset_frame(id) {
@@ -122,9 +122,9 @@ impl Streams {
             note(records, frames, FrameKind::StopSending, Record::StopSending(id));
         }
         if stream.credit_due() {
-            let max = stream.recv.credit.next_limit(now, rtt, window_max);
+            let max = stream.recv.credit.next_limit(demand, window_max);
             Frame::MaxStreamData { id, max }.encode(w)?;
-            stream.recv.credit.advance(now, rtt, window_max);
+            stream.recv.credit.advance(demand, window_max);
             note(records, frames, FrameKind::MaxStreamData, Record::MaxStreamData(id));
         }
         if let Some(limit) = stream.send.credit.blocked().due() {

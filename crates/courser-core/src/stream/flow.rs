@@ -1,13 +1,19 @@
 //! Credit: how many bytes or streams may go.
 //!
 //! [`SendCredit`] is what the peer grants us; it only grows. [`RecvCredit`] is what we grant: renewed when half of the
-//! window is used, and the window doubles while halves are used up within two round trips, so that it ends near the
-//! bandwidth-delay product and never above its maximum. Frames are never remembered, only the wish to send one: a lost one
+//! window is used, or when the window should be twice as large: it grows to what the connection receives within eight round
+//! trips ([`Demand`]), never above its maximum, and never shrinks. A sender that doubles per round trip hears of it a round trip late, and a hole in
+//! a stream holds its bytes back for another one: it takes that much for such a sender not to wait for credit. Frames are never remembered, only the wish to send one: a lost one
 //! is asked for again and then carries the newest value.
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::time::{Instant, micros};
+
+/// Round trips of the present rate that a window holds once it grows.
+const WINDOW_ROUND_TRIPS: u64 = 8;
+/// Shorter round trips say more about timers than about a path.
+const ROUND_MIN: Duration = Duration::from_millis(1);
 
 /// What the peer grants.
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,6 +130,35 @@ impl Blocked {
     }
 }
 
+/// How many bytes a connection receives per round trip, in whatever order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demand {
+    /// When the present round began, and what had been received by then.
+    since: Instant,
+    from: u64,
+    /// Bytes of the round before.
+    before: u64,
+}
+
+impl Demand {
+    /// Begins another round when the present one is as long as a round trip.
+    pub fn on_tick(&mut self, now: Instant, rtt: Duration, received: u64) {
+        let (took, rtt) = (micros(now.since(self.since)), micros(rtt.max(ROUND_MIN)));
+        if took >= rtt {
+            // A longer round, or a silence, counts by its rate.
+            let bytes = u128::from(received - self.from) * u128::from(rtt) / u128::from(took);
+            self.before = u64::try_from(bytes).unwrap_or(u64::MAX);
+            (self.since, self.from) = (now, received);
+        }
+    }
+
+    /// Bytes per round trip; those of the present round when they are more already.
+    #[must_use]
+    pub fn bytes(&self, received: u64) -> u64 {
+        self.before.max(received - self.from)
+    }
+}
+
 /// What we grant.
 #[derive(Clone, Copy, Debug)]
 pub struct RecvCredit {
@@ -132,17 +167,15 @@ pub struct RecvCredit {
     window: u64,
     /// What the application took away.
     consumed: u64,
-    /// When the limit was moved last.
-    since: Instant,
-    /// Whether the newest frame was lost.
-    lost: bool,
+    /// A frame is due because the newest one was lost, or because the window is far too small.
+    repeat: bool,
 }
 
 impl RecvCredit {
     /// Credit of `window` bytes, told to the peer in the transport parameters.
     #[must_use]
-    pub const fn new(window: u64, now: Instant) -> Self {
-        Self { limit: window, window, consumed: 0, since: now, lost: false }
+    pub const fn new(window: u64) -> Self {
+        Self { limit: window, window, consumed: 0, repeat: false }
     }
 
     /// The largest value told to the peer.
@@ -168,41 +201,50 @@ impl RecvCredit {
         self.consumed += n;
     }
 
+    /// Has the peer told at once when the window is less than half of what it should be.
+    pub fn follow(&mut self, demand: u64, window_max: u64) {
+        self.repeat |= wanted(demand, window_max) / 2 >= self.window;
+    }
+
     /// Whether the peer should be told a larger limit: half of the window is used.
     #[must_use]
     pub const fn is_due(&self) -> bool {
         let used = self.window.saturating_sub(self.limit.saturating_sub(self.consumed));
         //= rfc9000#4.2-1
-        self.lost || (used >= self.window.div_ceil(2) && self.consumed > 0)
+        self.repeat || (used >= self.window.div_ceil(2) && self.consumed > 0)
     }
 
-    /// The limit that a frame would carry now.
+    /// The limit that a frame would carry now. `demand` is what the connection receives per round trip.
     #[must_use]
-    pub fn next_limit(&self, now: Instant, rtt: Duration, window_max: u64) -> u64 {
-        self.limit.max(self.consumed.saturating_add(self.next_window(now, rtt, window_max)))
+    pub fn next_limit(&self, demand: u64, window_max: u64) -> u64 {
+        self.limit.max(self.consumed.saturating_add(self.next_window(demand, window_max)))
     }
 
     /// A frame with [`Self::next_limit`] leaves; gives that value.
-    pub fn advance(&mut self, now: Instant, rtt: Duration, window_max: u64) -> u64 {
-        let limit = self.next_limit(now, rtt, window_max);
+    pub fn advance(&mut self, demand: u64, window_max: u64) -> u64 {
+        let limit = self.next_limit(demand, window_max);
         if limit > self.limit {
-            self.window = self.next_window(now, rtt, window_max);
-            self.since = now;
+            self.window = self.next_window(demand, window_max);
         }
-        (self.limit, self.lost) = (limit, false);
+        (self.limit, self.repeat) = (limit, false);
         limit
     }
 
     /// The frame was lost.
     pub const fn again(&mut self) {
-        self.lost = true;
+        self.repeat = true;
     }
 
-    fn next_window(&self, now: Instant, rtt: Duration, window_max: u64) -> u64 {
+    fn next_window(&self, demand: u64, window_max: u64) -> u64 {
         let half_used = self.consumed.saturating_add(self.window / 2) >= self.limit;
-        let fast = self.since != Instant::ZERO && now.since(self.since) < rtt * 2;
-        if half_used && fast { self.window.saturating_mul(2).min(window_max.max(self.window)) } else { self.window }
+        let wanted = wanted(demand, window_max);
+        if half_used || wanted / 2 >= self.window { wanted.max(self.window) } else { self.window }
     }
+}
+
+/// The window that a demand asks for.
+fn wanted(demand: u64, window_max: u64) -> u64 {
+    demand.saturating_mul(WINDOW_ROUND_TRIPS).min(window_max)
 }
 
 #[cfg(test)]
@@ -242,53 +284,81 @@ mod tests {
     #[test]
     fn credit_is_renewed_at_half_of_the_window() {
         //= rfc9000#4.2-1 type=test
-        let mut c = RecvCredit::new(1000, at(1));
+        let mut c = RecvCredit::new(1000);
         c.consume(499);
         assert!(!c.is_due());
         c.consume(1);
         assert!(c.is_due());
-        assert_eq!(c.advance(at(5000), RTT, 8000), 1500);
+        assert_eq!(c.advance(0, 8000), 1500);
         assert!(!c.is_due());
         c.again();
         assert!(c.is_due());
         c.consume(1);
-        assert_eq!(c.advance(at(5001), RTT, 8000), 1501, "the newest value, and no growth: nothing was used up");
+        assert_eq!(c.advance(249, 8000), 1501, "the newest value, and no growth: nothing was used up");
     }
 
     #[test]
-    fn the_window_grows_towards_the_product_and_not_beyond_its_maximum() {
-        let mut c = RecvCredit::new(1000, at(1));
-        let mut windows = Vec::new();
-        for i in 0..6 {
-            c.consume(c.limit() - c.consumed());
-            c.advance(at(2 + i * 60), RTT, 8000);
-            windows.push(c.window());
-        }
-        assert_eq!(windows, [2000, 4000, 8000, 8000, 8000, 8000]);
-        let mut slow = RecvCredit::new(1000, at(1));
-        for i in 0..6 {
-            slow.consume(500);
-            slow.advance(at(500 + i * 200), RTT, 8000);
-        }
-        assert_eq!(slow.window(), 1000);
-    }
-
-    #[test]
-    fn a_window_grows_only_when_half_of_it_was_used_within_two_round_trips() {
-        let after = |consumed: u64, took: Duration| {
-            let mut c = RecvCredit::new(1000, at(1));
+    fn the_window_grows_to_eight_round_trips_and_not_beyond_its_maximum() {
+        let after = |consumed: u64, demand: u64| {
+            let mut c = RecvCredit::new(1000);
             c.consume(consumed);
-            c.advance(at(1) + took, RTT, 8000);
+            c.advance(demand, 8000);
             c.window()
         };
-        let soon = RTT * 2 - Duration::from_micros(1);
-        assert_eq!([499, 500, 1000].map(|n| after(n, soon)), [1000, 2000, 2000]);
-        assert_eq!([500, 1000].map(|n| after(n, RTT * 2)), [1000, 1000], "two round trips are slow");
+        assert_eq!([0, 125, 126, 500, 1000, 5000].map(|d| after(500, d)), [1000, 1000, 1008, 4000, 8000, 8000]);
+        assert_eq!(
+            [249, 250, 5000].map(|d| after(499, d)),
+            [1000, 2000, 8000],
+            "before half of it is used only to twice"
+        );
+        let mut large = RecvCredit::new(9000);
+        large.consume(9000);
+        large.advance(9000, 8000);
+        assert_eq!(large.window(), 9000, "it never shrinks");
+    }
+
+    #[test]
+    fn a_sender_that_doubles_per_round_trip_never_waits_for_credit() {
+        let (mut credit, mut demand) = (RecvCredit::new(20_000), Demand::default());
+        let (mut received, mut flight, mut known) = (0, 1000, credit.limit());
+        demand.on_tick(at(0), RTT, 0);
+        for round in 0..12u64 {
+            // The flight arrives in ten parts over the round; what is granted counts at the sender half a round later.
+            for part in 0..10 {
+                assert!(received + flight / 10 <= known, "round {round}");
+                received += flight / 10;
+                credit.consume(flight / 10);
+                credit.follow(demand.bytes(received), 1 << 30);
+                demand.on_tick(at(round * 50 + part * 5), RTT, received);
+                if part == 5 {
+                    known = credit.limit();
+                }
+                if credit.is_due() {
+                    credit.advance(demand.bytes(received), 1 << 30);
+                }
+            }
+            flight *= 2;
+        }
+        assert!(credit.window() <= 8 * flight, "and it ends at a few products of rate and round trip");
+    }
+
+    #[test]
+    fn demand_is_what_a_round_trip_brings() {
+        let mut d = Demand::default();
+        d.on_tick(at(1000), RTT, 0);
+        d.on_tick(at(1020), RTT, 400);
+        assert_eq!(d.bytes(400), 400, "the present round");
+        d.on_tick(at(1050), RTT, 1000);
+        assert_eq!(d.bytes(1000), 1000);
+        d.on_tick(at(1150), RTT, 1600);
+        assert_eq!(d.bytes(1600), 300, "a round of twice the time counts half");
+        d.on_tick(at(9150), RTT, 1600);
+        assert_eq!(d.bytes(1600), 0);
     }
 
     #[test]
     fn a_window_of_nothing_is_never_told_anew() {
-        let mut c = RecvCredit::new(0, at(1));
+        let mut c = RecvCredit::new(0);
         assert!(!c.is_due());
         c.again();
         assert!(c.is_due(), "unless the frame was lost");
@@ -296,10 +366,10 @@ mod tests {
 
     #[test]
     fn a_window_of_one_byte_still_moves() {
-        let mut c = RecvCredit::new(1, at(1));
+        let mut c = RecvCredit::new(1);
         assert!(!c.is_due());
         c.consume(1);
         assert!(c.is_due());
-        assert_eq!(c.advance(at(9999), RTT, 1), 2);
+        assert_eq!(c.advance(0, 1), 2);
     }
 }

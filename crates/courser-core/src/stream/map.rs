@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::active::Active;
 use super::entry::{Stream, Want};
 use super::events::{Events, StreamEvent};
-use super::flow::{RecvCredit, SendCredit};
+use super::flow::{Demand, RecvCredit, SendCredit};
 use super::lean::Spares;
 use super::lists::Lists;
 use super::phase::RecvPhase;
@@ -21,8 +21,6 @@ use crate::time::Instant;
 const SEND_WINDOW_MIN: u64 = 64 << 10;
 /// A stream never buffers more than this for sending, however fast the path is.
 const SEND_WINDOW_MAX: u64 = 64 << 20;
-/// Round-trip time before the first measurement, for tuning windows.
-const RTT_ASSUMED: Duration = Duration::from_millis(100);
 /// Emptied buffers that are kept for the next stream, however few streams are open. With more open streams there may be
 /// one for each, so that streams which fall idle and become busy again allocate nothing.
 const SPARES_MIN: usize = 32;
@@ -129,9 +127,8 @@ pub struct Streams {
     pub(super) peer_limits: StreamLimits,
     /// Whether the peer takes RESET_STREAM_AT.
     pub(super) peer_takes_partial: bool,
-    /// The newest time that anybody told, for tuning windows.
-    pub(super) now: Instant,
-    pub(super) rtt: Duration,
+    /// What a round trip brings, for tuning windows.
+    pub(super) demand: Demand,
     pub(super) window: u64,
     pub(super) window_max: u64,
     pub(super) conn_window_max: u64,
@@ -163,12 +160,11 @@ impl Streams {
             control: Lists::new(),
             events: Events::default(),
             send_credit: SendCredit::default(),
-            recv_credit: RecvCredit::new(settings.conn_window, Instant::ZERO),
+            recv_credit: RecvCredit::new(settings.conn_window),
             received: 0,
             peer_limits: [0; 3],
             peer_takes_partial: false,
-            now: Instant::ZERO,
-            rtt: RTT_ASSUMED,
+            demand: Demand::default(),
             window: settings.stream_window,
             window_max: settings.stream_window_max,
             conn_window_max: settings.conn_window_max,
@@ -224,8 +220,8 @@ impl Streams {
     }
 
     /// The time and the smoothed round-trip time, for tuning windows; once per tick is enough.
-    pub const fn on_tick(&mut self, now: Instant, rtt: Duration) {
-        (self.now, self.rtt) = (now, rtt);
+    pub fn on_tick(&mut self, now: Instant, rtt: Duration) {
+        self.demand.on_tick(now, rtt, self.received);
     }
 
     /// How many bytes a stream should buffer for sending: twice the congestion window.
@@ -577,7 +573,7 @@ impl Streams {
 
     fn create(&mut self, id: StreamId) -> u32 {
         let limit = self.initial_limit(id);
-        self.table.insert(Stream::new(id, limit, RecvCredit::new(self.window, self.now)))
+        self.table.insert(Stream::new(id, limit, RecvCredit::new(self.window)))
     }
 
     /// What the peer granted a new stream in its transport parameters.

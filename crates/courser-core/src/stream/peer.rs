@@ -8,7 +8,6 @@ use super::phase::{RecvPhase, SendPhase};
 use crate::buf::{ChunkPool, InsertError, reassembly};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Dir, StreamId, VARINT_MAX};
-use crate::time::Instant;
 
 /// Streams with at least this window get large chunks.
 const BULK_WINDOW: u64 = 1 << 20;
@@ -29,14 +28,12 @@ impl Streams {
     /// honest networks make; INTERNAL_ERROR when memory is at its limit.
     pub fn on_stream(
         &mut self,
-        now: Instant,
         id: StreamId,
         offset: u64,
         data: &[u8],
         fin: bool,
         pool: &mut ChunkPool,
     ) -> Result<(), PeerViolation> {
-        self.now = now;
         if !id.receives(self.side) {
             //= rfc9000#19.8-1
             return Err(state_error("STREAM for a send-only stream", "rfc9000#19.8"));

@@ -19,6 +19,7 @@
 //! ```
 
 mod app;
+pub mod goals;
 mod host;
 pub mod inspect;
 mod net;

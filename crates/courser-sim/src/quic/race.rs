@@ -1,7 +1,6 @@
 //! Runs a sender over one of the forty [`paths`](crate::paths) and takes the figures by which it is judged.
 //!
-//! Clients fetch by request; the sender that is judged is the server. A rival with BBR does not exist yet: its paths run
-//! against CUBIC, and [`Figures::rival_missing`] says so.
+//! Clients fetch by request; the sender that is judged is the server.
 
 use courser_core::config::{Congestion, Settings};
 use courser_core::engine::ConnStats;
@@ -43,10 +42,30 @@ pub struct Figures {
     pub share: f64,
     /// Probe timeouts of all senders.
     pub ptos: u64,
-    /// The path wants a rival that we do not have.
-    pub rival_missing: bool,
+    /// Bytes that each flow's client had, with the time in microseconds, each 50 ms.
+    pub progress: Vec<Vec<(u64, u64)>>,
     /// What should not have been; empty when all went well.
     pub wrong: Vec<String>,
+}
+
+/// Datagrams in flight, on average, of Reno with that loss (RFC 5681's sawtooth: the square root of 3/2 over the loss).
+#[must_use]
+pub fn reno_window(loss: f64) -> f64 {
+    (1.5 / loss).sqrt()
+}
+
+/// Datagrams in flight, on average, of CUBIC with a round trip in seconds and that loss (RFC 9438 section 5.1), or Reno's
+/// where those are more.
+#[must_use]
+pub fn cubic_window(rtt: f64, loss: f64) -> f64 {
+    let curve = (0.4f64 * 3.7 / 1.2).powf(0.25) * rtt.powf(0.75) / loss.powf(0.75);
+    curve.max(reno_window(loss))
+}
+
+/// The share of a link that so many full datagrams per round trip fill.
+#[must_use]
+pub fn response_share(window: f64, bits_per_s: u64, rtt: f64) -> f64 {
+    window * (PAYLOAD as f64) * 8.0 / rtt / bits_per_s as f64
 }
 
 /// A client with the bytes it had at each time.
@@ -87,6 +106,7 @@ impl Host for Racer {
 fn settings(congestion: Congestion) -> Settings {
     let mut settings = Settings::default();
     settings.congestion = congestion;
+    settings.ack_frequency = true;
     settings
 }
 
@@ -104,10 +124,7 @@ pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
         let kind = match flow.sender {
             Sender::Subject => congestion,
             Sender::RivalCubic => Congestion::Cubic,
-            Sender::RivalBbr => {
-                figures.rival_missing = true;
-                Congestion::Cubic
-            }
+            Sender::RivalBbr => Congestion::Bbr,
         };
         let most = path.capacity_bytes(0, path.duration_us, PAYLOAD).saturating_mul(2);
         let app = AppConfig { jobs: vec![Job::fetch(flow.bytes.unwrap_or(most))], ..AppConfig::default() };
@@ -130,6 +147,10 @@ pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
         net.world.run_until(next_us).expect("time goes on");
         if let Some(stats) = sender_stats(net.world.host(pairs[0].1)) {
             rtts.add(u64::try_from(stats.rtt.as_micros()).unwrap_or(u64::MAX));
+        }
+        figures.progress.resize(pairs.len(), Vec::new());
+        for (progress, pair) in figures.progress.iter_mut().zip(&pairs) {
+            progress.push((next_us, net.world.host(pair.0).bytes()));
         }
         if bounded && net.world.host(pairs[0].0).host.is_done() {
             break;

@@ -196,7 +196,7 @@ fn bulk_fills_packets_and_trains() {
     // OSSL-TXP-13: several packets at once.
     let engine = net.server().engine.stats();
     assert!(
-        engine.sent_datagrams >= 4 * engine.trains,
+        engine.sent_datagrams >= 2 * engine.trains,
         "{} datagrams in {} trains",
         engine.sent_datagrams,
         engine.trains

@@ -28,7 +28,7 @@ fn in_want() -> (House, StreamId, StreamId) {
 fn everybody_speaks(h: &mut House, x: StreamId, y: StreamId) {
     h.streams.reset(x, 1, &mut h.pool).unwrap();
     h.streams.stop_sending(x, 2, &mut h.pool).unwrap();
-    h.streams.on_stream(NOW, y, 0, &[7; 600], false, &mut h.pool).unwrap();
+    h.streams.on_stream(y, 0, &[7; 600], false, &mut h.pool).unwrap();
     h.streams.read_with(y, &mut h.pool, |b| b.len()).unwrap();
     h.streams.on_blocked_fate(y, Fate::Lost);
     h.streams.on_span(Fate::Lost, &crate::spans::StreamSpan { id: y, offset: 100, len: 200, fin: false }, &mut h.pool);

@@ -90,7 +90,7 @@ impl End {
     fn frame(&mut self, frame: &Frame<'_>) -> Result<(), PeerViolation> {
         let (s, pool) = (&mut self.s, &mut self.pool);
         match *frame {
-            Frame::Stream { id, offset, data, fin, .. } => s.on_stream(self.now, id, offset, data, fin, pool),
+            Frame::Stream { id, offset, data, fin, .. } => s.on_stream(id, offset, data, fin, pool),
             Frame::ResetStream { id, code, final_size } => s.on_reset_stream(id, code, final_size, pool),
             Frame::ResetStreamAt { id, code, final_size, reliable_size } => {
                 s.on_reset_stream_at(id, PartialReset { code, reliable_size }, final_size, pool)
