@@ -429,7 +429,7 @@ fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool
     if let Some(sent) = tally.lost_sent {
         //= rfc9000#13.3-7
         let persistent = in_use && outcome.persistent_congestion;
-        let loss = LossSample { bytes: tally.lost_bytes, sent, ranges: tally.lost_ranges, persistent };
+        let loss = LossSample { bytes: tally.lost_bytes, sent, ranges: tally.lost_runs.0, persistent };
         path.congestion.on_lost(now, &loss);
     }
     let shrank = path.congestion.window() < before;

@@ -39,10 +39,8 @@ use crate::time::Instant;
 
 /// Paths of a connection; the length of per-path arrays.
 pub const PATHS: usize = PathId::SLOTS;
-
 /// Lost packets are remembered for that many probe timeouts.
 const REMEMBER_LOST_PTOS: u32 = 3;
-
 /// How many probe timeouts persistent congestion lasts at least (RFC 9002 section 7.6.1).
 const PERSISTENT_PTOS: u32 = 3;
 
@@ -107,10 +105,8 @@ pub struct PathTally {
     pub lost_bytes: u64,
     /// When the newest of them was sent.
     pub lost_sent: Option<Instant>,
-    /// Into how many runs of consecutive numbers they fall.
-    pub lost_ranges: u32,
-    /// The number behind the newest of them.
-    lost_end: PacketNumber,
+    /// Into how many runs of consecutive numbers they fall, and the number behind the last.
+    pub lost_runs: (u32, PacketNumber),
     /// No longer in flight without saying anything about congestion: lost MTU probes.
     pub released_bytes: u64,
     /// Acknowledged after they had been declared lost; they left the flight then.
@@ -204,8 +200,8 @@ impl AckOutcome {
             self.lost_large += u32::from(in_use && p.size > crate::config::MIN_DATAGRAM);
             tally.lost_bytes += bytes;
             tally.lost_sent = tally.lost_sent.max(Some(p.time));
-            tally.lost_ranges += u32::from(tally.lost_ranges == 0 || found.pn != tally.lost_end);
-            tally.lost_end = found.pn + 1;
+            let (runs, end) = tally.lost_runs;
+            tally.lost_runs = (runs + u32::from(runs == 0 || found.pn != end), found.pn + 1);
         }
     }
 }
