@@ -583,3 +583,22 @@ fn a_hello_in_shuffled_crumbs_is_put_together() {
     }
     assert_eq!(bench.accepted().len(), 1);
 }
+
+#[test]
+fn what_a_connection_takes_at_its_beginning_counts_for_it_and_not_for_whoever_was_served_last() {
+    // The engine itself holds, in debug builds, that who is gone holds nothing.
+    let mut bench = Bench::new(|_| {});
+    let payload = packets(&Client::new(0).take(START)[0]).remove(0).1;
+    let scid = scid_of(&Client::new(0).take(START)[0]);
+    for n in 0..20 {
+        bench.give(address(n), &Forged::new(cid(n.into()), scid, &payload).datagram());
+        bench.now += Duration::from_millis(50);
+        let _ = bench.take();
+    }
+    assert_eq!((bench.accepted().len(), bench.server.connections()), (20, 20));
+    assert!(bench.server.pool_stats().in_use >= 20);
+    for _ in 0..200 {
+        bench.pass(Duration::from_millis(100));
+    }
+    assert_eq!((bench.server.connections(), bench.server.pool_stats().in_use), (0, 0));
+}

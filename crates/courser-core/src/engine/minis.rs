@@ -194,6 +194,8 @@ impl Engine {
         let mut around = Around { env: &mut self.env, keys: &mut self.minis.keys, now, key };
         let begun = mini.begun(&mut around);
         let cid = mini.cid;
+        // What it takes counts for it, and not for whoever was served last.
+        self.env.pool.charge(key.index, u64::MAX);
         let mut conn = Connection::server(&mut self.env, now, key, &start, begun, server.tls.as_ref());
         if self.routes.find(cid.as_slice()) == Some(key) {
             conn.routes.retain(|change| *change != RouteChange::Add(cid));
