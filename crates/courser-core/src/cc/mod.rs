@@ -6,8 +6,8 @@
 //!
 //! - [`reno`]: NewReno (RFC 9002 section 7).
 //! - [`cubic`]: CUBIC (RFC 9438), with [`hystart`] (RFC 9406) for its first slow start.
-//! - [`bbr`]: BBR version 3, which models the path and says how fast to send.
-//! - [`adaptive`]: CUBIC or BBR, by the round trip.
+//! - `bbr`: BBR version 3, which models the path and says how fast to send.
+//! - `adaptive`: CUBIC or BBR, by the round trip.
 //! - [`pacer`]: spreads packets over time.
 
 pub(crate) mod adaptive;
