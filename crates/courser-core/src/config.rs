@@ -147,7 +147,7 @@ impl Default for Settings {
             preferred_v6: None,
             rotate_after: None,
             active_cid_limit: 4,
-            dormant_after: Some(Duration::from_millis(250)),
+            dormant_after: Some(Duration::from_millis(100)),
             max_ack_delay: Duration::from_millis(25),
             ack_frequency: false,
             ecn: true,

@@ -17,7 +17,7 @@ use courser_testing::rig::{Plan, Rig, Stage};
 static ALLOCATOR: Counting = Counting;
 
 const SECOND: Duration = Duration::from_secs(1);
-const AFTER: Duration = Duration::from_millis(250);
+const AFTER: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// Key objects that the engine under test made, Initial ones apart.
@@ -148,7 +148,9 @@ fn a_stranger_wakes_a_connection_once_in_a_while_and_no_more() {
         }
     });
     assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000);
-    assert!((2..=10).contains(&woken), "{woken} key objects made in a second, by 1000 datagrams");
+    // Two keys for opening each time.
+    let most = 2 * usize::try_from(SECOND.as_millis() / AFTER.as_millis()).unwrap();
+    assert!((2..=most).contains(&woken), "{woken} key objects made in a second, by 1000 datagrams");
     rig.inject_frames(Level::OneRtt, &[Frame::Ping]);
     assert_eq!(rig.victim.conn_stats(rig.key).unwrap().undecryptable, 1000, "honest packets open as before");
 }

@@ -1,7 +1,7 @@
 //! What a connection costs in memory, place by place, with real TLS and real keys: two engines in one process.
 //!
 //! ```text
-//! cargo run -p courser-tls --example memory -- [idle|awake|half-open]
+//! cargo run -p courser-tls --example memory -- [idle|used|awake|half-open]
 //! ```
 //!
 //! Only what Rust asks for is listed; keys of aws-lc are in C (about 600 bytes for each direction). The resident memory of
@@ -12,7 +12,8 @@ use core::time::Duration;
 
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, EngineConfig, Meta, SendOutcome, ServerConfig as ServerPart, Train};
-use courser_core::ids::Ecn;
+use courser_core::ids::{Dir, Ecn};
+use courser_core::stream::Read;
 use courser_testing::duo::{CLIENT, Duo, SERVER};
 use courser_testing::sites::{Sites, places, record};
 use courser_tls::{AwsLc, ClientConfig, Credentials, Group, ServerConfig, SystemRandom};
@@ -54,6 +55,25 @@ fn established(duo: &mut Duo, tls: &ClientConfig, settings: &Settings, count: us
     }
 }
 
+/// Connections that are idle behind one request each.
+fn used(duo: &mut Duo, tls: &ClientConfig, settings: &Settings, count: usize, rounds: usize) {
+    let mut into = [0; 2048];
+    for _ in 0..count {
+        let (client, server) = duo.connect_with(tls, settings);
+        let id = duo.client.open_stream(client, Dir::Bi).unwrap().unwrap();
+        duo.client.write(client, id, &[1; 64]).unwrap();
+        duo.client.finish(client, id).unwrap();
+        duo.round();
+        assert_eq!(duo.server.accept_stream(server, Dir::Bi).unwrap(), Some(id));
+        while let Ok(Read::Bytes(_)) = duo.server.read(server, id, &mut into) {}
+        duo.server.write(server, id, &[2; 1024]).unwrap();
+        duo.server.finish(server, id).unwrap();
+        duo.round();
+        while let Ok(Read::Bytes(_)) = duo.client.read(client, id, &mut into) {}
+    }
+    established(duo, tls, settings, 0, rounds);
+}
+
 /// Connections whose clients say nothing more once the server has answered.
 fn half_open(duo: &mut Duo, tls: &ClientConfig, settings: &Settings, count: usize) {
     let mut train = Train::new();
@@ -92,6 +112,7 @@ fn main() {
     record(true);
     match case.as_str() {
         "half-open" => half_open(&mut duo, &tls, &settings, COUNT),
+        "used" => used(&mut duo, &tls, &settings, COUNT, 3000),
         _ => established(&mut duo, &tls, &settings, COUNT, 3000),
     }
     record(false);

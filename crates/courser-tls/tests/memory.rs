@@ -123,7 +123,7 @@ impl World {
 
 /// Bytes per connection of a case.
 fn measure(case: &str) -> i64 {
-    let dormant_after = (case != "awake").then_some(Duration::from_millis(250));
+    let dormant_after = (case != "awake").then_some(Duration::from_millis(100));
     let mut world = World::new(dormant_after);
     let make = |world: &mut World, count| if case == "half-open" { world.begin(count) } else { world.connect(count) };
     make(&mut world, WARM_UP);

@@ -380,6 +380,7 @@ pub(crate) struct Connection {
     rest_at: Instant,
     /// When it went to rest.
     rested_at: Instant,
+    has_rested: bool,
     /// Ack-eliciting packets that must be sent although the window is full, by space.
     probes: [u8; 3],
     /// Somebody (keep-alive, ping) wants an acknowledgement.

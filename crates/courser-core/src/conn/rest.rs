@@ -15,7 +15,11 @@ use crate::ids::Level;
 use crate::time::Instant;
 
 /// When a connection whose keys stay gives back the rest.
-pub(super) const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The first rest comes sooner: many a connection has nothing to say after its beginning, and those that begin together should
+/// not all be awake together.
+pub(super) const FIRST: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// When it looks next whether it may rest; never while it does.
@@ -33,7 +37,8 @@ impl Connection {
     }
 
     fn dormant_after(&self) -> Duration {
-        self.settings.dormant_after.unwrap_or(QUIET)
+        let after = self.settings.dormant_after.unwrap_or(QUIET);
+        if self.has_rested { after } else { after.min(FIRST) }
     }
 
     /// Takes note of what happened since it went to rest.
@@ -60,7 +65,7 @@ impl Connection {
         // Old keys may still be needed: another look later.
         let asleep = self.settings.dormant_after.is_none() || self.keys.sleep();
         self.rest_at = if asleep { Instant::FAR_FUTURE } else { now + self.dormant_after() };
-        self.rested_at = now;
+        (self.rested_at, self.has_rested) = (now, true);
         self.give_back(env);
     }
 
