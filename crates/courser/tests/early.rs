@@ -153,14 +153,17 @@ fn a_client_that_proved_its_address_once_is_not_asked_again_even_after_a_restart
     let tokens = TokenStore::new();
     let mut client = Endpoint::client(identity.client().tokens(tokens.clone())).unwrap();
     client.set_timeout(Some(PATIENCE));
-    assert_eq!([connect(&client, &tokens), connect(&client, &tokens)], [1, 1], "the second shows its token");
+    // A ClientHello in two datagrams may be asked for twice, when they arrive apart.
+    let once = connect(&client, &tokens);
+    assert!((1..=2).contains(&once), "{once}");
+    assert_eq!(connect(&client, &tokens), once, "the second shows its token");
     let file = std::env::temp_dir().join(format!("courser-address-tokens-{}", std::process::id()));
     tokens.save(&file).unwrap();
     let tokens = TokenStore::open(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     let mut restarted = Endpoint::client(identity.client().tokens(tokens.clone())).unwrap();
     restarted.set_timeout(Some(PATIENCE));
-    assert_eq!(connect(&restarted, &tokens), 1, "the third shows what came from the file");
+    assert_eq!(connect(&restarted, &tokens), once, "the third shows what came from the file");
     tokens.clear();
-    assert_eq!(connect(&restarted, &tokens), 2, "without a token the server asks again");
+    assert!(connect(&restarted, &tokens) > once, "without a token the server asks again");
 }
