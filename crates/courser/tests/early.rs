@@ -105,7 +105,8 @@ fn a_server_that_has_forgotten_rejects_and_nothing_is_lost() {
     let (restarted, _) = endpoints(&identity);
     let told = echo(&restarted, 1);
     let second = client.connect_with(name(restarted.local_addr())).unwrap();
-    assert_eq!(second.early_data(), EarlyData::Offered);
+    // The answer may be there already.
+    assert!(matches!(second.early_data(), EarlyData::Offered | EarlyData::Rejected));
     exchange(&second);
     assert_eq!((told.recv().unwrap(), second.early_data()), (false, EarlyData::Rejected));
     second.close(0, b"");

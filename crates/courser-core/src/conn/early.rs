@@ -49,6 +49,9 @@ impl Connection {
     pub(super) fn on_early_answer(&mut self, env: &mut Env, now: Instant, accepted: bool) -> Result<(), PeerViolation> {
         if self.side.is_server() {
             self.early = if accepted { EarlyData::Accepted } else { EarlyData::None };
+            if accepted {
+                self.events.push_back(Event::EarlyData { accepted });
+            }
             if let Some(handshake) = self.handshake.as_mut().filter(|_| !accepted) {
                 //= rfc9001#4.6.2-1
                 handshake.stash.retain(|kept| kept.level != Level::ZeroRtt);

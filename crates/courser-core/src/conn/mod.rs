@@ -232,7 +232,8 @@ pub enum Event {
     /// A client's connection was let in; its handshake is under way.
     Accepted,
     /// The server answered an offer of 0-RTT; told before [`Connected`](Self::Connected). After a rejection everything is
-    /// sent again, within the limits of the new connection.
+    /// sent again, within the limits of the new connection. At a server: what comes now may be 0-RTT data; a rejection is not
+    /// told there.
     EarlyData {
         /// Whether it takes what was sent.
         accepted: bool,

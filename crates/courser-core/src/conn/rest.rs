@@ -22,9 +22,9 @@ const QUIET: Duration = Duration::from_millis(100);
 pub(super) const FIRST: Duration = Duration::from_millis(20);
 
 impl Connection {
-    /// When it looks next whether it may rest; never while it does.
+    /// When it looks next whether it may rest; never while it does, nor while it has no right to.
     pub(super) fn rest_deadline(&self) -> Option<Instant> {
-        (self.rest_at < Instant::FAR_FUTURE).then_some(self.rest_at)
+        (self.rest_at < Instant::FAR_FUTURE && self.may_rest()).then_some(self.rest_at)
     }
 
     /// Whether silence may be long: on an established connection, and on a server whose client has had an answer.
