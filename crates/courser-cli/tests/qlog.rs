@@ -110,7 +110,10 @@ fn a_blackhole_is_named() {
         (s.stream_window, s.stream_window_max) = (16 << 20, 16 << 20);
         (s.conn_window, s.conn_window_max) = (16 << 20, 16 << 20);
     });
-    assert_eq!(causes(config, to_the_end), ["blackhole"]);
+    let found = causes(config, to_the_end);
+    // Credit that the client sends meanwhile is heard before the server's own next probe is due, so that the silence may be
+    // told in two parts.
+    assert!(matches!(found.len(), 1 | 2) && found.iter().all(|cause| cause == "blackhole"), "{found:?}");
 }
 
 #[test]
@@ -131,7 +134,8 @@ fn an_amplification_limit_is_named() {
 fn a_change_of_address_is_named() {
     let nat = NatConfig::new(addr::public(1)).rebind_at(300 * MS);
     let found = causes(clean().nat(nat), to_the_end);
-    assert_eq!(found, ["address_change"]);
+    // Until the new address has proven itself no more than three times what came from there may go to it.
+    assert_eq!(found, ["address_change", "amplification_limit"]);
 }
 
 /// A trace of another program, of version 0.3: other names, other spelling, one document.
