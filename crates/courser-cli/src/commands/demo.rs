@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant as Wall;
 
 use courser::worker::Worker;
-use courser_core::engine::{ConnStats, Engine, RetryPolicy};
+use courser_core::engine::{ConnStats, Engine};
 use courser_core::ids::ConnKey;
 use courser_core::time::Instant;
 
@@ -47,14 +47,7 @@ pub fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
     let choice = TlsChoice::of(perf_proto::ALPN)?;
     let tls = setup::tls_server(&identity, &choice, &tuning)?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut workers = setup::servers(&Service {
-        listen,
-        tls: &tls,
-        tuning: &tuning,
-        retry: RetryPolicy::Never,
-        workers: 1,
-        steering: courser::Steering::default(),
-    })?;
+    let mut workers = setup::servers(&Service::new(listen, &tls, &tuning))?;
     let Some(mut server) = workers.pop() else { return Ok(()) };
     let (addr, waker) = (server.socket().local_addr(), server.waker());
     let (stop, received, trouble) = (Stop::default(), Counter::default(), Trouble::default());

@@ -275,8 +275,6 @@ mod tests {
     use std::sync::Mutex;
     use std::thread;
 
-    use courser_core::engine::RetryPolicy;
-
     use super::super::Peer;
     use super::super::serve::{self, Seen, Stop};
     use super::super::setup::{self, Service, TlsChoice, Trust};
@@ -291,14 +289,7 @@ mod tests {
         let choice = TlsChoice { alpn: vec![b"perf".to_vec()], ..TlsChoice::default() };
         let tls = setup::tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service {
-            listen,
-            tls: &tls,
-            tuning: &tuning,
-            retry: RetryPolicy::Never,
-            workers: 1,
-            steering: courser::Steering::default(),
-        };
+        let service = Service::new(listen, &tls, &tuning);
         let mut server = setup::servers(&service).unwrap().remove(0);
         let (addrs, waker) = ([server.socket().local_addr()], server.waker());
         let tls = setup::tls_client(&Trust::Anybody, &choice, &tuning).unwrap();

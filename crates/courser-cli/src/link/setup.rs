@@ -253,6 +253,14 @@ pub struct Service<'a> {
     pub steering: Steering,
 }
 
+impl<'a> Service<'a> {
+    /// One worker that asks nobody for a proof of address.
+    #[must_use]
+    pub fn new(listen: SocketAddr, tls: &'a TlsServer, tuning: &'a Tuning) -> Self {
+        Self { listen, tls, tuning, retry: RetryPolicy::Never, workers: 1, steering: Steering::default() }
+    }
+}
+
 /// What workers of one port have in common: without a ledger a token would prove an address once to each of them.
 #[derive(Clone, Default)]
 struct Ledger(Arc<Mutex<UsedTokens>>);
@@ -372,14 +380,7 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = taken.local_addr().unwrap();
-        let service = Service {
-            listen,
-            tls: &tls,
-            tuning: &tuning,
-            retry: RetryPolicy::Never,
-            workers: 1,
-            steering: courser::Steering::default(),
-        };
+        let service = Service::new(listen, &tls, &tuning);
         let e = servers(&service).err().unwrap();
         assert_eq!(e, Failure::PortBusy { addr: listen });
     }
@@ -390,14 +391,7 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service {
-            listen,
-            tls: &tls,
-            tuning: &tuning,
-            retry: RetryPolicy::Never,
-            workers: 3,
-            steering: courser::Steering::default(),
-        };
+        let service = Service { workers: 3, ..Service::new(listen, &tls, &tuning) };
         let made = servers(&service).unwrap();
         let ports: std::collections::HashSet<_> = made.iter().map(|w| w.socket().local_addr()).collect();
         assert_eq!((made.len(), ports.len()), (3, 1));
@@ -410,14 +404,7 @@ mod tests {
         let (choice, tuning) = (TlsChoice { alpn: vec![b"x".to_vec()], ..TlsChoice::default() }, Tuning::default());
         let tls = tls_server(&id, &choice, &tuning).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let service = Service {
-            listen,
-            tls: &tls,
-            tuning: &tuning,
-            retry: RetryPolicy::Never,
-            workers: 3,
-            steering: courser::Steering::default(),
-        };
+        let service = Service { workers: 3, ..Service::new(listen, &tls, &tuning) };
         // A packet of a connection that none of them has: each answers with a token of its own for that connection ID.
         let now = Instant::from_micros(1_000_000);
         let token = |worker: Worker<Engine>| {

@@ -76,6 +76,16 @@ impl Driven {
         }
         (datagrams, trains)
     }
+
+    /// Sends what a turn led to and counts it; the datagrams.
+    fn finish_turn(&mut self, now: Instant, to: &mut Pipe, turns: &mut Turns) -> u64 {
+        let (sent, trains) = self.send(now, to);
+        turns.turns += 1;
+        turns.sent += sent;
+        turns.trains += trains;
+        turns.ticks = self.engine.stats().ticks;
+        sent
+    }
 }
 
 /// Settings of both ends: full datagrams from the start, nothing that ends a quiet connection.
@@ -168,12 +178,7 @@ impl Client {
                 _ => {}
             }
         }
-        let (sent, trains) = self.end.send(now, to);
-        self.turns.turns += 1;
-        self.turns.sent += sent;
-        self.turns.trains += trains;
-        self.turns.ticks = self.end.engine.stats().ticks;
-        sent
+        self.end.finish_turn(now, to, &mut self.turns)
     }
 }
 
@@ -218,11 +223,6 @@ impl Server {
                 _ => {}
             }
         }
-        let (sent, trains) = self.end.send(now, to);
-        self.turns.turns += 1;
-        self.turns.sent += sent;
-        self.turns.trains += trains;
-        self.turns.ticks = self.end.engine.stats().ticks;
-        sent
+        self.end.finish_turn(now, to, &mut self.turns)
     }
 }
