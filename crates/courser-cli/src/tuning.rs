@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use courser::net::socket::BUSY_POLL;
 use courser::qlog::Qlog;
 use courser_core::config::Settings;
 
@@ -27,6 +28,8 @@ pub struct Tuning {
     pub offload: bool,
     /// Wanted socket buffers in bytes.
     pub socket_buffer: usize,
+    /// How long to look for the next datagram before sleeping.
+    pub busy_poll: Duration,
     /// The cipher suite to offer first.
     pub cipher: Cipher,
     /// Whether only that cipher suite is offered.
@@ -41,6 +44,7 @@ impl Default for Tuning {
             settings: Settings::default(),
             offload: true,
             socket_buffer: 8 << 20,
+            busy_poll: BUSY_POLL,
             cipher: Cipher::default(),
             cipher_only: false,
             qlog: None,

@@ -129,6 +129,9 @@ pub struct TransportArgs {
     /// Socket buffers; the system may give less.
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = units::size, help_heading = "Transport")]
     pub socket_buffer: u64,
+    /// Look so long for the next datagram before sleeping, while they come that close together; 0s: never.
+    #[arg(long, value_name = "TIME", default_value = "25us", value_parser = units::duration, help_heading = "Transport")]
+    pub busy_poll: Duration,
     /// Streams that the peer may have open at once.
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Transport",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -155,6 +158,7 @@ impl TransportArgs {
         t.streams(self.max_streams);
         t.offload = !self.no_gso;
         t.socket_buffer = usize::try_from(self.socket_buffer).unwrap_or(usize::MAX);
+        t.busy_poll = self.busy_poll;
         t.cipher = self.cipher;
         t
     }

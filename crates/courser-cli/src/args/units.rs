@@ -27,12 +27,13 @@ pub fn size(text: &str) -> Result<u64, String> {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
+        "us" => 0.000_001,
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
-        _ => return Err("write seconds, or a number with ms, s or m".into()),
+        _ => return Err("write seconds, or a number with us, ms, s or m".into()),
     };
-    let value: f64 = digits.parse().map_err(|_| "write seconds, or a number with ms, s or m".to_owned())?;
+    let value: f64 = digits.parse().map_err(|_| "write seconds, or a number with us, ms, s or m".to_owned())?;
     Duration::try_from_secs_f64(value * unit).map_err(|_| "that is no time".into())
 }
 

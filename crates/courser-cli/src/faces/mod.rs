@@ -97,7 +97,11 @@ pub fn call(api: Api, dial: &Dial<'_>, tuning: &Tuning, job: &Job, content: &Con
 
 fn socket_options(tuning: &Tuning) -> SocketOptions {
     let bytes = tuning.socket_buffer;
-    SocketOptions::default().receive_buffer(bytes).send_buffer(bytes).offload(tuning.offload)
+    SocketOptions::default()
+        .receive_buffer(bytes)
+        .send_buffer(bytes)
+        .offload(tuning.offload)
+        .busy_poll(tuning.busy_poll)
 }
 
 fn server_options(host: &Host<'_>) -> ServerOptions {

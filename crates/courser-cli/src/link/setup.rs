@@ -190,6 +190,7 @@ fn socket_config(local: SocketAddr, tuning: &Tuning) -> SocketConfig {
     config.receive_buffer = tuning.socket_buffer;
     config.send_buffer = tuning.socket_buffer;
     config.offload = tuning.offload;
+    config.busy_poll = tuning.busy_poll;
     config
 }
 

@@ -22,7 +22,7 @@ common: --max-udp-payload N (1472) --initial-udp-payload N (1200) --no-mtu-disco
         --stream-window N (16M) --conn-window N (32M) --socket-buffer N (8M)
         --no-gso --cc cubic|bbr|newreno|adaptive --cipher aes128|aes256|chacha20
         --idle-timeout-ms N (60000) --max-streams N (128) --api direct|session|tokio
-        --workers N (1; 0: as many as can run at once)
+        --workers N (1; 0: as many as can run at once) --busy-poll-us N (25; 0: never)
 A flag that is not known is skipped together with its value.";
 
 /// Flags without a value that other programs may know and this one does not.
@@ -164,6 +164,7 @@ impl Draft {
             "--conn-window" => self.windows.1 = number(value)?,
             "--socket-buffer" => self.tuning.socket_buffer = usize::try_from(number(value)?).unwrap_or(usize::MAX),
             "--idle-timeout-ms" => settings.idle_timeout = Duration::from_millis(number(value)?),
+            "--busy-poll-us" => self.tuning.busy_poll = Duration::from_micros(number(value)?),
             "--workers" => self.workers = u16::try_from(number(value)?).unwrap_or(u16::MAX),
             "--max-streams" => self.streams = number(value)?.max(1),
             _ => {}

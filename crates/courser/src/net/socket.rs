@@ -46,7 +46,12 @@ pub struct SocketConfig {
     pub send_buffer: usize,
     /// Whether segmentation offload may be used for sending.
     pub offload: bool,
+    /// How long a worker looks for the next datagram before it sleeps, while they come that close together; zero: never.
+    pub busy_poll: Duration,
 }
+
+/// The default of [`SocketConfig::busy_poll`]: about what falling asleep and being woken cost, both threads together.
+pub const BUSY_POLL: Duration = Duration::from_micros(25);
 
 impl SocketConfig {
     /// The defaults for a socket at `local`.
@@ -59,6 +64,7 @@ impl SocketConfig {
             receive_buffer: 4 << 20,
             send_buffer: 4 << 20,
             offload: true,
+            busy_poll: BUSY_POLL,
         }
     }
 
@@ -175,6 +181,7 @@ pub struct Socket {
     send_segments: usize,
     receive_buffer: BufferSize,
     send_buffer: BufferSize,
+    busy_poll: Duration,
 }
 
 impl Socket {
@@ -236,7 +243,16 @@ impl Socket {
         udp.set_nonblocking(true)?;
         let send_segments = if config.offload { adapter.offload().send_segments.max(1) } else { 1 };
         let local = udp.local_addr()?;
-        Ok(Self { udp, adapter, inbound: Inbound::Udp, local, send_segments, receive_buffer, send_buffer })
+        Ok(Self {
+            udp,
+            adapter,
+            inbound: Inbound::Udp,
+            local,
+            send_segments,
+            receive_buffer,
+            send_buffer,
+            busy_poll: config.busy_poll,
+        })
     }
 
     /// From now on this end only sends: another worker reads what comes.
@@ -313,6 +329,12 @@ impl Socket {
     #[must_use]
     pub const fn send_buffer(&self) -> BufferSize {
         self.send_buffer
+    }
+
+    /// How long its worker looks for the next datagram before it sleeps.
+    #[must_use]
+    pub const fn busy_poll(&self) -> Duration {
+        self.busy_poll
     }
 
     /// Reads what is waiting, as much as one call gives; returns how many slots were filled, 0 when nothing was there.

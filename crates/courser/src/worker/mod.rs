@@ -10,9 +10,11 @@
 //! datagrams, and when a bound was reached it says that it wants to go on at once. A train that the socket did not take is
 //! kept, with a cursor to what already left, and goes first next time; nothing is filled before it is gone.
 //!
-//! Between turns a driver waits: [`Worker::wait`] for threads, `task` inside a Tokio runtime. A worker never spins: with
-//! nothing to do it waits for the socket, a [`Waker`], or the machine's deadline.
+//! Between turns a driver waits: [`Worker::wait`] for threads, `task` inside a Tokio runtime. An idle worker takes no
+//! processor time: it waits for the socket, a [`Waker`], or the machine's deadline. One whose datagrams come microseconds
+//! apart looks for the next one before it sleeps (`busy`).
 
+mod busy;
 pub(crate) mod crossing;
 mod drive;
 pub mod group;
@@ -32,6 +34,7 @@ use crate::clock::Clock;
 use crate::net::adapter::Outgoing;
 use crate::net::socket::{Outcome, Slots, Socket};
 
+use busy::BusyPoll;
 pub use crossing::Crossing;
 pub use drive::Running;
 use machine::{Machine, Meta, SendOutcome, Train, TrainMeta};
@@ -110,8 +113,12 @@ pub struct WorkerStats {
     pub full: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Waits.
+    /// Waits that slept.
     pub waits: u64,
+    /// Waits that ended before the worker slept, because something came while it looked.
+    pub busy_hits: u64,
+    /// Looks before a sleep that were in vain.
+    pub busy_misses: u64,
     /// Datagrams received that belong to other workers of the port; each was forwarded or dropped.
     pub misrouted: u64,
     /// Those of them that were handed over.
@@ -140,6 +147,8 @@ impl std::ops::AddAssign for WorkerStats {
         self.full += other.full;
         self.bytes_sent += other.bytes_sent;
         self.waits += other.waits;
+        self.busy_hits += other.busy_hits;
+        self.busy_misses += other.busy_misses;
         self.misrouted += other.misrouted;
         self.forwarded += other.forwarded;
         self.forward_dropped += other.forward_dropped;
@@ -173,6 +182,7 @@ pub struct Worker<M> {
     train: Train,
     kept: Option<Kept>,
     waker: Waker,
+    busy: BusyPoll,
     /// Datagrams of the next turn.
     batch: usize,
     /// Sockets so far; drivers that watch the socket see by it that it is another one.
@@ -191,6 +201,7 @@ impl<M: Machine> Worker<M> {
         Ok(Self {
             machine,
             waker: Waker::new(socket.udp())?,
+            busy: BusyPoll::new(socket.busy_poll()),
             socket,
             clock,
             slots: Slots::new(limits.slots),
@@ -316,14 +327,63 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// When the system cannot wait.
     pub fn wait(&mut self, turn: &Turn) -> io::Result<()> {
-        let timeout = turn.deadline.map(|at| at.since(self.clock.now()));
-        if timeout.is_some_and(|t| t.is_zero()) || !self.waker.sleep() {
+        let began = self.clock.now();
+        let timeout = turn.deadline.map(|at| at.since(began));
+        if self.unread || timeout.is_some_and(|t| t.is_zero()) {
+            return Ok(());
+        }
+        let look = if turn.blocked { Duration::ZERO } else { self.busy.begin() };
+        if !look.is_zero() && self.look(began, look, timeout)? || !self.waker.sleep() {
             return Ok(());
         }
         self.stats.waits += 1;
-        let waited = self.socket.wait(self.waker.bell(), turn.blocked, timeout);
+        let waited = self.socket.wait(self.waker.bell(), turn.blocked, timeout.map(|t| t.saturating_sub(look)));
         self.waker.woke();
+        self.busy.slept(self.clock.now().since(began));
         waited
+    }
+
+    /// Looks for datagrams and callers for so long; whether a turn is due.
+    fn look(&mut self, began: Instant, long: Duration, timeout: Option<Duration>) -> io::Result<bool> {
+        loop {
+            if let Some(due) = self.look_once(began, long, timeout)? {
+                return Ok(due);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Looks once; whether a turn is due, or `None` as long as that is open.
+    fn look_once(&mut self, began: Instant, long: Duration, timeout: Option<Duration>) -> io::Result<Option<bool>> {
+        self.unread = self.receive()? > 0;
+        if self.unread || self.waker.is_called() {
+            self.stats.busy_hits += 1;
+            self.busy.hit();
+            return Ok(Some(true));
+        }
+        let looked = self.clock.now().since(began);
+        if timeout.is_some_and(|t| looked >= t) {
+            return Ok(Some(true));
+        }
+        if looked >= long {
+            self.stats.busy_misses += 1;
+            self.busy.missed();
+            return Ok(Some(false));
+        }
+        Ok(None)
+    }
+
+    /// Asks the socket for a batch; how many trains came.
+    fn receive(&mut self) -> io::Result<usize> {
+        let relayed = self.socket.is_relayed();
+        self.filled = self.socket.receive(&mut self.slots)?;
+        if relayed && !self.socket.is_relayed() {
+            // The process that had taken the port over is gone.
+            self.sockets += 1;
+            self.machine.on_relay_end();
+        }
+        self.stats.batches += u64::from(self.filled > 0);
+        Ok(self.filled)
     }
 
     /// When the next turn is due though nothing happens.
@@ -342,18 +402,8 @@ impl<M: Machine> Worker<M> {
         let mut bytes_read = 0;
         let mut any = false;
         for _ in 0..self.limits.receive_calls.max(1) {
-            if !std::mem::take(&mut self.unread) {
-                let relayed = self.socket.is_relayed();
-                self.filled = self.socket.receive(&mut self.slots)?;
-                if relayed && !self.socket.is_relayed() {
-                    // The process that had taken the port over is gone.
-                    self.sockets += 1;
-                    self.machine.on_relay_end();
-                }
-                if self.filled == 0 {
-                    return Ok(Read { any, more: false, drained: true });
-                }
-                self.stats.batches += 1;
+            if !std::mem::take(&mut self.unread) && self.receive()? == 0 {
+                return Ok(Read { any, more: false, drained: true });
             }
             any = true;
             bytes_read += self.hand_over();

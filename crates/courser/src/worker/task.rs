@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use courser_core::time::Instant;
 
@@ -64,7 +65,6 @@ impl<M: Machine> Worker<M> {
                 // The runtime looks at its sockets before it comes back here.
                 tokio::task::yield_now().await;
             } else {
-                timer.set(turn.deadline.map(|at| at.since(now)));
                 let waited = self.idle(inbound.as_ref(), &mut timer, &turn).await;
                 self.waker.woke();
                 waited?;
@@ -74,6 +74,10 @@ impl<M: Machine> Worker<M> {
 
     /// Reads if the runtime has told that there is something.
     fn read_if(&mut self, inbound: Option<&Watch>) -> io::Result<Read> {
+        if self.unread {
+            // What was found while looking. The runtime tells of it later, and then there is nothing.
+            return self.read();
+        }
         let mut read = Ok(Read { any: false, more: false, drained: true });
         let Some(inbound) = inbound else { return read };
         inbound.attempt(|| {
@@ -83,9 +87,37 @@ impl<M: Machine> Worker<M> {
         read
     }
 
+    /// Looks for datagrams and callers before the task rests, if it is to; whether a turn is due. Other tasks go first
+    /// each time.
+    async fn look_around(&mut self, began: Instant, turn: &Turn) -> io::Result<bool> {
+        let long = if turn.blocked { Duration::ZERO } else { self.busy.begin() };
+        if long.is_zero() {
+            return Ok(false);
+        }
+        let timeout = turn.deadline.map(|at| at.since(began));
+        loop {
+            requeue().await;
+            if let Some(due) = self.look_once(began, long, timeout)? {
+                return Ok(due);
+            }
+        }
+    }
+
     /// Waits until another turn is due.
     async fn idle(&mut self, inbound: Option<&Watch>, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
+        let began = self.clock.now();
+        if self.look_around(began, turn).await? {
+            return Ok(());
+        }
+        timer.set(turn.deadline.map(|at| at.since(self.clock.now())));
         self.stats.waits += 1;
+        let slept = self.rest(inbound, timer, turn).await;
+        self.busy.slept(self.clock.now().since(began));
+        slept
+    }
+
+    /// Sleeps until another turn is due.
+    async fn rest(&mut self, inbound: Option<&Watch>, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
         // Registered anew, so that what is told is the present state of the socket.
         let room = if turn.blocked { Some(Watch::writing(self.socket.udp())?) } else { None };
         let waker = &self.waker;

@@ -465,6 +465,94 @@ fn an_idle_worker_waits_and_its_deadline_wakes_it() {
     assert!(w.stats().turns <= 10, "{} turns in 30 ms of nothing", w.stats().turns);
 }
 
+/// A worker whose wait before was short, so that the next one looks first, for as long as a test may take.
+fn looking() -> Worker<Echo> {
+    let mut config = SocketConfig::new(LOCAL);
+    config.busy_poll = Duration::from_secs(20);
+    let mut w = Worker::new(Echo::default(), Socket::bind(&config).unwrap(), Clock::start(), TurnLimits::default());
+    w.as_mut().unwrap().busy.slept(Duration::ZERO);
+    w.unwrap()
+}
+
+#[test]
+fn what_is_found_while_looking_is_handed_over_by_the_next_turn() {
+    let mut w = looking();
+    let peer = UdpSocket::bind(LOCAL).unwrap();
+    for i in 1..=20u8 {
+        let turn = w.turn().unwrap();
+        assert!(!turn.progressed);
+        peer.send_to(&[i; 30], w.socket().local_addr()).unwrap();
+        w.wait(&turn).unwrap();
+        // Waiting again before the turn loses nothing.
+        w.wait(&turn).unwrap();
+        assert!(w.turn().unwrap().progressed);
+        assert_eq!(w.machine().came.last().unwrap(), &[i; 30]);
+    }
+    let stats = w.stats();
+    assert_eq!((stats.busy_hits, stats.busy_misses, stats.waits), (20, 0, 0));
+}
+
+#[test]
+fn a_call_and_a_deadline_end_looking_too() {
+    let mut w = looking();
+    let turn = w.turn().unwrap();
+    let waker = w.waker();
+    let caller = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        waker.wake();
+    });
+    let began = std::time::Instant::now();
+    w.wait(&turn).unwrap();
+    caller.join().unwrap();
+    let mut turn = w.turn().unwrap();
+    turn.deadline = Some(w.clock().now() + Duration::from_millis(20));
+    w.wait(&turn).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(15), "neither ended it");
+    assert!(w.clock().now() >= turn.deadline.unwrap());
+    let stats = w.stats();
+    assert_eq!((stats.busy_hits, stats.busy_misses, stats.waits), (1, 0, 0));
+}
+
+#[test]
+fn looking_in_vain_is_followed_by_sleep() {
+    let mut config = SocketConfig::new(LOCAL);
+    config.busy_poll = Duration::from_micros(50);
+    let socket = Socket::bind(&config).unwrap();
+    let mut w = Worker::new(Echo::default(), socket, Clock::start(), TurnLimits::default()).unwrap();
+    w.busy.slept(Duration::ZERO);
+    for _ in 0..5 {
+        let mut turn = w.turn().unwrap();
+        turn.deadline = Some(w.clock().now() + Duration::from_millis(10));
+        w.wait(&turn).unwrap();
+    }
+    // The first wait looked; what followed were long waits.
+    let stats = w.stats();
+    assert_eq!((stats.busy_hits, stats.busy_misses, stats.waits), (0, 1, 5));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_task_hands_over_what_it_finds_while_looking() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut w = looking();
+        let peer = UdpSocket::bind(LOCAL).unwrap();
+        let to = w.socket().local_addr();
+        peer.send_to(&[0; 30], to).unwrap();
+        let mut app = move |machine: &mut Echo, _: Instant| {
+            let came = u8::try_from(machine.came.len()).unwrap();
+            if came == 20 {
+                return ControlFlow::Break(());
+            }
+            peer.send_to(&[came; 30], to).unwrap();
+            ControlFlow::Continue(())
+        };
+        tokio::time::timeout(Duration::from_secs(10), w.drive(&mut app)).await.expect("in time").unwrap();
+        let stats = w.stats();
+        assert!(stats.busy_hits > 0 && stats.waits == 0, "{stats:?}");
+    });
+}
+
 #[test]
 fn a_worker_in_a_thread_of_its_own_is_woken_and_stopped() {
     let w = worker(TurnLimits::default());

@@ -58,6 +58,11 @@ impl Waker {
         }
     }
 
+    /// Whether somebody called since the last turn began.
+    pub(crate) fn is_called(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == CALLED
+    }
+
     /// Falls asleep; `false` when somebody called in the meantime, so that another turn is due at once.
     pub(crate) fn sleep(&self) -> bool {
         let slept = self.0.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok();
