@@ -13,10 +13,11 @@ use courser_tls::{self as tls, AwsLc, SystemRandom};
 
 use crate::clock::Clock;
 use crate::error::{ConnectError, ConnectionError, EndpointError};
+use crate::estate::Estate;
 use crate::handover::Handover;
 use crate::hub::Hub;
 use crate::hub::conn::{ConnSlot, Facts};
-use crate::hub::crew::{Crew, Estate};
+use crate::hub::crew::Crew;
 use crate::hub::shared::{Command, Decision, Dial, IncomingInfo, Lobby, Shared};
 use crate::net::resolve;
 use crate::net::socket::Socket;
@@ -78,19 +79,6 @@ pub(crate) fn rebind(shared: &Shared, options: Option<&ClientOptions>, local: So
         return Err(EndpointError::Bind(local, std::io::Error::new(std::io::ErrorKind::Unsupported, why)));
     };
     shared.command(Command::Rebind(Box::new(bind(&[local], &options.socket)?)));
-    Ok(())
-}
-
-/// New connections of a server's workers are taken by these options.
-pub(crate) fn reload(crew: &Crew, options: &ServerOptions) -> Result<(), EndpointError> {
-    options.settings.validate().map_err(EndpointError::Settings)?;
-    if let Some(keys) = &options.token_keys {
-        crew.set_token_keys(keys);
-    }
-    crew.tell(|| Command::Reload {
-        server: Box::new(server_config(options, crew.len())),
-        token_keys: options.token_keys.clone(),
-    });
     Ok(())
 }
 
@@ -241,7 +229,8 @@ impl Request {
             attempt_delay: options.attempt_delay,
         };
         if !shared.command(Command::Dial(Box::new(dial))) {
-            return Err(ConnectError::TooMany);
+            let gone = shared.is_gone();
+            return Err(if gone { ConnectionError::EndpointGone.into() } else { ConnectError::TooMany });
         }
         Ok(conn)
     }
@@ -326,7 +315,9 @@ impl Waiting {
         let conn = ConnRef(ConnSlot::new(&self.shared, early));
         if let Some(key) = self.key.take() {
             let (slot, settings) = (Arc::clone(&conn.0), settings.map(Box::new));
-            self.shared.command(Command::Accept { key, slot, settings });
+            if !self.shared.command(Command::Accept { key, slot, settings }) {
+                return Err(ConnectionError::EndpointGone.into());
+            }
         }
         Ok(conn)
     }

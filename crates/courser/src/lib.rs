@@ -27,6 +27,7 @@ pub mod certs;
 pub mod clock;
 pub mod doctor;
 mod error;
+mod estate;
 mod face;
 mod handover;
 pub mod hub;

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::error::EndpointError;
+use crate::estate::Estate;
 use crate::face;
 use crate::handover::Handover;
-use crate::hub::crew::Estate;
 use crate::net::socket::Socket;
 use crate::options::ServerOptions;
 use crate::wait::lock;

@@ -15,7 +15,7 @@ use crate::error::{ConnectError, ConnectionError, EndpointError, HandoverError};
 use crate::face::{self, Made, Request, Waiting};
 use crate::handover::Handover;
 use crate::hub::crew::{Crew, WorkerFigures};
-use crate::hub::shared::{Command, Decision};
+use crate::hub::shared::Decision;
 use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 
 /// A port with workers in tasks, one unless [`ServerOptions::workers`] says otherwise. Clones share them; when the last is
@@ -172,7 +172,7 @@ impl Endpoint {
         if tokio::time::timeout(limit, self.wait_idle()).await.is_ok() {
             return Ok(());
         }
-        self.crew.tell(|| Command::CloseAll);
+        self.crew.close_all();
         Err(ConnectionError::TimedOut)
     }
 
@@ -183,7 +183,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
     pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
-        face::reload(&self.crew, options)
+        self.crew.reload(options)
     }
 
     /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
@@ -193,7 +193,7 @@ impl Endpoint {
     /// See [`HandoverError`].
     pub async fn hand_over(&self) -> Result<Handover, HandoverError> {
         let mut handing = self.crew.begin_handing()?;
-        poll_fn(|cx| self.crew.poll_handed(cx, &mut handing)).await
+        poll_fn(|cx| handing.poll(cx)).await
     }
 
     /// Counters of the engines of all workers together, as of their last turns.

@@ -14,7 +14,7 @@ use crate::error::{ConnectError, ConnectionError, EndpointError, HandoverError};
 use crate::face::{self, ConnRef, Made, Request, Waiting};
 use crate::handover::Handover;
 use crate::hub::crew::{Crew, WorkerFigures};
-use crate::hub::shared::{Command, Decision};
+use crate::hub::shared::Decision;
 use crate::options::{ClientOptions, ServerOptions, SocketFacts};
 use crate::session::look_time;
 use crate::wait::{block, lock};
@@ -195,7 +195,7 @@ impl Endpoint {
         if block(Some(limit), |cx| self.inner.crew.poll_idle(cx)).is_some() {
             return Ok(());
         }
-        self.inner.crew.tell(|| Command::CloseAll);
+        self.inner.crew.close_all();
         Err(ConnectionError::TimedOut)
     }
 
@@ -206,7 +206,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
     pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
-        face::reload(&self.inner.crew, options)
+        self.inner.crew.reload(options)
     }
 
     /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
@@ -216,7 +216,7 @@ impl Endpoint {
     /// See [`HandoverError`].
     pub fn hand_over(&self) -> Result<Handover, HandoverError> {
         let mut handing = self.inner.crew.begin_handing()?;
-        block(self.timeout, |cx| self.inner.crew.poll_handed(cx, &mut handing)).ok_or(HandoverError::TimedOut)?
+        block(self.timeout, |cx| handing.poll(cx)).ok_or(HandoverError::TimedOut)?
     }
 
     /// Counters of the engines of all workers together, as of their last turns.

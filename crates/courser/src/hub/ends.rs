@@ -8,6 +8,7 @@ use tracing::warn;
 use super::shared::Command;
 use super::{Hub, Phase};
 use crate::error::ConnectionError;
+use crate::estate;
 
 impl Hub {
     /// A connection ended: what the peer sent before can still be read, everybody who waits is told.
@@ -44,20 +45,12 @@ impl Hub {
         let _ = self.sessions.remove(conn.handle);
     }
 
-    /// Closes every connection.
-    pub(super) fn close_all(&mut self, now: Instant) {
-        let keys: Vec<ConnKey> = self.engine.keys().collect();
-        for key in keys {
-            let _ = self.engine.close(now, key, 0, b"");
-        }
-    }
-
     /// The endpoint is gone: everything is closed.
     pub(super) fn stop(&mut self, now: Instant) {
         self.phase = Phase::Stopping;
         self.budget = usize::MAX;
         self.engine.set_cooldown(true);
-        self.close_all(now);
+        estate::close_all(now, &mut self.engine);
         self.fail_races(&ConnectionError::EndpointGone);
         self.serve_events(now);
     }
@@ -74,11 +67,8 @@ impl Hub {
                 Command::Accept { slot, .. } => {
                     slot.on_failed(ConnectionError::EndpointGone.into(), &mut self.woken);
                 }
-                Command::Decide { .. }
-                | Command::Rebind(_)
-                | Command::Reload { .. }
-                | Command::HandOver { .. }
-                | Command::CloseAll => {}
+                // An order that is dropped tells that nobody carried it out.
+                Command::Decide { .. } | Command::Rebind(_) | Command::Order(_) => {}
             }
         }
         self.fail_races(&ConnectionError::EndpointGone);

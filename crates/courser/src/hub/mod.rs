@@ -334,18 +334,7 @@ impl Hub {
                 self.engine.rebind(now, None);
                 self.socket = Some(*socket);
             }
-            Command::Reload { server, token_keys } => {
-                self.engine.replace_server(*server);
-                if let Some(keys) = token_keys {
-                    self.engine.replace_token_keys(&keys);
-                }
-            }
-            Command::HandOver { relay, answer } => {
-                self.engine.set_cooldown(true);
-                self.relay = Some(relay);
-                answer.give(self.engine.unsettled_cids(), &mut self.woken);
-            }
-            Command::CloseAll => self.close_all(now),
+            Command::Order(order) => order.carry_out(now, &mut self.engine, &mut self.relay),
             Command::Decide { key, decision } => {
                 // It may have gone meanwhile; then nothing is to be answered.
                 let _ = match decision {

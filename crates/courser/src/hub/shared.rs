@@ -11,18 +11,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::engine::{EngineStats, ServerConfig, TokenKeys};
-use courser_core::ids::{Cid, ConnKey};
+use courser_core::engine::EngineStats;
+use courser_core::ids::ConnKey;
 use courser_tls as tls;
 use tracing::Span;
 
 use super::conn::ConnSlot;
 use super::stream::StreamSlot;
 use crate::address_tokens::ServerTokens;
+use crate::estate::Order;
 use crate::net::socket::Socket;
 use crate::options::SocketFacts;
 use crate::wait::{Waiters, Woken, lock};
-use crate::worker::machine::Relay;
 use crate::worker::{Waker, WorkerStats};
 
 /// What the engine tells of a connection that waits for a decision.
@@ -70,40 +70,8 @@ pub(crate) enum Command {
     },
     /// Everything goes on from this socket.
     Rebind(Box<Socket>),
-    /// New connections are taken by this configuration, and tokens under these keys.
-    Reload {
-        server: Box<ServerConfig>,
-        token_keys: Option<TokenKeys>,
-    },
-    /// Another process has the port from now on. What it receives for this one comes out of the relay; which connection IDs
-    /// do not tell by themselves is the answer.
-    HandOver {
-        relay: Relay,
-        answer: Arc<Answer>,
-    },
-    /// Every connection is closed with code 0.
-    CloseAll,
-}
-
-/// What a worker answers when it has given its socket away.
-#[derive(Default)]
-pub(crate) struct Answer(Mutex<(Option<Vec<Cid>>, Waiters)>);
-
-impl Answer {
-    pub(super) fn give(&self, cids: Vec<Cid>, woken: &mut Woken) {
-        let mut state = lock(&self.0);
-        state.0 = Some(cids);
-        state.1.call(woken);
-    }
-
-    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Vec<Cid>> {
-        let mut state = lock(&self.0);
-        if let Some(cids) = state.0.take() {
-            return Poll::Ready(cids);
-        }
-        state.1.add(cx);
-        Poll::Pending
-    }
+    /// What an operator wants.
+    Order(Order),
 }
 
 /// What waits for the worker.
@@ -112,6 +80,8 @@ pub(super) struct Inbox {
     pub(super) streams: Vec<Arc<StreamSlot>>,
     pub(super) conns: Vec<Arc<ConnSlot>>,
     pub(super) commands: Vec<Command>,
+    /// The worker is gone and looks no more.
+    closed: bool,
 }
 
 /// What the endpoint's handles look at.
@@ -252,10 +222,10 @@ impl Shared {
         self.wake();
     }
 
-    /// Hands a command over; `false` when too many wait.
+    /// Hands a command over; `false` when too many wait, or the worker is gone.
     pub(crate) fn command(&self, command: Command) -> bool {
         let mut inbox = lock(&self.inbox);
-        if matches!(command, Command::Dial(_)) && inbox.commands.len() >= COMMANDS_MAX {
+        if inbox.closed || matches!(command, Command::Dial(_)) && inbox.commands.len() >= COMMANDS_MAX {
             return false;
         }
         inbox.commands.push(command);
@@ -351,6 +321,6 @@ impl Shared {
         front.idle.call(woken);
         drop(front);
         self.lobby.leave(self.worker, woken);
-        std::mem::take(&mut *lock(&self.inbox))
+        std::mem::replace(&mut *lock(&self.inbox), Inbox { closed: true, ..Inbox::default() })
     }
 }

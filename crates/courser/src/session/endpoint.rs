@@ -1,8 +1,11 @@
 //! Workers that serve ports: in a thread of their own, or driven by the application's.
+//!
+//! An operator drains, reloads and hands over on the endpoint; what applications notice of it comes through their ports.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker as TaskWaker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,15 +14,19 @@ use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_
 use courser_session::port::{Inline, PortSetup, ThreadPort, pair};
 
 use super::books::Books;
+use super::door::Door;
 use super::ports::Ports;
-use super::service::{Door, Service, ServiceSetup};
+use super::service::{Service, ServiceSetup};
 use crate::clock::Clock;
-use crate::error::EndpointError;
+use crate::error::{ConnectionError, EndpointError, HandoverError};
+use crate::estate::{self, Estate, Order};
 use crate::face;
+use crate::handover::Handover;
 use crate::hub::crew::WorkerFigures;
 use crate::net::socket::Socket;
 use crate::options::{ClientOptions, ServerOptions, SocketOptions};
 use crate::staff::Staff;
+use crate::wait::block;
 use crate::worker::{TurnLimits, Waker, Worker};
 
 /// Turns that an inline endpoint takes at most when it is dropped.
@@ -81,18 +88,22 @@ impl Options {
         servers.chain(clients).try_for_each(|settings| settings.validate()).map_err(EndpointError::Settings)
     }
 
-    /// Binds the sockets and makes the workers.
-    fn workers(self) -> Result<Vec<Worker<Service>>, EndpointError> {
+    /// Binds the sockets, or takes them over, and makes the workers.
+    fn workers(self, handover: Option<Handover>) -> Result<Made, EndpointError> {
         self.validate()?;
-        let (clock, posts) = match (&self.server, self.bind.first()) {
+        let (clock, posts, estate) = match (&self.server, self.bind.first()) {
             (Some(server), Some(local)) => {
-                let staff = Staff::bind(*local, server)?;
-                (staff.clock, staff.engines(server))
+                let mut staff = match handover {
+                    Some(handover) => Staff::adopt(handover, server)?,
+                    None => Staff::bind(*local, server)?,
+                };
+                let estate = staff.estate().map_err(EndpointError::Worker)?;
+                (staff.clock, staff.engines(server), Some(estate))
             }
             _ => {
                 let (socket, clock) = (face::bind(&self.bind, &self.socket)?, Clock::start());
                 let qlog = self.profiles.first().and_then(|profile| profile.qlog.clone());
-                (clock, vec![(Engine::new(face::engine_config(qlog.as_ref(), clock)), socket, None)])
+                (clock, vec![(Engine::new(face::engine_config(qlog.as_ref(), clock)), socket, None)], None)
             }
         };
         let mut workers = Vec::with_capacity(posts.len());
@@ -106,9 +117,12 @@ impl Options {
                 None => made,
             });
         }
-        Ok(workers)
+        Ok((workers, estate))
     }
 }
+
+/// Workers that nobody drives yet, and what belongs to their port when they take connections.
+type Made = (Vec<Worker<Service>>, Option<Estate>);
 
 /// A worker of one's own making that serves ports.
 ///
@@ -161,6 +175,8 @@ pub struct Endpoint {
     local: SocketAddr,
     /// At least one.
     staff: Vec<Attended>,
+    /// Of endpoints that take connections.
+    estate: Option<Estate>,
 }
 
 impl Endpoint {
@@ -169,8 +185,27 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn start(options: Options) -> Result<Self, EndpointError> {
+        Self::make(options, None)
+    }
+
+    /// An endpoint that goes on where another one hands its port over; see [`Handover`]. The options are those of a server;
+    /// there are as many workers as there were, at the address that there was.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; the other endpoint has the port again then.
+    pub fn take_over(handover: Handover, options: Options) -> Result<Self, EndpointError> {
+        if options.server.is_none() {
+            return Err(EndpointError::Worker(io::ErrorKind::InvalidInput.into()));
+        }
+        Self::make(options, Some(handover))
+    }
+
+    fn make(options: Options, handover: Option<Handover>) -> Result<Self, EndpointError> {
         let look = options.look.unwrap_or_else(look_time);
-        Self::run_all(options.workers()?, look).map_err(EndpointError::Worker)
+        let (workers, estate) = options.workers(handover)?;
+        let mut endpoint = Self::run_all(workers, look).map_err(EndpointError::Worker)?;
+        endpoint.estate = estate;
+        Ok(endpoint)
     }
 
     /// Starts a worker of one's own making.
@@ -188,7 +223,7 @@ impl Endpoint {
     pub fn run_all(workers: Vec<Worker<Service>>, look: Duration) -> io::Result<Self> {
         let local = workers.first().ok_or(io::ErrorKind::InvalidInput)?.socket().local_addr();
         // From here on an early return stops the threads that there are.
-        let mut endpoint = Self { local, staff: Vec::with_capacity(workers.len()) };
+        let mut endpoint = Self { local, staff: Vec::with_capacity(workers.len()), estate: None };
         for mut worker in workers {
             let (door, ringer, mut sleeper) = door_of(&mut worker);
             let waker = worker.waker();
@@ -227,6 +262,63 @@ impl Endpoint {
     #[must_use]
     pub fn attach_all(&self, setup: PortSetup) -> Ports {
         Ports::new(self.staff.iter().map(|attended| attended.attach(setup)).collect())
+    }
+
+    /// Takes no new connections any more and waits until those that there are have ended, at most for that long; then all
+    /// are closed with code 0. Listeners are over at once ([`Reason::Draining`](super::Reason::Draining)); applications go
+    /// on with the connections that they have.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TimedOut`] when some had to be closed.
+    pub fn drain(&self, limit: Duration) -> Result<(), ConnectionError> {
+        for attended in &self.staff {
+            attended.door.drain();
+            attended.waker.wake();
+        }
+        if block(Some(limit), |cx| self.poll_drained(cx)).is_some() {
+            return Ok(());
+        }
+        (0..self.staff.len()).for_each(|worker| self.order(worker, Order::CloseAll));
+        Err(ConnectionError::TimedOut)
+    }
+
+    fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
+        for attended in &self.staff {
+            std::task::ready!(attended.door.poll_drained(cx));
+        }
+        Poll::Ready(())
+    }
+
+    fn order(&self, worker: usize, order: Order) {
+        if let Some(attended) = self.staff.get(worker) {
+            attended.door.order(order);
+            attended.waker.wake();
+        }
+    }
+
+    /// From now on connections are taken by these options: certificates, application protocols, settings, retry, keys of
+    /// tokens, the number of handshakes. Connections that there are go on as they began; profiles, and what belongs to
+    /// sockets and workers, stay.
+    ///
+    /// # Errors
+    /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
+    pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
+        estate::reload(self.estate.as_ref(), options, self.staff.len(), |worker, order| self.order(worker, order))
+    }
+
+    /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
+    /// takes no new ones unless the handover is dropped or the other one ends. Listeners stay: [`drain`](Self::drain) ends
+    /// them once the other one is known to work.
+    ///
+    /// # Errors
+    /// See [`HandoverError`]. Workers of one's own making have no port that could be given away.
+    pub fn hand_over(&self) -> Result<Handover, HandoverError> {
+        let estate = self.estate.as_ref().ok_or(HandoverError::NoServer)?;
+        if self.staff.iter().any(|attended| attended.door.is_gone()) {
+            return Err(HandoverError::WorkerGone);
+        }
+        let mut handing = estate.begin(|worker, order| self.order(worker, order))?;
+        block(None, |cx| handing.poll(cx)).unwrap_or(Err(HandoverError::TimedOut))
     }
 
     /// Figures of each worker, as of when it last had nothing to do.
@@ -312,6 +404,8 @@ pub struct InlineEndpoint {
     port: u32,
     /// What the last turn said.
     turn: crate::worker::Turn,
+    /// Of an endpoint that takes connections.
+    estate: Option<Estate>,
 }
 
 impl InlineEndpoint {
@@ -320,13 +414,31 @@ impl InlineEndpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn new(options: Options, setup: PortSetup) -> Result<Self, EndpointError> {
+        Self::make(options, None, setup)
+    }
+
+    /// An endpoint that goes on where another one, which has one worker, hands its port over; see [`Handover`]. The options
+    /// are those of a server.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; the other endpoint has the port again then.
+    pub fn take_over(handover: Handover, options: Options, setup: PortSetup) -> Result<Self, EndpointError> {
+        if options.server.is_none() || handover.workers() != 1 {
+            return Err(EndpointError::Worker(io::ErrorKind::InvalidInput.into()));
+        }
+        Self::make(options, Some(handover), setup)
+    }
+
+    fn make(options: Options, handover: Option<Handover>, setup: PortSetup) -> Result<Self, EndpointError> {
         let mut options = options;
         if let Some(server) = &mut options.server {
             server.workers = 1;
         }
-        let worker = options.workers()?.pop();
+        let (mut workers, estate) = options.workers(handover)?;
         let none = || EndpointError::Worker(io::ErrorKind::NotFound.into());
-        Ok(Self::drive(worker.ok_or_else(none)?, setup))
+        let mut endpoint = Self::drive(workers.pop().ok_or_else(none)?, setup);
+        endpoint.estate = estate;
+        Ok(endpoint)
     }
 
     /// A worker of one's own making.
@@ -335,7 +447,45 @@ impl InlineEndpoint {
         let (_, _, sleeper) = door_of(&mut worker);
         let port = worker.machine().place_inline(setup);
         let turn = crate::worker::Turn { deadline: None, progressed: true, blocked: false };
-        Self { worker, sleeper, port, turn }
+        Self { worker, sleeper, port, turn, estate: None }
+    }
+
+    /// Takes no new connections from the next turn on; listeners are over then. The application takes turns until
+    /// [`is_drained`](Self::is_drained), or as long as it has patience, and then drops the endpoint, which closes what is left.
+    pub fn drain(&mut self) {
+        self.worker.machine().door().drain();
+    }
+
+    /// Whether [`drain`](Self::drain) was called and no connection is left.
+    #[must_use]
+    pub fn is_drained(&mut self) -> bool {
+        let task = Context::from_waker(TaskWaker::noop());
+        self.worker.machine().door().poll_drained(&task).is_ready()
+    }
+
+    /// From the next turn on connections are taken by these options, as with [`Endpoint::reload`].
+    ///
+    /// # Errors
+    /// [`EndpointError::Settings`]; nothing changes then.
+    pub fn reload(&mut self, options: &ServerOptions) -> Result<(), EndpointError> {
+        let door = self.worker.machine().door();
+        estate::reload(self.estate.as_ref(), options, 1, |_, order| door.order(order))
+    }
+
+    /// Gives the port to another endpoint, as [`Endpoint::hand_over`] does; takes a turn for it.
+    ///
+    /// # Errors
+    /// See [`HandoverError`].
+    pub fn hand_over(&mut self) -> Result<Handover, HandoverError> {
+        let door = self.worker.machine().door();
+        let estate = self.estate.as_ref().ok_or(HandoverError::NoServer)?;
+        let mut handing = estate.begin(|_, order| door.order(order))?;
+        let turn = self.worker.turn_with(&mut |service, now| _ = service.serve(now));
+        self.turn = turn.map_err(HandoverError::System)?;
+        match handing.poll(&Context::from_waker(TaskWaker::noop())) {
+            Poll::Ready(handover) => handover,
+            Poll::Pending => Err(HandoverError::WorkerGone),
+        }
     }
 
     /// The bound address.

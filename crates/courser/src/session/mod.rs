@@ -30,6 +30,11 @@
 //!
 //! Closing a connection, and dropping its port, ends it at once: wait for `Closed` or `AllAcked` of the streams that matter.
 //!
+//! # Operating a server
+//!
+//! Both endpoints drain, take other options for new connections, and give their port to another endpoint, here or in another
+//! process ([`Handover`](crate::Handover)). Applications notice of it that listeners end with [`Reason::Draining`].
+//!
 //! # Example
 //!
 //! A client and a server, each with a worker of its own; `examples/echo_ports.rs` is a longer one.
@@ -85,6 +90,7 @@
 //! ```
 
 mod books;
+mod door;
 mod endpoint;
 mod ports;
 mod reason;

@@ -49,11 +49,13 @@ pub enum Reason {
     NoProfile,
     /// The connection that a stream was to be opened on is over.
     ConnectionOver,
+    /// The endpoint takes no new connections any more; those that there are go on.
+    Draining,
 }
 
 impl Reason {
     /// All of them, by index.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Done,
         Self::GivenUp,
         Self::ClosedHere,
@@ -73,6 +75,7 @@ impl Reason {
         Self::NoListener,
         Self::NoProfile,
         Self::ConnectionOver,
+        Self::Draining,
     ];
 
     /// The number in a message.
@@ -110,6 +113,7 @@ impl fmt::Display for Reason {
             Self::NoListener => "this worker takes no connections there",
             Self::NoProfile => "no such profile was registered with the worker",
             Self::ConnectionOver => "the connection is over",
+            Self::Draining => "no new connections are taken any more",
         })
     }
 }
@@ -150,11 +154,12 @@ impl Ended {
         Completion::Failed { token, reason: self.reason.index(), text: self.text }
     }
 
-    /// Whether nothing went wrong: the session did its work, or one of the applications closed it with code 0.
+    /// Whether nothing went wrong: the session did its work, an operator ended it in good order, or one of the applications
+    /// closed it with code 0.
     #[must_use]
     pub fn is_good(&self) -> bool {
         match self.reason {
-            Reason::Done => true,
+            Reason::Done | Reason::Draining => true,
             Reason::ClosedHere | Reason::ClosedByPeer => self.code == 0,
             _ => false,
         }

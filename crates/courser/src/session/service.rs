@@ -7,8 +7,7 @@
 //! waiting; what applications are told is bounded by their own sessions (see [`courser_session::port`]).
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use courser_core::engine::{Engine, Event as EngineEvent, Meta, SendOutcome, Train, TrainMeta};
 use courser_core::error::CloseReason;
@@ -19,11 +18,11 @@ use courser_session::handle::{Handle, HandleTable, Kind};
 use courser_session::port::{Event, Inline, InlinePort, Origin, Outbox, PortSetup, WorkerPort};
 
 use super::books::{Books, Key, Sessions};
-use super::reason::Ended;
-use crate::hub::crew::WorkerFigures;
+use super::door::Door;
+use super::reason::{Ended, Reason};
+use crate::estate;
 use crate::options::ClientOptions;
-use crate::wait::lock;
-use crate::worker::machine::Machine;
+use crate::worker::machine::{Machine, Relay};
 
 /// Submissions of one port that a turn takes at most.
 const SUBMISSIONS_MAX: usize = 256;
@@ -49,47 +48,13 @@ fn outbox(ports: &mut [Option<Place>], port: u32) -> Option<&mut Outbox> {
     ports.get_mut(port as usize)?.as_mut().map(Place::outbox)
 }
 
-/// What a service shares with the threads that attach ports to it.
-#[derive(Default)]
-pub(super) struct Door {
-    arrivals: Mutex<Vec<WorkerPort>>,
-    /// Whether `arrivals` or one of the flags below has news; spares the worker the lock.
-    news: AtomicBool,
-    stop: AtomicBool,
-    gone: AtomicBool,
-    figures: Mutex<WorkerFigures>,
-}
-
-impl Door {
-    /// Hands a port to the worker, which has to be woken then. A port for a worker that is gone is closed.
-    pub(super) fn attach(&self, port: WorkerPort) {
-        let mut arrivals = lock(&self.arrivals);
-        if !self.gone.load(Ordering::Acquire) {
-            arrivals.push(port);
-        }
-        drop(arrivals);
-        self.news.store(true, Ordering::Release);
-    }
-
-    /// The worker's figures, as it published them last.
-    pub(super) fn figures(&self) -> WorkerFigures {
-        WorkerFigures { is_gone: self.gone.load(Ordering::Acquire), ..*lock(&self.figures) }
-    }
-
-    pub(super) fn publish(&self, figures: WorkerFigures) {
-        *lock(&self.figures) = figures;
-    }
-
-    /// Asks the worker to end.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.news.store(true, Ordering::Release);
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// No new connections are taken. Whether it was told that none is left.
+    Draining {
+        told: bool,
+    },
     /// Everything was closed; what remains is to say so.
     Stopping,
     /// Nothing is left to be sent.
@@ -104,6 +69,8 @@ pub struct Service {
     ports: Vec<Option<Place>>,
     door: Arc<Door>,
     phase: Phase,
+    /// Where the worker's trains come from from now on.
+    relay: Option<Relay>,
 }
 
 /// What a service knows besides its engine.
@@ -146,6 +113,7 @@ impl Service {
             ports: Vec::new(),
             door: Arc::default(),
             phase: Phase::Running,
+            relay: None,
         }
     }
 
@@ -213,21 +181,48 @@ impl Service {
                 busy |= port.flush(&mut self.sessions, &mut self.books) > 0;
             }
         }
+        self.tell_drained();
         busy
     }
 
     fn look_at_the_door(&mut self, now: Instant) -> bool {
-        if !self.door.news.swap(false, Ordering::AcqRel) {
-            return false;
-        }
-        let arrivals = std::mem::take(&mut *lock(&self.door.arrivals));
-        arrivals.into_iter().for_each(|port| {
+        let Some((ports, orders)) = self.door.look() else { return false };
+        ports.into_iter().for_each(|port| {
             self.place(Place::Thread(port));
         });
-        if self.phase == Phase::Running && self.door.stop.load(Ordering::Acquire) {
+        orders.into_iter().for_each(|order| order.carry_out(now, &mut self.books.engine, &mut self.relay));
+        if self.phase == Phase::Running && self.door.is_draining() {
+            self.drain();
+        }
+        let open = matches!(self.phase, Phase::Running | Phase::Draining { .. });
+        if open && self.door.is_stopping() {
             self.stop(now);
         }
         true
+    }
+
+    /// No new connections are taken from now on; listeners hear that they are over.
+    fn drain(&mut self) {
+        self.phase = Phase::Draining { told: false };
+        self.books.draining = true;
+        self.books.engine.set_cooldown(true);
+        for listener in std::mem::take(&mut self.books.listeners) {
+            if let Some(outbox) = outbox(&mut self.ports, listener.port) {
+                let _ = outbox.event(&mut self.sessions, listener.handle, Ended::plain(Reason::Draining).event());
+            }
+        }
+    }
+
+    /// Whether it is to be told that a draining worker has no connection left.
+    fn is_newly_drained(&self) -> bool {
+        self.phase == Phase::Draining { told: false } && self.books.engine.connections() == 0
+    }
+
+    fn tell_drained(&mut self) {
+        if self.is_newly_drained() {
+            self.phase = Phase::Draining { told: true };
+            self.door.set_drained();
+        }
     }
 
     fn serve_port(&mut self, number: usize) -> bool {
@@ -306,7 +301,8 @@ impl Service {
     /// Whether a turn could do something for an application. To be asked after the worker's bell is armed and before it
     /// sleeps.
     pub(super) fn has_work(&mut self) -> bool {
-        self.door.news.load(Ordering::Acquire)
+        self.door.has_news()
+            || self.is_newly_drained()
             || self.ports.iter_mut().flatten().any(|place| match place {
                 Place::Thread(port) => port.has_work(),
                 // What waits to be polled.
@@ -330,19 +326,14 @@ impl Service {
     fn stop(&mut self, now: Instant) {
         self.phase = Phase::Stopping;
         self.books.engine.set_cooldown(true);
-        let keys: Vec<ConnKey> = self.books.engine.keys().collect();
-        for key in keys {
-            let _ = self.books.engine.close(now, key, 0, b"");
-        }
+        estate::close_all(now, &mut self.books.engine);
     }
 }
 
-/// Whoever attaches a port from now on is told at once that nobody serves it.
+/// Whoever attaches a port or gives an order from now on is told at once that nobody serves it.
 impl Drop for Service {
     fn drop(&mut self) {
-        let mut arrivals = lock(&self.door.arrivals);
-        self.door.gone.store(true, Ordering::Release);
-        arrivals.clear();
+        self.door.shut();
     }
 }
 
@@ -380,8 +371,19 @@ impl Machine for Service {
         self.books.engine.sent(now, train, outcome);
     }
 
+    fn next_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
+    }
+
+    fn on_relay_end(&mut self) {
+        self.books.engine.set_cooldown(self.phase != Phase::Running);
+    }
+
     fn deadline(&self) -> Option<Instant> {
-        if self.phase == Phase::Running { self.books.engine.deadline() } else { Some(Instant::ZERO) }
+        match self.phase {
+            Phase::Running | Phase::Draining { .. } => self.books.engine.deadline(),
+            Phase::Stopping | Phase::Stopped => Some(Instant::ZERO),
+        }
     }
 }
 

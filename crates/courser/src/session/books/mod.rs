@@ -85,6 +85,8 @@ pub struct Books {
     local: SocketAddr,
     /// Whether the engine takes connections.
     is_server: bool,
+    /// Whether it is to take no new ones any more.
+    pub(in crate::session) draining: bool,
     profiles: Vec<ClientOptions>,
     span: Span,
     /// Connections that wait for their applications' decisions.
@@ -110,6 +112,7 @@ impl Books {
             local,
             span: spans::endpoint(local),
             is_server: setup.is_server,
+            draining: false,
             profiles: setup.profiles,
             undecided: 0,
             conns: Vec::new(),
@@ -172,6 +175,9 @@ impl Books {
             && (at.port() == 0 || at.port() == self.local.port());
         if !here || !self.is_server {
             return outbox.reply(Ended::plain(Reason::NoListener).failure(token));
+        }
+        if self.draining {
+            return outbox.reply(Ended::plain(Reason::Draining).failure(token));
         }
         match outbox.open(sessions, Kind::Listener, Key::Listener, Origin::Token(token)) {
             Ok(handle) => self.listeners.push_back(Listener { port: outbox.port(), handle }),
