@@ -7,7 +7,7 @@
 //! transport what they need of a connection  pattern   bytes that can be checked
 //! certificate  what a server shows, and whether it is believed
 //! link      the engine below them           faces     perf as a user of the blocking or Tokio face writes it
-//! qlog      reading traces
+//! qlog      reading traces            operate   signals that drain, reload and upgrade a server
 //! ```
 
 pub mod apps;
@@ -23,6 +23,7 @@ pub mod job;
 pub mod link;
 pub mod logging;
 pub mod measure;
+pub mod operate;
 pub mod output;
 pub mod pattern;
 pub mod peer;

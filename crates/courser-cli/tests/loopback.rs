@@ -2,111 +2,15 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-use std::io::{BufRead, BufReader, Read};
+mod common;
+
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-const COURSER: &str = env!("CARGO_BIN_EXE_courser");
-const PEER: &str = env!("CARGO_BIN_EXE_peer-courser");
-
-fn command(program: &str, args: &[&str]) -> Command {
-    let mut c = Command::new(program);
-    c.args(args);
-    for name in ["COURSER_LOG", "NO_COLOR", "SSLKEYLOGFILE"] {
-        c.env_remove(name);
-    }
-    c
-}
-
-fn courser(args: &[&str]) -> Output {
-    command(COURSER, args).output().expect("the program runs")
-}
-
-fn signal(child: &Child, which: &str) {
-    assert!(Command::new("kill").args([which, &child.id().to_string()]).status().unwrap().success());
-}
-
-/// A server that listens; it is asked to end when dropped.
-struct Server {
-    child: Child,
-    addr: String,
-    rest: Option<BufReader<std::process::ChildStderr>>,
-}
-
-impl Server {
-    /// A `courser` server, which tells its address on standard error.
-    fn courser(args: &[&str]) -> Self {
-        let mut child = command(COURSER, args).stderr(Stdio::piped()).spawn().unwrap();
-        let mut err = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        err.read_line(&mut line).unwrap();
-        let addr = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self { child, addr, rest: Some(err) }
-    }
-
-    fn perf(more: &[&str]) -> Self {
-        Self::courser(&[&["perf", "server", "--listen", "127.0.0.1:0"], more].concat())
-    }
-
-    fn ask_to_end(&self) {
-        signal(&self.child, "-TERM");
-    }
-
-    /// Asks it to end; its exit code and what it still said.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.ask_to_end();
-        let mut said = String::new();
-        if let Some(mut rest) = self.rest.take() {
-            rest.read_to_string(&mut said).unwrap();
-        }
-        (self.child.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[track_caller]
-fn object(out: &Output) -> Value {
-    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert_eq!(text.lines().count(), 1, "{text}");
-    serde_json::from_str(&text).unwrap()
-}
-
-#[track_caller]
-fn assert_fails(out: &Output, code: i32, pieces: &[&str]) {
-    let err = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{err}");
-    for p in pieces {
-        assert!(err.contains(p), "no {p:?} in: {err}");
-    }
-}
-
-/// A certificate with its key in files.
-fn identity(dir: &Path, from: (i32, u8, u8), until: (i32, u8, u8)) -> (PathBuf, PathBuf) {
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
-    params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
-    // Certificates of one name would be taken for each other.
-    params.distinguished_name.push(rcgen::DnType::CommonName, dir.display().to_string());
-    let pair = rcgen::KeyPair::generate().unwrap();
-    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
-    std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
-    std::fs::write(&key, pair.serialize_pem()).unwrap();
-    (cert, key)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use common::{COURSER, PEER, Server, assert_fails, command, courser, identity, object, signal, text};
 
 #[test]
 fn the_demonstration_moves_every_byte_and_prints_one_object() {
@@ -330,7 +234,7 @@ fn interrupted_clients_tell_what_they_moved_and_end_with_130() {
 
 #[test]
 fn a_server_that_ends_closes_its_connections_and_the_client_tells() {
-    let server = Server::perf(&[]);
+    let server = Server::perf(&["--drain", "0s"]);
     let args = ["perf", "client", &server.addr, "--insecure", "--mode", "idle-connections", "--count", "1"];
     let client = command(COURSER, &[&args[..], &["--hold", "60s"]].concat())
         .stdout(Stdio::piped())
@@ -463,7 +367,7 @@ fn every_face_serves_every_other_and_checks_every_byte() {
 #[test]
 fn clients_of_every_face_tell_that_connections_they_hold_were_closed() {
     for api in ["session", "blocking", "tokio"] {
-        let server = Server::perf(&["--api", api]);
+        let server = Server::perf(&["--api", api, "--drain", "0s"]);
         let args = ["perf", "client", &server.addr, "--insecure", "--mode", "idle-connections", "--count", "3"];
         let client = command(COURSER, &[&args[..], &["--hold", "60s", "--api", api]].concat())
             .stdout(Stdio::piped())

@@ -175,6 +175,24 @@ pub struct IdentityArgs {
     pub key: Option<PathBuf>,
 }
 
+/// Flags of a server's operation.
+#[derive(Args, Clone, Debug)]
+pub struct OperateArgs {
+    /// How long connections may go on after SIGTERM; 0s: not at all. See --help for all signals.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration, help_heading = "Operation")]
+    pub drain: Duration,
+}
+
+/// What servers say about signals.
+pub const SIGNALS: &str = "\
+Signals:
+  SIGTERM  take no new connections, let those that there are go on for --drain, close what is left;
+           a second one ends at once
+  SIGINT   end at once
+  SIGHUP   read --cert and --key again, for new connections; all others go on
+  SIGUSR2  start the program anew, from the file it was started from and with the same flags, and give
+           it the port; this process ends when its last connection has (Linux; not with --api direct)";
+
 /// Flags of a client's trust.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TrustArgs {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::common::{IdentityArgs, TransportArgs, TrustArgs};
+use super::common::{IdentityArgs, OperateArgs, SIGNALS, TransportArgs, TrustArgs};
 use super::units::{self, Clients};
 
 /// The two ends.
@@ -26,10 +26,12 @@ pub enum EchoEnd {
 
 /// Flags of the server.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(after_long_help = format!("\
 Examples:
   courser echo server quic://0.0.0.0:4433
-  courser echo server quic://[::]:4433 --cert cert.pem --key key.pem --workers 4")]
+  courser echo server quic://[::]:4433 --cert cert.pem --key key.pem --workers 4
+
+{SIGNALS}"))]
 pub struct EchoServerArgs {
     /// Where to listen: quic://HOST:PORT (quic://HOST/PORT is understood too).
     #[arg(value_name = "URI")]
@@ -44,6 +46,9 @@ pub struct EchoServerArgs {
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
+    /// Flags of operation.
+    #[command(flatten)]
+    pub operate: OperateArgs,
     /// Flags of the transport.
     #[command(flatten)]
     pub transport: TransportArgs,

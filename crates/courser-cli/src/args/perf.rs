@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::common::{Api, IdentityArgs, TransportArgs, TrustArgs};
+use super::common::{Api, IdentityArgs, OperateArgs, SIGNALS, TransportArgs, TrustArgs};
 use super::units;
 use crate::job::{Job, Mode};
 
@@ -27,11 +27,14 @@ pub enum PerfEnd {
 
 /// Flags of the server.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(after_long_help = format!("\
 Examples:
   courser perf server
   courser perf server --workers 4
-  courser perf server --listen 0.0.0.0:4433 --cert cert.pem --key key.pem --verify")]
+  courser perf server --listen 0.0.0.0:4433 --cert cert.pem --key key.pem --verify
+  courser perf server --api tokio --drain 30s
+
+{SIGNALS}"))]
 pub struct PerfServerArgs {
     /// Where to listen.
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:4433")]
@@ -51,6 +54,9 @@ pub struct PerfServerArgs {
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
+    /// Flags of operation.
+    #[command(flatten)]
+    pub operate: OperateArgs,
     /// Flags of the transport.
     #[command(flatten)]
     pub transport: TransportArgs,

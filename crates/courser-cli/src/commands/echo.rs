@@ -16,6 +16,7 @@ use crate::link::drive::Dial;
 use crate::link::echo::{self, EchoJob};
 use crate::link::serve::{self, Stop};
 use crate::link::setup::{self, Service, TlsChoice, Trust};
+use crate::operate::upgrade;
 use crate::output::Ui;
 
 /// Runs it.
@@ -30,27 +31,32 @@ pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
 }
 
 fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
+    let inherited = upgrade::inherit()?;
     let tuning = super::tuning(&args.transport, ui)?;
+    let choice = TlsChoice::of(ALPN)?;
     let identity = Identity::from_args(&args.identity)?;
-    let tls = setup::tls_server(&identity, &TlsChoice::of(ALPN)?, &tuning)?;
-    let listen = address::listen(&args.uri)?;
+    let tls = setup::tls_server(&identity, &choice, &tuning)?;
     let service = Service {
-        listen,
+        listen: address::listen(&args.uri)?,
         tls: &tls,
         tuning: &tuning,
         retry: RetryPolicy::Never,
         workers: args.workers,
         steering: courser::Steering::default(),
     };
-    if args.api == EchoApi::Session {
-        let ready = |addr| super::announce(ui, Some(addr), &identity);
-        let host = faces::Host { service, content: Content::Fill, ready: &ready, warn: &|e| ui.warn(e) };
-        return faces::session::serve_with(&host, || EchoServer::new(Counter::default()));
-    }
-    let workers = setup::servers(&service)?;
-    let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
-    super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
-    serve::serve_all(workers, &stop, || EchoServer::new(Counter::default()), &serve::warner(ui))
+    let make = || EchoServer::new(Counter::default());
+    let ready = |addr| super::announce(ui, Some(addr), &identity);
+    super::operated(&args.identity, &args.operate, (&choice, &tuning), ui, |operator| {
+        if args.api == EchoApi::Session {
+            let (content, warn) = (Content::Fill, |e: &Failure| ui.warn(e));
+            let inherited = inherited.into();
+            let host = faces::Host { service, content, ready: &ready, warn: &warn, operator, inherited };
+            return faces::session::serve_with(&host, make);
+        }
+        let workers = setup::servers(&service)?;
+        let addr = workers.first().map(|w| w.socket().local_addr());
+        serve::serve_operated(workers, operator, || super::announce(ui, addr, &identity), make, &serve::warner(ui))
+    })
 }
 
 fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {

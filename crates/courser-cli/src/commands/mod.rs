@@ -13,11 +13,14 @@ pub mod qlog;
 use std::net::SocketAddr;
 
 use courser::qlog::{Qlog, QlogConfig};
+use courser_tls::ServerConfig as TlsServer;
 
 use crate::args::Command;
-use crate::args::common::{QlogArgs, TransportArgs};
+use crate::args::common::{IdentityArgs, OperateArgs, QlogArgs, TransportArgs};
 use crate::failure::{Failure, Outcome};
 use crate::identity::Identity;
+use crate::link::setup::{self, TlsChoice};
+use crate::operate::Operator;
 use crate::output::Ui;
 use crate::tuning::Tuning;
 
@@ -52,6 +55,24 @@ fn traces(args: &QlogArgs, ui: &Ui) -> Outcome<Option<Qlog>> {
     let qlog = Qlog::open(QlogConfig::new(dir)).map_err(|e| Failure::writing(dir, &e))?;
     ui.watch_traces(qlog.clone());
     Ok(Some(qlog))
+}
+
+/// Serves under an operator who can have certificate and key read again, when they come from files.
+fn operated(
+    identity: &IdentityArgs,
+    operate: &OperateArgs,
+    (choice, tuning): (&TlsChoice, &Tuning),
+    ui: &Ui,
+    serve: impl FnOnce(&Operator<'_>) -> Outcome,
+) -> Outcome {
+    let again = || setup::tls_server(&Identity::from_args(identity)?, choice, tuning);
+    let again: &(dyn Fn() -> Outcome<TlsServer> + Sync) = &again;
+    serve(&Operator {
+        drain: operate.drain,
+        again: identity.cert.is_some().then_some(again),
+        note: &|text| ui.note(text),
+        warn: &|failure| ui.warn(failure),
+    })
 }
 
 /// What a server says once clients can come.

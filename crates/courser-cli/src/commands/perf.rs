@@ -1,6 +1,5 @@
 //! `courser perf`.
 
-use courser::worker::Worker;
 use courser_core::engine::RetryPolicy;
 
 use crate::apps::body::Counter;
@@ -9,12 +8,13 @@ use crate::args::address;
 use crate::args::common::Api;
 use crate::args::perf::{PerfArgs, PerfClientArgs, PerfEnd, PerfServerArgs};
 use crate::faces::{self, Host};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::identity::Identity;
 use crate::link::drive::Dial;
 use crate::link::serve::{self, Stop};
 use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::link::{Peer, perf};
+use crate::operate::upgrade;
 use crate::output::Ui;
 use crate::perf_proto;
 
@@ -34,29 +34,32 @@ fn content(verify: bool) -> Content {
 }
 
 fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
+    let inherited = upgrade::inherit()?;
     let tuning = super::tuning(&args.transport, ui)?;
+    let choice = TlsChoice::of(perf_proto::ALPN)?;
     let identity = Identity::from_args(&args.identity)?;
-    let tls = setup::tls_server(&identity, &TlsChoice::of(perf_proto::ALPN)?, &tuning)?;
-    let listen = address::listen(&args.listen)?;
+    let tls = setup::tls_server(&identity, &choice, &tuning)?;
     let service = Service {
-        listen,
+        listen: address::listen(&args.listen)?,
         tls: &tls,
         tuning: &tuning,
         retry: RetryPolicy::Never,
         workers: args.workers,
         steering: args.steering.into(),
     };
-    if args.api != Api::Direct {
-        let ready = |addr| super::announce(ui, Some(addr), &identity);
-        let host = Host { service, content: content(args.verify), ready: &ready, warn: &|e| ui.warn(e) };
-        return faces::serve(args.api, &host);
-    }
-    let workers = setup::servers(&service)?;
-    let stop = Stop::on_signals(workers.iter().map(Worker::waker).collect())?;
-    super::announce(ui, workers.first().map(|w| w.socket().local_addr()), &identity);
     let content = content(args.verify);
-    let make = move || PerfServer::new(content.clone(), Counter::default());
-    serve::serve_all(workers, &stop, make, &serve::warner(ui))
+    let ready = |addr| super::announce(ui, Some(addr), &identity);
+    super::operated(&args.identity, &args.operate, (&choice, &tuning), ui, |operator| {
+        if args.api != Api::Direct {
+            let warn = |e: &Failure| ui.warn(e);
+            let inherited = inherited.into();
+            return faces::serve(args.api, &Host { service, content, ready: &ready, warn: &warn, operator, inherited });
+        }
+        let workers = setup::servers(&service)?;
+        let addr = workers.first().map(|w| w.socket().local_addr());
+        let make = move || PerfServer::new(content.clone(), Counter::default());
+        serve::serve_operated(workers, operator, || super::announce(ui, addr, &identity), make, &serve::warner(ui))
+    })
 }
 
 fn client(args: &PerfClientArgs, ui: &Ui) -> Outcome {

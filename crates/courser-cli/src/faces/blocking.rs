@@ -18,7 +18,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use courser::{ClientOptions, Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream};
+use courser::{
+    ClientOptions, Connection, ConnectionError, Endpoint, Handover, Incoming, ReadError, RecvStream, SendStream,
+};
+use courser_tls::ServerConfig as TlsServer;
 
 use super::{Answer, Ask, Blame, Host, LOOK, Scales, Share};
 use crate::apps::perf_client::Plan;
@@ -27,7 +30,9 @@ use crate::failure::{Failure, Outcome};
 use crate::job::{Job, Mode};
 use crate::link::drive::Dial;
 use crate::link::serve::Stop;
+use crate::link::setup::Service;
 use crate::measure::Meter;
+use crate::operate::{Operated, Wish};
 use crate::report::perf::PerfResult;
 use crate::transport::CODE_DIFFERS;
 
@@ -47,21 +52,63 @@ fn no_thread(e: &io::Error) -> Failure {
 /// # Errors
 /// See [`super::serve`].
 pub fn serve(host: &Host<'_>) -> Outcome {
-    let stop = Stop::on_signals(Vec::new())?;
-    let mut endpoint =
-        Endpoint::server(host.service.listen, super::server_options(host)).map_err(|e| super::endpoint_failure(&e))?;
+    let (mut endpoint, serves) =
+        super::open(host, |options| Endpoint::server(host.service.listen, options), Endpoint::take_over)?;
     endpoint.set_timeout(Some(LOOK));
-    (host.ready)(endpoint.local_addr());
+    let (stop, wishes) = (Stop::default(), host.operator.listen()?);
+    super::announce(host, endpoint.local_addr(), serves);
+    let served = Served { endpoint: endpoint.clone(), service: &host.service };
+    thread::scope(|scope| {
+        let (stop, served, operator) = (&stop, &served, host.operator);
+        scope.spawn(move || operator.attend(wishes.told, served, &|| stop.ask(&[])));
+        let outcome = accept_until(&endpoint, stop, host);
+        let _ = wishes.tell.send(Wish::Over);
+        outcome
+    })
+}
+
+/// Serves until `stop` is asked.
+fn accept_until(endpoint: &Endpoint, stop: &Stop, host: &Host<'_>) -> Outcome {
     let (tell, told) = super::failures();
+    let mut drains = false;
     while !stop.is_asked() {
-        match endpoint.accept() {
-            Ok(incoming) => welcome(incoming, &host.content, &tell).unwrap_or_else(|e| (host.warn)(&e)),
-            Err(ConnectionError::TimedOut) => {}
-            Err(e) => return Err(Failure::Local { what: "waiting for clients".into(), why: e.to_string() }),
+        if drains {
+            // Nobody comes any more; those who are there are served.
+            thread::sleep(LOOK);
+        } else {
+            match endpoint.accept() {
+                Ok(incoming) => welcome(incoming, &host.content, &tell).unwrap_or_else(|e| (host.warn)(&e)),
+                Err(ConnectionError::TimedOut) => {}
+                Err(e) if endpoint.workers().iter().all(|worker| worker.is_gone) => {
+                    return Err(Failure::Local { what: "waiting for clients".into(), why: e.to_string() });
+                }
+                Err(_) => drains = true,
+            }
         }
         told.try_iter().for_each(|e| (host.warn)(&e));
     }
     Ok(())
+}
+
+/// The endpoint as its operator sees it.
+struct Served<'a> {
+    endpoint: Endpoint,
+    service: &'a Service<'a>,
+}
+
+impl Operated for Served<'_> {
+    fn drain(&self, limit: Duration) -> bool {
+        self.endpoint.drain(limit).is_ok()
+    }
+
+    fn reload(&self, tls: TlsServer) -> Outcome {
+        let options = super::server_options(self.service, tls);
+        self.endpoint.reload(&options).map_err(|e| super::endpoint_failure(&e))
+    }
+
+    fn hand_over(&self) -> Outcome<Handover> {
+        self.endpoint.hand_over().map_err(|e| super::handover_failure(&e))
+    }
 }
 
 /// Gives a new connection its first thread.

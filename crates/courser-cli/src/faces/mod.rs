@@ -14,6 +14,7 @@ pub mod blocking;
 pub mod session;
 pub mod tokio;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -21,10 +22,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use courser::net::socket::SocketConfig;
 use courser::{
-    ClientOptions, ConnectError, ConnectionError, EndpointError, ReadError, Request, ServerOptions, SocketOptions,
-    WriteError,
+    ClientOptions, ConnectError, ConnectionError, EndpointError, Handover, HandoverError, ReadError, Request,
+    ServerOptions, SocketOptions, WriteError,
 };
 use courser_core::ids::StreamId;
+use courser_tls::ServerConfig as TlsServer;
 
 use crate::apps::body::{Counter, Feed, Sink};
 use crate::apps::perf_server::Content;
@@ -35,6 +37,8 @@ use crate::link::Peer;
 use crate::link::drive::Dial;
 use crate::link::setup::Service;
 use crate::measure::{self, Latencies, Meter};
+use crate::operate::Operator;
+use crate::operate::upgrade::Inheritance;
 use crate::pattern::Way;
 use crate::perf_proto::{self, HeadReader};
 use crate::report::perf::{Growth, PerfResult};
@@ -59,6 +63,10 @@ pub struct Host<'a> {
     pub ready: &'a dyn Fn(SocketAddr),
     /// Called with failures of connections.
     pub warn: &'a dyn Fn(&Failure),
+    /// Who ends it.
+    pub operator: &'a Operator<'a>,
+    /// A port that another process gives to this one, instead of a new one.
+    pub inherited: Cell<Option<Inheritance>>,
 }
 
 impl std::fmt::Debug for Host<'_> {
@@ -104,19 +112,48 @@ fn socket_options(tuning: &Tuning) -> SocketOptions {
         .busy_poll(tuning.busy_poll)
 }
 
-fn server_options(host: &Host<'_>) -> ServerOptions {
-    let mut settings = host.service.tuning.settings.clone();
+fn server_options(service: &Service<'_>, tls: TlsServer) -> ServerOptions {
+    let mut settings = service.tuning.settings.clone();
     settings.max_streams_uni = 0;
-    let options = ServerOptions::new(host.service.tls.clone())
+    let options = ServerOptions::new(tls)
         .settings(settings)
-        .retry(host.service.retry)
-        .workers(host.service.workers.into())
-        .steering(host.service.steering)
-        .socket(socket_options(host.service.tuning));
-    match &host.service.tuning.qlog {
+        .retry(service.retry)
+        .workers(service.workers.into())
+        .steering(service.steering)
+        .socket(socket_options(service.tuning));
+    match &service.tuning.qlog {
         Some(qlog) => options.qlog(qlog.clone()),
         None => options,
     }
+}
+
+/// An endpoint of a face at a port of its own, or at the one that was given to this process.
+fn open<E>(
+    host: &Host<'_>,
+    bind: impl FnOnce(ServerOptions) -> Result<E, EndpointError>,
+    take_over: impl FnOnce(Handover, ServerOptions) -> Result<E, EndpointError>,
+) -> Outcome<(E, Option<Box<dyn FnOnce()>>)> {
+    let options = server_options(&host.service, host.service.tls.clone());
+    let made = match host.inherited.take() {
+        None => bind(options).map(|endpoint| (endpoint, None)),
+        Some(inherited) => {
+            let (port, serves) = inherited.split();
+            take_over(port, options).map(|endpoint| (endpoint, Some(Box::new(serves) as Box<dyn FnOnce()>)))
+        }
+    };
+    made.map_err(|e| endpoint_failure(&e))
+}
+
+/// Says that clients can come: to the user, and to the process that had the port before.
+fn announce(host: &Host<'_>, addr: SocketAddr, serves: Option<Box<dyn FnOnce()>>) {
+    (host.ready)(addr);
+    if let Some(serves) = serves {
+        serves();
+    }
+}
+
+fn handover_failure(e: &HandoverError) -> Failure {
+    Failure::Local { what: "giving the port away".into(), why: e.to_string() }
 }
 
 fn client_options(dial: &Dial<'_>, tuning: &Tuning) -> ClientOptions {

@@ -20,10 +20,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use courser::Handover;
 use courser::clock::Clock;
 use courser::net::resolve::ATTEMPT_DELAY;
-use courser::session::{Completion, Ended, Endpoint, Handle, Kind, PortSetup, Reason, Remote, Submission, look_time};
+use courser::session::{
+    Completion, Ended, Endpoint, Handle, Kind, Options, PortSetup, Reason, Remote, Submission, look_time,
+};
 use courser_core::error::{CloseReason, TransportCode};
+use courser_tls::ServerConfig as TlsServer;
 
 use self::desk::{Desk, What};
 pub use self::perf::call;
@@ -35,7 +39,8 @@ use crate::link::Peer;
 use crate::link::drive::Dial;
 use crate::link::scout::Scouts;
 use crate::link::serve::Stop;
-use crate::link::setup;
+use crate::link::setup::{self, Service};
+use crate::operate::{Operated, Wish};
 use crate::transport::App;
 
 /// Application error code of a connection whose program failed.
@@ -60,30 +65,37 @@ pub fn serve(host: &super::Host<'_>) -> Outcome {
 /// # Errors
 /// As [`serve`].
 pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clone + Send) -> Outcome {
-    let stop = Stop::on_signals(Vec::new())?;
-    let workers = setup::port_servers(&host.service)?;
-    let count = workers.len();
-    let endpoint = Endpoint::run_all(workers, look_time()).map_err(|e| Failure::local("starting a thread", &e))?;
+    let (endpoint, serves) = super::open(
+        host,
+        |options| Endpoint::start(Options::server(host.service.listen, options)),
+        |port, options| Endpoint::take_over(port, Options::server(host.service.listen, options)),
+    )?;
+    let (stop, wishes) = (Stop::default(), host.operator.listen()?);
+    let count = endpoint.workers().len();
     let (tell, failures) = super::failures();
+    let served = Served { endpoint: &endpoint, service: &host.service };
     std::thread::scope(|scope| {
+        let (stop, served, operator) = (&stop, &served, host.operator);
+        let at = endpoint.local_addr();
         let mut others = Vec::new();
         let mut ports: Vec<_> = (0..count).filter_map(|worker| endpoint.attach_at(worker, port_setup())).collect();
         let Some(own) = ports.pop() else { return Ok(()) };
         // A thread for each worker but the last, which has this one: they share nothing.
         for port in ports {
-            let (make, stop, tell, at) = (make.clone(), stop.clone(), tell.clone(), endpoint.local_addr());
+            let (make, tell) = (make.clone(), tell.clone());
             others.push(scope.spawn(move || {
                 let mut desk = Desk::new(port, peer_of_server());
-                attend(&mut desk, &stop, at, make, &mut |failure| drop(tell.try_send(failure)))
+                attend(&mut desk, stop, at, make, &mut |failure| drop(tell.try_send(failure)))
             }));
         }
-        (host.ready)(endpoint.local_addr());
+        scope.spawn(move || operator.attend(wishes.told, served, &|| stop.ask(&[])));
+        super::announce(host, at, serves);
         let mut desk = Desk::new(own, peer_of_server());
         let warn = &mut |failure| {
             (host.warn)(&failure);
             failures.try_iter().for_each(|failure| (host.warn)(&failure));
         };
-        let mut outcome = attend(&mut desk, &stop, endpoint.local_addr(), make, warn);
+        let mut outcome = attend(&mut desk, stop, at, make, warn);
         failures.try_iter().for_each(|failure| (host.warn)(&failure));
         if outcome.is_err() {
             stop.ask(&[]);
@@ -92,8 +104,30 @@ pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clon
             let gone = Failure::Local { what: "a serving thread".into(), why: "it panicked".into() };
             outcome = outcome.and(other.join().unwrap_or(Err(gone)));
         }
+        let _ = wishes.tell.send(Wish::Over);
         outcome
     })
+}
+
+/// The endpoint as its operator sees it.
+struct Served<'a> {
+    endpoint: &'a Endpoint,
+    service: &'a Service<'a>,
+}
+
+impl Operated for Served<'_> {
+    fn drain(&self, limit: Duration) -> bool {
+        self.endpoint.drain(limit).is_ok()
+    }
+
+    fn reload(&self, tls: TlsServer) -> Outcome {
+        let options = super::server_options(self.service, tls);
+        self.endpoint.reload(&options).map_err(|e| super::endpoint_failure(&e))
+    }
+
+    fn hand_over(&self) -> Outcome<Handover> {
+        self.endpoint.hand_over().map_err(|e| super::handover_failure(&e))
+    }
 }
 
 /// Serves with one worker's port until `stop` is asked.

@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use courser::ClientOptions;
 use courser::aio::{Connecting, Connection, Endpoint, Incoming, RecvStream, SendStream};
-use tokio::runtime::{Builder, Runtime};
+use courser::{ClientOptions, Handover};
+use courser_tls::ServerConfig as TlsServer;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 use super::{Answer, Ask, Blame, Host, LOOK, Scales, Share};
@@ -21,7 +23,9 @@ use crate::failure::{Failure, Outcome};
 use crate::job::{Job, Mode};
 use crate::link::drive::Dial;
 use crate::link::serve::Stop;
+use crate::link::setup::Service;
 use crate::measure::Meter;
+use crate::operate::{Operated, Wish};
 use crate::report::perf::PerfResult;
 use crate::transport::CODE_DIFFERS;
 
@@ -34,27 +38,69 @@ fn runtime() -> Outcome<Runtime> {
 /// # Errors
 /// See [`super::serve`].
 pub fn serve(host: &Host<'_>) -> Outcome {
-    let stop = Stop::on_signals(Vec::new())?;
-    runtime()?.block_on(async {
-        let endpoint = Endpoint::server(host.service.listen, super::server_options(host))
-            .map_err(|e| super::endpoint_failure(&e))?;
-        (host.ready)(endpoint.local_addr());
-        let (tell, told) = super::failures();
-        while !stop.is_asked() {
-            match tokio::time::timeout(LOOK, endpoint.accept()).await {
-                Ok(Ok(incoming)) => {
-                    tokio::spawn(welcome(incoming, host.content.clone(), tell.clone()));
-                }
-                Ok(Err(e)) => return Err(Failure::Local { what: "waiting for clients".into(), why: e.to_string() }),
-                Err(_) => {}
-            }
-            told.try_iter().for_each(|e| (host.warn)(&e));
-        }
-        // The worker closes all connections when the endpoint goes; it gets the time to say so.
-        drop(endpoint);
-        tokio::time::sleep(LOOK).await;
-        Ok(())
+    let runtime = runtime()?;
+    let entered = runtime.enter();
+    let (endpoint, serves) =
+        super::open(host, |options| Endpoint::server(host.service.listen, options), Endpoint::take_over)?;
+    drop(entered);
+    let (stop, wishes) = (Stop::default(), host.operator.listen()?);
+    super::announce(host, endpoint.local_addr(), serves);
+    let served = Served { endpoint: endpoint.clone(), runtime: runtime.handle().clone(), service: &host.service };
+    thread::scope(|scope| {
+        let (stop, served, operator) = (&stop, &served, host.operator);
+        scope.spawn(move || operator.attend(wishes.told, served, &|| stop.ask(&[])));
+        let outcome = runtime.block_on(accept_until(&endpoint, stop, host));
+        let _ = wishes.tell.send(Wish::Over);
+        outcome
     })
+}
+
+/// Serves until `stop` is asked.
+async fn accept_until(endpoint: &Endpoint, stop: &Stop, host: &Host<'_>) -> Outcome {
+    let (tell, told) = super::failures();
+    let mut drains = false;
+    while !stop.is_asked() {
+        let accepted = async {
+            // Nobody comes any more once it drains; those who are there are served.
+            if drains { std::future::pending().await } else { endpoint.accept().await }
+        };
+        match tokio::time::timeout(LOOK, accepted).await {
+            Ok(Ok(incoming)) => {
+                tokio::spawn(welcome(incoming, host.content.clone(), tell.clone()));
+            }
+            Ok(Err(e)) if endpoint.workers().iter().all(|worker| worker.is_gone) => {
+                return Err(Failure::Local { what: "waiting for clients".into(), why: e.to_string() });
+            }
+            Ok(Err(_)) => drains = true,
+            Err(_) => {}
+        }
+        told.try_iter().for_each(|e| (host.warn)(&e));
+    }
+    // What was closed gets the time to say so.
+    tokio::time::sleep(LOOK).await;
+    Ok(())
+}
+
+/// The endpoint as its operator sees it, from another thread than that of the runtime.
+struct Served<'a> {
+    endpoint: Endpoint,
+    runtime: Handle,
+    service: &'a Service<'a>,
+}
+
+impl Operated for Served<'_> {
+    fn drain(&self, limit: Duration) -> bool {
+        self.runtime.block_on(self.endpoint.drain(limit)).is_ok()
+    }
+
+    fn reload(&self, tls: TlsServer) -> Outcome {
+        let options = super::server_options(self.service, tls);
+        self.endpoint.reload(&options).map_err(|e| super::endpoint_failure(&e))
+    }
+
+    fn hand_over(&self) -> Outcome<Handover> {
+        self.runtime.block_on(self.endpoint.hand_over()).map_err(|e| super::handover_failure(&e))
+    }
 }
 
 /// Serves a new connection until it ends.

@@ -1,24 +1,29 @@
 //! A server: a program for every connection that comes in, until the process is asked to end.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use courser::Handover;
 use courser::worker::{Waker, Worker, WorkerStats};
 use courser_core::engine::{ConnStats, Engine, Event as EngineEvent};
 use courser_core::time::Instant;
+use courser_tls::ServerConfig as TlsServer;
 
 use super::drive::{self, DONE, Events, Said, WAIT};
 use super::table::Table;
 use super::{Link, Peer, tell};
 use crate::failure::{Failure, Moved, Outcome};
+use crate::operate::{Operated, Operator, Wish, signals};
 use crate::output::Ui;
 use crate::transport::App;
 
 /// Application error code of a connection whose program failed.
 const CODE_FAILED: u64 = 2;
+/// How often a worker that takes no more connections looks whether one is left.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// What a server's owner may want to know.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub enum Seen<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 }
 
 impl Stop {
@@ -73,45 +79,69 @@ impl Stop {
     /// # Errors
     /// The system gives no thread, or no signals.
     pub fn listen(&self, wakers: Vec<Waker>) -> Outcome {
-        let (ready, wait) = mpsc::sync_channel(1);
         let asked = self.clone();
-        let failed = |e: io::Error| Failure::local("waiting for signals", &e);
-        thread::Builder::new()
-            .name("courser-signals".into())
-            .spawn(move || {
-                // Nobody may wait for the answer any more.
-                if let Err(e) = watch(|| drop(ready.send(Ok(())))) {
-                    let _ = ready.send(Err(e));
-                }
-                asked.ask(&wakers);
-            })
-            .map_err(failed)?;
-        wait.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended"))).map_err(failed)
+        signals::first(move || asked.ask(&wakers))
     }
 }
 
-/// Returns after a signal that asks to end; `ready` is called when none can be missed any more.
-fn watch(ready: impl FnOnce()) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut term = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            ready();
-            std::future::poll_fn(|cx| {
-                if term.poll_recv(cx).is_ready() { std::task::Poll::Ready(Some(())) } else { interrupt.poll_recv(cx) }
-            })
-            .await;
-            Ok(())
-        }
-        #[cfg(not(unix))]
-        {
-            ready();
-            tokio::signal::ctrl_c().await
-        }
-    })
+/// What an operator wants of workers that go on serving.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Changes with each order.
+    number: AtomicU64,
+    wanted: Mutex<Wanted>,
+    /// Called when a worker has no connection left.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// New connections are taken with this.
+    tls: Option<TlsServer>,
+    /// No new connections are taken.
+    draining: bool,
+    /// Workers that take none and have none left.
+    empty: usize,
+}
+
+impl Orders {
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, wakers: &[Waker], change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.wanted());
+        self.number.fetch_add(1, Ordering::Release);
+        wakers.iter().for_each(Waker::wake);
+    }
+}
+
+/// Workers that call straight into their engines, for an operator.
+pub struct Directed<'a> {
+    stop: &'a Stop,
+    wakers: &'a [Waker],
+}
+
+impl Operated for Directed<'_> {
+    fn drain(&self, limit: Duration) -> bool {
+        let orders = &self.stop.orders;
+        orders.give(self.wakers, |wanted| wanted.draining = true);
+        let all = self.wakers.len();
+        // Without a limit it is the end of the last connection that ends it.
+        let limit = limit.min(Duration::from_secs(u32::MAX.into()));
+        let waited = orders.changed.wait_timeout_while(orders.wanted(), limit, |wanted| wanted.empty < all);
+        waited.unwrap_or_else(PoisonError::into_inner).0.empty >= all
+    }
+
+    fn reload(&self, tls: TlsServer) -> Outcome {
+        self.stop.orders.give(self.wakers, |wanted| wanted.tls = Some(tls));
+        Ok(())
+    }
+
+    fn hand_over(&self) -> Outcome<Handover> {
+        let why = "with --api direct this program owns its engines; start it with --api tokio, blocking or session";
+        Err(Failure::Local { what: "giving the port away".into(), why: why.into() })
+    }
 }
 
 /// One worker's connections and their programs.
@@ -121,10 +151,48 @@ struct Server<'a, A, M> {
     watch: &'a dyn Fn(Seen<'_>),
     peer: Peer,
     stop: &'a Stop,
+    /// The last order that was carried out.
+    order: u64,
+    drain: Drain,
+}
+
+/// Whether a worker still takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// It has some left.
+    Waiting,
+    /// It has none left, and that was told.
+    Told,
 }
 
 impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
+    /// Does what the operator wants since the last look.
+    fn obey(&mut self, engine: &mut Engine, number: u64) {
+        self.order = number;
+        let wanted = self.stop.orders.wanted();
+        if let Some(tls) = &wanted.tls {
+            engine.replace_tls(Box::new(tls.clone()));
+        }
+        if wanted.draining && self.drain == Drain::No {
+            self.drain = Drain::Waiting;
+            engine.set_cooldown(true);
+        }
+    }
+
+    /// Tells, once, that no connection is left.
+    fn tell_empty(&mut self) {
+        if std::mem::replace(&mut self.drain, Drain::Told) != Drain::Told {
+            self.stop.orders.wanted().empty += 1;
+            self.stop.orders.changed.notify_all();
+        }
+    }
+
     fn step(&mut self, engine: &mut Engine, now: Instant) -> Said {
+        let number = self.stop.orders.number.load(Ordering::Acquire);
+        if number != self.order {
+            self.obey(engine, number);
+        }
         let mut events = Events::of_step();
         while let Some((key, event)) = events.next(engine) {
             let mut link = Link { engine, key, now };
@@ -149,7 +217,13 @@ impl<A: App, M: FnMut() -> A> Server<'_, A, M> {
             }
         }
         if !self.stop.is_asked() {
-            return Ok(events.then(now, WAIT));
+            if self.drain != Drain::Waiting {
+                return Ok(events.then(now, WAIT));
+            }
+            if engine.connections() == 0 {
+                self.tell_empty();
+            }
+            return Ok(events.then(now, ControlFlow::Continue(Some(now + DRAIN_LOOK))));
         }
         let keys: Vec<_> = engine.keys().collect();
         for key in keys {
@@ -170,10 +244,36 @@ pub fn serve<A: App>(
     watch: &dyn Fn(Seen<'_>),
 ) -> Outcome {
     let peer = Peer { name: "the client".into(), patience: std::time::Duration::ZERO };
-    let mut server = Server { apps: Table::default(), make, watch, peer, stop };
-    drive::drive(worker, &mut |engine, now| server.step(engine, now))?;
+    let mut server = Server { apps: Table::default(), make, watch, peer, stop, order: 0, drain: Drain::No };
+    let outcome = drive::drive(worker, &mut |engine, now| server.step(engine, now));
+    // Nobody waits for a worker that is over.
+    server.tell_empty();
+    outcome?;
     drive::flush(worker);
     Ok(())
+}
+
+/// The same as [`serve_all`], until an operator ends it.
+///
+/// # Errors
+/// As [`serve_all`], and when the system gives no signals.
+pub fn serve_operated<A: App>(
+    workers: Vec<Worker<Engine>>,
+    operator: &Operator<'_>,
+    ready: impl FnOnce(),
+    make: impl FnMut() -> A + Clone + Send,
+    watch: &(dyn Fn(Seen<'_>) + Sync),
+) -> Outcome {
+    let wakers: Vec<_> = workers.iter().map(Worker::waker).collect();
+    let (stop, wishes) = (Stop::default(), operator.listen()?);
+    ready();
+    thread::scope(|scope| {
+        let (stop, wakers) = (&stop, &wakers[..]);
+        scope.spawn(move || operator.attend(wishes.told, &Directed { stop, wakers }, &|| stop.ask(wakers)));
+        let outcome = serve_all(workers, stop, make, watch);
+        let _ = wishes.tell.send(Wish::Over);
+        outcome
+    })
 }
 
 /// Serves with all of the workers, each in a thread of its own but the last, which has this one.

@@ -326,24 +326,6 @@ pub fn servers(service: &Service<'_>) -> Outcome<Vec<Worker<Engine>>> {
     posts(service, clock)?.into_iter().map(at).collect()
 }
 
-/// The workers of a service with ports that take connections.
-///
-/// # Errors
-/// The port cannot be had.
-pub fn port_servers(service: &Service<'_>) -> Outcome<Vec<Worker<PortService>>> {
-    let clock = Clock::start();
-    let at = |(number, (engine, socket, place)): (u8, Post)| {
-        let mut setup = ServiceSetup::server();
-        setup.worker = number;
-        let worker = port_worker(engine, socket, clock, setup)?;
-        Ok(match place {
-            Some(place) => worker.at(place),
-            None => worker,
-        })
-    };
-    (0..).zip(posts(service, clock)?).map(at).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use courser_core::engine::{Meta, Train};

@@ -7,6 +7,7 @@ pub mod opts;
 use std::cell::Cell;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use courser_core::engine::RetryPolicy;
 
@@ -22,6 +23,7 @@ use crate::link::serve::{self, Seen, Stop};
 use crate::link::setup::{self, Service, TlsChoice, Trust};
 use crate::link::{Peer, perf};
 use crate::measure::Meter;
+use crate::operate::Operator;
 use crate::perf_proto;
 use crate::report::perf::PerfResult;
 use opts::{End, Opts};
@@ -103,7 +105,11 @@ fn face_server(opts: &Opts, service: Service<'_>) -> Outcome {
         say("ready");
     };
     let warn = |e: &Failure| eprintln!("warning: {e}");
-    let outcome = faces::serve(opts.api, &Host { service, content: Content::Fill, ready: &ready, warn: &warn });
+    // Whoever asks it to end wants that at once.
+    let operator = Operator { drain: Duration::ZERO, again: None, note: &|_| (), warn: &warn };
+    let (content, inherited) = (Content::Fill, None.into());
+    let host = Host { service, content, ready: &ready, warn: &warn, operator: &operator, inherited };
+    let outcome = faces::serve(opts.api, &host);
     say(&opts::server_line(&meter.get().stop().1));
     outcome
 }

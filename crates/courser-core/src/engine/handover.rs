@@ -2,6 +2,7 @@
 
 use super::sources::Sources;
 use super::{Engine, Kind, ServerConfig};
+use crate::crypto::TlsServerConfig;
 use crate::ids::Cid;
 
 impl Engine {
@@ -15,6 +16,13 @@ impl Engine {
             self.server = Some(server);
         }
         takes
+    }
+
+    /// Shows new clients these certificates and application protocols from now on; all else stays. False as with
+    /// [`replace_server`](Self::replace_server).
+    pub fn replace_tls(&mut self, tls: Box<dyn TlsServerConfig>) -> bool {
+        let server = self.server.as_mut();
+        server.map(|server| server.tls = tls).is_some()
     }
 
     /// Connection IDs that packets of connections whose handshake is under way may bring, those included that their clients

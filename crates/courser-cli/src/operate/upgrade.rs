@@ -1,0 +1,151 @@
+//! A new process takes the port over.
+//!
+//! The old process starts the program once more, with the same arguments and a local socket as its standard input. Through
+//! it goes the port; through it the new process says that it serves. When it does not, nothing has changed.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use here::{Inheritance, inherit, upgrade};
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub use not_here::{Inheritance, inherit, upgrade};
+
+/// Where the program is, as of when it began: once the file was replaced the system only knows that it is gone.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+fn remember_program() {
+    if let Ok(program) = std::env::current_exe() {
+        let _ = PROGRAM.set(program);
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod here {
+    use std::io::{self, Read, Write};
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
+    use courser::Handover;
+
+    use super::super::Operated;
+    use super::{PROGRAM, remember_program};
+    use crate::failure::{Failure, Outcome};
+
+    /// Tells a process that its standard input is a port to take over.
+    const TAKE_OVER: &str = "COURSER_TAKE_OVER";
+    /// How long a new process may take until it serves.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A port that another process gives to this one.
+    #[derive(Debug)]
+    pub struct Inheritance {
+        port: Handover,
+        /// Where that process waits for an answer.
+        from: UnixStream,
+    }
+
+    impl Inheritance {
+        /// The port, and whom to tell that it is served.
+        #[must_use]
+        pub fn split(self) -> (Handover, impl FnOnce()) {
+            let mut from = self.from;
+            // Who does not listen any more has gone.
+            (self.port, move || drop(from.write_all(b"!")))
+        }
+    }
+
+    /// What this process was started to take over, if it was; to be asked before anything else is done.
+    ///
+    /// # Errors
+    /// There is nothing although there should be.
+    pub fn inherit() -> Outcome<Option<Inheritance>> {
+        remember_program();
+        if std::env::var_os(TAKE_OVER).is_none() {
+            return Ok(None);
+        }
+        let failed = |e: io::Error| Failure::local("taking the port over", &e);
+        let from = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+        Ok(Some(Inheritance { port: Handover::receive(&from).map_err(failed)?, from }))
+    }
+
+    /// Gives the port to a new process of the same program; its number.
+    ///
+    /// # Errors
+    /// Why not; everything is as before then.
+    pub fn upgrade(operated: &dyn Operated) -> Outcome<u32> {
+        let failed = |e: io::Error| Failure::local("starting the new process", &e);
+        let program = PROGRAM.get().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let handover = operated.hand_over()?;
+        let mut child = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(TAKE_OVER, "1")
+            .stdin(OwnedFd::from(theirs))
+            .spawn()
+            .map_err(failed)?;
+        match give(handover, &ours) {
+            Ok(()) => Ok(child.id()),
+            Err(e) => {
+                end(&mut child);
+                Err(failed(io::Error::new(e.kind(), format!("it did not come up ({e}); this one goes on"))))
+            }
+        }
+    }
+
+    /// Sends the port and waits until it is served.
+    fn give(handover: Handover, mut to: &UnixStream) -> io::Result<()> {
+        to.set_read_timeout(Some(PATIENCE))?;
+        handover.send(to)?;
+        to.read_exact(&mut [0])
+    }
+
+    /// Nothing is left of a process that did not come up.
+    fn end(child: &mut Child) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod not_here {
+    use courser::Handover;
+
+    use super::super::Operated;
+    use super::{PROGRAM, remember_program};
+    use crate::failure::{Failure, Outcome};
+
+    /// A port that another process gives to this one: not here.
+    #[derive(Debug)]
+    pub enum Inheritance {}
+
+    impl Inheritance {
+        /// The port, and whom to tell that it is served.
+        #[must_use]
+        pub fn split(self) -> (Handover, impl FnOnce()) {
+            match self {}
+        }
+    }
+
+    /// What this process was started to take over: nothing.
+    ///
+    /// # Errors
+    /// None.
+    pub fn inherit() -> Outcome<Option<Inheritance>> {
+        remember_program();
+        Ok(None)
+    }
+
+    /// Gives the port to a new process: not here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn upgrade(operated: &dyn Operated) -> Outcome<u32> {
+        let _ = PROGRAM.get();
+        operated.hand_over()?;
+        let why = "this system cannot hand ports over".into();
+        Err(Failure::Local { what: "starting the new process".into(), why })
+    }
+}
