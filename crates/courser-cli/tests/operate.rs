@@ -19,7 +19,11 @@ const APIS: [&str; 4] = ["direct", "session", "blocking", "tokio"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections that do nothing until they are closed.
-struct Held(Vec<Connection>, Endpoint);
+struct Held {
+    connections: Vec<Connection>,
+    /// When it goes, they go.
+    _end: Endpoint,
+}
 
 impl Held {
     fn open(addr: &str) -> Self {
@@ -27,18 +31,19 @@ impl Held {
         let mut end = Endpoint::client(ClientOptions::new(tls)).unwrap();
         end.set_timeout(Some(PATIENCE));
         let addr = addr.parse().unwrap();
-        Self((0..3).map(|_| end.connect_to(addr, "localhost").unwrap()).collect(), end)
+        let connections = (0..3).map(|_| end.connect_to(addr, "localhost").unwrap()).collect();
+        Self { connections, _end: end }
     }
 
     #[track_caller]
     fn assert_open(&self) {
-        assert!(self.0.iter().all(|connection| connection.close_reason().is_none()));
+        assert!(self.connections.iter().all(|connection| connection.close_reason().is_none()));
     }
 
     /// Waits until the server has closed them.
     #[track_caller]
     fn assert_closed(&mut self) {
-        for connection in &mut self.0 {
+        for connection in &mut self.connections {
             connection.set_timeout(Some(PATIENCE));
             assert!(connection.closed().application().is_some(), "{:?}", connection.close_reason());
         }

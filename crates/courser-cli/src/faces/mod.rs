@@ -127,12 +127,15 @@ fn server_options(service: &Service<'_>, tls: TlsServer) -> ServerOptions {
     }
 }
 
+/// Tells the process that had the port before, if there is one, that clients can come.
+type Serves = Option<Box<dyn FnOnce()>>;
+
 /// An endpoint of a face at a port of its own, or at the one that was given to this process.
 fn open<E>(
     host: &Host<'_>,
     bind: impl FnOnce(ServerOptions) -> Result<E, EndpointError>,
     take_over: impl FnOnce(Handover, ServerOptions) -> Result<E, EndpointError>,
-) -> Outcome<(E, Option<Box<dyn FnOnce()>>)> {
+) -> Outcome<(E, Serves)> {
     let options = server_options(&host.service, host.service.tls.clone());
     let made = match host.inherited.take() {
         None => bind(options).map(|endpoint| (endpoint, None)),
@@ -145,7 +148,7 @@ fn open<E>(
 }
 
 /// Says that clients can come: to the user, and to the process that had the port before.
-fn announce(host: &Host<'_>, addr: SocketAddr, serves: Option<Box<dyn FnOnce()>>) {
+fn announce(host: &Host<'_>, addr: SocketAddr, serves: Serves) {
     (host.ready)(addr);
     if let Some(serves) = serves {
         serves();

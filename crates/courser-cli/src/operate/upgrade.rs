@@ -48,8 +48,7 @@ mod here {
     }
 
     impl Inheritance {
-        /// The port, and whom to tell that it is served.
-        #[must_use]
+        /// The port, and what tells that it is served.
         pub fn split(self) -> (Handover, impl FnOnce()) {
             let mut from = self.from;
             // Who does not listen any more has gone.
@@ -122,8 +121,7 @@ mod not_here {
     pub enum Inheritance {}
 
     impl Inheritance {
-        /// The port, and whom to tell that it is served.
-        #[must_use]
+        /// The port, and what tells that it is served.
         pub fn split(self) -> (Handover, impl FnOnce()) {
             match self {}
         }
