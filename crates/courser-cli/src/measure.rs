@@ -2,8 +2,18 @@
 
 use std::time::Instant;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+
+/// Processor time of this process; zero where the system is not asked for it.
+fn processor_seconds() -> f64 {
+    #[cfg(unix)]
+    {
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        clock.tv_sec as f64 + clock.tv_nsec as f64 / 1e9
+    }
+    #[cfg(not(unix))]
+    0.0
+}
 
 /// Processor time and memory of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,8 +33,7 @@ impl Usage {
     /// the system has none, everything counts as the program's.
     #[must_use]
     pub fn now() -> Self {
-        let clock = clock_gettime(ClockId::ProcessCPUTime);
-        let total = clock.tv_sec as f64 + clock.tv_nsec as f64 / 1e9;
+        let total = processor_seconds();
         let sys_share = std::fs::read_to_string("/proc/self/stat").ok().and_then(|s| sys_share(&s)).unwrap_or(0.0);
         Self {
             user_s: total * (1.0 - sys_share),

@@ -10,6 +10,9 @@ mod echo_ports;
 mod echo_tokio;
 #[path = "../examples/md5.rs"]
 mod md5;
+#[cfg(feature = "tokio")]
+#[path = "../examples/relay.rs"]
+mod relay;
 
 #[test]
 fn the_blocking_echo_answers() {
@@ -30,6 +33,29 @@ fn the_echo_over_ports_answers_wherever_the_worker_runs() {
     let message: Vec<u8> = (0..500_000u32).map(|i| i as u8).collect();
     for inline in [false, true] {
         assert!(echo_ports::echo(&message, inline).unwrap() == message);
+    }
+}
+
+/// Small messages must not fall to a system call for each (docs/decisions/D72).
+#[cfg(feature = "tokio")]
+#[test]
+fn a_relay_of_small_messages_sends_several_with_each_call() {
+    use relay::{Face, Way};
+    const MESSAGES: usize = 5_000;
+    for face in [Face::Tokio, Face::Blocking] {
+        for way in [Way::Streams, Way::StreamEach, Way::Datagrams] {
+            let cost = relay::relay(face, way, MESSAGES, false).unwrap();
+            println!("{face:?}, {way:?}: {cost:?}");
+            // DATAGRAM frames that find no room are dropped; streams deliver all.
+            assert!(
+                cost.arrived == MESSAGES || way == Way::Datagrams && cost.arrived > 0,
+                "{face:?}, {way:?}: {cost:?}"
+            );
+            let arrived = cost.arrived as u64;
+            // Acknowledgements to the sender are calls too.
+            assert!(3 * cost.sends <= arrived && 3 * cost.receives <= arrived, "{face:?}, {way:?}: {cost:?}");
+            assert!(2 * cost.datagrams <= arrived, "{face:?}, {way:?}: {cost:?}");
+        }
     }
 }
 

@@ -141,7 +141,7 @@ fn open<E>(
         None => bind(options).map(|endpoint| (endpoint, None)),
         Some(inherited) => {
             let (port, serves) = inherited.split();
-            take_over(port, options).map(|endpoint| (endpoint, Some(Box::new(serves) as Box<dyn FnOnce()>)))
+            take_over(port, options).map(|endpoint| (endpoint, Some(serves)))
         }
     };
     made.map_err(|e| endpoint_failure(&e))

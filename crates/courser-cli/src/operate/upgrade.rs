@@ -49,10 +49,11 @@ mod here {
 
     impl Inheritance {
         /// The port, and what tells that it is served.
-        pub fn split(self) -> (Handover, impl FnOnce()) {
+        #[must_use]
+        pub fn split(self) -> (Handover, Box<dyn FnOnce()>) {
             let mut from = self.from;
             // Who does not listen any more has gone.
-            (self.port, move || drop(from.write_all(b"!")))
+            (self.port, Box::new(move || drop(from.write_all(b"!"))))
         }
     }
 
@@ -122,7 +123,8 @@ mod not_here {
 
     impl Inheritance {
         /// The port, and what tells that it is served.
-        pub fn split(self) -> (Handover, impl FnOnce()) {
+        #[must_use]
+        pub fn split(self) -> (Handover, Box<dyn FnOnce()>) {
             match self {}
         }
     }

@@ -176,7 +176,7 @@ pub struct Endpoint {
     /// At least one.
     staff: Vec<Attended>,
     /// Of endpoints that take connections.
-    estate: Option<Estate>,
+    estate: Option<Box<Estate>>,
 }
 
 impl Endpoint {
@@ -204,7 +204,7 @@ impl Endpoint {
         let look = options.look.unwrap_or_else(look_time);
         let (workers, estate) = options.workers(handover)?;
         let mut endpoint = Self::run_all(workers, look).map_err(EndpointError::Worker)?;
-        endpoint.estate = estate;
+        endpoint.estate = estate.map(Box::new);
         Ok(endpoint)
     }
 
@@ -303,7 +303,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError::Settings`]; nothing changes then. An endpoint that takes no connections does not begin to.
     pub fn reload(&self, options: &ServerOptions) -> Result<(), EndpointError> {
-        estate::reload(self.estate.as_ref(), options, self.staff.len(), |worker, order| self.order(worker, order))
+        estate::reload(self.estate.as_deref(), options, self.staff.len(), |worker, order| self.order(worker, order))
     }
 
     /// Gives the port to another endpoint, here or in another process; see [`Handover`]. This one keeps its connections, and
@@ -405,7 +405,7 @@ pub struct InlineEndpoint {
     /// What the last turn said.
     turn: crate::worker::Turn,
     /// Of an endpoint that takes connections.
-    estate: Option<Estate>,
+    estate: Option<Box<Estate>>,
 }
 
 impl InlineEndpoint {
@@ -437,7 +437,7 @@ impl InlineEndpoint {
         let (mut workers, estate) = options.workers(handover)?;
         let none = || EndpointError::Worker(io::ErrorKind::NotFound.into());
         let mut endpoint = Self::drive(workers.pop().ok_or_else(none)?, setup);
-        endpoint.estate = estate;
+        endpoint.estate = estate.map(Box::new);
         Ok(endpoint)
     }
 
@@ -469,7 +469,7 @@ impl InlineEndpoint {
     /// [`EndpointError::Settings`]; nothing changes then.
     pub fn reload(&mut self, options: &ServerOptions) -> Result<(), EndpointError> {
         let door = self.worker.machine().door();
-        estate::reload(self.estate.as_ref(), options, 1, |_, order| door.order(order))
+        estate::reload(self.estate.as_deref(), options, 1, |_, order| door.order(order))
     }
 
     /// Gives the port to another endpoint, as [`Endpoint::hand_over`] does; takes a turn for it.
