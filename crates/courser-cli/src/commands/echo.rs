@@ -1,7 +1,7 @@
 //! `courser echo`.
 
 use courser::worker::Worker;
-use courser_core::engine::RetryPolicy;
+use courser_core::engine::{RetryPolicy, UNPROVEN_MAX};
 
 use crate::apps::body::Counter;
 use crate::apps::echo::{ALPN, EchoServer};
@@ -40,7 +40,7 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
         listen: address::listen(&args.uri)?,
         tls: &tls,
         tuning: &tuning,
-        retry: RetryPolicy::Never,
+        retry: RetryPolicy::Above(UNPROVEN_MAX),
         workers: args.workers,
         steering: courser::Steering::default(),
     };

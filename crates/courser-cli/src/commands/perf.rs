@@ -1,6 +1,6 @@
 //! `courser perf`.
 
-use courser_core::engine::RetryPolicy;
+use courser_core::engine::{RetryPolicy, UNPROVEN_MAX};
 
 use crate::apps::body::Counter;
 use crate::apps::perf_server::{Content, PerfServer};
@@ -43,7 +43,7 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
         listen: address::listen(&args.listen)?,
         tls: &tls,
         tuning: &tuning,
-        retry: RetryPolicy::Never,
+        retry: RetryPolicy::Above(UNPROVEN_MAX),
         workers: args.workers,
         steering: args.steering.into(),
     };

@@ -118,6 +118,7 @@ fn server_options(service: &Service<'_>, tls: TlsServer) -> ServerOptions {
     let options = ServerOptions::new(tls)
         .settings(settings)
         .retry(service.retry)
+        .sources(service.sources())
         .workers(service.workers.into())
         .steering(service.steering)
         .socket(socket_options(service.tuning));

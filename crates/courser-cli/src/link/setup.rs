@@ -14,7 +14,7 @@ use courser::{ClientOptions, Steering};
 use courser_core::cid::SeatCids;
 use courser_core::crypto::{Random, Suite};
 use courser_core::engine::{
-    Engine, EngineConfig, RetryPolicy, ServerConfig, Ticket, TokenKeys, TokenLedger, UsedTokens,
+    Engine, EngineConfig, RetryPolicy, ServerConfig, SourceLimits, Ticket, TokenKeys, TokenLedger, UsedTokens,
 };
 use courser_tls::{
     ALL_GROUPS, ALL_SUITES, AwsLc, ClientConfig as TlsClient, ConfigError, Credentials, Group, KeyLogFile, Roots,
@@ -260,6 +260,12 @@ impl<'a> Service<'a> {
     pub fn new(listen: SocketAddr, tls: &'a TlsServer, tuning: &'a Tuning) -> Self {
         Self { listen, tls, tuning, retry: RetryPolicy::Never, workers: 1, steering: Steering::default() }
     }
+
+    /// What sources may leave unfinished. Beyond it they are asked for a proof of address, so that who asks nobody has no limit.
+    #[must_use]
+    pub fn sources(&self) -> Option<SourceLimits> {
+        (self.retry != RetryPolicy::Never).then(SourceLimits::default)
+    }
 }
 
 /// What workers of one port have in common: without a ledger a token would prove an address once to each of them.
@@ -293,6 +299,7 @@ fn posts(service: &Service<'_>, clock: Clock) -> Outcome<Vec<Post>> {
         let mut config = engine_config(service.tuning, clock);
         let mut server = ServerConfig::new(Box::new(service.tls.clone()), service.tuning.settings.clone());
         server.retry = service.retry;
+        server.sources = service.sources();
         server.handshakes_max = server.handshakes_max.div_ceil(usize::from(workers));
         config.server = Some(server);
         // Tokens of one worker are read by another, so that all have to mean the same time.

@@ -32,6 +32,8 @@ pub struct Pacer {
     burst: u64,
     /// What is worth sending.
     quantum: u64,
+    /// In a crowd: what is worth a turn, and then also what the bucket holds; else zero.
+    bunch: u64,
     /// Off: everything may leave at once.
     enabled: bool,
 }
@@ -41,7 +43,7 @@ impl Pacer {
     #[must_use]
     pub fn new(enabled: bool, mtu: u16, now: Instant) -> Self {
         let burst = BURST_DATAGRAMS * u64::from(mtu);
-        Self { tokens: burst as i64, filled_at: now, rate: burst, burst, quantum: u64::from(mtu), enabled }
+        Self { tokens: burst as i64, filled_at: now, rate: burst, burst, quantum: u64::from(mtu), bunch: 0, enabled }
     }
 
     /// Follows the window and the round trip; called when either changed.
@@ -64,7 +66,21 @@ impl Pacer {
         // What a larger bucket holds more is in it at once: a sender whose first round trip turns out to be short was not
         // too fast until then, and is not to wait for a quantum that would have been there.
         let more = i64::try_from(self.burst.saturating_sub(before)).unwrap_or(i64::MAX);
-        self.tokens = self.tokens.saturating_add(more).min(i64::try_from(self.burst).unwrap_or(i64::MAX));
+        self.tokens = self.tokens.saturating_add(more).min(self.holds());
+    }
+
+    /// From now on it takes so many bytes to be worth a turn, and so many may leave at once; zero: as many as suit the rate.
+    pub fn set_bunch(&mut self, now: Instant, bytes: u64) {
+        if bytes != self.bunch {
+            self.fill(now);
+            self.bunch = bytes;
+            self.tokens = self.tokens.min(self.holds());
+        }
+    }
+
+    /// What the bucket holds.
+    fn holds(&self) -> i64 {
+        i64::try_from(self.burst.max(self.bunch)).unwrap_or(i64::MAX)
     }
 
     /// Bytes that `us` microseconds bring.
@@ -81,7 +97,7 @@ impl Pacer {
             return self.tokens;
         }
         let brought = i64::try_from(self.brings(micros(now.since(self.filled_at)))).unwrap_or(i64::MAX);
-        self.tokens.saturating_add(brought).min(i64::try_from(self.burst).unwrap_or(i64::MAX))
+        self.tokens.saturating_add(brought).min(self.holds())
     }
 
     fn fill(&mut self, now: Instant) {
@@ -96,23 +112,13 @@ impl Pacer {
     /// Bytes that may leave now: nothing, or at least a quantum.
     #[must_use]
     pub fn budget(&self, now: Instant) -> usize {
-        self.budget_of(now, 0)
-    }
-
-    /// The same when less than `least` bytes are not worth a turn either; at most what the bucket holds.
-    #[must_use]
-    pub fn budget_of(&self, now: Instant, least: u64) -> usize {
         if !self.enabled {
             return usize::MAX;
         }
         match u64::try_from(self.tokens_at(now)) {
-            Ok(tokens) if tokens >= self.worth(least) => usize::try_from(tokens).unwrap_or(usize::MAX),
+            Ok(tokens) if tokens >= self.quantum.max(self.bunch) => usize::try_from(tokens).unwrap_or(usize::MAX),
             _ => 0,
         }
-    }
-
-    fn worth(&self, least: u64) -> u64 {
-        self.quantum.max(least.min(self.burst))
     }
 
     /// Bytes in flight were sent; packets that carry only ACK frames are not counted.
@@ -120,24 +126,17 @@ impl Pacer {
     pub fn on_sent(&mut self, now: Instant, bytes: u64) {
         if self.enabled {
             self.fill(now);
-            let floor = -i64::try_from(self.burst).unwrap_or(i64::MAX);
-            self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX)).max(floor);
+            self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX)).max(-self.holds());
         }
     }
 
     /// When [`budget`](Self::budget) is worth asking again: `now` when it is not empty, else at least a millisecond later.
     #[must_use]
     pub fn next(&self, now: Instant) -> Instant {
-        self.next_of(now, 0)
-    }
-
-    /// The same for [`budget_of`](Self::budget_of).
-    #[must_use]
-    pub fn next_of(&self, now: Instant, least: u64) -> Instant {
-        if !self.enabled || self.budget_of(now, least) > 0 {
+        if !self.enabled || self.budget(now) > 0 {
             return now;
         }
-        let missing = i128::from(self.worth(least)) - i128::from(self.tokens_at(now));
+        let missing = i128::from(self.quantum.max(self.bunch)) - i128::from(self.tokens_at(now));
         let us = u128::try_from(missing).unwrap_or(0) * 1_000_000 / u128::from(self.rate) + 1;
         now + Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX).max(QUANTUM_US))
     }
@@ -183,20 +182,37 @@ mod tests {
         // A packet a millisecond, alone or ten at once.
         let sent_and_woken = |least: u64| {
             let mut p = pacer(20 * u64::from(MTU), 25_000);
+            p.set_bunch(Instant::ZERO, least);
             let (mut now, mut sent, mut wakes) = (Instant::ZERO, 0, 0);
             while now.as_micros() < 1_000_000 {
-                let n = p.budget_of(now, least) as u64 / u64::from(MTU) * u64::from(MTU);
-                assert!(n == 0 || n >= least.min(10 * u64::from(MTU)), "{n} bytes are no bunch");
+                let n = p.budget(now) as u64 / u64::from(MTU) * u64::from(MTU);
+                assert!(n == 0 || n >= least, "{n} bytes are no bunch");
                 p.on_sent(now, n);
                 (sent, wakes) = (sent + n, wakes + 1);
-                now = p.next_of(now, least);
+                now = p.next(now);
             }
             (sent, wakes)
         };
         let ((one, often), (ten, seldom)) = (sent_and_woken(0), sent_and_woken(10 * u64::from(MTU)));
         assert!(one.abs_diff(ten) * 50 < one, "{one} and {ten} bytes");
         assert!(often > 900 && seldom < 120, "{often} and {seldom} wakes");
-        assert_eq!(sent_and_woken(1 << 30).1, seldom, "what the bucket does not hold is not waited for");
+        // The bucket holds a bunch, however large.
+        let (forty, rarely) = sent_and_woken(40 * u64::from(MTU));
+        assert!(one.abs_diff(forty) * 20 < one && rarely < 30, "{forty} bytes, {rarely} wakes");
+    }
+
+    #[test]
+    fn what_a_bunch_saved_up_is_gone_with_it() {
+        let mut p = pacer(40 * u64::from(MTU), 100_000);
+        p.set_bunch(Instant::ZERO, 40 * u64::from(MTU));
+        let later = Instant::from_micros(1_000_000);
+        assert_eq!(p.budget(later), 40 * usize::from(MTU));
+        p.set_bunch(later, 0);
+        assert_eq!(
+            p.budget(later),
+            10 * usize::from(MTU),
+            "who is not in a crowd any more sends what may always leave"
+        );
     }
 
     /// Sends whenever the pacer lets it, in packets of one MTU, woken `late` microseconds after the time it asked for.

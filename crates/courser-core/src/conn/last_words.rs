@@ -78,7 +78,7 @@ impl Connection {
             }
         }
         pad_datagram(&mut packets, &budget, slot);
-        let turn = Turn { now, ect: false, paced: usize::MAX, bunch: 0 };
+        let turn = Turn { now, ect: false, paced: usize::MAX };
         self.finish_datagram(env, &turn, &packets, slot).map(|datagram| datagram.len)
     }
 }

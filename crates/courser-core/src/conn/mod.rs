@@ -83,6 +83,18 @@ pub use stats::ConnStats;
 pub(crate) use stats::Traffic;
 pub(crate) use watch::observe_server;
 
+/// Whether many connections send at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// Few do.
+    #[default]
+    None,
+    /// Many do.
+    Present,
+    /// Many do, with so many trains that their number is what costs.
+    Busy,
+}
+
 /// What all connections of an engine share; lent for the length of one call.
 pub(crate) struct Env {
     pub(crate) keys: Box<dyn KeyFactory>,
@@ -109,8 +121,8 @@ pub(crate) struct Env {
     pub(crate) tokens: Tokens,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) interest: crate::observe::Interest,
-    /// Many connections wait for their pacers.
-    pub(crate) crowded: bool,
+    /// Whether many connections send.
+    pub(crate) crowd: Crowd,
     /// The newest time that anybody told; for events of calls that come without one.
     pub(crate) now: Instant,
     /// TLS had something to say since the engine last ticked: that should leave before more is received.

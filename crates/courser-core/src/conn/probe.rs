@@ -132,7 +132,7 @@ impl Connection {
         }
         let (level, layout, mtu_probe) = (Level::OneRtt, None, false);
         let built = Built { level, pn, start: 0, head, layout, written, draft, records: 0..0, mtu_probe };
-        let turn = Turn { now, ect: false, paced: usize::MAX, bunch: 0 };
+        let turn = Turn { now, ect: false, paced: usize::MAX };
         let len = self.finish_datagram(env, &turn, &[Some(built), None, None, None], slot)?.len;
         train.commit(len);
         self.finish_train(env, &turn, train, len)

@@ -5,12 +5,14 @@
 use core::ops::Range;
 
 use super::seal::Datagram;
-use super::{Connection, Env, Life};
+use super::{Connection, Crowd, Env, Life};
 use crate::crypto::{Head, TAG_LEN};
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Ecn, Level, PacketNumber, Space};
 use crate::packetiser::sizes::Budget;
-use crate::packetiser::{self, AppVoices, Archetype, Draft, Plan, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices};
+use crate::packetiser::{
+    self, AppVoices, Archetype, Draft, Plan, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Train, TrainMeta, Voices,
+};
 use crate::spans::{FrameKind, Record};
 use crate::time::Instant;
 use crate::wire::Writer;
@@ -28,8 +30,6 @@ pub(super) struct Turn {
     pub(super) ect: bool,
     /// Bytes that pacing lets go.
     pub(super) paced: usize,
-    /// Fewer are not worth a turn.
-    pub(super) bunch: u64,
 }
 
 /// A packet that is built and not sealed.
@@ -77,8 +77,8 @@ impl Connection {
         }
         let ect = self.path.ecn.wants_mark();
         self.paced_until = None;
-        let bunch = if env.crowded { self.bunch() } else { 0 };
-        let mut turn = Turn { now, ect, paced: self.path.pacer.budget_of(now, bunch), bunch };
+        self.path.pacer.set_bunch(now, self.bunch(env.crowd));
+        let mut turn = Turn { now, ect, paced: self.path.pacer.budget(now) };
         //= rfc8899#3-1
         let mut segment = usize::from(self.path.pmtud.current());
         let mut count = 0;
@@ -144,19 +144,27 @@ impl Connection {
         }
     }
 
-    /// What is worth a turn while hundreds of other connections wait for their pacers: a quarter of a window, and no more
-    /// than may always leave at once. Single packets of each would take a system call each.
+    /// What is worth a turn among many connections that send. Single packets of each would take a system call each: in a
+    /// crowd it is what may always leave at once, and where a crowd keeps the engine busy a whole window in one train.
     //= rfc9002#7.7-2
-    fn bunch(&self) -> u64 {
+    fn bunch(&self, crowd: Crowd) -> u64 {
         const DATAGRAMS: u64 = 10;
-        self.path.congestion.window().min(DATAGRAMS * u64::from(self.path.pmtud.current()))
+        let mtu = u64::from(self.path.pmtud.current());
+        let datagrams = match crowd {
+            Crowd::None => return 0,
+            Crowd::Present => DATAGRAMS,
+            Crowd::Busy => {
+                TRAIN_DATAGRAMS_MAX.min(TRAIN_BYTES_MAX / usize::from(self.path.pmtud.current()).max(1)) as u64
+            }
+        };
+        self.path.congestion.window().min(datagrams * mtu)
     }
 
     /// Remembers when the pacer opens, if it is what holds data back.
     fn note_pacing(&mut self, turn: &Turn) {
         let mtu = usize::from(self.path.pmtud.current());
         if turn.paced < mtu && self.window_allows() && self.wants_send(turn.now) {
-            self.paced_until = Some(self.path.pacer.next_of(turn.now, turn.bunch)).filter(|at| *at > turn.now);
+            self.paced_until = Some(self.path.pacer.next(turn.now)).filter(|at| *at > turn.now);
         }
         self.note_app_limit();
     }
@@ -171,11 +179,6 @@ impl Connection {
     /// Bytes that are worth buffering for sending: two windows keep a sender busy.
     pub(crate) fn worth(&self) -> u64 {
         2 * self.path.congestion.window()
-    }
-
-    /// Whether it waits for its pacer.
-    pub(crate) fn is_paced(&self) -> bool {
-        self.paced_until.is_some()
     }
 
     /// Whether the engine should give this connection a turn.

@@ -47,7 +47,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
-use crate::conn::{Connection, Env, GROUP, Number, Unsealed};
+use crate::conn::{Connection, Crowd, Env, GROUP, Number, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey};
@@ -184,7 +184,7 @@ impl Engine {
                 tokens,
                 observer: config.observer,
                 interest,
-                crowded: false,
+                crowd: Crowd::None,
                 now: Instant::ZERO,
                 payload: Vec::new(),
                 pressing: false,
@@ -377,7 +377,6 @@ impl Engine {
         self.stats.ticks += 1;
         entry.deadline = tick.deadline;
         let has_events = conn.has_events();
-        self.turns.note_paced(index, conn.is_paced());
         if entry.handshaking && !conn.is_handshaking() {
             self.on_handshaken(now, key);
         }

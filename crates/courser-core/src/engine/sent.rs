@@ -5,8 +5,8 @@ use crate::time::Instant;
 
 /// After this many trains of connections a reply that belongs to none gets its turn.
 const TRAINS_PER_REPLY: u32 = 8;
-/// With more connections than that waiting for their pacers each sends larger bunches at larger distances.
-const CROWD: usize = 64;
+/// A train of fewer bytes carries no data to speak of.
+const DATA_MIN: usize = 1_000;
 
 impl Engine {
     /// Builds the next train; `None` when nobody has anything to send now.
@@ -27,9 +27,8 @@ impl Engine {
                     None => continue,
                 }
             };
-            self.env.crowded = self.turns.paced() > CROWD;
+            self.env.crowd = self.turns.crowd();
             let meta = conn.fill(&mut self.env, now, train);
-            self.turns.note_paced(index, conn.is_paced());
             let again = conn.wants_send(now);
             conn.note_limit(&mut self.env, now);
             let deadline = conn.deadline();
@@ -48,6 +47,9 @@ impl Engine {
                 continue;
             };
             self.turns.used(index, meta.len, again);
+            if meta.len >= DATA_MIN {
+                self.turns.count_data(now, index);
+            }
             self.trains_since_reply += 1;
             self.stats.trains += 1;
             self.stats.sent_datagrams += meta.len.div_ceil(meta.segment.max(1)) as u64;

@@ -11,9 +11,12 @@
 //! `back`; a short answer does not wait behind a thousand transfers. It can do so only once before that first one has its
 //! turn, so nobody starves: while a connection waits, no other one has more than two turns.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
+use crate::conn::Crowd;
 use crate::packetiser::TRAIN_BYTES_MAX;
+use crate::time::Instant;
 
 /// Bytes of a turn: a full train.
 const QUANTUM: i32 = TRAIN_BYTES_MAX as i32;
@@ -21,6 +24,12 @@ const QUANTUM: i32 = TRAIN_BYTES_MAX as i32;
 const ENOUGH: i32 = QUANTUM / 4;
 /// Trains of a turn, at most: each is a system call, and others wait for it.
 const TRAINS_PER_TURN: u8 = 4;
+/// Senders are counted for so long, about a round trip of the Internet.
+const PERIOD: Duration = Duration::from_millis(100);
+/// More connections than that which send data in a period are a crowd.
+const CROWD: u32 = 64;
+/// With more trains of data than that in a period it is a busy one: about a twentieth of a processor's time goes into them.
+const BUSY: u32 = 500;
 
 /// What is known of a connection's turns.
 #[derive(Clone, Copy, Default)]
@@ -33,8 +42,15 @@ struct Slot {
     trains: u8,
     /// It is in one of the queues, or in the middle of its turn.
     waits: bool,
-    /// It waits for its pacer.
-    paced: bool,
+    /// The last period in which it sent data.
+    period: u16,
+}
+
+/// Who sent data in a period.
+#[derive(Clone, Copy, Default)]
+struct Senders {
+    connections: u32,
+    trains: u32,
 }
 
 /// The connections that have something to send, by index of the table; each is there at most once.
@@ -49,8 +65,12 @@ pub(super) struct Turns {
     slots: Vec<Slot>,
     /// Turns so far.
     count: u64,
-    /// How many wait for their pacers.
-    paced: usize,
+    /// Number of the present period, which began at `since`; zero: none has begun.
+    period: u16,
+    since: Instant,
+    /// Who sent data in it until now, and in the one before.
+    present: Senders,
+    before: Senders,
 }
 
 impl Turns {
@@ -83,7 +103,7 @@ impl Turns {
             credit: slot.credit.saturating_add(QUANTUM),
             trains: 0,
             waits: true,
-            paced: slot.paced,
+            period: slot.period,
         };
         Some(index)
     }
@@ -110,26 +130,37 @@ impl Turns {
         (slot.credit, slot.waits) = (0, false);
     }
 
-    /// It waits for its pacer now, or does not.
-    pub(super) fn note_paced(&mut self, index: u32, paced: bool) {
-        let at = index as usize;
-        if at >= self.slots.len() {
-            self.slots.resize(at + 1, Slot::default());
+    /// It sent a train of data.
+    pub(super) fn count_data(&mut self, now: Instant, index: u32) {
+        let lasted = now.since(self.since);
+        if lasted >= PERIOD || self.period == 0 {
+            self.before = if lasted < 2 * PERIOD { self.present } else { Senders::default() };
+            (self.present, self.since) = (Senders::default(), now);
+            // Who was silent for 65,535 periods may not be counted once.
+            self.period = self.period.wrapping_add(1).max(1);
         }
-        let before = core::mem::replace(&mut self.slots[at].paced, paced);
-        self.paced = self.paced + usize::from(paced) - usize::from(before);
+        let slot = &mut self.slots[index as usize];
+        self.present.trains += 1;
+        if core::mem::replace(&mut slot.period, self.period) != self.period {
+            self.present.connections += 1;
+        }
     }
 
-    /// How many wait for their pacers.
-    pub(super) fn paced(&self) -> usize {
-        self.paced
+    /// Whether many connections send: of the present period and the one before, what shows more of them.
+    pub(super) fn crowd(&self) -> Crowd {
+        if self.present.connections.max(self.before.connections) <= CROWD {
+            Crowd::None
+        } else if self.present.trains.max(self.before.trains) <= BUSY {
+            Crowd::Present
+        } else {
+            Crowd::Busy
+        }
     }
 
     /// The index will be another connection's, which begins like any new one.
     pub(super) fn forget(&mut self, index: u32) {
-        self.note_paced(index, false);
         if let Some(slot) = self.slots.get_mut(index as usize) {
-            (slot.credit, slot.last) = (0, 0);
+            (slot.credit, slot.last, slot.period) = (0, 0, 0);
         }
     }
 
@@ -228,17 +259,33 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_pacer_is_counted_once() {
+    fn a_crowd_is_many_senders_in_a_period_and_a_busy_one_has_many_trains() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let send = |turns: &mut Turns, ms: u64, index: u32| {
+            turns.push(index);
+            assert_eq!(turns.next(), Some(index));
+            turns.used(index, 1_000, false);
+            turns.count_data(at(ms), index);
+        };
         let mut turns = Turns::default();
-        for (index, paced, count) in [(3, true, 1), (3, true, 1), (5, true, 2), (3, false, 1), (9, false, 1)] {
-            turns.note_paced(index, paced);
-            assert_eq!(turns.paced(), count);
-        }
-        turns.push(5);
-        assert_eq!(turns.next(), Some(5));
-        assert_eq!(turns.paced(), 1, "a turn changes nothing about it");
-        turns.forget(5);
-        assert_eq!(turns.paced(), 0);
+        // Few that send much are none.
+        (0..10_000).for_each(|n| send(&mut turns, 1_000, n % CROWD));
+        assert_eq!(turns.crowd(), Crowd::None);
+        // One more, and they are a busy one; without much it is none any more, a period later.
+        send(&mut turns, 1_001, CROWD);
+        assert_eq!(turns.crowd(), Crowd::Busy);
+        (0..=CROWD).for_each(|n| send(&mut turns, 1_100, n));
+        assert_eq!(turns.crowd(), Crowd::Busy, "what the last period showed counts");
+        (0..=CROWD).for_each(|n| send(&mut turns, 1_200, n));
+        assert_eq!(turns.crowd(), Crowd::Present);
+        // After silence, nothing that was counts.
+        send(&mut turns, 9_000, 0);
+        assert_eq!(turns.crowd(), Crowd::None);
+        // Another connection at the same index counts anew.
+        (1..CROWD).for_each(|n| send(&mut turns, 9_001, n));
+        turns.forget(0);
+        send(&mut turns, 9_002, 0);
+        assert_eq!(turns.crowd(), Crowd::Present);
     }
 
     proptest! {

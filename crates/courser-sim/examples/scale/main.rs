@@ -1,7 +1,6 @@
 //! What a packet costs in one engine with 10, 1,000, 10,000 and 100,000 connections:
 //! `cargo run --release -p courser-sim --example scale -- [crypto=null|real] [connections=10,1000] [active=N] [answer=BYTES]
-//! [rounds=N]
-//! [pipe=BYTES] [time=off]`.
+//! [rounds=N] [settle=MS] [pipe=BYTES] [time=off]`.
 //!
 //! Two engines in one process, one with the clients' ends of all connections and one with the servers', and a pipe each way in
 //! place of the socket. Every active connection asks for `answer` bytes on a new stream, and again when it has
@@ -31,6 +30,8 @@ struct Options {
     active: Option<usize>,
     answer: usize,
     rounds: u64,
+    /// How long nobody asks after the handshakes: connections go to rest in that time.
+    settle: Duration,
     /// Whether processor time is looked at, which valgrind does not survive.
     timed: bool,
     /// Bytes in a pipe.
@@ -45,6 +46,7 @@ impl Options {
             active: None,
             answer: 16 << 10,
             rounds: 2,
+            settle: Duration::from_millis(200),
             timed: true,
             pipe: 512 << 10,
         };
@@ -60,6 +62,7 @@ impl Options {
                 "time" => options.timed = value != "off",
                 "pipe" => options.pipe = number(),
                 "answer" => options.answer = number(),
+                "settle" => options.settle = Duration::from_millis(number() as u64),
                 "rounds" => options.rounds = number() as u64,
                 _ => panic!("there is no option {name}"),
             }
@@ -119,6 +122,19 @@ impl Bench {
                 self.client.connect(self.now());
                 begun += 1;
             }
+            let now = self.now();
+            let sent = [
+                self.client.turn(now, &mut self.down, &mut self.up),
+                self.server.turn(now, &mut self.up, &mut self.down),
+            ];
+            self.note(sent);
+        }
+    }
+
+    /// Turns in which nobody asks, so that what follows a handshake is over.
+    fn settle(&mut self, time: Duration) {
+        let until = self.now() + time;
+        while self.now() < until {
             let now = self.now();
             let sent = [
                 self.client.turn(now, &mut self.down, &mut self.up),
@@ -193,6 +209,7 @@ fn row(options: &Options, connections: usize) {
     bench.connect(connections);
     let handshake = (cpu_time(options.timed) - begin).as_secs_f64() * 1e6 / connections as f64;
     let memory = resident().saturating_sub(before);
+    bench.settle(options.settle);
     bench.client.start(bench.now());
     let active = options.active.unwrap_or(connections).min(connections) as u64;
     // Few connections ask more often, so that each row has enough packets.
