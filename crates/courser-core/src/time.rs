@@ -2,36 +2,54 @@
 //!
 //! The core never reads a clock. Whoever drives it makes an [`Instant`] once per batch and passes it down.
 
+use core::num::NonZeroU64;
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
 
 /// A point in time: microseconds since an origin that the caller chose. It should not go backwards; an engine whose caller's
 /// clock was set back goes on from where it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+///
+/// One more than the microseconds is kept, so that an `Option` takes no more room: a connection has many times that are not
+/// set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(NonZeroU64);
+
+const _: () = assert!(size_of::<Option<Instant>>() == 8);
 
 impl Instant {
     /// The caller's origin.
-    pub const ZERO: Self = Self(0);
-    /// Later than every real point in time; used for "never" where an `Option` would cost room.
-    pub const FAR_FUTURE: Self = Self(u64::MAX);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
+    /// Later than every real point in time; used for "never" where that saves a question.
+    pub const FAR_FUTURE: Self = Self(NonZeroU64::MAX);
 
     /// The point `us` microseconds after the origin.
     #[must_use]
     pub const fn from_micros(us: u64) -> Self {
-        Self(us)
+        Self(NonZeroU64::MIN.saturating_add(us))
     }
 
     /// Microseconds since the origin.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
+    }
+
+    /// The point that many microseconds later.
+    #[must_use]
+    pub const fn after_micros(self, us: u64) -> Self {
+        Self(self.0.saturating_add(us))
     }
 
     /// Time since `earlier`; zero when `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
     }
 }
 
@@ -44,7 +62,7 @@ pub const fn micros(d: Duration) -> u64 {
 impl Add<Duration> for Instant {
     type Output = Self;
     fn add(self, d: Duration) -> Self {
-        Self(self.0.saturating_add(micros(d)))
+        self.after_micros(micros(d))
     }
 }
 
@@ -57,7 +75,7 @@ impl AddAssign<Duration> for Instant {
 impl Sub<Duration> for Instant {
     type Output = Self;
     fn sub(self, d: Duration) -> Self {
-        Self(self.0.saturating_sub(micros(d)))
+        Self(NonZeroU64::new(self.0.get().saturating_sub(micros(d))).unwrap_or(NonZeroU64::MIN))
     }
 }
 
@@ -80,6 +98,16 @@ mod tests {
         assert_eq!(Instant::ZERO - t, Duration::ZERO);
         assert_eq!(t + Duration::MAX, Instant::FAR_FUTURE);
         assert_eq!(micros(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn both_ends_of_time_are_told_apart_from_none() {
+        assert_eq!((Instant::ZERO.as_micros(), Instant::default()), (0, Instant::ZERO));
+        assert_eq!(Instant::from_micros(1) - Duration::from_micros(1), Instant::ZERO);
+        assert!(Instant::from_micros(u64::MAX) == Instant::FAR_FUTURE && Some(Instant::ZERO) > None);
+        for us in [0, 1, 7, u64::MAX - 2, u64::MAX - 1] {
+            assert_eq!(Instant::from_micros(us).as_micros(), us);
+        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ const MESSAGE_MAX: usize = 0xffff;
 pub(crate) struct PostHandshake {
     /// The beginning of a message whose rest has not come.
     begun: Vec<u8>,
+    /// A whole ticket came.
+    ticket: bool,
+    /// Something began that is no ticket.
+    other: bool,
 }
 
 impl PostHandshake {
@@ -29,6 +33,7 @@ impl PostHandshake {
         self.begun.extend_from_slice(bytes);
         let mut rest = &self.begun[..];
         while let Some((kind, len, body)) = split(rest) {
+            self.other |= kind != NEW_SESSION_TICKET;
             //= rfc9001#4.4-3
             if kind == CERTIFICATE_REQUEST {
                 return Err(violation("a CertificateRequest after the handshake", "rfc9001#4.4"));
@@ -42,6 +47,7 @@ impl PostHandshake {
             if kind == NEW_SESSION_TICKET && early_data_limit(body).is_some_and(|limit| limit != u32::MAX) {
                 return Err(violation("a ticket that allows 0-RTT with a limit of TLS", "rfc9001#4.6.1"));
             }
+            self.ticket |= kind == NEW_SESSION_TICKET;
             rest = later;
         }
         let read = self.begun.len() - rest.len();
@@ -52,6 +58,16 @@ impl PostHandshake {
             self.begun.drain(..read);
         }
         Ok(())
+    }
+
+    /// Whether tickets came, and none of which the rest is still to come.
+    pub(crate) fn has_tickets(&self) -> bool {
+        self.ticket && self.begun.is_empty()
+    }
+
+    /// Whether something came that is no ticket.
+    pub(crate) const fn has_other(&self) -> bool {
+        self.other
     }
 }
 

@@ -269,6 +269,53 @@ impl TlsSession for Session {
         }
         result
     }
+
+    fn rest(self: Box<Self>) -> Box<dyn TlsSession> {
+        let done = self.is_client() && self.complete && self.failed.is_none();
+        if done && self.post.has_tickets() {
+            return Box::new(Resting { post: self.post, failed: None });
+        }
+        self
+    }
+}
+
+/// What is left of an idle client's session that has tickets: it takes no more of them, and nothing else is allowed.
+struct Resting {
+    post: PostHandshake,
+    failed: Option<Alert>,
+}
+
+impl Resting {
+    fn run(&mut self, level: Level, bytes: &[u8], out: Out<'_>) -> Result<(), Alert> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        //= rfc9001#4.1.3-3
+        if level != Level::OneRtt {
+            return Err(broken("handshake bytes at another level than is read next", "rfc9001#4.1.3", out));
+        }
+        self.post.read(bytes).map_err(|v| {
+            out(TlsOut::Violation(v));
+            unexpected(v.reason)
+        })?;
+        //= rfc9001#6-2
+        if self.post.has_other() { Err(unexpected("a message that is no ticket after the handshake")) } else { Ok(()) }
+    }
+}
+
+impl TlsSession for Resting {
+    fn read(&mut self, level: Level, bytes: &[u8], out: &mut dyn FnMut(TlsOut<'_>)) -> Result<(), Alert> {
+        if let Some(alert) = &self.failed {
+            return Err(alert.clone());
+        }
+        let result = self.run(level, bytes, out);
+        self.failed = result.clone().err();
+        result
+    }
+
+    fn rest(self: Box<Self>) -> Box<dyn TlsSession> {
+        self
+    }
 }
 
 /// The peer broke a rule that QUIC adds to TLS; the alert is for those who call the session again.

@@ -1,16 +1,21 @@
-//! The cipher suites of rustls without the packet keys that nobody asks for.
+//! The cipher suites of rustls without the keys that nobody asks for.
 //!
 //! rustls derives keys of QUIC whenever secrets change, and has no way to decline them; ours are made from the secrets,
-//! because header protection, key updates and other versions need more than rustls gives (see [`crate::keys`]). Deriving
-//! both costs a twentieth of a handshake. So the suites given to rustls have the same hashes and ciphers, but a QUIC part
-//! whose keys are empty, and a key derivation that leaves out the labels of QUIC. An expansion with any other label, or
-//! in a form that is not known here, is done as rustls does it: nothing but those unused keys can come out empty, and the
-//! empty ones refuse to protect anything.
+//! because header protection, key updates and other versions need more than rustls gives (see [`crate::keys`]). It also
+//! derives the keys of TLS records, which QUIC does not have, and keeps them as long as the session. Deriving
+//! them costs a tenth of a handshake, and they take 1.4 kB. So the suites given to rustls have the same hashes, but a cipher
+//! and a QUIC part whose keys are empty, and a key derivation that leaves out the labels of both. An expansion with any other
+//! label, or in a form that is not known here, is done as rustls does it: nothing but those unused keys can come out empty,
+//! and the empty ones refuse to protect anything.
 
 use std::sync::{LazyLock, OnceLock};
 
 use courser_core::crypto::Suite;
-use rustls::crypto::cipher::{AeadKey, Iv};
+use rustls::ConnectionTrafficSecrets;
+use rustls::crypto::cipher::{
+    AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage,
+    OutboundPlainMessage, Tls13AeadAlgorithm, UnsupportedOperationError,
+};
 use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
 use rustls::crypto::{ActiveKeyExchange, CipherSuiteCommon, aws_lc_rs::cipher_suite as suites, hmac};
 use rustls::quic::{Algorithm, HeaderProtectionKey, PacketKey, Tag};
@@ -33,6 +38,7 @@ struct Lean {
     full: &'static Tls13CipherSuite,
     derivation: Derivation,
     keys: NoKeys,
+    records: NoRecords,
     lean: OnceLock<Tls13CipherSuite>,
 }
 
@@ -40,7 +46,13 @@ impl Lean {
     fn of(suite: SupportedCipherSuite) -> Self {
         let full = suite.tls13().expect("the suites named here are of TLS 1.3");
         let key_len = full.quic.map_or(0, Algorithm::aead_key_len);
-        Self { full, derivation: Derivation(full.hkdf_provider), keys: NoKeys { key_len }, lean: OnceLock::new() }
+        Self {
+            full,
+            derivation: Derivation(full.hkdf_provider),
+            keys: NoKeys { key_len },
+            records: NoRecords { key_len: full.aead_alg.key_len() },
+            lean: OnceLock::new(),
+        }
     }
 
     fn suite(&'static self) -> SupportedCipherSuite {
@@ -51,13 +63,13 @@ impl Lean {
                 confidentiality_limit: self.full.common.confidentiality_limit,
             },
             hkdf_provider: &self.derivation,
-            aead_alg: self.full.aead_alg,
+            aead_alg: &self.records,
             quic: Some(&self.keys),
         }))
     }
 }
 
-/// Key derivation of a suite, but for what is expanded with a label of QUIC.
+/// Key derivation of a suite, but for what is expanded with a label of unused keys.
 struct Derivation(&'static dyn Hkdf);
 
 impl Hkdf for Derivation {
@@ -106,7 +118,7 @@ impl Expander {
 
 impl HkdfExpander for Expander {
     fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
-        if is_of_quic(info) {
+        if is_unused(info) {
             output.fill(0);
             return Ok(());
         }
@@ -114,7 +126,7 @@ impl HkdfExpander for Expander {
     }
 
     fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        if is_of_quic(info) {
+        if is_unused(info) {
             return OkmBlock::new(&[0; OkmBlock::MAX_LEN][..self.hash_len()]);
         }
         self.expander().expand_block(info)
@@ -126,9 +138,9 @@ impl HkdfExpander for Expander {
 }
 
 /// Whether the label of an HKDF-Expand-Label (length of the output, length of the label, prefix, label, …) is one of
-/// "quic key", "quic iv", "quic hp" and "quic ku", or of their like in version 2.
-fn is_of_quic(info: &[&[u8]]) -> bool {
-    matches!(info, [_, _, b"tls13 ", label, ..] if label.starts_with(b"quic"))
+/// "quic key", "quic iv", "quic hp" and "quic ku", or of their like in version 2, or "key" or "iv" of records.
+fn is_unused(info: &[&[u8]]) -> bool {
+    matches!(info, [_, _, b"tls13 ", label, ..] if label.starts_with(b"quic") || matches!(*label, b"key" | b"iv"))
 }
 
 /// Makes keys that protect nothing.
@@ -150,8 +162,47 @@ impl Algorithm for NoKeys {
     }
 }
 
+/// Makes keys for records, which QUIC does not have.
+struct NoRecords {
+    key_len: usize,
+}
+
+impl Tls13AeadAlgorithm for NoRecords {
+    fn encrypter(&self, _: AeadKey, _: Iv) -> Box<dyn MessageEncrypter> {
+        Box::new(NoKey)
+    }
+
+    fn decrypter(&self, _: AeadKey, _: Iv) -> Box<dyn MessageDecrypter> {
+        Box::new(NoKey)
+    }
+
+    fn key_len(&self) -> usize {
+        self.key_len
+    }
+
+    fn extract_keys(&self, _: AeadKey, _: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+        Err(UnsupportedOperationError)
+    }
+}
+
 /// Refuses everything.
 struct NoKey;
+
+impl MessageEncrypter for NoKey {
+    fn encrypt(&mut self, _: OutboundPlainMessage<'_>, _: u64) -> Result<OutboundOpaqueMessage, Error> {
+        Err(Error::EncryptError)
+    }
+
+    fn encrypted_payload_len(&self, payload_len: usize) -> usize {
+        payload_len
+    }
+}
+
+impl MessageDecrypter for NoKey {
+    fn decrypt<'a>(&mut self, _: InboundOpaqueMessage<'a>, _: u64) -> Result<InboundPlainMessage<'a>, Error> {
+        Err(Error::DecryptError)
+    }
+}
 
 impl PacketKey for NoKey {
     fn encrypt_in_place(&self, _: u64, _: &[u8], _: &mut [u8]) -> Result<Tag, Error> {
@@ -207,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_tls_needs_is_derived_as_before_and_nothing_of_quic_is() {
+    fn all_that_tls_needs_is_derived_as_before_and_nothing_else_is() {
         for suite in ALL {
             let lean = lean(suite).tls13().unwrap();
             assert_eq!(crate::settings::suite_of(SupportedCipherSuite::Tls13(lean)), Some(suite));
@@ -219,11 +270,12 @@ mod tests {
             let full = full.tls13().unwrap();
             assert_eq!(lean.quic.unwrap().aead_key_len(), full.quic.unwrap().aead_key_len());
             let secret = vec![7; full.common.hash_provider.output_len()];
-            for label in ["c hs traffic", "finished", "res master", "exp master", "key", "iv", "traffic upd"] {
+            assert_eq!(lean.aead_alg.key_len(), full.aead_alg.key_len());
+            for label in ["c hs traffic", "finished", "res master", "exp master", "res binder", "traffic upd", "keys"] {
                 let label = label.as_bytes();
                 assert_eq!(expand(lean.hkdf_provider, &secret, label), expand(full.hkdf_provider, &secret, label));
             }
-            for label in ["quic key", "quic iv", "quic hp", "quic ku", "quicv2 key", "quicv2 ku"] {
+            for label in ["quic key", "quic iv", "quic hp", "quic ku", "quicv2 key", "quicv2 ku", "key", "iv"] {
                 let (short, block) = expand(lean.hkdf_provider, &secret, label.as_bytes());
                 assert!(short.iter().chain(&block).all(|b| *b == 0), "{label}");
                 assert_eq!(block.len(), secret.len());
@@ -238,6 +290,13 @@ mod tests {
         assert!(key.encrypt_in_place(0, b"head", &mut [0; 8]).is_err());
         assert!(key.decrypt_in_place(0, b"head", &mut [0; 24]).is_err());
         assert_eq!((key.confidentiality_limit(), key.integrity_limit()), (0, 0));
+        let records = lean(Suite::Aes128Gcm).tls13().unwrap().aead_alg;
+        let plain = OutboundPlainMessage {
+            typ: rustls::ContentType::ApplicationData,
+            version: rustls::ProtocolVersion::TLSv1_3,
+            payload: rustls::crypto::cipher::OutboundChunks::Single(b"data"),
+        };
+        assert!(records.encrypter(AeadKey::from([0; 32]), Iv::from([0; 12])).encrypt(plain, 0).is_err());
         let header = quic.header_protection_key(AeadKey::from([0; 32]));
         assert!(header.encrypt_in_place(&[0; 16], &mut 0, &mut [0; 4]).is_err());
         assert!(header.decrypt_in_place(&[0; 16], &mut 0, &mut [0; 4]).is_err());

@@ -165,19 +165,19 @@ fn bytes_of(case: &str) -> i64 {
 #[test]
 fn an_idle_connection_takes_little() {
     let bytes = bytes_of("dormant");
-    assert!(bytes <= 5 << 10, "{bytes}");
+    assert!(bytes <= 4200, "{bytes}");
 }
 
 #[test]
 fn an_idle_connection_that_keeps_its_keys_takes_a_bit_more() {
     let bytes = bytes_of("awake");
-    assert!(bytes <= 17 << 9, "{bytes}");
+    assert!(bytes <= 7500, "{bytes}");
 }
 
 #[test]
 fn a_half_open_connection_with_tls_and_keys_takes_little() {
     let bytes = bytes_of("half-open");
-    assert!(bytes <= 20 << 10, "{bytes}");
+    assert!(bytes <= 12_600, "{bytes}");
 }
 
 #[test]

@@ -218,3 +218,44 @@ fn a_ticket_that_limits_early_data_as_tls_does_is_a_violation() {
         assert_eq!(end.violation.map(|v| v.code), Some(TransportCode::PROTOCOL_VIOLATION));
     }
 }
+
+#[test]
+fn a_client_at_rest_refuses_what_it_refuses_awake() {
+    //= rfc9001#4.4-3 type=test
+    //= rfc9001#6-2 type=test
+    let ticket_again = with_tickets(false).1;
+    let request = vec![13, 0, 0, 13, 2, 5, 5, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+    let said: [(Level, Vec<u8>, bool); 5] = [
+        (Level::OneRtt, ticket_again, true),
+        (Level::OneRtt, request, false),
+        (Level::OneRtt, vec![24, 0, 0, 1, 0], false),
+        (Level::OneRtt, vec![8, 0, 0, 2, 0, 0], false),
+        (Level::Handshake, vec![4], false),
+    ];
+    for (level, bytes, fine) in said {
+        let heard = |rests: bool| {
+            let (mut end, tickets) = with_tickets(false);
+            end.read(Level::OneRtt, &tickets).unwrap();
+            if rests {
+                end.session = end.session.rest();
+            }
+            let alert = end.read(level, &bytes).err().map(|alert| alert.code);
+            assert_eq!(alert.is_some(), end.read(level, &bytes).is_err() && !fine, "what failed stays failed");
+            (alert, end.violation.map(|v| v.code))
+        };
+        assert_eq!(heard(true), heard(false), "{level:?} {bytes:?}");
+        assert_eq!(heard(true).0.is_none(), fine);
+    }
+}
+
+#[test]
+fn a_client_without_tickets_rests_with_all_that_they_need() {
+    let (mut end, tickets) = with_tickets(false);
+    end.session = end.session.rest();
+    // Half of the tickets, and a rest in the middle of one.
+    let (first, second) = tickets.split_at(tickets.len() / 2 + 9);
+    end.read(Level::OneRtt, first).unwrap();
+    end.session = end.session.rest();
+    end.read(Level::OneRtt, second).unwrap();
+    assert_eq!(end.violation, None);
+}

@@ -21,19 +21,33 @@ const FILLER: usize = 1 << 20;
 static FILL: [u8; FILLER] = [0x2a; FILLER];
 
 /// Bytes that arrived and were checked, for whoever shows progress. Shared between the ends of a demonstration.
-#[derive(Clone, Debug, Default)]
-pub struct Counter(Arc<AtomicU64>);
+#[derive(Clone, Debug)]
+pub struct Counter(Option<Arc<AtomicU64>>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
 
 impl Counter {
-    /// Adds.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+    /// One that nobody reads, and that takes no memory: for the many connections of a server.
+    #[must_use]
+    pub const fn unread() -> Self {
+        Self(None)
     }
 
-    /// The sum.
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        if let Some(sum) = &self.0 {
+            sum.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum; zero of one that nobody reads.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.as_ref().map_or(0, |sum| sum.load(Ordering::Relaxed))
     }
 }
 

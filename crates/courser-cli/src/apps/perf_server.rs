@@ -3,7 +3,7 @@
 //! A one-way stream is answered on a one-way stream of our own. A stream that ends before its head is complete is
 //! ended here too and otherwise ignored.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use courser_core::ids::{Dir, StreamId};
 
@@ -16,6 +16,9 @@ use crate::transport::{App, CODE_DIFFERS, Event, Peek, Streams};
 /// Answers to one-way streams that wait for the peer to let us open a stream. A peer that asks for more than that
 /// without taking answers is closed.
 const WAITING_MAX: usize = 1024;
+
+/// Room for requests that a connection without any keeps.
+const ROOM_KEPT: usize = 4;
 
 /// What the bytes of the streams are.
 #[derive(Clone, Debug, Default)]
@@ -47,41 +50,69 @@ impl Content {
 /// One stream of the client.
 #[derive(Debug)]
 struct Request {
+    id: StreamId,
     head: HeadReader,
     load: Sink,
     answer: Option<Feed>,
 }
 
-/// The server's part of one connection.
+/// What clients ask for on one-way streams, and few do.
+#[derive(Debug, Default)]
+struct OneWay {
+    /// Sizes of answers that no stream could be opened for yet, oldest first.
+    waiting: VecDeque<u64>,
+    /// Answers on streams of our own, by their numbers.
+    answers: Vec<(StreamId, Feed)>,
+}
+
+/// The server's part of one connection. Most connections of a server are idle, so what is empty takes little.
 #[derive(Debug)]
 pub struct PerfServer {
     content: Content,
     /// Bytes of load that arrived and passed the check.
     received: Counter,
-    /// In boxes, so that a map which is empty again keeps pointers and no room for requests.
-    requests: HashMap<StreamId, Box<Request>>,
-    /// Sizes of answers to one-way streams that no stream could be opened for yet, oldest first.
-    waiting: VecDeque<u64>,
-    /// Answers on one-way streams of our own.
-    answers: HashMap<StreamId, Feed>,
+    /// By their numbers; new ones are the last.
+    #[expect(clippy::vec_box, reason = "requests are large, come and go, and lie in order")]
+    requests: Vec<Box<Request>>,
+    one_way: Option<Box<OneWay>>,
 }
+
+const _: () = assert!(size_of::<PerfServer>() <= 64, "every connection has one");
 
 impl PerfServer {
     /// A server for one new connection.
     #[must_use]
-    pub fn new(content: Content, received: Counter) -> Self {
-        Self { content, received, requests: HashMap::new(), waiting: VecDeque::new(), answers: HashMap::new() }
+    pub const fn new(content: Content, received: Counter) -> Self {
+        Self { content, received, requests: Vec::new(), one_way: None }
+    }
+
+    fn request(&mut self, id: StreamId) -> Option<&mut Request> {
+        let at = self.requests.binary_search_by_key(&id, |r| r.id).ok()?;
+        Some(&mut self.requests[at])
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        if let Ok(at) = self.requests.binary_search_by_key(&id, |r| r.id) {
+            self.requests.remove(at);
+        }
+        if self.requests.is_empty() && self.requests.capacity() > ROOM_KEPT {
+            self.requests = Vec::new();
+        }
     }
 
     fn opened(&mut self, id: StreamId) -> Outcome {
         let body = self.content.body(id, Way::Up);
         let load = Sink::new(&body, None, self.received.clone())?;
-        self.requests.insert(id, Box::new(Request { head: HeadReader::default(), load, answer: None }));
+        let request = Box::new(Request { id, head: HeadReader::default(), load, answer: None });
+        match self.requests.binary_search_by_key(&id, |r| r.id) {
+            Ok(at) => self.requests[at] = request,
+            Err(at) => self.requests.insert(at, request),
+        }
         Ok(())
     }
 
     fn readable<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
-        let Some(r) = self.requests.get_mut(&id).filter(|r| r.answer.is_none()) else { return Ok(()) };
+        let Some(r) = self.request(id).filter(|r| r.answer.is_none()) else { return Ok(()) };
         loop {
             let n = match link.peek(id) {
                 Peek::Data(data) => {
@@ -93,7 +124,7 @@ impl PerfServer {
                 Peek::End => break,
                 Peek::Reset(_) | Peek::Gone => {
                     // The client lost interest; what it asked for before is not wanted either.
-                    self.requests.remove(&id);
+                    self.forget(id);
                     if id.dir() == Dir::Bi {
                         link.reset(id, 0);
                     }
@@ -107,53 +138,67 @@ impl PerfServer {
 
     /// The client's end was read: answers.
     fn asked<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
-        let Some(r) = self.requests.get_mut(&id) else { return Ok(()) };
-        let count = r.head.count().unwrap_or(0);
+        let Some(at) = self.requests.iter().position(|r| r.id == id) else { return Ok(()) };
+        let count = self.requests[at].head.count().unwrap_or(0);
         if id.dir() == Dir::Bi {
-            r.answer = Some(Feed::new(&self.content.body(id, Way::Down), 0, count)?);
+            self.requests[at].answer = Some(Feed::new(&self.content.body(id, Way::Down), 0, count)?);
             return self.writable(link, id);
         }
-        self.requests.remove(&id);
+        self.forget(id);
         if count > 0 {
-            if self.waiting.len() == WAITING_MAX {
+            let waiting = &mut self.one_way.get_or_insert_default().waiting;
+            if waiting.len() == WAITING_MAX {
                 link.close(0, "too many answers wait for a stream");
                 return Err(Failure::PeerBroke { rule: "it asks for answers and takes none".into() });
             }
-            self.waiting.push_back(count);
+            waiting.push_back(count);
         }
         self.answer_waiting(link)
     }
 
     /// Opens streams for answers to one-way streams, as far as the peer lets us.
     fn answer_waiting<S: Streams>(&mut self, link: &mut S) -> Outcome {
-        while let Some(count) = self.waiting.front().copied() {
+        while let Some(one_way) = &mut self.one_way
+            && let Some(count) = one_way.waiting.front().copied()
+        {
             let Some(id) = link.open(Dir::Uni) else { return Ok(()) };
-            self.waiting.pop_front();
-            self.answers.insert(id, Feed::new(&self.content.body(id, Way::Down), 0, count)?);
+            one_way.waiting.pop_front();
+            one_way.answers.push((id, Feed::new(&self.content.body(id, Way::Down), 0, count)?));
             self.writable(link, id)?;
         }
         Ok(())
     }
 
     fn writable<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
-        if let Some(feed) = self.answers.get_mut(&id) {
+        if let Some(one_way) = &mut self.one_way
+            && let Ok(at) = one_way.answers.binary_search_by_key(&id, |(id, _)| *id)
+        {
+            let feed = &mut one_way.answers[at].1;
             feed.pump(link, id)?;
             if feed.is_finished() {
-                self.answers.remove(&id);
+                self.drop_answer(id);
             }
-        } else if let Some(feed) = self.requests.get_mut(&id).and_then(|r| r.answer.as_mut()) {
+        } else if let Some(feed) = self.request(id).and_then(|r| r.answer.as_mut()) {
             feed.pump(link, id)?;
             if feed.is_finished() {
-                self.requests.remove(&id);
+                self.forget(id);
             }
         }
         Ok(())
     }
 
+    fn drop_answer(&mut self, id: StreamId) {
+        let Some(one_way) = &mut self.one_way else { return };
+        one_way.answers.retain(|(other, _)| *other != id);
+        if one_way.answers.is_empty() && one_way.waiting.is_empty() {
+            self.one_way = None;
+        }
+    }
+
     fn stopped(&mut self, id: StreamId) {
-        self.answers.remove(&id);
-        if self.requests.get(&id).is_some_and(|r| r.answer.is_some()) {
-            self.requests.remove(&id);
+        self.drop_answer(id);
+        if self.request(id).is_some_and(|r| r.answer.is_some()) {
+            self.forget(id);
         }
     }
 }
@@ -171,9 +216,7 @@ impl App for PerfServer {
             }
             Event::Connected | Event::Acked(_) => Ok(()),
             Event::Closed(_) => {
-                self.requests.clear();
-                self.answers.clear();
-                self.waiting.clear();
+                (self.requests, self.one_way) = (Vec::new(), None);
                 Ok(())
             }
         };

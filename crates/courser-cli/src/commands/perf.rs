@@ -57,7 +57,7 @@ fn server(args: &PerfServerArgs, ui: &Ui) -> Outcome {
         }
         let workers = setup::servers(&service)?;
         let addr = workers.first().map(|w| w.socket().local_addr());
-        let make = move || PerfServer::new(content.clone(), Counter::default());
+        let make = move || PerfServer::new(content.clone(), Counter::unread());
         serve::serve_operated(workers, operator, || super::announce(ui, addr, &identity), make, &serve::warner(ui))
     })
 }

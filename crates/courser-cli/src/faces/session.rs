@@ -57,7 +57,7 @@ fn port_setup() -> PortSetup {
 /// The port cannot be had, or something else of the machine is missing.
 pub fn serve(host: &super::Host<'_>) -> Outcome {
     let content = host.content.clone();
-    serve_with(host, move || PerfServer::new(content.clone(), Counter::default()))
+    serve_with(host, move || PerfServer::new(content.clone(), Counter::unread()))
 }
 
 /// The same with another program.

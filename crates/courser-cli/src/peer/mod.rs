@@ -87,7 +87,7 @@ fn server(opts: &Opts, cert: &Path, key: &Path) -> Outcome {
     let stop = Stop::on_signals(workers.iter().map(courser::worker::Worker::waker).collect())?;
     let meter = Meter::start();
     say("ready");
-    let make = || PerfServer::new(Content::Fill, Counter::default());
+    let make = || PerfServer::new(Content::Fill, Counter::unread());
     let outcome = serve::serve_all(workers, &stop, make, &|seen| match seen {
         Seen::Failed(failure) => eprintln!("warning: {failure}"),
         Seen::Left(number, accepted, stats) => eprintln!("{}", serve::left_line(number, accepted, stats)),

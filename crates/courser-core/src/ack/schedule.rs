@@ -11,7 +11,7 @@ use core::time::Duration;
 use super::EcnCounts;
 use super::history::{Inserted, RecvHistory};
 use crate::ids::{Ecn, PacketNumber, Space};
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 
 /// Ack-eliciting packets per ACK unless the peer asks for something else (RFC 9000 section 13.2.2).
 pub const TOLERANCE: u32 = 2;
@@ -34,8 +34,8 @@ pub struct AckSchedule {
     largest_eliciting: Option<PacketNumber>,
     /// The largest number that an ACK frame of ours reported.
     largest_acked: Option<PacketNumber>,
-    /// Longest delay of an ACK; zero in the Initial and Handshake spaces.
-    max_delay: Duration,
+    /// Longest delay of an ACK in microseconds; zero in the Initial and Handshake spaces.
+    max_delay_us: u64,
     /// Ack-eliciting packets since the last ACK.
     waiting: u32,
     /// Ack-eliciting packets that make an ACK due.
@@ -62,7 +62,7 @@ impl AckSchedule {
             largest_time: Instant::ZERO,
             largest_eliciting: None,
             largest_acked: None,
-            max_delay,
+            max_delay_us: micros(max_delay),
             waiting: 0,
             tolerance: TOLERANCE,
             reordering: REORDERING,
@@ -98,7 +98,7 @@ impl AckSchedule {
     /// frame's Ack-Eliciting Threshold; the delay; and the Reordering Threshold (0: never at once, 1: RFC 9000).
     pub const fn set_tolerance(&mut self, packets: u32, max_delay: Duration, reordering: u64) {
         self.tolerance = if packets == 0 { 1 } else { packets };
-        self.max_delay = max_delay;
+        self.max_delay_us = micros(max_delay);
         self.reordering = reordering;
     }
 
@@ -142,8 +142,8 @@ impl AckSchedule {
         let out_of_order = self.is_out_of_order(pn);
         self.largest_eliciting = self.largest_eliciting.max(Some(pn));
         //= rfc9000#13.2.1-2, rfc9000#13.2.1-7, rfc9000#13.2.1-8, rfc9000#13.2.2-1
-        let at_once = self.max_delay.is_zero() || self.waiting >= self.tolerance || ce_began || out_of_order;
-        let due = if at_once { now } else { now + self.max_delay };
+        let at_once = self.max_delay_us == 0 || self.waiting >= self.tolerance || ce_began || out_of_order;
+        let due = if at_once { now } else { now.after_micros(self.max_delay_us) };
         self.due_at = Some(self.due_at.map_or(due, |earlier| earlier.min(due)));
         inserted
     }
@@ -226,7 +226,7 @@ impl AckSchedule {
     /// The longest delay that the peer expects of an ACK.
     #[must_use]
     pub const fn max_delay(&self) -> Duration {
-        self.max_delay
+        Duration::from_micros(self.max_delay_us)
     }
 
     /// An ACK frame with this largest number was sent.

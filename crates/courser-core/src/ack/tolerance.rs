@@ -99,12 +99,20 @@ enum Request {
 /// The sender's side of the extension.
 #[derive(Clone, Debug)]
 pub struct Tolerance {
-    /// The smallest delay that the peer takes; `None` when it knows no such frames.
-    peer_min: Option<Duration>,
+    /// The delay of the transport parameters in microseconds, less than 2^24 by the rules; nothing longer is asked for.
+    announced_us: u32,
+    /// What is agreed with a peer that knows such frames. Few do, so that the others take no memory for it.
+    talks: Option<Box<Talks>>,
+}
+
+#[derive(Clone, Debug)]
+struct Talks {
+    /// The smallest delay that the peer takes.
+    least: Duration,
+    /// The same as outside.
+    announced: Duration,
     /// What the peer acknowledged, or announced in its transport parameters.
     in_force: Terms,
-    /// The delay of the transport parameters; nothing longer is asked for.
-    announced: Duration,
     request: Request,
     /// Sequence number of the newest request; the first one is 0.
     sequence: u64,
@@ -125,35 +133,42 @@ impl Default for Tolerance {
 impl Tolerance {
     /// `peer_min` is the peer's `min_ack_delay`, `announced` its `max_ack_delay`.
     #[must_use]
-    pub const fn new(peer_min: Option<Duration>, announced: Duration) -> Self {
-        Self {
-            peer_min,
-            in_force: Terms { packets: TOLERANCE, max_delay: announced, reordering: REORDERING },
-            announced,
-            request: Request::Settled,
-            sequence: 0,
-            acks: 0,
-            since: None,
-            agreed: 0,
-        }
+    pub fn new(peer_min: Option<Duration>, announced: Duration) -> Self {
+        let talks = |least| {
+            Box::new(Talks {
+                least,
+                announced,
+                in_force: begins_with(announced),
+                request: Request::Settled,
+                sequence: 0,
+                acks: 0,
+                since: None,
+                agreed: 0,
+            })
+        };
+        Self { announced_us: u32::try_from(micros(announced)).unwrap_or(u32::MAX), talks: peer_min.map(talks) }
+    }
+
+    fn announced(&self) -> Duration {
+        Duration::from_micros(self.announced_us.into())
     }
 
     /// Whether the peer takes ACK_FREQUENCY and IMMEDIATE_ACK frames.
     #[must_use]
     pub const fn is_negotiated(&self) -> bool {
-        self.peer_min.is_some()
+        self.talks.is_some()
     }
 
     /// What the peer keeps to, as far as we know.
     #[must_use]
-    pub const fn in_force(&self) -> Terms {
-        self.in_force
+    pub fn in_force(&self) -> Terms {
+        self.talks.as_ref().map_or_else(|| begins_with(self.announced()), |talks| talks.in_force)
     }
 
     /// Requests that the peer has.
     #[must_use]
-    pub const fn agreed(&self) -> u64 {
-        self.agreed
+    pub fn agreed(&self) -> u64 {
+        self.talks.as_ref().map_or(0, |talks| talks.agreed)
     }
 
     /// The longest delay of an ACK that has to be reckoned with.
@@ -161,25 +176,66 @@ impl Tolerance {
     //= ack-frequency#7-2
     #[must_use]
     pub fn max_delay(&self) -> Duration {
-        match self.request {
-            Request::InFlight(terms) | Request::Due(terms) => self.in_force.max_delay.max(terms.max_delay),
-            Request::Settled => self.in_force.max_delay,
+        let Some(talks) = &self.talks else { return self.announced() };
+        match talks.request {
+            Request::InFlight(terms) | Request::Due(terms) => talks.in_force.max_delay.max(terms.max_delay),
+            Request::Settled => talks.in_force.max_delay,
         }
     }
 
     /// An ACK frame came.
-    pub const fn on_ack(&mut self) {
-        self.acks = self.acks.saturating_add(1);
+    pub fn on_ack(&mut self) {
+        if let Some(talks) = &mut self.talks {
+            talks.acks = talks.acks.saturating_add(1);
+        }
     }
 
     /// The connection uses another path: what was learnt of the old one says nothing about it.
     pub fn on_path_change(&mut self) {
-        (self.since, self.acks) = (None, 0);
+        if let Some(talks) = &mut self.talks {
+            (talks.since, talks.acks) = (None, 0);
+        }
     }
 
     /// Ends a period that is over, and asks for other terms if it showed that they are wrong.
     pub fn on_tick(&mut self, now: Instant, view: &View) {
-        let Some(least) = self.peer_min.filter(|_| self.request == Request::Settled) else { return };
+        if let Some(talks) = &mut self.talks {
+            talks.on_tick(now, view);
+        }
+    }
+
+    /// The frame that the next 1-RTT packet should carry: its sequence number and the terms.
+    #[must_use]
+    pub fn due(&self) -> Option<(u64, Terms)> {
+        let talks = self.talks.as_ref()?;
+        match talks.request {
+            Request::Due(terms) => Some((talks.sequence, terms)),
+            _ => None,
+        }
+    }
+
+    /// The frame was put in a packet.
+    pub fn mark_sent(&mut self) {
+        if let Some(talks) = &mut self.talks
+            && let Request::Due(terms) = talks.request
+        {
+            talks.request = Request::InFlight(terms);
+        }
+    }
+
+    /// What became of a packet with the request of that number.
+    pub fn settle(&mut self, fate: Fate, sequence: u64) {
+        if let Some(talks) = &mut self.talks {
+            talks.settle(fate, sequence);
+        }
+    }
+}
+
+impl Talks {
+    fn on_tick(&mut self, now: Instant, view: &View) {
+        if self.request != Request::Settled {
+            return;
+        }
         let Some(since) = self.since else {
             (self.since, self.acks) = (Some(now), 0);
             return;
@@ -190,7 +246,7 @@ impl Tolerance {
         }
         let mut wanted = Terms {
             packets: self.adapted(now.since(since), view),
-            max_delay: view.rtt.min(self.announced).max(least),
+            max_delay: view.rtt.min(self.announced).max(self.least),
             // Never 0, so that a probe timeout need not be longer than the delay.
             //= ack-frequency#7-3
             reordering: view.reordering.max(REORDERING),
@@ -232,24 +288,7 @@ impl Tolerance {
         limit(next.clamp(now / STEP_MAX, now * STEP_MAX))
     }
 
-    /// The frame that the next 1-RTT packet should carry: its sequence number and the terms.
-    #[must_use]
-    pub const fn due(&self) -> Option<(u64, Terms)> {
-        match self.request {
-            Request::Due(terms) => Some((self.sequence, terms)),
-            _ => None,
-        }
-    }
-
-    /// The frame was put in a packet.
-    pub const fn mark_sent(&mut self) {
-        if let Request::Due(terms) = self.request {
-            self.request = Request::InFlight(terms);
-        }
-    }
-
-    /// What became of a packet with the request of that number.
-    pub fn settle(&mut self, fate: Fate, sequence: u64) {
+    fn settle(&mut self, fate: Fate, sequence: u64) {
         let (Request::Due(terms) | Request::InFlight(terms)) = self.request else { return };
         if sequence != self.sequence {
             return;
@@ -268,11 +307,18 @@ impl Tolerance {
     }
 }
 
+/// What a peer keeps to that was not asked for anything.
+fn begins_with(announced: Duration) -> Terms {
+    Terms { packets: TOLERANCE, max_delay: announced, reordering: REORDERING }
+}
+
 /// Whether the terms are so different that telling the peer is worth a frame.
 fn differs(now: &Terms, wanted: &Terms) -> bool {
     let (before, after) = (micros(now.max_delay), micros(wanted.max_delay));
     now.packets != wanted.packets || now.reordering != wanted.reordering || before.abs_diff(after) > before / 4
 }
+
+const _: () = assert!(size_of::<Tolerance>() <= 16, "every connection carries one");
 
 /// One that has something to ask for.
 #[cfg(test)]

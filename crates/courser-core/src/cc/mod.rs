@@ -159,8 +159,8 @@ pub struct Congestion {
     controller: Controller,
     in_flight: u64,
     mtu: u16,
-    /// The current or last recovery period.
-    episode: Option<Episode>,
+    /// The current or last recovery period. A path that never lost anything has no memory for one.
+    episode: Option<Box<Episode>>,
     /// Packets sent from here on belong to the next round.
     round_start: Instant,
     /// Most bytes in flight in this round, and in the one before.
@@ -274,7 +274,7 @@ impl Congestion {
     }
 
     fn is_in_recovery(&self, sent: Instant) -> bool {
-        self.episode.is_some_and(|e| sent <= e.start)
+        self.episode.as_ref().is_some_and(|e| sent <= e.start)
     }
 
     /// Packets were declared lost.
@@ -327,8 +327,12 @@ impl Congestion {
             (Controller::Adaptive(c), true) => Some(Saved::Cubic(c.cubic.curve())),
             (Controller::Bbr(_), true) => Some(Saved::Bbr),
         };
-        let previous = self.episode.map(|e| e.start);
-        self.episode = Some(Episode { start: now, previous, saved, lost, spurious: 0 });
+        let previous = self.episode.as_ref().map(|e| e.start);
+        let episode = Episode { start: now, previous, saved, lost, spurious: 0 };
+        match &mut self.episode {
+            Some(last) => **last = episode,
+            none => *none = Some(Box::new(episode)),
+        }
         match &mut self.controller {
             Controller::Cubic(c) if !undoable => c.on_mark(now),
             Controller::Adaptive(c) if !undoable => c.cubic.on_mark(now),
@@ -357,7 +361,7 @@ impl Congestion {
         }
         // The period never was one: packets that were sent in it may open the window.
         match e.previous {
-            Some(start) => *e = Episode { start, previous: None, saved: None, lost: 0, spurious: 0 },
+            Some(start) => **e = Episode { start, previous: None, saved: None, lost: 0, spurious: 0 },
             None => self.episode = None,
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{ConnStats, Connection, EarlyData, Env, Life, PacketLog};
-use crate::config::StreamSchedule;
+use crate::config::{Settings, StreamSchedule};
 use crate::crypto::Identity;
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
@@ -221,8 +221,8 @@ impl Connection {
         self.version
     }
 
-    pub(crate) fn settings(&self) -> &super::Settings {
-        &self.settings
+    pub(crate) fn settings<'e>(&self, env: &'e Env) -> &'e Settings {
+        env.common.get(&self.settings)
     }
 
     pub(crate) fn remote(&self) -> core::net::SocketAddr {

@@ -87,10 +87,10 @@ impl Owners<'_> {
         }
         match (fate, settled.spurious) {
             (Fate::Lost, _) => {
-                self.stats.lost_packets += 1;
-                self.stats.lost_bytes += u64::from(settled.packet.size);
+                self.stats.rare.lost_packets += 1;
+                self.stats.rare.lost_bytes += u64::from(settled.packet.size);
             }
-            (Fate::Acked, true) => self.stats.spurious_losses += 1,
+            (Fate::Acked, true) => self.stats.rare.spurious_losses += 1,
             _ => {}
         }
     }
@@ -134,7 +134,7 @@ impl Owners<'_> {
         match *record {
             Record::Stream(span) => {
                 if fate == Fate::Lost {
-                    self.stats.retransmitted_bytes += u64::from(span.len);
+                    self.stats.rare.retransmitted_bytes += u64::from(span.len);
                 }
                 self.streams.on_span(fate, &span, self.pool);
             }
@@ -270,7 +270,7 @@ impl Connection {
             TimeoutOutcome::NotDue => {}
             TimeoutOutcome::Lost(outcome) => self.on_outcome(env, now, &outcome, None),
             TimeoutOutcome::Probe { space, count } => {
-                self.stats.ptos += 1;
+                self.stats.rare.ptos += 1;
                 self.probes[space.index()] = self.probes[space.index()].max(count);
                 self.prepare_probe(env, space);
                 self.probe_beside(env, space);
@@ -357,7 +357,9 @@ impl Connection {
         let path = &mut self.path;
         let in_flight = path.congestion.in_flight();
         let tally = &outcome.paths[path.id.slot()];
-        self.stats.congestion_events += u64::from(apply_tally(path, now, outcome, true));
+        if apply_tally(path, now, outcome, true) {
+            self.stats.rare.congestion_events += 1;
+        }
         //= rfc9000#9.4-1
         for other in self.standby.iter_mut() {
             apply_tally(other, now, outcome, false);
@@ -367,7 +369,7 @@ impl Connection {
             // Marks may be those of packets that left on another path.
             let all_ours = outcome.paths.iter().all(|t| t.acked_ect == 0 || core::ptr::eq(t, tally));
             if let Some(sent) = tally.acked_sent.filter(|_| ce > 0 && all_ours) {
-                self.stats.congestion_events += 1;
+                self.stats.rare.congestion_events += 1;
                 path.congestion.on_ecn_ce(now, sent);
             }
         }

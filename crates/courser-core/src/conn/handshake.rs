@@ -184,7 +184,7 @@ impl Connection {
         //= rfc9000#10.2.3-1
         //= rfc9001#4.9.2-1
         self.discard(env, now, Level::Handshake);
-        if self.settings.mtu_discovery {
+        if self.settings(env).mtu_discovery {
             self.path.pmtud.start();
         }
         self.follow_preferred_address(env, now);
@@ -241,14 +241,14 @@ impl Connection {
         let params = params::decode(bytes, self.side.peer())?;
         //= rfc9368#2.3-5
         self.check_peer_cids(&params)?;
-        self.check_versions(&params)?;
+        self.check_versions(env, &params)?;
         if self.early != EarlyData::Offered {
             self.streams.set_peer_params(&params);
             self.datagrams.set_peer_max(params.max_datagram_frame);
         }
         self.local_cids.set_peer_limit(params.active_cid_limit);
         self.path.pmtud.set_peer_max(params.max_udp_payload);
-        self.idle_timeout = shorter(self.settings.idle_timeout, Duration::from_millis(params.max_idle_timeout_ms));
+        self.idle_timeout = shorter(self.settings(env).idle_timeout, Duration::from_millis(params.max_idle_timeout_ms));
         if let Some(token) = params.reset_token {
             self.remote_cids.set_first_token(token);
             self.routes.push(RouteChange::AddToken(token));
@@ -300,7 +300,7 @@ impl Connection {
         //= rfc9000#17.2.3-1
         //= rfc9000#17.2.3-2
         self.abandon_early(env, now);
-        self.stats.retries += 1;
+        self.stats.rare.retries += 1;
     }
 
     /// The suite and the exporter secret, once there.

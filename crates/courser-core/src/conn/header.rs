@@ -37,7 +37,7 @@ impl Connection {
         pn: PacketNumber,
         packet: &mut [u8],
     ) -> Option<(Head, Option<LongLayout>)> {
-        let clear = self.may_clear_quic_bit() && self.bits.next(env);
+        let clear = self.may_clear_quic_bit(env) && self.bits.next(env);
         let written = self.write_plain_header(env, level, pn, packet);
         if clear {
             header::clear_fixed_bit(packet);
@@ -46,21 +46,21 @@ impl Connection {
     }
 
     /// Whether the QUIC bit of our packets may be 0.
-    fn may_clear_quic_bit(&self) -> bool {
+    fn may_clear_quic_bit(&self, env: &Env) -> bool {
         //= rfc9287#3.1-1
         //= rfc9287#3.1-2
         //= rfc9287#3.1-3
         //= rfc9287#3.1-4
         //= rfc9287#3.1-5
-        self.settings.grease && self.peer_known && self.manner.takes_grease
+        self.peer_known && self.manner.takes_grease && self.settings(env).grease
     }
 
     /// Whether a packet with this first byte can be one of this version.
-    pub(super) fn takes_quic_bit(&self, packet: &[u8]) -> bool {
+    pub(super) fn takes_quic_bit(&self, env: &Env, packet: &[u8]) -> bool {
         //= rfc9000#17.2-1
         //= rfc9000#17.3.1-1
         //= rfc9287#3-2
-        header::fixed_bit(packet) || self.settings.grease
+        header::fixed_bit(packet) || self.settings(env).grease
     }
 
     fn write_plain_header(

@@ -18,11 +18,13 @@
 //! - `close`: closing and draining;
 //! - `rest`: what it gives back while nothing happens;
 //! - `limit`: what keeps it from sending more;
+//! - `common`: the settings, kept once for all connections that have the same;
 //! - `watch`: what observers are told;
 //! - `app`: what applications call.
 
 mod app;
 mod close;
+mod common;
 mod dispatch;
 mod early;
 mod frames;
@@ -56,7 +58,7 @@ use crate::ack::spaces::Acks;
 use crate::ack::tolerance::Tolerance;
 use crate::buf::pool::ChunkPool;
 use crate::cid::{CidGenerator, Issued, LocalCids, RemoteCids};
-use crate::config::{Settings, TransportParams};
+use crate::config::TransportParams;
 use crate::control::{ControlQueue, Once};
 use crate::crypto::{Identity, KeyFactory, Random, Secret, Suite, TlsSession};
 use crate::datagram::{DatagramEvent, DatagramQueue};
@@ -72,6 +74,7 @@ use crate::stream::{StreamEvent, Streams};
 use crate::time::Instant;
 
 pub(crate) use close::LastWords;
+pub(crate) use common::{Common, SettingsKey};
 pub use early::EarlyData;
 pub use history::{Logged, PacketLog};
 pub use limit::Limits;
@@ -115,6 +118,8 @@ pub(crate) struct Env {
     pub(crate) unsealed: Unsealed,
     /// Stateless reset tokens are derived from this and the connection ID.
     pub(crate) reset_key: Zeroizing<[u8; 32]>,
+    /// The settings of the connections.
+    pub(crate) common: Common,
     /// How often the keys of each connection may be used.
     pub(crate) aead_limits: AeadLimits,
     /// Address tokens.
@@ -374,7 +379,7 @@ pub(crate) struct Connection {
     handshake_done: Once,
     /// The route of the client's own choice of connection ID goes at that time.
     chosen_route: Option<Box<(Cid, Instant)>>,
-    settings: Box<Settings>,
+    settings: SettingsKey,
     /// The peer's transport parameters, while something of them may be needed; see [`Manner`] for the rest.
     peer: Option<Box<TransportParams>>,
     /// What every packet asks of the peer's transport parameters.
@@ -393,7 +398,8 @@ pub(crate) struct Connection {
     rest_at: Instant,
     /// When it went to rest.
     rested_at: Instant,
-    has_rested: bool,
+    /// How often it did.
+    rests: u8,
     /// Ack-eliciting packets that must be sent although the window is full, by space.
     probes: [u8; 3],
     /// Somebody (keep-alive, ping) wants an acknowledgement.
@@ -484,8 +490,9 @@ impl Connection {
         self.remote_cids.tokens()
     }
 
-    /// Gives all memory back to the pool.
+    /// Gives back what it holds of what all share; called once, when it is gone.
     pub(crate) fn release(&mut self, env: &mut Env) {
+        env.common.give_back(&self.settings);
         self.streams.clear(&mut env.pool);
         for crypto in self.handshake.iter_mut().flat_map(|h| h.crypto.iter_mut()) {
             crypto.clear(&mut env.pool);

@@ -59,12 +59,12 @@ impl Connection {
             // The peer does not know that its address changed: the connection IDs stay.
             Some(path) => (Some(path.to), false),
             //= rfc9000#9-3
-            None if !self.settings.migration => (None, true),
+            None if !self.settings(env).migration => (None, true),
             //= rfc9000#9.5-2
             None => (self.take_destination(), true),
         };
         let Some(to) = to else {
-            self.stats.paths_refused += 1;
+            self.stats.rare.paths_refused += 1;
             return None;
         };
         let id = self.add_path(env, now, origin.remote, origin.local, to)?;
@@ -72,7 +72,7 @@ impl Connection {
         path.reached_by = dcid;
         //= rfc9000#9.6.3-3
         path.amplification.on_received(origin.len);
-        self.stats.paths_with_known_cid += u64::from(!fresh);
+        self.stats.rare.paths_with_known_cid += u64::from(!fresh);
         self.observe_path(env, now, id, PathStep::Probing);
         Some(id)
     }
@@ -90,15 +90,15 @@ impl Connection {
             self.drop_path(victim);
         }
         let id = self.standby.free(self.path.id)?;
-        let mut path = self.path.next(id, remote, local, &self.settings, now);
+        let mut path = self.path.next(id, remote, local, self.settings(env), now);
         path.to = to;
         path.first_pn = self.recovery.next_pn(Space::Data);
-        path.spin = Spin::new(self.settings.spin, env.random_u64(), to.sequence);
+        path.spin = Spin::new(self.settings(env).spin, env.random_u64(), to.sequence);
         self.standby.add(path);
         if self.local_cids.first().cid.is_empty() {
             self.routes.push(RouteChange::AddAddress(remote));
         }
-        self.stats.paths_opened += 1;
+        self.stats.rare.paths_opened += 1;
         //= rfc9000#9-4
         //= rfc9000#9.6.3-4
         self.challenge(env, now, id);
@@ -159,7 +159,7 @@ impl Connection {
         (self.path.expires, self.path.goal) = (None, Goal::Keep);
         if self.path.is_validated() {
             self.standby.fallback = None;
-            self.search_mtu();
+            self.search_mtu(env);
         } else {
             if was_validated {
                 self.standby.fallback = Some(old);
@@ -178,7 +178,7 @@ impl Connection {
         self.tolerance.on_path_change();
         self.paced_until = None;
         self.apply_mtu(now);
-        self.stats.migrations += 1;
+        self.stats.rare.migrations += 1;
         self.events.push_back(Event::PathChanged { remote: self.path.remote(), local: self.path.local() });
         let step = if self.path.is_validated() { PathStep::Moved } else { PathStep::Moving };
         self.observe_path(env, now, id, step);
@@ -216,7 +216,7 @@ impl Connection {
                 self.observe_path(env, now, id, PathStep::Moved);
                 //= rfc9000#9.3-3
                 self.token_issued = false;
-                self.search_mtu();
+                self.search_mtu(env);
             }
         } else if goal == Goal::Move {
             //= rfc9000#9.6.1-2
@@ -256,8 +256,8 @@ impl Connection {
         }
     }
 
-    fn search_mtu(&mut self) {
-        if self.settings.mtu_discovery {
+    fn search_mtu(&mut self, env: &Env) {
+        if self.settings(env).mtu_discovery {
             self.path.pmtud.start();
         }
     }
@@ -297,7 +297,7 @@ impl Connection {
             }
             return;
         }
-        self.stats.paths_failed += 1;
+        self.stats.rare.paths_failed += 1;
         self.observe_path(env, now, id, PathStep::Failed);
         if id != self.path.id {
             //= rfc9000#9.6.1-3
@@ -389,8 +389,8 @@ impl Connection {
     }
 
     /// Replaces connection IDs when this end speaks first after a silence, if that is wanted.
-    pub(super) fn rotate_after_silence(&mut self, now: Instant) {
-        let Some(silence) = self.settings.rotate_after else { return };
+    pub(super) fn rotate_after_silence(&mut self, env: &Env, now: Instant) {
+        let Some(silence) = self.settings(env).rotate_after else { return };
         if now.since(self.last_activity.max(self.last_sent)) >= silence && self.wants_send(now) {
             // Without a spare one the old one has to do.
             let _ = self.rotate_cids();
@@ -398,7 +398,7 @@ impl Connection {
     }
 
     /// Whether this client may leave its address.
-    fn check_migration(&self) -> Result<(), ApiMisuse> {
+    fn check_migration(&self, env: &Env) -> Result<(), ApiMisuse> {
         if !self.is_open() {
             return Err(ApiMisuse::Closing);
         }
@@ -408,7 +408,7 @@ impl Connection {
         }
         //= rfc9000#9-2
         let refused = self.manner.disable_migration && !self.at_preferred_address();
-        if self.side.is_server() || !self.settings.migration || refused {
+        if self.side.is_server() || !self.settings(env).migration || refused {
             return Err(ApiMisuse::NotNegotiated);
         }
         Ok(())
@@ -426,7 +426,7 @@ impl Connection {
 
     /// Tests the path from another address of ours, and moves there when the peer answers.
     pub(crate) fn migrate(&mut self, env: &mut Env, now: Instant, local: IpAddr) -> Result<(), ApiMisuse> {
-        self.check_migration()?;
+        self.check_migration(env)?;
         //= rfc9000#9.5-3
         if self.path.to.cid.is_empty() {
             return Err(ApiMisuse::NoConnectionId);
@@ -446,7 +446,7 @@ impl Connection {
 
     /// The addresses of ours that this client used are gone.
     pub(crate) fn rebind(&mut self, env: &mut Env, now: Instant, local: Option<IpAddr>) {
-        match self.check_migration() {
+        match self.check_migration(env) {
             Ok(()) => {}
             Err(ApiMisuse::NotNegotiated) if self.side.is_client() => {
                 // Packets from elsewhere are forbidden, and there is nowhere else.
@@ -482,7 +482,7 @@ impl Connection {
         if self.side.is_server() || gone.is_none() || self.path.local() != gone {
             return;
         }
-        match self.check_migration() {
+        match self.check_migration(env) {
             Ok(()) => self.rebind(env, now, None),
             // The system chooses another one, and the server goes by connection IDs.
             Err(ApiMisuse::HandshakePending) => self.path.forget_local(),
@@ -510,7 +510,7 @@ impl Connection {
 
     /// The handshake is confirmed: a server that would rather be elsewhere is followed there.
     pub(super) fn follow_preferred_address(&mut self, env: &mut Env, now: Instant) {
-        let Some(remote) = self.preferred_remote().filter(|_| self.settings.migration) else { return };
+        let Some(remote) = self.preferred_remote().filter(|_| self.settings(env).migration) else { return };
         let Some(to) = self.take_destination() else { return };
         //= rfc9000#9.6.1-1
         self.test_path(env, now, remote, self.path.local(), to);

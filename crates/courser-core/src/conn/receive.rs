@@ -180,7 +180,7 @@ impl Connection {
                 | Header::ZeroRtt(_)
                 | Header::Handshake(_)
                 | Header::Retry { .. },
-            ) if !self.takes_quic_bit(bytes) => {
+            ) if !self.takes_quic_bit(env, bytes) => {
                 self.drop_packet(env, now, None, bytes.len(), Dropped::Unexpected);
                 None
             }
@@ -272,7 +272,7 @@ impl Connection {
             return;
         }
         if origin.path.is_none() && packet.level == Level::OneRtt {
-            self.learn_connection_ids(&bytes[opened.payload.clone()]);
+            self.learn_connection_ids(env, &bytes[opened.payload.clone()]);
         }
         let Some(path) = self.path_of(env, now, &origin, packet) else {
             self.drop_packet(env, now, Some(packet.level), packet.end, Dropped::Address);
@@ -322,8 +322,8 @@ impl Connection {
 
     /// A packet from elsewhere may bring the very connection IDs without which there is no path to there. Its other frames,
     /// and violations, have their time when there is one.
-    fn learn_connection_ids(&mut self, payload: &[u8]) {
-        let (extensions, mut reader) = (self.extensions(), Reader::new(payload));
+    fn learn_connection_ids(&mut self, env: &Env, payload: &[u8]) {
+        let (extensions, mut reader) = (self.extensions(env), Reader::new(payload));
         while !reader.is_empty() {
             let Ok(frame) = frame::parse(&mut reader, extensions) else { return };
             if let Frame::NewConnectionId { sequence, retire_prior_to, cid, token } = frame
@@ -369,7 +369,7 @@ impl Connection {
                 "rfc9000#12.4",
             ));
         }
-        let extensions = self.extensions();
+        let extensions = self.extensions(env);
         let mut frames = FrameSet::EMPTY;
         let mut reader = Reader::new(payload);
         while !reader.is_empty() {
@@ -387,11 +387,12 @@ impl Connection {
     }
 
     /// The extensions that we offered.
-    fn extensions(&self) -> Extensions {
+    fn extensions(&self, env: &Env) -> Extensions {
+        let settings = self.settings(env);
         Extensions {
-            max_datagram_frame: self.settings.max_datagram_frame.into(),
-            min_ack_delay_us: super::setup::min_ack_delay_us(&self.settings),
-            reset_stream_at: self.settings.reset_stream_at,
+            max_datagram_frame: settings.max_datagram_frame.into(),
+            min_ack_delay_us: super::setup::min_ack_delay_us(settings),
+            reset_stream_at: settings.reset_stream_at,
         }
     }
 

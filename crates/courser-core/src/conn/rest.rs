@@ -11,20 +11,31 @@
 use core::time::Duration;
 
 use super::{Connection, Env, Life};
+use crate::crypto::TlsSession;
 use crate::ids::Level;
 use crate::time::Instant;
 
 /// When a connection whose keys stay gives back the rest.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// The first rest comes sooner: many a connection has nothing to say after its beginning, and those that begin together should
+/// The first rests come sooner: many a connection has nothing to say after its beginning, and those that begin together should
 /// not all be awake together.
-pub(super) const FIRST: Duration = Duration::from_millis(20);
+pub(super) const FIRST: Duration = Duration::from_millis(5);
+/// How many: what a peer acknowledges late wakes a connection that has nothing more to say.
+const FIRST_RESTS: u8 = 4;
 
 impl Connection {
-    /// When it looks next whether it may rest; never while it does, nor while it has no right to.
-    pub(super) fn rest_deadline(&self) -> Option<Instant> {
-        (self.rest_at < Instant::FAR_FUTURE && self.may_rest()).then_some(self.rest_at)
+    /// When it looks next whether it may rest; never while it does, nor while it has no right to. What leaves by itself, as
+    /// an acknowledgement does that was held back, wakes it too.
+    pub(super) fn rest_deadline(&self, env: &Env) -> Option<Instant> {
+        let at = if self.rest_at < Instant::FAR_FUTURE { self.rest_at } else { self.stirred(env)? };
+        self.may_rest().then_some(at)
+    }
+
+    /// When it may rest again, if something came or left since it went to rest.
+    fn stirred(&self, env: &Env) -> Option<Instant> {
+        let active = self.last_activity.max(self.last_sent);
+        (active > self.rested_at).then(|| active + self.dormant_after(env))
     }
 
     /// Whether silence may be long: on an established connection, and on a server whose client has had an answer.
@@ -36,19 +47,22 @@ impl Connection {
         }
     }
 
-    fn dormant_after(&self) -> Duration {
-        let after = self.settings.dormant_after.unwrap_or(QUIET);
-        if self.has_rested { after } else { after.min(FIRST) }
+    fn dormant_after(&self, env: &Env) -> Duration {
+        let after = self.settings(env).dormant_after.unwrap_or(QUIET);
+        if self.rests < FIRST_RESTS { after.min(FIRST) } else { after }
     }
 
     /// Takes note of what happened since it went to rest.
-    pub(super) fn note_waking(&mut self, now: Instant) {
+    pub(super) fn note_waking(&mut self, env: &Env, now: Instant) {
         if self.rest_at < Instant::FAR_FUTURE {
             return;
         }
-        let woken = self.settings.dormant_after.is_some() && !self.keys.are_dormant();
-        if woken || self.last_activity.max(self.last_sent) > self.rested_at {
-            self.rest_at = now + self.dormant_after();
+        if let Some(at) = self.stirred(env) {
+            self.rest_at = at;
+        } else if let Some(after) = self.settings(env).dormant_after
+            && !self.keys.are_dormant()
+        {
+            self.rest_at = now + after;
         }
     }
 
@@ -57,15 +71,15 @@ impl Connection {
         if self.rest_at > now {
             return;
         }
-        let silent_until = self.last_activity.max(self.last_sent) + self.dormant_after();
+        let silent_until = self.last_activity.max(self.last_sent) + self.dormant_after(env);
         if silent_until > now || !self.may_rest() {
             self.rest_at = if silent_until > now { silent_until } else { now + QUIET };
             return;
         }
         // Old keys may still be needed: another look later.
-        let asleep = self.settings.dormant_after.is_none() || self.keys.sleep();
-        self.rest_at = if asleep { Instant::FAR_FUTURE } else { now + self.dormant_after() };
-        (self.rested_at, self.has_rested) = (now, true);
+        let asleep = self.settings(env).dormant_after.is_none() || self.keys.sleep();
+        self.rest_at = if asleep { Instant::FAR_FUTURE } else { now + self.dormant_after(env) };
+        (self.rested_at, self.rests) = (now, self.rests.saturating_add(1));
         self.give_back(env);
     }
 
@@ -81,6 +95,9 @@ impl Connection {
         self.log.forget();
         self.events.shrink_to_fit();
         self.routes.shrink_to_fit();
+        if matches!(self.life, Life::Established) {
+            self.tls = self.tls.take().map(TlsSession::rest);
+        }
         let done = self.late_crypto.as_ref().is_some_and(|crypto| crypto.is_done());
         if self.side.is_server() && done && self.recovery.is_settled() {
             // The tickets arrived: a server never says more at this level, and a client nothing.

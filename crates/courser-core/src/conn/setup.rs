@@ -139,7 +139,7 @@ impl Connection {
         path.spin = Spin::new(start.settings.spin, env.random_u64(), 0);
         let limits = env.aead_limits;
         let parts = Parts { key, side: Side::Client, version, path, local, remote: original, limits, handshake };
-        let mut conn = Self::assemble(now, parts, start.settings);
+        let mut conn = Self::assemble(env, now, parts, start.settings);
         conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &original);
         conn.feed_tls(env, now, Level::Initial);
@@ -177,7 +177,7 @@ impl Connection {
         path.amplification = begun.amplification;
         let (side, version, limits) = (Side::Server, start.version, env.aead_limits);
         let parts = Parts { key, side, version, path, local, remote: start.scid, limits, handshake };
-        let mut conn = Self::assemble(now, parts, start.settings);
+        let mut conn = Self::assemble(env, now, parts, start.settings);
         if let Some(preferred) = preferred {
             conn.local_cids.issue_preferred(preferred.cid);
             conn.routes.push(RouteChange::Add(preferred.cid));
@@ -220,7 +220,7 @@ impl Connection {
         self.begin_tls(env, now, tls, params, &begun.hello);
     }
 
-    fn assemble(now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
+    fn assemble(env: &mut Env, now: Instant, parts: Parts, settings: &Settings) -> Box<Self> {
         let first_route = match parts.local {
             cid if cid.is_empty() => RouteChange::AddAddress(parts.path.remote()),
             cid => RouteChange::Add(cid),
@@ -249,7 +249,7 @@ impl Connection {
             datagrams: DatagramQueue::default(),
             handshake_done: Once::default(),
             chosen_route: None,
-            settings: Box::new(settings.clone()),
+            settings: env.common.take(settings),
             peer: None,
             manner: Manner::of(&TransportParams::default()),
             peer_known: false,
@@ -261,7 +261,7 @@ impl Connection {
             last_sent: now,
             rest_at: now + super::rest::FIRST,
             rested_at: now,
-            has_rested: false,
+            rests: 0,
             probes: [0; 3],
             ping: false,
             ack_ping: AckPing::default(),

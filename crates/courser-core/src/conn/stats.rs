@@ -4,6 +4,7 @@ use core::ops::Sub;
 use core::time::Duration;
 
 use super::limit::Limits;
+use crate::buf::lazy::{Lazy, Part};
 use crate::observe::Limit;
 
 /// Datagrams, packets and bytes of one direction.
@@ -93,10 +94,22 @@ pub struct ConnStats {
 }
 
 /// What a connection counts by itself; see [`ConnStats`] for what each is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
+    pub(super) ack_frames: u64,
+    pub(super) ack_runs: u64,
+    pub(super) ticks: u64,
+    pub(super) limits: Limits,
+    pub(super) handshake_us: u64,
+    /// What most connections never meet.
+    pub(super) rare: Lazy<Rare>,
+}
+
+/// Counters of what goes wrong, or seldom happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rare {
     pub(super) lost_packets: u64,
     pub(super) lost_bytes: u64,
     pub(super) spurious_losses: u64,
@@ -112,42 +125,67 @@ pub(super) struct Counts {
     pub(super) paths_failed: u64,
     pub(super) paths_refused: u64,
     pub(super) migrations: u64,
-    pub(super) ack_frames: u64,
-    pub(super) ack_runs: u64,
     pub(super) retries: u64,
-    pub(super) ticks: u64,
     pub(super) key_updates: u64,
-    pub(super) limits: Limits,
-    pub(super) handshake_us: u64,
+}
+
+impl Part for Rare {
+    const UNUSED: &'static Self = &Self {
+        lost_packets: 0,
+        lost_bytes: 0,
+        spurious_losses: 0,
+        retransmitted_bytes: 0,
+        ptos: 0,
+        congestion_events: 0,
+        duplicates: 0,
+        undecryptable: 0,
+        dropped_packets: 0,
+        dropped_address: 0,
+        paths_opened: 0,
+        paths_with_known_cid: 0,
+        paths_failed: 0,
+        paths_refused: 0,
+        migrations: 0,
+        retries: 0,
+        key_updates: 0,
+    };
+
+    fn begin() -> Self {
+        *Self::UNUSED
+    }
+
+    fn is_unused(&self) -> bool {
+        self == Self::UNUSED
+    }
 }
 
 impl Counts {
     /// The counters of a snapshot; its gauges are still to be filled in.
     pub(super) fn snapshot(&self) -> ConnStats {
-        let c = *self;
+        let (c, rare) = (self, &*self.rare);
         ConnStats {
             sent: c.sent,
             received: c.received,
-            lost_packets: c.lost_packets,
-            lost_bytes: c.lost_bytes,
-            spurious_losses: c.spurious_losses,
-            retransmitted_bytes: c.retransmitted_bytes,
-            ptos: c.ptos,
-            congestion_events: c.congestion_events,
-            duplicates: c.duplicates,
-            undecryptable: c.undecryptable,
-            dropped_packets: c.dropped_packets,
-            dropped_address: c.dropped_address,
-            paths_opened: c.paths_opened,
-            paths_with_known_cid: c.paths_with_known_cid,
-            paths_failed: c.paths_failed,
-            paths_refused: c.paths_refused,
-            migrations: c.migrations,
+            lost_packets: rare.lost_packets,
+            lost_bytes: rare.lost_bytes,
+            spurious_losses: rare.spurious_losses,
+            retransmitted_bytes: rare.retransmitted_bytes,
+            ptos: rare.ptos,
+            congestion_events: rare.congestion_events,
+            duplicates: rare.duplicates,
+            undecryptable: rare.undecryptable,
+            dropped_packets: rare.dropped_packets,
+            dropped_address: rare.dropped_address,
+            paths_opened: rare.paths_opened,
+            paths_with_known_cid: rare.paths_with_known_cid,
+            paths_failed: rare.paths_failed,
+            paths_refused: rare.paths_refused,
+            migrations: rare.migrations,
             ack_frames: c.ack_frames,
             ack_runs: c.ack_runs,
-            retries: c.retries,
+            retries: rare.retries,
             ticks: c.ticks,
-            key_updates: c.key_updates,
+            key_updates: rare.key_updates,
             limits: c.limits,
             handshake: Duration::from_micros(c.handshake_us),
             ..ConnStats::default()

@@ -42,18 +42,18 @@ impl Connection {
             //= rfc9000#12.3-3
             self.end_silently(CloseReason::Internal("the packet numbers are used up"));
         }
-        self.note_waking(now);
+        self.note_waking(env, now);
         if self.is_open() {
             self.run_timers(env, now);
         }
         if self.is_open() {
-            self.judge_acks(now);
+            self.judge_acks(env, now);
             self.prepare_control(env, now);
         }
         self.end_if_over(now);
         self.observe_tick(env, now);
         self.note_limit(env, now);
-        Tick { wants_send: self.wants_send(now), deadline: self.deadline(), ended: self.is_ended() }
+        Tick { wants_send: self.wants_send(now), deadline: self.deadline(env), ended: self.is_ended() }
     }
 
     fn run_timers(&mut self, env: &mut Env, now: Instant) {
@@ -73,7 +73,7 @@ impl Connection {
         self.paced_until = self.paced_until.filter(|at| *at > now);
         self.keys.drop_previous(env.keys.as_ref(), now);
         self.drop_early_keys(now);
-        if self.keep_alive_deadline().is_some_and(|at| at <= now) {
+        if self.keep_alive_deadline(env).is_some_and(|at| at <= now) {
             self.ping = true;
         }
         self.run_path_timers(env, now);
@@ -87,8 +87,8 @@ impl Connection {
     }
 
     /// Asks the peer for more or fewer ACK frames when their number is wrong.
-    fn judge_acks(&mut self, now: Instant) {
-        if !self.confirmed || !self.tolerance.is_negotiated() || !self.settings.ack_frequency {
+    fn judge_acks(&mut self, env: &Env, now: Instant) {
+        if !self.confirmed || !self.tolerance.is_negotiated() || !self.settings(env).ack_frequency {
             return;
         }
         let (congestion, mtu) = (&self.path.congestion, u64::from(self.path.pmtud.current()));
@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// When something has to happen although nothing arrives.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self, env: &Env) -> Option<Instant> {
         match &self.life {
             Life::Closing(closing) => return closing.until,
             Life::Draining { until } => return Some(*until),
@@ -178,14 +178,14 @@ impl Connection {
             self.ack_deadline(),
             self.idle_deadline(),
             handshake,
-            self.keep_alive_deadline(),
+            self.keep_alive_deadline(env),
             self.path_deadline(),
             self.paced_until,
             self.keys.deadline(),
             self.early_keys_until,
             self.chosen_route.as_ref().map(|route| route.1),
             self.local_cids.next_issue().filter(|_| matches!(self.life, Life::Established)),
-            self.rest_deadline(),
+            self.rest_deadline(env),
         ]
         .into_iter()
         .flatten()
@@ -208,8 +208,8 @@ impl Connection {
         Some(self.last_activity + self.idle_timeout.max(self.pto() * 3))
     }
 
-    fn keep_alive_deadline(&self) -> Option<Instant> {
-        let every = self.settings.keep_alive.filter(|_| matches!(self.life, Life::Established))?;
+    fn keep_alive_deadline(&self, env: &Env) -> Option<Instant> {
+        let every = self.settings(env).keep_alive.filter(|_| matches!(self.life, Life::Established))?;
         let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
         idle.then(|| self.last_activity.max(self.last_sent) + every)
     }

@@ -137,7 +137,7 @@ impl Connection {
             let reason = "the packet protection key is used up";
             self.fail(now, PeerViolation::new(TransportCode::AEAD_LIMIT_REACHED, reason, "rfc9001#6.6"));
         }
-        self.rotate_after_silence(now);
+        self.rotate_after_silence(env, now);
         if self.confirmed && self.recovery.skip_due(Space::Data) {
             let random = env.random_u64();
             self.recovery.reserve_skip(Space::Data, random);

@@ -50,7 +50,7 @@ impl Connection {
     ) {
         let Some(handshake) = self.handshake.as_ref() else { return };
         let (first, dcid) = (handshake.first_version, handshake.original_dcid);
-        let version = match select(hello, &self.settings.versions, first) {
+        let version = match select(hello, &self.settings(env).versions, first) {
             Ok(version) => version,
             //= rfc9368#2.3-2
             Err(violation) => return self.fail(now, violation),
@@ -59,7 +59,7 @@ impl Connection {
         self.keys.switch_version(env.keys.as_ref(), version, &dcid);
         self.version = version;
         //= rfc9369#4-2
-        let information = Some(version_neg::information(version, &self.settings.versions));
+        let information = Some(version_neg::information(version, &self.settings(env).versions));
         let params = TransportParams { version_information: information, ..params.clone() };
         let mut encoded = Vec::with_capacity(256);
         params::encode(&params, Side::Server, env.random_u64(), &mut encoded);
@@ -96,7 +96,7 @@ impl Connection {
             return false;
         };
         let compatible = version_neg::compatible(handshake.first_version, long.version);
-        if !compatible || !self.settings.versions.contains(&long.version) {
+        if !compatible || !self.settings(env).versions.contains(&long.version) {
             return false;
         }
         let dcid = initial_dcid(handshake);
@@ -116,11 +116,11 @@ impl Connection {
     }
 
     /// What the peer says of its versions must fit the packets that said it.
-    pub(super) fn check_versions(&self, params: &TransportParams) -> Result<(), PeerViolation> {
+    pub(super) fn check_versions(&self, env: &Env, params: &TransportParams) -> Result<(), PeerViolation> {
         let told = params.version_information.as_ref();
         let Some(handshake) = &self.handshake else { return Ok(()) };
         if self.side.is_client() {
-            return version_neg::verify_server(&self.settings.versions, self.version, handshake.restarted, told);
+            return version_neg::verify_server(&self.settings(env).versions, self.version, handshake.restarted, told);
         }
         //= rfc9368#4-8
         //= rfc9368#4-9
@@ -147,7 +147,7 @@ impl Connection {
         let offered: Vec<Version> = versions.take(OFFERED_MAX).collect();
         let late = handshake.peer_cid_known || handshake.retry_scid.is_some() || !answers_us;
         let offer = offered.iter().copied();
-        let reaction = version_neg::react(&self.settings.versions, self.version, handshake.restarted, offer);
+        let reaction = version_neg::react(&self.settings(env).versions, self.version, handshake.restarted, offer);
         if late || reaction == version_neg::Reaction::Ignore {
             self.drop_packet(env, now, None, 0, Dropped::Unexpected);
             return;

@@ -20,16 +20,17 @@ impl Connection {
             return;
         }
         let chosen = self.handshake.as_ref().map_or(Cid::EMPTY, |h| h.original_dcid);
+        let settings = self.settings(env).clone();
         let start = Start {
             side: self.side,
             version: self.version,
-            versions: &self.settings.versions,
+            versions: &settings.versions,
             original_dcid: original.unwrap_or(chosen),
             local_cid: self.local_cids.first().cid,
             remote_cid: self.remote_cids.active(),
             remote: self.path.remote(),
             local: self.path.local(),
-            params: &local_params(&self.settings, self.version),
+            params: &local_params(&settings, self.version),
             metrics: self.metrics(),
         };
         env.tell(now, self.key, Kind::Life, &Observed::Life(Step::Started(&start)));
@@ -58,8 +59,8 @@ impl Connection {
     /// Counts an update of the sending keys, once.
     pub(super) fn observe_update(&mut self, env: &mut Env, now: Instant, remote: bool) {
         let generation = self.keys.generation();
-        if generation > self.stats.key_updates {
-            self.stats.key_updates = generation;
+        if generation > self.stats.rare.key_updates {
+            self.stats.rare.key_updates = generation;
             env.observe(now, self.key, Kind::Life, || Observed::Life(Step::KeyUpdate { generation, remote }));
         }
     }
@@ -87,10 +88,10 @@ impl Connection {
     pub(super) fn drop_packet(&mut self, env: &mut Env, now: Instant, level: Option<Level>, size: usize, why: Dropped) {
         let stats = &mut self.stats;
         *match why {
-            Dropped::Duplicate => &mut stats.duplicates,
-            Dropped::NotAuthentic => &mut stats.undecryptable,
-            Dropped::Unexpected | Dropped::NoKeys => &mut stats.dropped_packets,
-            Dropped::Address => &mut stats.dropped_address,
+            Dropped::Duplicate => &mut stats.rare.duplicates,
+            Dropped::NotAuthentic => &mut stats.rare.undecryptable,
+            Dropped::Unexpected | Dropped::NoKeys => &mut stats.rare.dropped_packets,
+            Dropped::Address => &mut stats.rare.dropped_address,
         } += 1;
         env.observe(now, self.key, Kind::PacketDropped, || Observed::PacketDropped { level, size, why });
     }

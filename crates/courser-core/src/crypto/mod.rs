@@ -345,6 +345,10 @@ pub trait TlsSession: Send {
     /// # Errors
     /// The alert that ends the connection.
     fn read(&mut self, level: Level, bytes: &[u8], out: &mut dyn FnMut(TlsOut<'_>)) -> Result<(), Alert>;
+
+    /// The connection is idle: the session, or one that goes on in its place and takes less memory. It has to refuse what
+    /// this one would refuse; tickets that come later may be lost on it.
+    fn rest(self: Box<Self>) -> Box<dyn TlsSession>;
 }
 
 /// Starts client sessions; holds roots, ALPN, client certificates.

@@ -48,11 +48,28 @@ struct Waiting {
     tracked: VecDeque<Tracked>,
     /// Tags with fates that the application has not read.
     fates: VecDeque<(u64, Fate)>,
+    send_bytes: usize,
+    recv_bytes: usize,
+    /// How many of those that are tracked have not been told.
+    untold: usize,
+    /// Fates came where there were none, and the application was not told.
+    fates_due: bool,
+    /// A datagram was refused, and the application was not told of room since.
+    refused: bool,
 }
 
 impl Waiting {
-    const NONE: Self =
-        Self { send: VecDeque::new(), recv: VecDeque::new(), tracked: VecDeque::new(), fates: VecDeque::new() };
+    const NONE: Self = Self {
+        send: VecDeque::new(),
+        recv: VecDeque::new(),
+        tracked: VecDeque::new(),
+        fates: VecDeque::new(),
+        send_bytes: 0,
+        recv_bytes: 0,
+        untold: 0,
+        fates_due: false,
+        refused: false,
+    };
 }
 
 impl Part for Waiting {
@@ -63,7 +80,8 @@ impl Part for Waiting {
     }
 
     fn is_unused(&self) -> bool {
-        self.send.is_empty() && self.recv.is_empty() && self.tracked.is_empty() && self.fates.is_empty()
+        let empty = self.send.is_empty() && self.recv.is_empty() && self.tracked.is_empty() && self.fates.is_empty();
+        empty && !self.refused
     }
 }
 
@@ -71,14 +89,6 @@ impl Part for Waiting {
 #[derive(Default)]
 pub struct DatagramQueue {
     waiting: Lazy<Waiting>,
-    send_bytes: usize,
-    recv_bytes: usize,
-    /// How many of those that are tracked have not been told.
-    untold: usize,
-    /// Fates came where there were none, and the application was not told.
-    fates_due: bool,
-    /// A datagram was refused, and the application was not told of room since.
-    refused: bool,
     next: u64,
     /// Largest frame that the peer takes; zero before its transport parameters are known.
     peer_max: u64,
@@ -125,15 +135,15 @@ impl DatagramQueue {
         if data.len() > max {
             return Err(ApiMisuse::TooLarge);
         }
-        let full = !self.waiting.send.is_empty() && self.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX;
+        let full = !self.waiting.send.is_empty() && self.waiting.send_bytes + data.len() + OVERHEAD > SEND_BYTES_MAX;
         if full || (tag.is_some() && self.places_taken() >= TRACKED_MAX) {
-            self.refused = true;
+            self.waiting.refused = true;
             return Ok(false);
         }
-        self.send_bytes += data.len() + OVERHEAD;
+        self.waiting.send_bytes += data.len() + OVERHEAD;
         let number = self.next;
         self.next += 1;
-        self.untold += usize::from(tag.is_some());
+        self.waiting.untold += usize::from(tag.is_some());
         self.waiting.tracked.extend(tag.map(|tag| Tracked { number, tag, told: false }));
         self.waiting.send.push_back((number, data));
         Ok(true)
@@ -148,7 +158,7 @@ impl DatagramQueue {
     /// Takes the front datagram for a packet; returns its number.
     pub fn pop(&mut self) -> Option<(u64, Bytes)> {
         let (number, data) = self.waiting.send.pop_front()?;
-        self.send_bytes -= data.len() + OVERHEAD;
+        self.waiting.send_bytes -= data.len() + OVERHEAD;
         Some((number, data))
     }
 
@@ -161,7 +171,7 @@ impl DatagramQueue {
         for _ in 0..self.waiting.send.len() {
             let Some((number, data)) = self.pop() else { return };
             if data.len() <= max {
-                self.send_bytes += data.len() + OVERHEAD;
+                self.waiting.send_bytes += data.len() + OVERHEAD;
                 self.waiting.send.push_back((number, data));
             } else {
                 self.settle(Fate::Lost, number);
@@ -175,41 +185,44 @@ impl DatagramQueue {
         let Ok(at) = self.waiting.tracked.binary_search_by_key(&number, |t| t.number) else { return };
         let Some(tracked) = self.waiting.tracked.get_mut(at).filter(|t| !t.told) else { return };
         tracked.told = true;
-        self.untold -= 1;
         let fate = if fate == Fate::Acked { Fate::Acked } else { Fate::Lost };
         let entry = (tracked.tag, fate);
+        self.waiting.untold -= 1;
         while self.waiting.tracked.front().is_some_and(|t| t.told) {
             self.waiting.tracked.pop_front();
         }
-        self.fates_due |= self.waiting.fates.is_empty();
+        self.waiting.fates_due |= self.waiting.fates.is_empty();
         self.waiting.fates.push_back(entry);
     }
 
     /// Places taken by datagrams whose fate was asked for: those without one and fates that were not read, or all since the
     /// first without one, which are remembered.
     fn places_taken(&self) -> usize {
-        self.waiting.tracked.len().max(self.untold + self.waiting.fates.len())
+        self.waiting.tracked.len().max(self.waiting.untold + self.waiting.fates.len())
     }
 
     /// Whether somebody who was refused would not be refused now; half of the room is free, so that this is not told for
     /// each datagram.
     fn has_room_again(&self) -> bool {
-        self.refused && self.send_bytes <= SEND_BYTES_MAX / 2 && self.places_taken() <= TRACKED_MAX / 2
+        self.waiting.refused && self.waiting.send_bytes <= SEND_BYTES_MAX / 2 && self.places_taken() <= TRACKED_MAX / 2
     }
 
     /// Whether [`Self::poll_event`] has something.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        (self.fates_due && !self.waiting.fates.is_empty()) || self.has_room_again()
+        (self.waiting.fates_due && !self.waiting.fates.is_empty()) || self.has_room_again()
     }
 
     /// What the application is to be told.
     pub fn poll_event(&mut self) -> Option<DatagramEvent> {
-        if core::mem::take(&mut self.fates_due) && !self.waiting.fates.is_empty() {
-            return Some(DatagramEvent::Fates);
+        if self.waiting.fates_due {
+            self.waiting.fates_due = false;
+            if !self.waiting.fates.is_empty() {
+                return Some(DatagramEvent::Fates);
+            }
         }
         if self.has_room_again() {
-            self.refused = false;
+            self.waiting.refused = false;
             return Some(DatagramEvent::Room);
         }
         None
@@ -224,11 +237,11 @@ impl DatagramQueue {
     pub fn on_datagram(&mut self, data: &[u8]) -> bool {
         let was_empty = self.waiting.recv.is_empty();
         let cost = data.len() + OVERHEAD;
-        while !self.waiting.recv.is_empty() && self.recv_bytes + cost > RECV_BYTES_MAX {
+        while !self.waiting.recv.is_empty() && self.waiting.recv_bytes + cost > RECV_BYTES_MAX {
             self.read();
             self.dropped += 1;
         }
-        self.recv_bytes += cost;
+        self.waiting.recv_bytes += cost;
         self.waiting.recv.push_back(Bytes::copy_from_slice(data));
         was_empty
     }
@@ -236,7 +249,7 @@ impl DatagramQueue {
     /// The oldest received datagram.
     pub fn read(&mut self) -> Option<Bytes> {
         let data = self.waiting.recv.pop_front()?;
-        self.recv_bytes -= data.len() + OVERHEAD;
+        self.waiting.recv_bytes -= data.len() + OVERHEAD;
         Some(data)
     }
 
@@ -358,7 +371,7 @@ mod tests {
         for i in 1..10_000u32 {
             assert!(!q.on_datagram(&i.to_be_bytes().repeat(250)));
         }
-        assert!(q.recv_bytes <= RECV_BYTES_MAX);
+        assert!(q.waiting.recv_bytes <= RECV_BYTES_MAX);
         let mut last = Bytes::new();
         let mut read = 0;
         while let Some(d) = q.read() {
@@ -382,7 +395,11 @@ mod tests {
         }
         q.drop_oversized(1200);
         assert_eq!([q.poll_fate(), q.poll_fate()], [Some((0, Fate::Lost)), Some((2, Fate::Lost))]);
-        assert_eq!((q.send_bytes, q.waiting()), (190 + 2 * OVERHEAD, 2), "also from the middle: it would never leave");
+        assert_eq!(
+            (q.waiting.send_bytes, q.waiting()),
+            (190 + 2 * OVERHEAD, 2),
+            "also from the middle: it would never leave"
+        );
         assert_eq!([q.pop(), q.pop()].map(|d| d.map(|d| d.1.len())), [Some(100), Some(90)]);
     }
 }

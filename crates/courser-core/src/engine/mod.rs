@@ -47,7 +47,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::ack::merge::AckRanges;
 use crate::buf::pool::{ChunkPool, PoolStats};
 use crate::config::Settings;
-use crate::conn::{Connection, Crowd, Env, GROUP, Number, Unsealed};
+use crate::conn::{Common, Connection, Crowd, Env, GROUP, Number, Unsealed};
 use crate::crypto::{Alert, TlsClientConfig};
 use crate::error::ApiMisuse;
 use crate::ids::{Cid, ConnKey};
@@ -159,9 +159,7 @@ impl Engine {
         let reset_key = config.reset_key.map_or_else(draw, Zeroizing::new);
         config.reset_key.zeroize();
         let tokens = Tokens::new(config.keys.as_ref(), &token_keys, config.unix_time_at_zero);
-        let mut hash_key = [0; 16];
-        config.random.fill(&mut hash_key);
-        let hasher = CidHasher::new(hash_key);
+        let hasher = CidHasher::drawn(config.random.as_mut());
         if config.server.is_some() && config.cids.cid_len() == 0 {
             config.cids = Box::new(RandomCids::default());
         }
@@ -180,6 +178,7 @@ impl Engine {
                 records: Vec::with_capacity(64),
                 unsealed: Unsealed::with_room(),
                 reset_key,
+                common: Common::default(),
                 aead_limits: config.aead_limits,
                 tokens,
                 observer: config.observer,
@@ -557,7 +556,8 @@ impl Engine {
     /// # Errors
     /// [`ApiMisuse::UnknownConnection`].
     pub fn settings(&self, key: ConnKey) -> Result<&Settings, ApiMisuse> {
-        self.conn(key).map(Connection::settings).ok_or(ApiMisuse::UnknownConnection)
+        let conn = self.conn(key).ok_or(ApiMisuse::UnknownConnection)?;
+        Ok(conn.settings(&self.env))
     }
 
     /// Counters.

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::cid::OWN_CID_LEN;
+use crate::crypto::Random;
 use crate::ids::{Cid, ConnKey, ResetToken};
 
 /// Keyed hashing of connection IDs (SipHash-1-3) and tokens (SipHash-2-4).
@@ -26,6 +27,13 @@ impl CidHasher {
     pub(crate) fn new(key: [u8; 16]) -> Self {
         let word = |at: usize| key[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         Self { k0: word(0), k1: word(8) }
+    }
+
+    /// With a fresh secret.
+    pub(crate) fn drawn(random: &mut dyn Random) -> Self {
+        let mut key = [0; 16];
+        random.fill(&mut key);
+        Self::new(key)
     }
 
     /// What is kept of a reset token, and compared, in its place: how long a comparison takes tells nothing about tokens.

@@ -31,7 +31,7 @@ impl Engine {
             let meta = conn.fill(&mut self.env, now, train);
             let again = conn.wants_send(now);
             conn.note_limit(&mut self.env, now);
-            let deadline = conn.deadline();
+            let deadline = conn.deadline(&self.env);
             *queued = deadline;
             if conn.has_events() {
                 self.eventful.push(index);

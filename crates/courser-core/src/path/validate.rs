@@ -154,41 +154,63 @@ impl Challenges {
     }
 }
 
-/// Answers to the peer's challenges that wait for a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Responses {
+/// Answers to the peer's challenges that wait for a packet; memory of their own once the peer challenges.
+#[derive(Clone, Debug, Default)]
+pub struct Responses(Lazy<Waiting>);
+
+#[derive(Clone, Debug)]
+struct Waiting {
     data: [[u8; 8]; RESPONSES_MAX],
     len: u8,
+}
+
+impl Part for Waiting {
+    const UNUSED: &'static Self = &Self { data: [[0; 8]; RESPONSES_MAX], len: 0 };
+
+    fn begin() -> Self {
+        Self::UNUSED.clone()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.len == 0
+    }
 }
 
 impl Responses {
     /// The peer challenges; beyond four the oldest answer is given up.
     pub fn push(&mut self, data: [u8; 8]) {
-        if usize::from(self.len) == RESPONSES_MAX {
-            self.data.rotate_left(1);
-            self.len -= 1;
+        if usize::from(self.0.len) == RESPONSES_MAX {
+            self.pop();
         }
-        self.data[usize::from(self.len)] = data;
-        self.len += 1;
+        let waiting = &mut *self.0;
+        waiting.data[usize::from(waiting.len)] = data;
+        waiting.len += 1;
     }
 
     /// Data of the oldest answer.
     #[must_use]
     pub fn front(&self) -> Option<[u8; 8]> {
-        (self.len > 0).then_some(self.data[0])
+        (self.0.len > 0).then_some(self.0.data[0])
     }
 
     /// The oldest answer left.
     pub fn pop(&mut self) {
-        if self.len > 0 {
-            self.data.rotate_left(1);
-            self.len -= 1;
+        if let Some(waiting) = self.0.get_mut()
+            && waiting.len > 0
+        {
+            waiting.data.rotate_left(1);
+            waiting.len -= 1;
         }
     }
 
     /// Forgets all; the path is gone.
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.0 = Lazy::new();
+    }
+
+    /// Gives the room back if nothing waits.
+    pub fn shrink(&mut self) {
+        self.0.rest();
     }
 }
 

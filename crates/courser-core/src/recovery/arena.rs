@@ -5,22 +5,51 @@ use crate::spans::Record;
 /// No node: end of a list.
 const NONE: u32 = u32::MAX;
 
-/// Records beyond the first, in lists.
+/// Records beyond the first, in lists; memory once a packet had more than one record.
 #[derive(Clone, Debug)]
-pub(super) struct Arena {
+pub(super) struct Arena(Option<Box<Nodes>>);
+
+#[derive(Clone, Debug)]
+struct Nodes {
     nodes: Vec<(Record, u32)>,
     free: u32,
     /// Nodes in use.
-    pub(super) used: usize,
+    used: usize,
+    /// Where a list is put together for whoever reads it.
+    gather: Vec<Record>,
 }
 
 impl Arena {
     pub(super) const fn new() -> Self {
-        Self { nodes: Vec::new(), free: NONE, used: 0 }
+        Self(None)
+    }
+
+    /// Nodes in use.
+    pub(super) fn used(&self) -> usize {
+        self.0.as_ref().map_or(0, |nodes| nodes.used)
     }
 
     /// Stores records in order and returns the first node.
     pub(super) fn store(&mut self, records: &[Record]) -> u32 {
+        let nodes = || Box::new(Nodes { nodes: Vec::new(), free: NONE, used: 0, gather: Vec::new() });
+        self.0.get_or_insert_with(nodes).store(records)
+    }
+
+    /// The records of a list.
+    pub(super) fn read(&mut self, head: u32) -> &[Record] {
+        self.0.as_mut().map_or(&[], |nodes| nodes.read(head))
+    }
+
+    /// Frees a list.
+    pub(super) fn release(&mut self, head: u32) {
+        if let Some(nodes) = &mut self.0 {
+            nodes.release(head);
+        }
+    }
+}
+
+impl Nodes {
+    fn store(&mut self, records: &[Record]) -> u32 {
         let mut head = NONE;
         for &record in records.iter().rev() {
             let at = self.free;
@@ -40,17 +69,17 @@ impl Arena {
         head
     }
 
-    /// Copies the records of a list to `out`.
-    pub(super) fn read(&self, mut at: u32, out: &mut Vec<Record>) {
+    fn read(&mut self, mut at: u32) -> &[Record] {
+        self.gather.clear();
         while at != NONE {
             let (record, next) = self.nodes[at as usize];
-            out.push(record);
+            self.gather.push(record);
             at = next;
         }
+        &self.gather
     }
 
-    /// Frees a list.
-    pub(super) fn release(&mut self, head: u32) {
+    fn release(&mut self, head: u32) {
         let mut at = head;
         while at != NONE {
             let next = self.nodes[at as usize].1;

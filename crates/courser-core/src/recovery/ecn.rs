@@ -23,12 +23,47 @@ pub enum EcnState {
     Failed,
 }
 
+/// ECT(0) and CE as the peer counted them; ECT(1) would have been the end of it. Handshakes have few packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    early: [(u32, u32); 2],
+    data: (u64, u64),
+}
+
+impl Told {
+    const NOTHING: Self = Self { early: [(0, 0); 2], data: (0, 0) };
+
+    fn get(&self, space: Space) -> (u64, u64) {
+        match space {
+            Space::Data => self.data,
+            early => {
+                let (ect0, ce) = self.early[early.index()];
+                (ect0.into(), ce.into())
+            }
+        }
+    }
+
+    /// `None` for counts that no handshake has.
+    fn with(mut self, space: Space, (ect0, ce): (u64, u64)) -> Option<Self> {
+        match space {
+            Space::Data => self.data = (ect0, ce),
+            early => self.early[early.index()] = (u32::try_from(ect0).ok()?, u32::try_from(ce).ok()?),
+        }
+        Some(self)
+    }
+
+    fn sum(&self) -> Option<u64> {
+        let early = self.early.iter().map(|(ect0, ce)| u64::from(*ect0) + u64::from(*ce)).sum::<u64>();
+        self.data.0.checked_add(self.data.1)?.checked_add(early)
+    }
+}
+
 /// Validates ECN on one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EcnValidator {
     state: EcnState,
-    /// The newest counts of the peer, per space. Counts never start again, so a new path inherits them.
-    counts: [EcnCounts; 3],
+    /// The newest counts of the peer. Counts never start again, so a new path inherits them.
+    counts: Told,
     /// Marked packets sent, on this path and the ones before it.
     marked_sent: u64,
     /// Marked packets sent during the testing period of this path.
@@ -45,7 +80,7 @@ impl EcnValidator {
     pub const fn new(enabled: bool) -> Self {
         Self {
             state: if enabled { EcnState::Testing } else { EcnState::Failed },
-            counts: [EcnCounts { ect0: 0, ect1: 0, ce: 0 }; 3],
+            counts: Told::NOTHING,
             marked_sent: 0,
             testing_sent: 0,
             marked_lost: 0,
@@ -118,12 +153,12 @@ impl EcnValidator {
             }
             return 0;
         };
-        let Some(ce) = self.validate(space, marked, new) else {
+        let Some((counts, ce)) = self.validate(space, marked, new) else {
             //= rfc9000#13.4.2.2-1, rfc9000#13.4.2.2-2
             self.state = EcnState::Failed;
             return 0;
         };
-        self.counts[space.index()] = new;
+        self.counts = counts;
         self.marked_acked |= marked > 0;
         if self.state == EcnState::Unknown && self.marked_acked {
             self.state = EcnState::Capable;
@@ -131,22 +166,20 @@ impl EcnValidator {
         ce
     }
 
-    /// The growth of CE, or `None` when the counts contradict what was sent.
-    fn validate(&self, space: Space, marked: u64, new: EcnCounts) -> Option<u64> {
-        let old = self.counts[space.index()];
-        let ect0 = new.ect0.checked_sub(old.ect0)?;
-        let ce = new.ce.checked_sub(old.ce)?;
+    /// All counts now and the growth of CE, or `None` when they contradict what was sent.
+    fn validate(&self, space: Space, marked: u64, new: EcnCounts) -> Option<(Told, u64)> {
+        let old = self.counts.get(space);
+        let ect0 = new.ect0.checked_sub(old.0)?;
+        let ce = new.ce.checked_sub(old.1)?;
         if new.ect1 != 0 || ect0.checked_add(ce)? < marked {
             return None;
         }
-        let mut total = 0u64;
-        for each in Space::ALL {
-            let counts = if each == space { new } else { self.counts[each.index()] };
-            total = total.checked_add(counts.ect0)?.checked_add(counts.ce)?;
-        }
-        (total <= self.marked_sent).then_some(ce)
+        let counts = self.counts.with(space, (new.ect0, new.ce))?;
+        (counts.sum()? <= self.marked_sent).then_some((counts, ce))
     }
 }
+
+const _: () = assert!(size_of::<EcnValidator>() <= 64, "every connection carries one");
 
 #[cfg(test)]
 mod tests {
@@ -190,10 +223,14 @@ mod tests {
             ("the path rewrites to ECT(1)", 10, counts(0, 10, 0), Failed, 0),
             ("more than were sent", 10, counts(11, 0, 0), Failed, 0),
             ("absurd counts", 10, counts(u64::MAX, 0, u64::MAX), Failed, 0),
+            ("a sum that is absurd", 10, counts(0, 0, u64::MAX), Failed, 0),
+            ("more than 32 bits", 10, counts(1 << 32 | 10, 0, 0), Failed, 0),
         ] {
-            let mut v = tested(10);
-            assert_eq!(v.on_ack(Space::Data, marked, seen, true), ce, "{what}");
-            assert_eq!(v.state(), state, "{what}");
+            for space in Space::ALL {
+                let mut v = tested(10);
+                assert_eq!(v.on_ack(space, marked, seen, true), ce, "{what}");
+                assert_eq!(v.state(), state, "{what}");
+            }
         }
     }
 

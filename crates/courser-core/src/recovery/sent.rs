@@ -158,8 +158,6 @@ pub struct SentHistory {
     old_lost: usize,
     /// Records of packets that have more than one.
     arena: Arena,
-    /// Where records are gathered for a callback.
-    gather: Vec<Record>,
     /// Unsettled packets that count for recovery.
     live: usize,
     /// Ack-eliciting packets in flight.
@@ -174,6 +172,8 @@ pub struct SentHistory {
     old_seen: usize,
 }
 
+const _: () = assert!(size_of::<SentHistory>() <= 136, "every connection carries one");
+
 impl Default for SentHistory {
     fn default() -> Self {
         Self::new()
@@ -181,16 +181,12 @@ impl Default for SentHistory {
 }
 
 /// Shows an entry to `visit` with its records gathered.
-fn show(pn: PacketNumber, entry: &Entry, arena: &Arena, gather: &mut Vec<Record>, visit: &mut impl FnMut(Found<'_>)) {
+fn show(pn: PacketNumber, entry: &Entry, arena: &mut Arena, visit: &mut impl FnMut(Found<'_>)) {
     let packet = entry.packet();
     let was_lost = entry.state == State::Lost;
     let records: &[Record] = match &entry.body {
         Body::One(record) => core::slice::from_ref(record),
-        Body::Many(head) => {
-            gather.clear();
-            arena.read(*head, gather);
-            gather
-        }
+        Body::Many(head) => arena.read(*head),
         Body::Empty | Body::Run(_) => &[],
     };
     visit(Found { pn, packet: &packet, records, was_lost });
@@ -212,7 +208,6 @@ impl SentHistory {
             old: VecDeque::new(),
             old_lost: 0,
             arena: Arena::new(),
-            gather: Vec::new(),
             live: 0,
             eliciting: 0,
             skipped: None,
@@ -341,7 +336,7 @@ impl SentHistory {
                 continue;
             }
             Self::settle_counts(&mut self.live, &mut self.eliciting, entry);
-            show(self.base + at as u64, entry, &self.arena, &mut self.gather, visit);
+            show(self.base + at as u64, entry, &mut self.arena, visit);
             release(entry, &mut self.arena);
             entry.state = State::Acked;
             entry.body = Body::Run(1);
@@ -363,7 +358,7 @@ impl SentHistory {
                 State::Lost => {}
                 State::Acked | State::Absent => continue,
             }
-            show(old.pn, &old.entry, &self.arena, &mut self.gather, visit);
+            show(old.pn, &old.entry, &mut self.arena, visit);
             release(&old.entry, &mut self.arena);
             old.entry.state = State::Acked;
             self.old_acked = true;
@@ -442,7 +437,7 @@ impl SentHistory {
             Self::settle_counts(&mut self.live, &mut self.eliciting, &entry);
             let after_acked = core::mem::take(&mut self.passed_acked);
             let fresh = Entry { state: State::Live, ..entry };
-            show(pn, &fresh, &self.arena, &mut self.gather, &mut |found| visit(found, after_acked));
+            show(pn, &fresh, &mut self.arena, &mut |found| visit(found, after_acked));
             if !entry.is_tracked() {
                 release(&entry, &mut self.arena);
             }
@@ -475,7 +470,7 @@ impl SentHistory {
             }
             if old.entry.state == State::Live {
                 Self::settle_counts(&mut self.live, &mut self.eliciting, &old.entry);
-                show(old.pn, &old.entry, &self.arena, &mut self.gather, &mut visit);
+                show(old.pn, &old.entry, &mut self.arena, &mut visit);
             }
             release(&old.entry, &mut self.arena);
             old.entry.state = State::Absent;
@@ -485,7 +480,7 @@ impl SentHistory {
         for (pn, entry) in (self.base..).zip(&mut self.ring) {
             if entry.state == State::Live && which(&entry.packet()) {
                 Self::settle_counts(&mut self.live, &mut self.eliciting, entry);
-                show(pn, entry, &self.arena, &mut self.gather, &mut visit);
+                show(pn, entry, &mut self.arena, &mut visit);
                 release(entry, &mut self.arena);
                 *entry = Entry::ABSENT;
             }
@@ -497,10 +492,10 @@ impl SentHistory {
     pub fn oldest_eliciting(&mut self, mut visit: impl FnMut(Found<'_>)) {
         let wanted = |e: &Entry| e.state == State::Live && e.is_probe_wanting();
         if let Some(old) = self.old.iter().find(|o| wanted(&o.entry)) {
-            return show(old.pn, &old.entry, &self.arena, &mut self.gather, &mut visit);
+            return show(old.pn, &old.entry, &mut self.arena, &mut visit);
         }
         if let Some((pn, entry)) = (self.base..).zip(&self.ring).find(|(_, e)| wanted(e)) {
-            show(pn, entry, &self.arena, &mut self.gather, &mut visit);
+            show(pn, entry, &mut self.arena, &mut visit);
         }
     }
 
@@ -518,8 +513,7 @@ impl SentHistory {
         }
         self.ring.shrink_to_fit();
         self.old.shrink_to_fit();
-        self.gather = Vec::new();
-        if self.arena.used == 0 {
+        if self.arena.used() == 0 {
             self.arena = Arena::new();
         }
     }
@@ -550,7 +544,7 @@ impl SentHistory {
 
     /// Records in the side arena.
     #[must_use]
-    pub const fn records_in_use(&self) -> usize {
-        self.arena.used
+    pub fn records_in_use(&self) -> usize {
+        self.arena.used()
     }
 }

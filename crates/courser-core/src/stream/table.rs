@@ -8,6 +8,7 @@ use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
 use super::entry::Stream;
+use crate::buf::lazy::{Lazy, Part};
 use crate::ids::StreamId;
 
 /// Marks a free slot.
@@ -34,25 +35,47 @@ impl Hasher for IdHasher {
     }
 }
 
+/// Where streams are, and where there is room.
+#[derive(Debug)]
+struct Directory {
+    free: Vec<u32>,
+    index: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
+}
+
+impl Directory {
+    const EMPTY: Self = Self { free: Vec::new(), index: HashMap::with_hasher(BuildHasherDefault::new()) };
+}
+
+impl Part for Directory {
+    const UNUSED: &'static Self = &Self::EMPTY;
+
+    fn begin() -> Self {
+        Self::EMPTY
+    }
+
+    fn is_unused(&self) -> bool {
+        self.index.is_empty() && self.free.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     slots: Vec<Stream>,
-    free: Vec<u32>,
-    index: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
+    directory: Lazy<Directory>,
     /// The last stream that was found: frames of one stream come in rows.
     last: Option<(StreamId, u32)>,
 }
 
 impl Table {
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.directory.index.len()
     }
 
     pub(super) fn find(&mut self, id: StreamId) -> Option<u32> {
         match self.last {
             Some((last, slot)) if last == id => Some(slot),
             _ => {
-                let slot = *self.index.get(&id.0)?;
+                let slot = *self.directory.index.get(&id.0)?;
                 self.last = Some((id, slot));
                 Some(slot)
             }
@@ -63,14 +86,14 @@ impl Table {
     pub(super) fn lookup(&self, id: StreamId) -> Option<&Stream> {
         let slot = match self.last {
             Some((last, slot)) if last == id => slot,
-            _ => *self.index.get(&id.0)?,
+            _ => *self.directory.index.get(&id.0)?,
         };
         self.slots.get(slot as usize)
     }
 
     pub(super) fn insert(&mut self, stream: Stream) -> u32 {
         let id = stream.id;
-        let slot = if let Some(slot) = self.free.pop() {
+        let slot = if let Some(slot) = self.directory.free.pop() {
             self.slots[slot as usize] = stream;
             slot
         } else {
@@ -82,7 +105,7 @@ impl Table {
             // Limits on streams are far below 2^32 open ones: each takes a quarter of a kilobyte.
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         };
-        let before = self.index.insert(id.0, slot);
+        let before = self.directory.index.insert(id.0, slot);
         debug_assert!(before.is_none(), "a stream ID is never used twice");
         self.last = Some((id, slot));
         slot
@@ -91,27 +114,27 @@ impl Table {
     /// Frees a slot; whoever calls took the stream's boxes out before.
     pub(super) fn remove(&mut self, slot: u32) {
         let stream = &mut self.slots[slot as usize];
-        self.index.remove(&stream.id.0);
+        self.directory.index.remove(&stream.id.0);
         stream.id = VACANT;
-        self.free.push(slot);
+        self.directory.free.push(slot);
         self.last = None;
-        if self.index.is_empty() && self.slots.len() > KEPT_SLOTS {
+        if self.directory.index.is_empty() && self.slots.len() > KEPT_SLOTS {
             *self = Self::default();
         }
     }
 
     /// Gives the room of free slots back, as far as slots keep their numbers.
     pub(super) fn shrink(&mut self) {
-        if self.index.is_empty() {
+        if self.directory.index.is_empty() {
             *self = Self::default();
             return;
         }
         let used = self.slots.iter().rposition(|stream| stream.id != VACANT).map_or(0, |last| last + 1);
         self.slots.truncate(used);
-        self.free.retain(|slot| (*slot as usize) < used);
+        self.directory.free.retain(|slot| (*slot as usize) < used);
         self.slots.shrink_to_fit();
-        self.free.shrink_to_fit();
-        self.index.shrink_to_fit();
+        self.directory.free.shrink_to_fit();
+        self.directory.index.shrink_to_fit();
     }
 
     pub(super) fn is_vacant(&self) -> bool {

@@ -114,7 +114,7 @@ fn a_connection_that_is_always_ready_delays_others_by_one_round_at_most() {
 /// The earliest time at which any connection of an engine wants to be ticked.
 fn earliest(engine: &Engine) -> Option<Instant> {
     let deadline = |entry: &crate::engine::Entry| match &entry.kind {
-        Entry::Live(conn) => conn.deadline(),
+        Entry::Live(conn) => conn.deadline(&engine.env),
         Entry::Mini(_) | Entry::Remains(_) => entry.deadline,
     };
     engine.table.iter().filter_map(|(_, entry)| deadline(entry)).min()

@@ -223,6 +223,10 @@ struct Client {
 }
 
 impl TlsSession for Client {
+    fn rest(self: Box<Self>) -> Box<dyn TlsSession> {
+        self
+    }
+
     fn read(&mut self, level: Level, bytes: &[u8], out: &mut dyn FnMut(TlsOut<'_>)) -> Result<(), Alert> {
         let result = self.shared.feed(level, bytes).and_then(|()| self.run(out));
         self.shared.fail(result)
@@ -347,6 +351,10 @@ struct Server {
 }
 
 impl TlsSession for Server {
+    fn rest(self: Box<Self>) -> Box<dyn TlsSession> {
+        self
+    }
+
     fn read(&mut self, level: Level, bytes: &[u8], out: &mut dyn FnMut(TlsOut<'_>)) -> Result<(), Alert> {
         let result = self.shared.feed(level, bytes).and_then(|()| {
             while let Some(message) = self.shared.next() {
