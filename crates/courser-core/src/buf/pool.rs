@@ -202,6 +202,13 @@ impl ChunkPool {
         }
     }
 
+    /// Whether what is taken counts for this account.
+    #[inline]
+    #[must_use]
+    pub const fn charges(&self, account: u32) -> bool {
+        self.account == account
+    }
+
     fn change_account(&mut self, account: u32) {
         self.account = account;
         if account as usize >= self.accounts.len() {

@@ -218,7 +218,11 @@ impl Reassembly {
     }
 
     fn free_slots(&mut self, pool: &mut ChunkPool) {
-        self.slots.drain(..).filter_map(|s| s.chunk).for_each(|c| pool.give(c));
+        while let Some(slot) = self.slots.pop_front() {
+            if let Some(chunk) = slot.chunk {
+                pool.give(chunk);
+            }
+        }
     }
 
     /// Copies bytes to their places.

@@ -148,13 +148,9 @@ impl SendBuffer {
     pub fn release_to(&mut self, offset: u64, pool: &mut ChunkPool) {
         debug_assert!(offset <= self.end, "bytes that were never written cannot be acknowledged");
         self.base = self.base.max(offset.min(self.end));
-        while let Some(first) = self.pieces.pop_front() {
-            if first.end() > self.base {
-                self.pieces.push_front(first);
-                break;
-            }
+        while self.pieces.front().is_some_and(|first| first.end() <= self.base) {
             self.hint = self.hint.saturating_sub(1);
-            if let Piece::Chunk { chunk, .. } = first.piece {
+            if let Some(Piece::Chunk { chunk, .. }) = self.pieces.pop_front().map(|first| first.piece) {
                 pool.give(chunk);
             }
         }

@@ -63,6 +63,7 @@ impl Connection {
         header::fixed_bit(packet) || self.settings(env).grease
     }
 
+    #[inline]
     fn write_plain_header(
         &mut self,
         env: &mut Env,

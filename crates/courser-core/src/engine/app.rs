@@ -25,7 +25,10 @@ impl Engine {
         match self.table.get_mut(key).map(|e| &mut e.kind) {
             Some(Kind::Live(conn)) => {
                 self.tickable.push(key.index);
-                self.env.pool.charge(key.index, conn.worth());
+                // What it is worth is told anew by each tick.
+                if !self.env.pool.charges(key.index) {
+                    self.env.pool.charge(key.index, conn.worth());
+                }
                 Ok((conn, &mut self.env))
             }
             _ => Err(E::from(ApiMisuse::UnknownConnection)),
@@ -183,7 +186,10 @@ impl Engine {
     /// # Errors
     /// See [`ReadError`].
     pub fn peek(&mut self, key: ConnKey, id: StreamId) -> Result<&[u8], ReadError> {
-        self.touch::<ReadError>(key)?.0.peek(id)
+        match self.table.get_mut(key).map(|e| &mut e.kind) {
+            Some(Kind::Live(conn)) => conn.peek(id),
+            _ => Err(ApiMisuse::UnknownConnection.into()),
+        }
     }
 
     /// Takes bytes that [`peek`](Self::peek) showed.

@@ -168,6 +168,8 @@ pub(super) struct Stream {
     pub(super) starved: bool,
     /// Has data that only lacks credit of the stream.
     pub(super) lacks_credit: bool,
+    /// It may be among those that wait for a turn to send.
+    pub(super) takes_turns: bool,
     /// Bytes came in 0-RTT packets.
     pub(super) early: bool,
 }
@@ -190,6 +192,7 @@ impl Stream {
             told_writable: false,
             starved: false,
             lacks_credit: false,
+            takes_turns: false,
             early: false,
         }
     }

@@ -435,6 +435,8 @@ impl Streams {
         let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
         let lost = stream.send.state.has_lost();
         self.note_credit(slot, matches!(want, Want::StreamCredit));
+        let took_turns =
+            core::mem::replace(&mut self.table[slot].takes_turns, matches!(want, Want::Send | Want::ConnCredit));
         match want {
             Want::Send => {
                 self.active.insert(slot, id, priority);
@@ -445,6 +447,7 @@ impl Streams {
                 self.send_credit.block();
                 self.active.block(slot, id, priority);
             }
+            Want::Nothing if !took_turns => {}
             Want::Nothing => self.active.remove(slot, id, priority),
             Want::StreamCredit => {
                 //= rfc9000#4.1-4, rfc9000#19.13-1
@@ -552,8 +555,10 @@ impl Streams {
     /// Takes the stream out of every list and of the table.
     fn forget(&mut self, slot: u32) {
         self.note_credit(slot, false);
-        let (id, priority) = (self.table[slot].id, self.table[slot].priority);
-        self.active.remove(slot, id, priority);
+        let Stream { id, priority, takes_turns, .. } = self.table[slot];
+        if takes_turns {
+            self.active.remove(slot, id, priority);
+        }
         self.control.remove(slot);
         self.table.remove(slot);
         let spares = self.spares_max();
