@@ -4,11 +4,10 @@
 //! each phase can be timed: open all streams (a stream counts as open when its first byte has come back), then move
 //! the rest.
 
-use std::collections::HashMap;
-
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Body, Counter, Feed, Sink};
+use crate::apps::by_stream::ByStream;
 use crate::apps::exchange::{self, Exchange};
 use crate::failure::Outcome;
 use crate::pattern::{Pattern, Way};
@@ -97,7 +96,7 @@ pub struct EchoClient {
     /// Distinguishes the patterns of the connections of one run.
     salt: u64,
     received: Counter,
-    streams: HashMap<StreamId, Exchange>,
+    streams: ByStream<Exchange>,
     opened: u64,
     done: u64,
 }
@@ -112,7 +111,7 @@ impl EchoClient {
             bytes,
             salt: index << 32,
             received,
-            streams: HashMap::new(),
+            streams: ByStream::default(),
             opened: 0,
             done: 0,
         }

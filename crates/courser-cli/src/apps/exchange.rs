@@ -1,12 +1,12 @@
 //! One two-way stream of a client: an optional head, bytes up, the end; bytes down, the end. And what clients that have
 //! such streams make of events alike.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use courser_core::ids::StreamId;
 
 use crate::apps::body::{Feed, Sink};
+use crate::apps::by_stream::ByStream;
 use crate::failure::{Failure, Outcome};
 use crate::transport::{CODE_DIFFERS, Event, Streams, Wrote};
 
@@ -102,7 +102,7 @@ impl Exchange {
 ///
 /// # Errors
 /// The server gave up a stream or the connection before that.
-pub fn on<S: Streams>(link: &mut S, event: Event, streams: &HashMap<StreamId, Exchange>, done: bool) -> Outcome {
+pub fn on<S: Streams>(link: &mut S, event: Event, streams: &ByStream<Exchange>, done: bool) -> Outcome {
     match event {
         Event::Opened(id) => {
             // The server has nothing to say on streams of its own.

@@ -1,11 +1,12 @@
 //! The client of hq-interop: fetches files over one connection and keeps them in a folder.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Feed, Sink};
+use crate::apps::by_stream::ByStream;
 use crate::apps::exchange::Exchange;
 use crate::failure::Outcome;
 use crate::hq::{self, Url};
@@ -19,7 +20,7 @@ const AT_ONCE: usize = 500;
 pub struct HqClient {
     folder: PathBuf,
     todo: VecDeque<Url>,
-    streams: HashMap<StreamId, Exchange>,
+    streams: ByStream<Exchange>,
     /// Bytes that were received in files that are complete.
     bytes: u64,
     connected: bool,
@@ -30,7 +31,7 @@ impl HqClient {
     #[must_use]
     pub fn new(urls: impl IntoIterator<Item = Url>, folder: PathBuf) -> Self {
         let todo = urls.into_iter().collect();
-        Self { folder, todo, streams: HashMap::new(), bytes: 0, connected: false }
+        Self { folder, todo, streams: ByStream::default(), bytes: 0, connected: false }
     }
 
     /// Bytes of the files that are complete.

@@ -1,12 +1,12 @@
 //! The server of hq-interop: one request a stream, answered with a file of one folder.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Body, Feed};
+use crate::apps::by_stream::ByStream;
 use crate::failure::{Failure, Outcome};
 use crate::hq;
 use crate::transport::{App, CODE_REFUSED, Event, Peek, Streams};
@@ -22,14 +22,14 @@ enum State {
 #[derive(Debug)]
 pub struct HqServer {
     root: Arc<PathBuf>,
-    streams: HashMap<StreamId, State>,
+    streams: ByStream<State>,
 }
 
 impl HqServer {
     /// A server of the files below `root` for one new connection.
     #[must_use]
     pub fn new(root: Arc<PathBuf>) -> Self {
-        Self { root, streams: HashMap::new() }
+        Self { root, streams: ByStream::default() }
     }
 
     fn readable<S: Streams>(&mut self, link: &mut S, id: StreamId) {

@@ -5,6 +5,7 @@
 //! bounds how many.
 
 pub mod body;
+pub mod by_stream;
 pub mod echo;
 pub mod exchange;
 pub mod flip;

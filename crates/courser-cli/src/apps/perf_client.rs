@@ -1,10 +1,9 @@
 //! The client of the perf protocol on one connection: so many transactions, so many of them at once.
 
-use std::collections::HashMap;
-
 use courser_core::ids::{Dir, StreamId};
 
 use crate::apps::body::{Counter, Feed, Sink};
+use crate::apps::by_stream::ByStream;
 use crate::apps::exchange::{self, Exchange};
 use crate::apps::perf_server::Content;
 use crate::failure::Outcome;
@@ -52,7 +51,7 @@ pub struct PerfClient {
     plan: Plan,
     /// Checked bytes from the server.
     received: Counter,
-    streams: HashMap<StreamId, Exchange>,
+    streams: ByStream<Exchange>,
     /// Transactions begun.
     begun: u64,
     /// Transactions that ended well.
@@ -72,7 +71,7 @@ impl PerfClient {
         Self {
             plan,
             received,
-            streams: HashMap::new(),
+            streams: ByStream::default(),
             begun: 0,
             ended: 0,
             sent: 0,
