@@ -42,6 +42,8 @@ pub use wake::Waker;
 
 /// How long a train waits when a queue below the socket is full and nobody tells when it has room.
 const PAUSE: Duration = Duration::from_millis(1);
+/// After so many of them the train is given up: the queue may be one path's, and all others wait behind it.
+const PAUSES_MAX: u8 = 3;
 
 /// Bounds of one turn.
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +167,8 @@ struct Kept {
     cursor: usize,
     /// Not to be tried before; for queues that do not tell when they have room.
     not_before: Option<Instant>,
+    /// How often it was put off like that since a part of it went.
+    pauses: u8,
 }
 
 /// One machine and one socket.
@@ -470,7 +474,7 @@ impl<M: Machine> Worker<M> {
                     Some(meta) => {
                         debug_assert!(meta.len > 0 && meta.len == self.train.len(), "a train of {} bytes", meta.len);
                         self.stats.handed += 1;
-                        Kept { meta, cursor: 0, not_before: None }
+                        Kept { meta, cursor: 0, not_before: None, pauses: 0 }
                     }
                     None => return (any, false),
                 },
@@ -511,10 +515,16 @@ impl<M: Machine> Worker<M> {
         let before = train.cursor;
         let outcome = self.socket.send(&out, &mut train.cursor);
         self.stats.bytes_sent += (train.cursor - before) as u64;
+        if train.cursor > before {
+            train.pauses = 0;
+        }
         let outcome = match outcome {
+            Outcome::Pause if train.pauses >= PAUSES_MAX => SendOutcome::Refused,
             Outcome::Full | Outcome::Pause => {
                 self.stats.full += 1;
-                train.not_before = (outcome == Outcome::Pause).then(|| now + PAUSE);
+                let pause = outcome == Outcome::Pause;
+                train.not_before = pause.then(|| now + PAUSE);
+                train.pauses += u8::from(pause);
                 let cursor = train.cursor;
                 self.kept = Some(train);
                 return Some(cursor);

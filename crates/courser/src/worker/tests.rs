@@ -12,6 +12,8 @@ use crate::net::adapter::{Adapter, Arrival, Offload};
 use crate::net::os::errno;
 use crate::net::socket::{SocketConfig, system_adapter};
 
+mod refused;
+
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Sends what is queued, remembers what came.
