@@ -469,3 +469,50 @@ fn on_closed(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (k
     }
     let _ = outbox.event(sessions, conn.handle, ended.event());
 }
+
+#[cfg(test)]
+mod tests {
+    use courser_core::engine::EngineConfig;
+    use courser_session::doorbell::{Alarm, Bell, doorbell};
+    use courser_session::msg::{Completion, Endpoint, Submission};
+    use courser_session::port::{ThreadPort, pair};
+    use courser_tls::{AwsLc, SystemRandom};
+
+    use super::*;
+
+    /// A connection with settings that nobody registered: the answer comes in the same turn.
+    fn ask(port: &mut ThreadPort, count: u64) {
+        let address = "127.0.0.1:9".parse().unwrap();
+        for token in 0..count {
+            let to = Box::new(Endpoint { address, server_name: String::new(), profile: 7 });
+            port.submit(Submission::Connect { token, to }).unwrap();
+        }
+    }
+
+    fn answers(port: &mut ThreadPort) -> u64 {
+        let mut messages: Vec<Completion> = Vec::new();
+        port.poll_into(&mut messages, usize::MAX) as u64
+    }
+
+    #[test]
+    fn a_port_that_asks_much_keeps_no_other_one_waiting() {
+        let engine = Engine::new(EngineConfig::new(Box::new(AwsLc), Box::new(SystemRandom::new())));
+        let mut service = Service::new(engine, "127.0.0.1:1".parse().unwrap(), ServiceSetup::client(Vec::new()));
+        let setup = PortSetup { submissions: 2048, completions: 2048, ..PortSetup::default() };
+        let bell = Arc::new(Alarm::new()) as Arc<dyn Bell>;
+        let [mut greedy, mut modest] = [(); 2].map(|()| {
+            let (application, worker) = pair(setup, doorbell(Arc::clone(&bell)).0, None);
+            service.place(Place::Thread(worker));
+            application
+        });
+        ask(&mut greedy, 1_000);
+        ask(&mut modest, 3);
+        let most = SUBMISSIONS_MAX as u64;
+        let mut turns = Vec::new();
+        while service.serve(Instant::from_micros(1)) {
+            turns.push((answers(&mut greedy), answers(&mut modest)));
+        }
+        // What was asked in one breath takes four turns; who asked little has all answers after the first one.
+        assert_eq!(turns, [(most, 3), (most, 0), (most, 0), (1_000 - 3 * most, 0)]);
+    }
+}
