@@ -6,16 +6,17 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use courser_core::crypto::{Head, KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
-use courser_core::ids::{Cid, Level, PacketNumber, Side, Version};
+use courser_core::crypto::{Head, KeyFactory, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
+use courser_core::ids::{Level, PacketNumber, Side};
 use courser_core::protect::null::NullKeys;
 use courser_core::protect::{AeadLimits, KeySlots, OpenError, Opened};
 use courser_core::time::Instant;
+use courser_testing::keys::{Watch, Watched};
 
 const PN_AT: usize = 5;
 const KEEP: Duration = Duration::from_millis(300);
 
-/// Null keys that count what is asked of them.
+/// Counts what is asked of keys.
 #[derive(Clone, Default)]
 struct Meter {
     /// Keys and secrets that were made.
@@ -28,10 +29,6 @@ impl Meter {
     fn make<T>(&self, made: T) -> T {
         self.made.fetch_add(1, Ordering::Relaxed);
         made
-    }
-
-    fn opener_of(&self, inner: Box<dyn Opener>) -> Box<dyn Opener> {
-        self.make(Box::new(Counted { inner, tried: self.tried.clone() }))
     }
 
     /// What was made and tried since the last time.
@@ -56,41 +53,21 @@ impl Opener for Counted {
     }
 }
 
-impl KeyFactory for Meter {
-    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
-        NullKeys.initial(version, dcid, side)
+impl Watch for Meter {
+    fn material(&self, made: Material) -> Material {
+        self.make(made)
     }
 
-    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
-        self.make(NullKeys.material(version, suite, secret))
+    fn secret(&self, made: Secret) -> Secret {
+        self.make(made)
     }
 
-    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
-        self.make(NullKeys.sealer(suite, material))
+    fn sealer(&self, _: &Material, made: Box<dyn Sealer>) -> Box<dyn Sealer> {
+        self.make(made)
     }
 
-    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
-        self.opener_of(NullKeys.opener(suite, material))
-    }
-
-    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
-        self.make(NullKeys.next_secret(version, suite, secret))
-    }
-
-    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
-        NullKeys.retry_tag(version, original_dcid, retry)
-    }
-
-    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
-        NullKeys.mac(key, data)
-    }
-
-    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]) {
-        NullKeys.aes128_block(key, block);
-    }
-
-    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
-        a == b
+    fn opener(&self, _: &Material, made: Box<dyn Opener>) -> Box<dyn Opener> {
+        self.make(Box::new(Counted { inner: made, tried: self.tried.clone() }))
     }
 }
 
@@ -110,7 +87,7 @@ fn packet(from: &mut KeySlots, pn: PacketNumber) -> Vec<u8> {
 }
 
 /// Opens a packet, with its Key Phase bit turned over if so wanted.
-fn open(to: &mut KeySlots, keys: &Meter, packet: &[u8], forged: bool) -> Result<Opened, OpenError> {
+fn open(to: &mut KeySlots, keys: &Watched<Meter>, packet: &[u8], forged: bool) -> Result<Opened, OpenError> {
     let mut copy = packet.to_vec();
     copy[0] ^= u8::from(forged) << 2;
     to.open(keys, Level::OneRtt, &mut copy, PN_AT, 10)
@@ -120,17 +97,17 @@ fn open(to: &mut KeySlots, keys: &Meter, packet: &[u8], forged: bool) -> Result<
 fn a_forged_key_phase_costs_what_every_packet_costs() {
     //= rfc9001#6.3-1 type=test
     //= rfc9001#9.5-3 type=test
-    let meter = Meter::default();
+    let meter = Watched(Meter::default());
     let (mut client, mut server) = (end(&NullKeys, Side::Client), end(&meter, Side::Server));
     let old: Vec<_> = (0..20).map(|pn| packet(&mut client, pn)).collect();
     // The first packet has the keys of this phase and of the next one made.
     open(&mut server, &meter, &old[0], false).unwrap();
-    meter.since();
+    meter.0.since();
     open(&mut server, &meter, &old[9], false).unwrap();
-    assert_eq!(meter.since(), (0, 1));
+    assert_eq!(meter.0.since(), (0, 1));
     for pn in [3, 15] {
         assert_eq!(open(&mut server, &meter, &old[pn], true), Err(OpenError::NotAuthentic));
-        assert_eq!(meter.since(), (0, 1), "the bit of number {pn} is forged");
+        assert_eq!(meter.0.since(), (0, 1), "the bit of number {pn} is forged");
     }
     client.on_ack(Instant::ZERO, 9, 0, KEEP).unwrap();
     client.initiate_update(&NullKeys, Instant::ZERO).unwrap();
@@ -139,14 +116,14 @@ fn a_forged_key_phase_costs_what_every_packet_costs() {
     // The keys of the phase before are kept, and once per batch those of the next phase are looked after.
     server.keep_previous_until(Instant::FAR_FUTURE);
     server.drop_previous(&meter, Instant::ZERO);
-    meter.since();
+    meter.0.since();
     open(&mut server, &meter, &new[6], false).unwrap();
-    assert_eq!(meter.since(), (0, 1));
+    assert_eq!(meter.0.since(), (0, 1));
     // Below and above what came in this phase: the forged bit asks for the keys before, and for the next ones.
     for pn in [0, 2, 10, 19] {
         assert_eq!(open(&mut server, &meter, &new[pn], true), Err(OpenError::NotAuthentic));
-        assert_eq!(meter.since(), (0, 1), "the bit of number {} is forged", pn + 20);
+        assert_eq!(meter.0.since(), (0, 1), "the bit of number {} is forged", pn + 20);
     }
     open(&mut server, &meter, &old[19], false).unwrap();
-    assert_eq!(meter.since(), (0, 1), "old keys open as quickly");
+    assert_eq!(meter.0.since(), (0, 1), "old keys open as quickly");
 }

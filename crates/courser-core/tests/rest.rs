@@ -4,13 +4,13 @@ use core::cell::Cell;
 use core::time::Duration;
 
 use courser_core::config::Settings;
-use courser_core::crypto::{KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
-use courser_core::ids::{Cid, Dir, Level, Side, Version};
-use courser_core::protect::null::NullKeys;
+use courser_core::crypto::{Material, Opener, Sealer};
+use courser_core::ids::{Dir, Level, Side};
 use courser_core::stream::Read;
 use courser_core::wire::frame::Frame;
 use courser_testing::alloc::{Counting, count};
 use courser_testing::duo::Duo;
+use courser_testing::keys::{Watch, Watched};
 use courser_testing::rig::{Plan, Rig, Stage};
 
 #[global_allocator]
@@ -24,46 +24,18 @@ thread_local! {
     static MADE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Null keys that are counted.
+/// Counts keys.
 struct Counted;
 
-impl KeyFactory for Counted {
-    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
-        NullKeys.initial(version, dcid, side)
-    }
-
-    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
-        NullKeys.material(version, suite, secret)
-    }
-
-    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
+impl Watch for Counted {
+    fn sealer(&self, _: &Material, made: Box<dyn Sealer>) -> Box<dyn Sealer> {
         MADE.set(MADE.get() + 1);
-        NullKeys.sealer(suite, material)
+        made
     }
 
-    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
+    fn opener(&self, _: &Material, made: Box<dyn Opener>) -> Box<dyn Opener> {
         MADE.set(MADE.get() + 1);
-        NullKeys.opener(suite, material)
-    }
-
-    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
-        NullKeys.next_secret(version, suite, secret)
-    }
-
-    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
-        NullKeys.retry_tag(version, original_dcid, retry)
-    }
-
-    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
-        NullKeys.mac(key, data)
-    }
-
-    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]) {
-        NullKeys.aes128_block(key, block);
-    }
-
-    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
-        NullKeys.equal(a, b)
+        made
     }
 }
 
@@ -71,7 +43,7 @@ impl KeyFactory for Counted {
 fn quiet(victim: Side, dormant_after: Option<Duration>) -> Rig {
     let mut plan = Plan::new(victim, Stage::Confirmed);
     (plan.settings.mtu_discovery, plan.settings.dormant_after) = (false, dormant_after);
-    plan.engine = |config| config.keys = Box::new(Counted);
+    plan.engine = |config| config.keys = Box::new(Watched(Counted));
     let mut rig = Rig::new(plan);
     for _ in 0..3 {
         rig.collect();

@@ -6,11 +6,13 @@
 //!   made, the wrong ones above all.
 //! - [`sites`]: an allocator that remembers where the memory in use was asked for.
 //! - [`initial`]: Initial packets of clients that are no clients.
+//! - [`keys`]: null keys of which somebody sees each that is made.
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
 pub mod alloc;
 pub mod duo;
 pub mod fuzz;
 pub mod initial;
+pub mod keys;
 pub mod rig;
 pub mod sites;

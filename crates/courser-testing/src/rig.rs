@@ -26,6 +26,7 @@ use crate::duo::{null_client, null_server};
 
 use self::seen::close_in;
 use self::tap::{Tap, Twisted};
+use crate::keys::Watched;
 
 pub use self::seen::{Seen, SeenClose, encode, numbered, packets};
 pub use self::tap::Twist;
@@ -164,7 +165,7 @@ impl Rig {
         if let (Some(part), Some(twist)) = (&mut forger.server, plan.twist) {
             part.tls = Box::new(Twisted(tls.clone(), twist));
         }
-        forger.keys = Box::new(tap.clone());
+        forger.keys = Box::new(Watched(tap.clone()));
         let mut rig = Self {
             victim: Engine::new(victim),
             key: ConnKey { index: u32::MAX, generation: 0 },

@@ -3,15 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use courser_core::crypto::{
-    Alert, KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig,
-    TlsSession,
-};
-use courser_core::ids::{Cid, Side, Version};
-use courser_core::protect::null::{NullKeys, NullTlsClient, NullTlsServer};
+use courser_core::crypto::{Alert, Material, Sealer, TlsClientConfig, TlsServerConfig, TlsSession};
+use courser_core::ids::Version;
+use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use courser_core::wire::{Reader, Writer};
 
-/// Null keys that remember what the keys of the sending direction were made from, in the order in which they were.
+use crate::keys::Watch;
+
+/// Remembers what the keys of the sending direction were made from, in the order in which they were.
 #[derive(Clone, Default)]
 pub(super) struct Tap(Arc<Mutex<Vec<Material>>>);
 
@@ -21,42 +20,10 @@ impl Tap {
     }
 }
 
-impl KeyFactory for Tap {
-    fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
-        NullKeys.initial(version, dcid, side)
-    }
-
-    fn material(&self, version: Version, suite: Suite, secret: &Secret) -> Material {
-        NullKeys.material(version, suite, secret)
-    }
-
-    fn sealer(&self, suite: Suite, material: &Material) -> Box<dyn Sealer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(material.clone());
-        NullKeys.sealer(suite, material)
-    }
-
-    fn opener(&self, suite: Suite, material: &Material) -> Box<dyn Opener> {
-        NullKeys.opener(suite, material)
-    }
-
-    fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
-        NullKeys.next_secret(version, suite, secret)
-    }
-
-    fn retry_tag(&self, version: Version, original_dcid: &Cid, retry: &[u8]) -> [u8; TAG_LEN] {
-        NullKeys.retry_tag(version, original_dcid, retry)
-    }
-
-    fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
-        NullKeys.mac(key, data)
-    }
-
-    fn aes128_block(&self, key: &[u8; 16], block: &mut [u8; 16]) {
-        NullKeys.aes128_block(key, block);
-    }
-
-    fn equal(&self, a: &[u8], b: &[u8]) -> bool {
-        a == b
+impl Watch for Tap {
+    fn sealer(&self, of: &Material, made: Box<dyn Sealer>) -> Box<dyn Sealer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(of.clone());
+        made
     }
 }
 
