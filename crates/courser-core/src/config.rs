@@ -291,6 +291,22 @@ pub struct TransportParams {
 }
 
 impl TransportParams {
+    /// The limits that an end with these settings tells about data, streams, connection IDs and datagrams; all else is absent.
+    pub(crate) fn limits_of(settings: &Settings) -> Self {
+        Self {
+            max_data: settings.conn_window,
+            max_stream_data_bidi_local: settings.stream_window,
+            max_stream_data_bidi_remote: settings.stream_window,
+            max_stream_data_uni: settings.stream_window,
+            max_streams_bidi: settings.max_streams_bidi,
+            max_streams_uni: settings.max_streams_uni,
+            active_cid_limit: settings.active_cid_limit.into(),
+            max_datagram_frame: settings.max_datagram_frame.into(),
+            reset_stream_at: settings.reset_stream_at,
+            ..Self::default()
+        }
+    }
+
     /// What a client keeps of a server's parameters for 0-RTT on a later connection (RFC 9000 section 7.4.1).
     #[must_use]
     pub fn remembered(&self) -> Self {

@@ -330,21 +330,12 @@ fn max_ack_delay_ms(settings: &Settings) -> u64 {
 pub(super) fn local_params(settings: &Settings, version: Version) -> TransportParams {
     TransportParams {
         max_idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(0),
-        max_data: settings.conn_window,
-        max_stream_data_bidi_local: settings.stream_window,
-        max_stream_data_bidi_remote: settings.stream_window,
-        max_stream_data_uni: settings.stream_window,
-        max_streams_bidi: settings.max_streams_bidi,
-        max_streams_uni: settings.max_streams_uni,
         max_ack_delay_ms: max_ack_delay_ms(settings),
         disable_active_migration: !settings.migration,
-        active_cid_limit: settings.active_cid_limit.into(),
-        max_datagram_frame: settings.max_datagram_frame.into(),
-        reset_stream_at: settings.reset_stream_at,
         grease_quic_bit: settings.grease,
         min_ack_delay_us: min_ack_delay_us(settings),
         version_information: Some(version_neg::information(version, &settings.versions)),
-        ..TransportParams::default()
+        ..TransportParams::limits_of(settings)
     }
 }
 

@@ -164,25 +164,11 @@ fn conn_frame(kind: FrameKind, value: u64) -> Frame<'static> {
     }
 }
 
-/// What an end with these settings tells the other.
-fn params(settings: &Settings) -> TransportParams {
-    TransportParams {
-        max_data: settings.conn_window,
-        max_stream_data_bidi_local: settings.stream_window,
-        max_stream_data_bidi_remote: settings.stream_window,
-        max_stream_data_uni: settings.stream_window,
-        max_streams_bidi: settings.max_streams_bidi,
-        max_streams_uni: settings.max_streams_uni,
-        reset_stream_at: settings.reset_stream_at,
-        ..TransportParams::default()
-    }
-}
-
 /// Client and server that know each other's parameters.
 fn pair(settings: &Settings) -> (End, End) {
     let (mut client, mut server) = (End::new(Side::Client, settings), End::new(Side::Server, settings));
-    client.s.set_peer_params(&params(settings));
-    server.s.set_peer_params(&params(settings));
+    client.s.set_peer_params(&TransportParams::limits_of(settings));
+    server.s.set_peer_params(&TransportParams::limits_of(settings));
     (client, server)
 }
 

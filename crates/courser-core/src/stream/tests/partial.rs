@@ -368,7 +368,10 @@ fn misuse_has_a_defined_answer() {
     assert_eq!(a.s.finish(id), refused);
     // A peer that does not know the frame gets none; giving everything up it does understand.
     let mut old = End::new(Side::Client, &Settings::default());
-    old.s.set_peer_params(&TransportParams { reset_stream_at: false, ..params(&Settings::default()) });
+    old.s.set_peer_params(&TransportParams {
+        reset_stream_at: false,
+        ..TransportParams::limits_of(&Settings::default())
+    });
     let id = old.s.open(Dir::Uni).unwrap();
     old.write(id, b"ab");
     assert_eq!(old.s.reset_at(id, reset(1, 1), &mut old.pool), Err(ApiMisuse::NotNegotiated));
@@ -384,7 +387,7 @@ fn rejected_early_data_is_promised_anew_or_given_up() {
         packets(&mut a);
         a.reset_at(id, 1000);
         packets(&mut a);
-        a.s.restart(&TransportParams { reset_stream_at: still, ..params(&settings) });
+        a.s.restart(&TransportParams { reset_stream_at: still, ..TransportParams::limits_of(&settings) });
         a.s.drop_partial(&mut a.pool);
         let again = packets(&mut a);
         let told: Vec<_> = again.iter().flat_map(resets).collect();

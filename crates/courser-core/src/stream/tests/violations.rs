@@ -227,7 +227,7 @@ fn rejected_early_data_is_sent_again_within_the_new_limits() {
         max_data: 450,
         max_stream_data_uni: 300,
         max_streams_uni: 1,
-        ..params(&settings())
+        ..TransportParams::limits_of(&settings())
     });
     let Some(p) = client.packet(1200, true) else { panic!("nothing is sent again") };
     let spans: Vec<_> =
