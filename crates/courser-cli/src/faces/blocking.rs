@@ -102,12 +102,11 @@ impl Operated for Served<'_> {
     }
 
     fn reload(&self, tls: TlsServer) -> Outcome {
-        let options = super::server_options(self.service, tls);
-        self.endpoint.reload(&options).map_err(|e| super::endpoint_failure(&e))
+        super::reload(self.service, tls, |options| self.endpoint.reload(options))
     }
 
     fn hand_over(&self) -> Outcome<Handover> {
-        self.endpoint.hand_over().map_err(|e| super::handover_failure(&e))
+        super::handed(self.endpoint.hand_over())
     }
 }
 

@@ -156,8 +156,17 @@ fn announce(host: &Host<'_>, addr: SocketAddr, serves: Serves) {
     }
 }
 
-fn handover_failure(e: &HandoverError) -> Failure {
-    Failure::Local { what: "giving the port away".into(), why: e.to_string() }
+/// Has an endpoint take new connections with another TLS configuration.
+fn reload(
+    service: &Service<'_>,
+    tls: TlsServer,
+    reload: impl FnOnce(&ServerOptions) -> Result<(), EndpointError>,
+) -> Outcome {
+    reload(&server_options(service, tls)).map_err(|e| endpoint_failure(&e))
+}
+
+fn handed(handover: Result<Handover, HandoverError>) -> Outcome<Handover> {
+    handover.map_err(|e| Failure::Local { what: "giving the port away".into(), why: e.to_string() })
 }
 
 fn client_options(dial: &Dial<'_>, tuning: &Tuning) -> ClientOptions {
