@@ -134,6 +134,14 @@ fn what_has_not_ended_in_time_or_is_not_to_be_waited_for_is_closed() {
 }
 
 #[test]
+fn a_ping_closes_its_connection_also_when_it_does_not_believe_the_certificate() {
+    let mut server = Server::perf(&["--drain", "30m"]);
+    assert_fails(&courser(&["ping", &server.addr]), 5, &["--insecure"]);
+    server.ask_to_end();
+    assert_eq!(server.ends(), Some(0));
+}
+
+#[test]
 fn certificates_are_read_again_on_sighup() {
     each(APIS, |api| {
         let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -88,14 +88,11 @@ fn handshake(
                 |n: &Trips| format!("{} of {} answered, smallest {}", n.answered, args.count, text::time(n.min));
             report.step("round trips", || round_trips(&mut worker, key, args, &peer), found)?;
             path(worker.machine(), key, report);
-            Ok(key)
+            Ok(())
         });
-    if let Ok(key) = outcome {
-        let now = worker.clock().now();
-        let _ = worker.machine().close(now, key, 0, b"");
-        drive::flush(&mut worker);
-    }
-    outcome.map(drop)
+    // Also a server whose certificate is not believed hears that nobody needs it any more.
+    drive::close_all(&mut worker, &outcome);
+    outcome
 }
 
 /// What the handshake agreed on.
