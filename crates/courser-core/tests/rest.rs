@@ -166,7 +166,7 @@ fn what_wakes_takes_memory_once_and_then_no_more() {
             duo.round();
         }
         // As long as any warm-up: histories see the gaps that senders leave on purpose.
-        let ((), waking) = count(|| (0..600).for_each(|_| round(&mut duo)));
+        let ((), waking) = count(|| (0..1000).for_each(|_| round(&mut duo)));
         let datagrams = duo.datagrams;
         let ((), after) = count(|| (0..300).for_each(|_| round(&mut duo)));
         assert!(waking.calls > 0 && duo.datagrams - datagrams > 2000, "{waking:?}");

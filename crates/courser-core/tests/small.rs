@@ -67,7 +67,8 @@ fn messages_on_streams_of_one_connection_fill_datagrams_and_trains() {
     }
     let (calls, datagrams) = send(&mut duo);
     assert!(datagrams <= MESSAGES / 8 + 1, "{datagrams} datagrams for {MESSAGES} messages");
-    assert!(calls <= 6, "{calls} system calls for {MESSAGES} messages");
+    // A train ends where a datagram is a byte shorter than the first one, which depends on the lengths of numbers.
+    assert!(calls <= 7, "{calls} system calls for {MESSAGES} messages");
 }
 
 #[test]

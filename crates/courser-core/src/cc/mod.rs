@@ -30,21 +30,19 @@ use crate::config::Congestion as Choice;
 use crate::observe::Phase;
 use crate::time::Instant;
 
-/// Datagrams of the initial window (RFC 9002 section 7.2).
-const INITIAL_DATAGRAMS: u64 = 10;
-/// The initial window is at most this, or two datagrams when those are larger.
-const INITIAL_WINDOW_MAX: u64 = 14_720;
+/// The initial window: ten datagrams of 1,472 bytes (RFC 9002 section 7.2), or two when those are larger.
+const INITIAL_WINDOW: u64 = 14_720;
 /// Datagrams of the smallest window (RFC 9002 section 7.2).
 const MIN_DATAGRAMS: u64 = 2;
 /// After idling that long the window starts to shrink towards the initial one: it says little about the path by then.
 const IDLE_RESTART: Duration = Duration::from_secs(1);
 
-/// The window of a path of which nothing is known.
-//= rfc9002#7.2-1
+/// The window of a path of which nothing is known: the RFC's limit in bytes also while datagrams have 1,200, because those are
+/// what every path carries, not what most paths do (decision D86).
+//= rfc9002#7.2-1 type=exception reason="the limit of 14,720 bytes counts for small datagrams as well, see D86"
 #[must_use]
 pub fn initial_window(mtu: u16) -> u64 {
-    let mtu = u64::from(mtu);
-    (INITIAL_DATAGRAMS * mtu).min(INITIAL_WINDOW_MAX.max(2 * mtu))
+    INITIAL_WINDOW.max(2 * u64::from(mtu))
 }
 
 /// The smallest window.
@@ -236,8 +234,18 @@ impl Congestion {
 
     /// Packets were acknowledged for the first time.
     pub fn on_acked(&mut self, now: Instant, sample: &AckSample) {
+        self.on_acked_of(now, sample, self.is_window_used());
+    }
+
+    /// The same of Initial and Handshake packets. What a flight of those contains is limited by the handshake and by the
+    /// address that is not validated, not by an application that has nothing to say.
+    pub fn on_handshake_acked(&mut self, now: Instant, sample: &AckSample) {
+        self.on_acked_of(now, sample, self.in_slow_start());
+    }
+
+    fn on_acked_of(&mut self, now: Instant, sample: &AckSample, window_used: bool) {
         self.newest_acked = self.newest_acked.max(sample.sent);
-        let may_grow = self.is_window_used() && !self.is_in_recovery(sample.sent);
+        let may_grow = window_used && !self.is_in_recovery(sample.sent);
         self.release(sample.bytes);
         self.last_activity = now;
         let round_ended = sample.sent >= self.round_start;

@@ -1,7 +1,7 @@
 //! Spreads packets over time: a token bucket.
 //!
-//! It fills with 5/4 of a window per round trip (twice a window in slow start) and holds a burst: ten datagrams, or what
-//! two milliseconds bring. Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
+//! It fills with 5/4 of a window per round trip (twice a window in slow start) and holds a burst: ten datagrams, an initial
+//! window, or what two milliseconds bring. Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
 //! gets single packets at even distances and a fast one full trains. Timers are a millisecond coarse; because the bucket
 //! holds two milliseconds, a sender that is woken a millisecond late has lost nothing, and with a round trip below a
 //! millisecond the bucket holds more than the window and pacing has no effect.
@@ -18,6 +18,11 @@ const BURST_US: u64 = 2000;
 const QUANTUM_US: u64 = 1000;
 /// Largest quantum: a train.
 const TRAIN: u64 = 64 << 10;
+
+/// What may always leave at once: ten datagrams, or the initial window while those are small (RFC 9002 section 7.7).
+fn least_burst(mtu: u16) -> u64 {
+    (BURST_DATAGRAMS * u64::from(mtu)).max(super::initial_window(mtu))
+}
 
 /// Token bucket of one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +44,10 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A full bucket of ten datagrams, with no rate known: [`update`](Self::update) has to follow.
+    /// A full bucket, with no rate known: [`update`](Self::update) has to follow.
     #[must_use]
     pub fn new(enabled: bool, mtu: u16, now: Instant) -> Self {
-        let burst = BURST_DATAGRAMS * u64::from(mtu);
+        let burst = least_burst(mtu);
         Self { tokens: burst as i64, filled_at: now, rate: burst, burst, quantum: u64::from(mtu), bunch: 0, enabled }
     }
 
@@ -57,11 +62,12 @@ impl Pacer {
     /// Follows a rate in bytes per second.
     pub fn set_rate(&mut self, now: Instant, rate: u64, mtu: u16) {
         self.fill(now);
+        let least_burst = least_burst(mtu);
         let mtu = u64::from(mtu);
         self.rate = rate.max(mtu);
         //= rfc9002#7.7-2, rfc9002#7.7-3
         let before = self.burst;
-        self.burst = self.brings(BURST_US).max(BURST_DATAGRAMS * mtu);
+        self.burst = self.brings(BURST_US).max(least_burst);
         self.quantum = self.brings(QUANTUM_US).clamp(mtu, TRAIN.max(mtu));
         // What a larger bucket holds more is in it at once: a sender whose first round trip turns out to be short was not
         // too fast until then, and is not to wait for a quantum that would have been there.
@@ -174,7 +180,7 @@ mod tests {
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
         p.on_sent(Instant::ZERO, 5 * u64::from(MTU));
         p.update(Instant::ZERO, 10 * u64::from(MTU), Duration::from_millis(100), true, MTU);
-        assert_eq!(p.budget(Instant::ZERO), 5 * usize::from(MTU));
+        assert_eq!(p.budget(Instant::ZERO), 14_720 - 5 * usize::from(MTU));
     }
 
     #[test]
@@ -210,7 +216,7 @@ mod tests {
         p.set_bunch(later, 0);
         assert_eq!(
             p.budget(later),
-            10 * usize::from(MTU),
+            14_720,
             "who is not in a crowd any more sends what may always leave"
         );
     }
@@ -243,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_ten_datagrams_on_a_slow_path() {
+    fn a_burst_is_an_initial_window_on_a_slow_path() {
         //= rfc9002#7.7-3 type=test
         let p = pacer(12_000, 100_000);
-        assert_eq!(p.budget(Instant::ZERO), 12_000);
-        assert_eq!(p.budget(Instant::from_micros(60_000_000)), 12_000);
+        assert_eq!(p.budget(Instant::ZERO), 14_720);
+        assert_eq!(p.budget(Instant::from_micros(60_000_000)), 14_720);
     }
 
     #[test]
@@ -288,7 +294,7 @@ mod tests {
     fn a_slow_path_gets_even_distances() {
         // 20 Mbit/s: two packets per millisecond.
         let mut p = pacer(100_000, 50_000);
-        p.on_sent(Instant::ZERO, 12_000);
+        p.on_sent(Instant::ZERO, 14_720);
         let first = p.next(Instant::ZERO);
         assert_eq!(first.as_micros(), 1001);
         assert!((2500..2600).contains(&p.budget(first)));

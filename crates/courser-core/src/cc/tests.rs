@@ -60,9 +60,9 @@ impl Path {
 
 #[test]
 fn the_initial_window_follows_the_table() {
-    //= rfc9002#7.2-1, rfc9002#7.2-4 type=test
+    //= rfc9002#7.2-4 type=test
     for (mtu, initial, min) in
-        [(1200, 12_000, 2400), (1472, 14_720, 2944), (1500, 14_720, 3000), (9000, 18_000, 18_000)]
+        [(1200, 14_720, 2400), (1472, 14_720, 2944), (1500, 14_720, 3000), (9000, 18_000, 18_000)]
     {
         assert_eq!((initial_window(mtu), min_window(mtu)), (initial, min));
         for choice in [Choice::Cubic, Choice::NewReno] {
@@ -77,7 +77,7 @@ fn slow_start_doubles_per_round() {
         let mut p = Path::new(choice, ms(50));
         for n in 1..8 {
             p.round();
-            assert_eq!(p.cc.window(), 12_000 << n);
+            assert_eq!(p.cc.window(), INITIAL_WINDOW << n);
         }
         assert!(p.cc.in_slow_start() && p.cc.ssthresh().is_none());
     }
@@ -169,7 +169,7 @@ fn one_reduction_per_round_trip() {
         cc.on_sent(at(10), 12_000);
         cc.on_lost(at(60), &loss(1200, at(10), false));
         let once = cc.window();
-        assert!(once < 12_000 && !cc.in_slow_start());
+        assert!(once < INITIAL_WINDOW && !cc.in_slow_start());
         cc.on_lost(at(61), &loss(1200, at(10), false));
         cc.on_ecn_ce(at(62), at(10));
         assert_eq!(cc.window(), once);
@@ -285,12 +285,12 @@ fn pacing_does_not_look_like_an_idle_application() {
     // The window is filled only towards the end of each round; the first acknowledgements of the next round come while
     // less than half of it is in flight.
     let mut cc = Congestion::new(Choice::NewReno, MTU, at(0));
-    cc.on_sent(at(1), 6000);
-    cc.on_sent(at(25), 6000);
-    let ack = |sent| AckSample { bytes: 6000, sent, rtt: rtt(ms(50)) };
+    cc.on_sent(at(1), INITIAL_WINDOW / 2);
+    cc.on_sent(at(25), INITIAL_WINDOW / 2);
+    let ack = |sent| AckSample { bytes: INITIAL_WINDOW / 2, sent, rtt: rtt(ms(50)) };
     cc.on_acked(at(51), &ack(at(1)));
     cc.on_acked(at(75), &ack(at(25)));
-    assert_eq!(cc.window(), 24_000);
+    assert_eq!(cc.window(), 2 * INITIAL_WINDOW);
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_long_idle_path_starts_again_gently() {
         let mut long = short.clone();
         long.on_discarded(1200);
         long.on_sent(p.now + ms(3_600_000), 1200);
-        assert_eq!(long.window(), 12_000);
+        assert_eq!(long.window(), INITIAL_WINDOW);
     }
 }
 
@@ -346,26 +346,47 @@ fn bytes_in_flight_are_counted() {
     //= rfc9002#7-2, rfc9002#7.5-2 type=test
     let mut cc = Congestion::new(Choice::Cubic, MTU, at(0));
     cc.on_sent(at(1), 11_000);
-    assert_eq!((cc.in_flight(), cc.room()), (11_000, 1000));
+    assert_eq!((cc.in_flight(), cc.room()), (11_000, INITIAL_WINDOW - 11_000));
     // A probe is sent beyond the window and counted.
-    cc.on_sent(at(2), 1200);
-    assert_eq!((cc.in_flight(), cc.room()), (12_200, 0));
-    cc.on_discarded(2200);
-    assert_eq!((cc.in_flight(), cc.room()), (10_000, 2000));
+    cc.on_sent(at(2), 4000);
+    assert_eq!((cc.in_flight(), cc.room()), (15_000, 0));
+    cc.on_discarded(5000);
+    assert_eq!((cc.in_flight(), cc.room()), (10_000, INITIAL_WINDOW - 10_000));
+}
+
+#[test]
+fn what_is_acknowledged_of_a_handshake_opens_the_window_and_little_data_does_not() {
+    //= rfc9002#7.8-1 type=test
+    for choice in [Choice::Cubic, Choice::NewReno] {
+        let mut cc = Congestion::new(choice, MTU, at(0));
+        let sample = |sent| AckSample { bytes: 2400, sent, rtt: rtt(ms(50)) };
+        cc.on_sent(at(0), 2400);
+        cc.on_handshake_acked(at(50), &sample(at(0)));
+        assert_eq!(cc.window(), INITIAL_WINDOW + 2400);
+        cc.on_sent(at(60), 2400);
+        cc.on_acked(at(110), &sample(at(60)));
+        assert_eq!(cc.window(), INITIAL_WINDOW + 2400, "the application is what limits");
+        // After a loss a handshake is congestion avoidance as well.
+        cc.on_sent(at(120), 3600);
+        cc.on_lost(at(170), &loss(1200, at(120), false));
+        let reduced = cc.window();
+        cc.on_handshake_acked(at(171), &sample(at(120)));
+        assert_eq!(cc.window(), reduced);
+    }
 }
 
 #[test]
 fn a_smaller_datagram_size_changes_a_window_that_nobody_touched() {
     //= rfc9002#7.2-2, rfc9002#7.2-3 type=test
     for choice in [Choice::Cubic, Choice::NewReno] {
-        let mut cc = Congestion::new(choice, 1452, at(0));
-        assert_eq!(cc.window(), 14_520);
+        let mut cc = Congestion::new(choice, 9000, at(0));
+        assert_eq!(cc.window(), 18_000);
         cc.set_mtu(1200);
-        assert_eq!(cc.window(), 12_000);
+        assert_eq!(cc.window(), INITIAL_WINDOW);
         let mut p = Path::new(choice, ms(50));
         p.round();
         p.cc.set_mtu(1200);
-        assert_eq!(p.cc.window(), 24_000);
+        assert_eq!(p.cc.window(), 2 * INITIAL_WINDOW);
     }
 }
 
@@ -375,11 +396,11 @@ fn a_larger_datagram_size_opens_no_window() {
     for choice in [Choice::Cubic, Choice::NewReno] {
         let mut cc = Congestion::new(choice, 1200, at(0));
         cc.set_mtu(9000);
-        assert_eq!(cc.window(), 12_000, "not one that nobody touched");
+        assert_eq!(cc.window(), INITIAL_WINDOW, "not one that nobody touched");
         let mut p = Path::new(choice, ms(50));
         p.round();
         p.cc.set_mtu(1452);
-        assert_eq!(p.cc.window(), 24_000, "not one that grew");
+        assert_eq!(p.cc.window(), 2 * INITIAL_WINDOW, "not one that grew");
         (0..20).for_each(|_| p.lose_one());
         assert_eq!(p.cc.window(), 2904);
         p.cc.set_mtu(9000);
@@ -405,7 +426,7 @@ fn cubic_leaves_slow_start_when_the_queue_grows() {
     // The round that detects is the first in CSS; the second shows that the queue stands, and ends with the first
     // acknowledgement after it.
     assert_eq!(rounds, 3);
-    assert!(p.cc.window() < (12_000 << 5) * 4);
+    assert!(p.cc.window() < (INITIAL_WINDOW << 5) * 4);
     // The acknowledgements after the one that ended slow start grew the window a little.
     let window = p.cc.window();
     let threshold = p.cc.ssthresh().unwrap();

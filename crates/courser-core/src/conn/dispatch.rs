@@ -357,12 +357,13 @@ impl Connection {
         let path = &mut self.path;
         let in_flight = path.congestion.in_flight();
         let tally = &outcome.paths[path.id.slot()];
-        if apply_tally(path, now, outcome, true) {
+        let handshake = ranges.is_some_and(|r| r.space() != Space::Data);
+        if apply_tally(path, now, outcome, true, handshake) {
             self.stats.rare.congestion_events += 1;
         }
         //= rfc9000#9.4-1
         for other in self.standby.iter_mut() {
-            apply_tally(other, now, outcome, false);
+            apply_tally(other, now, outcome, false, handshake);
         }
         if let Some(ranges) = ranges {
             let ce = path.ecn.on_ack(ranges.space(), tally.acked_ect, ranges.ecn(), outcome.largest_increased);
@@ -424,8 +425,9 @@ impl Connection {
     }
 }
 
-/// Tells a path's congestion control what became of its packets. Returns whether the window shrank.
-fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool) -> bool {
+/// Tells a path's congestion control what became of its packets, those of the handshake or others. Returns whether the
+/// window shrank.
+fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool, handshake: bool) -> bool {
     let tally = &outcome.paths[path.id.slot()];
     let before = path.congestion.window();
     if let Some(sent) = tally.lost_sent {
@@ -449,7 +451,11 @@ fn apply_tally(path: &mut Path, now: Instant, outcome: &AckOutcome, in_use: bool
                 min: path.rtt.min(),
             },
         };
-        path.congestion.on_acked(now, &sample);
+        if handshake {
+            path.congestion.on_handshake_acked(now, &sample);
+        } else {
+            path.congestion.on_acked(now, &sample);
+        }
     }
     if let Some(sent) = tally.spurious_sent {
         path.congestion.on_spurious(tally.spurious_bytes, sent);

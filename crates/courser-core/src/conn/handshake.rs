@@ -9,6 +9,8 @@ use crate::crypto::{Identity, Secret, Suite, TAG_LEN, TlsOut};
 use crate::error::{CloseReason, PeerViolation, TransportCode};
 use crate::ids::{Cid, Level};
 use crate::observe::{Dropped, Event as Observed, Kind, Step};
+use crate::recovery::hurry::FIRST_FLIGHT;
+use crate::recovery::rtt::Rtt;
 use crate::stream::crypto::CryptoStream;
 use crate::time::{Instant, micros};
 use crate::wire::params;
@@ -57,7 +59,12 @@ impl Connection {
         let reading = self.handshake.as_ref().map_or(Level::OneRtt, |h| h.reading);
         let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) else { return Ok(()) };
         if level < reading {
-            return crypto.on_late_data(offset, data);
+            crypto.on_late_data(offset, data)?;
+            if self.side.is_server() && matches!(self.life, Life::Handshaking) {
+                // The client repeats its ClientHello: it has not seen all of what answers that.
+                self.recovery.on_repeated(now);
+            }
+            return Ok(());
         }
         crypto.on_data(offset, data, &mut env.pool)?;
         if crypto.peek().is_empty() {
@@ -295,11 +302,15 @@ impl Connection {
         self.path.to.cid = scid;
         self.keys.install_initial(env.keys.as_ref(), self.version, &scid);
         handshake.crypto[0].repeat_unacked();
+        let started = handshake.started;
         let freed = self.recovery.abandon(now, Level::Initial, &mut |_, _| {});
         self.on_freed(&freed);
         //= rfc9000#17.2.3-1
         //= rfc9000#17.2.3-2
         self.abandon_early(env, now);
+        if !self.path.rtt.has_sample() {
+            self.path.rtt = Rtt::new((now - started).max(FIRST_FLIGHT / 3));
+        }
         self.stats.rare.retries += 1;
     }
 

@@ -336,6 +336,9 @@ impl Connection {
 
     /// What an authentic packet says before its frames are read.
     fn on_authentic(&mut self, now: Instant, level: Level, bytes: &[u8]) {
+        if self.recovery.pto_count() > 0 && now.since(self.last_activity) > self.pto() {
+            self.recovery.on_heard_again(now, &self.path.rtt);
+        }
         //= rfc9000#10.1-1
         self.last_activity = now;
         self.eliciting_since_receive = false;
@@ -445,6 +448,10 @@ impl Connection {
             return false;
         }
         handshake.stash.push(Stashed { level, origin, bytes: bytes.into() });
+        if self.side.is_client() && !self.keys.has_recv(Level::Handshake) {
+            // The server's Initial is missing.
+            self.recovery.on_unreadable(now);
+        }
         let size = bytes.len();
         env.observe(now, self.key, Kind::PacketDropped, || Observed::PacketBuffered { level, size });
         true

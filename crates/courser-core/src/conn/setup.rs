@@ -22,6 +22,7 @@ use crate::ids::{Cid, ConnKey, Ecn, Level, PacketNumber, Side, Space, Version};
 use crate::path::{Amplification, Path, Spin, Standby};
 use crate::protect::{AeadLimits, KeySlots};
 use crate::recovery::Recovery;
+use crate::recovery::hurry::FIRST_FLIGHT;
 use crate::stream::Streams;
 use crate::time::{Instant, micros};
 use crate::wire::{params, version_neg};
@@ -143,6 +144,7 @@ impl Connection {
         conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &original);
         conn.feed_tls(env, now, Level::Initial);
+        conn.recovery.hurry(now + FIRST_FLIGHT);
         Ok(conn)
     }
 

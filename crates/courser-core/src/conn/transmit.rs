@@ -314,6 +314,14 @@ impl Connection {
         }
         let path_frames = self.path.challenges.due().is_some() || self.path.responses.front().is_some();
         let probing = self.probes[space.index()] > 0;
+        if probing
+            && let Some(handshake) = self.handshake.as_mut()
+            && let Some(crypto) = handshake.crypto.get_mut(space.index())
+            && !crypto.has_data()
+        {
+            // The second of two probes repeats what the first one said: either may be lost.
+            crypto.repeat_unacked();
+        }
         let must_elicit = probing
             || (space == Space::Data && self.ping)
             || (archetype.allows_eliciting() && self.ack_ping.is_wanted());

@@ -147,7 +147,11 @@ impl Pmtud {
             self.current = size;
             self.lost_full = 0;
         }
-        if matches!(self.state, State::Searching { .. }) {
+        if grown && size > self.upper {
+            // It counted as refused because its probes were late: the path takes more than was thought.
+            self.upper = self.ceiling;
+            self.next(now);
+        } else if matches!(self.state, State::Searching { .. }) {
             self.next(now);
         }
         grown
@@ -231,6 +235,26 @@ impl Pmtud {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_that_was_refused_because_its_probes_were_late_is_searched_beyond() {
+        let mut p = Pmtud::new(1200, 9000);
+        p.start();
+        let now = Instant::ZERO;
+        for _ in 0..2 * PROBES_MAX {
+            let size = p.poll(now).unwrap().size;
+            p.on_probe_sent(size);
+            p.on_probe_lost(now, size, false);
+        }
+        let late = 5100;
+        assert!(p.poll(now).unwrap().size < late, "9,000 and 5,100 are refused");
+        assert!(p.on_probe_acked(now, late) && p.current() == late);
+        let found = search(&mut p, 7000).0;
+        assert!((6980..=7000).contains(&found), "{found}");
+        // The same when the search is over.
+        assert!(p.is_complete() && p.on_probe_acked(now, 8000));
+        assert!(search(&mut p, 9000).0 == 9000);
+    }
 
     #[test]
     fn after_timeouts_the_size_that_passed_before_is_asked_for_first() {

@@ -2,7 +2,7 @@
 
 use super::tests::{Rig, at, packet};
 use super::*;
-use crate::spans::FrameKind;
+use crate::spans::{FrameKind, FrameSet};
 
 fn send(rig: &mut Rig, t: u64, change: impl Fn(&mut SentPacket)) -> u64 {
     let pn = rig.r.next_pn(Space::Data);

@@ -4,6 +4,7 @@
 //! - [`rtt`]: round-trip time of a path.
 //! - [`reorder`]: the loss thresholds, which adapt to a path that reorders.
 //! - [`timer`]: the loss detection timer: loss time, probe timeout, anti-deadlock.
+//! - [`hurry`]: probes that leave before it.
 //! - [`ecn`]: whether a path carries ECN marks.
 //!
 //! [`Recovery`] ties the three spaces together. It decides and reports; it sends nothing, and it knows no congestion
@@ -12,6 +13,7 @@
 
 mod arena;
 pub mod ecn;
+pub mod hurry;
 pub mod reorder;
 pub mod rtt;
 pub mod sent;
@@ -19,6 +21,8 @@ pub mod timer;
 
 #[cfg(test)]
 mod edge_tests;
+#[cfg(test)]
+mod hurry_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
@@ -34,7 +38,7 @@ use self::sent::{Found, LossRule, SentHistory};
 use crate::ack::merge::AckRanges;
 use crate::error::{PeerViolation, TransportCode};
 use crate::ids::{Level, PacketNumber, PathId, Space};
-use crate::spans::{Fate, FrameSet, Record, SentPacket};
+use crate::spans::{Fate, Record, SentPacket};
 use crate::time::Instant;
 
 /// Paths of a connection; the length of per-path arrays.
@@ -276,6 +280,10 @@ pub struct Recovery {
     /// When the anti-deadlock timer was last set anew.
     rearmed: Instant,
     reordering: Reordering,
+    /// A probe leaves then although the timeout would be later.
+    hurry: Instant,
+    /// It has left, and nothing was acknowledged since.
+    hurried: bool,
 }
 
 impl Default for Recovery {
@@ -306,6 +314,8 @@ impl Recovery {
             pto_count: 0,
             rearmed: Instant::ZERO,
             reordering,
+            hurry: Instant::FAR_FUTURE,
+            hurried: false,
         }
     }
 
@@ -476,7 +486,7 @@ impl Recovery {
             if cx.peer_validated_address {
                 self.pto_count = 0;
             }
-            self.rearmed = now;
+            self.relax(now);
         }
         Ok(out)
     }
@@ -537,7 +547,7 @@ impl Recovery {
         }
         //= rfc9002#6.2.2-3
         self.pto_count = 0;
-        self.rearmed = now;
+        self.relax(now);
         freed
     }
 
@@ -546,7 +556,7 @@ impl Recovery {
     pub fn abandon(&mut self, now: Instant, level: Level, settle: &mut dyn FnMut(Fate, Settled<'_>)) -> Freed {
         let freed = self.take(level.space(), Fate::Lost, |p| p.level == level, settle);
         self.pto_count = 0;
-        self.rearmed = now;
+        self.relax(now);
         freed
     }
 
@@ -570,31 +580,12 @@ impl Recovery {
         freed
     }
 
-    /// Shows what the oldest unsettled packet of a space carried, so that a probe can carry it again. The packet stays
-    /// unsettled: nobody knows yet that it is lost.
-    pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(FrameSet, &[Record])) {
-        if let Some(s) = self.space_mut(space) {
-            s.sent.oldest_eliciting(|found| repeat(found.packet.frames, found.records));
-        }
-    }
-
     /// The connection moved to another path: what was learned about reordering and backoff is void. Packets on the old
     /// path stay known and are settled as usual.
     pub fn reset_for_path_change(&mut self, now: Instant) {
         self.reordering.reset();
         self.pto_count = 0;
-        self.rearmed = now;
+        self.relax(now);
         self.data.lost_run = None;
-    }
-
-    /// Whether nothing is known any more of what packets of the data space carried, but of acknowledgements.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.data.sent.is_settled()
-    }
-
-    /// Gives memory back that an idle connection does not need.
-    pub fn shrink(&mut self) {
-        self.data.sent.shrink();
     }
 }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::rtt::Rtt;
 use super::{AckOutcome, Context, Recovery, Report, Settled};
 use crate::ids::Space;
-use crate::spans::Fate;
+use crate::spans::{Fate, FrameSet, Record};
 use crate::time::Instant;
 
 /// Backoff stops doubling here: a million times the probe timeout is as good as never.
@@ -78,7 +78,7 @@ impl Recovery {
     pub fn deadline(&self, rtt: &Rtt, cx: &Context) -> Option<Instant> {
         match self.loss_time() {
             Some((at, _)) => Some(at),
-            None => self.probe_time(rtt, cx).map(|(at, ..)| at),
+            None => self.probe_time(rtt, cx).map(|(at, ..)| at.min(self.hurry)),
         }
     }
 
@@ -103,9 +103,33 @@ impl Recovery {
                 //= rfc9002#6.2.1-5, rfc9002#6.2-1
                 self.pto_count += 1;
                 self.rearmed = now;
+                self.hurry = Instant::FAR_FUTURE;
                 TimeoutOutcome::Probe { space, count }
+            }
+            Some((_, space, _)) if self.hurry <= now => {
+                (self.hurry, self.hurried) = (Instant::FAR_FUTURE, true);
+                TimeoutOutcome::Probe { space, count: 1 }
             }
             _ => TimeoutOutcome::NotDue,
         }
+    }
+
+    /// Shows what the oldest unsettled packet of a space carried, so that a probe can carry it again. The packet stays
+    /// unsettled: nobody knows yet that it is lost.
+    pub fn repeat_oldest(&mut self, space: Space, repeat: &mut dyn FnMut(FrameSet, &[Record])) {
+        if let Some(s) = self.space_mut(space) {
+            s.sent.oldest_eliciting(|found| repeat(found.packet.frames, found.records));
+        }
+    }
+
+    /// Whether nothing is known any more of what packets of the data space carried, but of acknowledgements.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.data.sent.is_settled()
+    }
+
+    /// Gives memory back that an idle connection does not need.
+    pub fn shrink(&mut self) {
+        self.data.sent.shrink();
     }
 }

@@ -1,5 +1,7 @@
 //! Handshakes under every kind of trouble.
 
+use std::time::Duration;
+
 use courser_core::error::CloseReason;
 use courser_core::ids::{Level, Version};
 use courser_core::spans::FrameKind;
@@ -96,7 +98,8 @@ fn each_single_datagram_of_a_large_handshake_may_be_lost() {
 /// Runs an exchange over a bad link; says when it was done.
 fn over(by: By, seed: u64, link: LinkConfig, sizes: Sizes, job: Job) -> u64 {
     let config = net_config(by, seed, Duplex::symmetric(link), sizes)
-        .settings(|s| s.handshake_timeout = std::time::Duration::from_secs(60))
+        // Time for answers that are lost four times in a row, and a probe timeout that doubles meanwhile.
+        .settings(|s| (s.handshake_timeout, s.idle_timeout) = (Duration::from_secs(60), Duration::from_secs(60)))
         .job(job);
     let mut net = Net::new(config);
     net.run_until_done(120 * S);

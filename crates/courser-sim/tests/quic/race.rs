@@ -18,9 +18,8 @@ const MISSED: &[(&str, Figure, bool, bool)] = &[
     ("jitter-20m-40ms", Figure::Steady, false, true),
     ("thin-ack-20m-40ms", Figure::Goodput, false, true),
     ("shallow-20m-40ms-01bdp", Figure::Goodput, false, true),
-    ("fct-100k", Figure::P50, true, true),
+    ("fct-100k", Figure::P50, false, true),
     ("fct-1m", Figure::P50, true, true),
-    ("fct-100k-300ms", Figure::P50, true, true),
 ];
 
 /// Cheap paths: ten seconds of few packets.
@@ -77,6 +76,17 @@ fn cubic_leaves_slow_start_before_it_loses_much_on_a_long_path() {
 #[test]
 fn bbr_leaves_startup_before_it_loses_much_on_a_long_path() {
     hold(&["long-20m-300ms"], Bbr);
+}
+
+#[test]
+fn one_fetch_in_twenty_may_wait_for_two_losses_and_the_others_do_not_wait_for_a_second() {
+    // Other seeds than those of the table: twice twenty, of which two may be slower.
+    let path = by_name("fct-10k-loss5").unwrap();
+    for kind in [Cubic, Bbr] {
+        let mut all: Vec<f64> = (100..140).map(|seed| run(&path, kind, seed).done_ms.unwrap()).collect();
+        all.sort_by(f64::total_cmp);
+        assert!(all[37] <= 290.0, "{kind:?}: {:?}", &all[30..]);
+    }
 }
 
 #[test]

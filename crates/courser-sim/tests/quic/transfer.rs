@@ -1,10 +1,13 @@
 //! Transfers: every kind of path, flow control, slow readers, many streams, memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use courser_core::config::Congestion;
 use courser_core::spans::FrameKind;
 use courser_sim::node::corrupt::Damage;
 use courser_sim::quic::{AppConfig, Job, Net, NetConfig, Pace, inspect};
-use courser_sim::script::Verdict;
+use courser_sim::script::{Tap, Verdict};
 use courser_sim::{Cause, Duplex, LinkConfig};
 
 use crate::support::{MS, S, plain, rated};
@@ -363,6 +366,34 @@ fn an_outage_does_not_cost_the_datagram_size() {
     net.run_until_done(30 * S);
     assert_eq!(net.server_stats().unwrap().mtu, 1_472);
     net.finish();
+}
+
+#[test]
+fn who_hears_the_other_again_after_an_outage_sends_at_once() {
+    for seconds in 1..=6 {
+        let end = (1 + seconds) * S;
+        let mut net = Net::new(NetConfig::new(seconds, rated(10)).job(Job::exchange(20_000_000, 20_000_000)));
+        net.run_until(S);
+        // When the first full datagram gets through in each direction.
+        let first = [Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(u64::MAX))];
+        let tap = |first: &Arc<AtomicU64>| -> Tap {
+            let first = first.clone();
+            Box::new(move |v, d| {
+                if v.now_us < end {
+                    return Verdict::Drop;
+                }
+                if d.bytes.len() > 1_000 {
+                    first.fetch_min(v.now_us, Relaxed);
+                }
+                Verdict::Pass
+            })
+        };
+        net.tap_up(tap(&first[0]));
+        net.tap_down(tap(&first[1]));
+        net.run_until(end + 20 * S);
+        let [up, down] = first.map(|f| f.load(Relaxed));
+        assert!(up.abs_diff(down) <= 60 * MS, "an outage of {seconds} s: {up} and {down}");
+    }
 }
 
 #[test]

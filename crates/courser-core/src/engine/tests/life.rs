@@ -369,7 +369,7 @@ fn a_token_of_one_engine_is_taken_by_another_with_the_same_key_alone() {
 #[test]
 fn a_write_that_finds_the_window_full_takes_nothing_and_is_told_when_there_is_room() {
     // LS-STRM-39
-    let settings = Settings { send_window: 64 << 10, ..Settings::default() };
+    let settings = Settings { send_window: 64 << 10, pacing: false, ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     pair.establish();
