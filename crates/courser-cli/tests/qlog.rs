@@ -132,10 +132,14 @@ fn an_amplification_limit_is_named() {
 
 #[test]
 fn a_change_of_address_is_named() {
-    let nat = NatConfig::new(addr::public(1)).rebind_at(300 * MS);
-    let found = causes(clean().nat(nat), to_the_end);
-    // Until the new address has proven itself no more than three times what came from there may go to it.
-    assert_eq!(found, ["address_change", "amplification_limit"]);
+    let found = [200, 250, 300, 350].map(|at| {
+        let nat = NatConfig::new(addr::public(1)).rebind_at(at * MS);
+        causes(clean().nat(nat), to_the_end)
+    });
+    // Until the new address has proven itself no more than three times what came from there may go to it; how much waits for
+    // that depends on the moment.
+    assert!(found.iter().all(|causes| causes[0] == "address_change" && causes.len() <= 2), "{found:?}");
+    assert!(found.iter().any(|causes| causes[1..] == ["amplification_limit"]), "{found:?}");
 }
 
 /// A trace of another program, of version 0.3: other names, other spelling, one document.

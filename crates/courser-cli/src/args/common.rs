@@ -117,6 +117,9 @@ pub struct TransportArgs {
     /// Do not search for a larger datagram size.
     #[arg(long, help_heading = "Transport")]
     pub no_mtu_discovery: bool,
+    /// Let the peer ask for fewer acknowledgements, and ask for fewer (an extension).
+    #[arg(long, help_heading = "Transport")]
+    pub ack_frequency: bool,
     /// Send one datagram a call.
     #[arg(long, help_heading = "Transport")]
     pub no_gso: bool,
@@ -153,6 +156,7 @@ impl TransportArgs {
         t.settings.initial_udp_payload = self.initial_udp_payload;
         t.settings.max_udp_payload = self.max_udp_payload.max(self.initial_udp_payload);
         t.settings.mtu_discovery = !self.no_mtu_discovery;
+        t.settings.ack_frequency = self.ack_frequency;
         t.settings.idle_timeout = self.idle_timeout;
         t.windows(self.stream_window, self.conn_window);
         t.streams(self.max_streams);

@@ -4,6 +4,8 @@
 //! Reno would have, whichever is larger. Sizes are bytes in floating point: the curve is given in real numbers, and the
 //! error of 53 bits is far below a byte.
 
+use core::time::Duration;
+
 use super::hystart::{HyStart, Step};
 use super::{Growth, initial_window, min_window};
 use crate::time::Instant;
@@ -19,6 +21,12 @@ const BETA: f64 = 0.7;
 const BETA_ECN: f64 = 0.85;
 /// Growth per round of the Reno estimate that is as fair as Reno with a factor of one half.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+/// Before the first loss the window does not grow while the round trip is that many times the shortest one, and longer than
+/// it by [`BLOAT_MIN`]: the queue is deep, the link is full, and all that growth brings is to wait for the overflow (decision
+/// D87). After a loss somebody else may fill the queue, and the curve is followed whatever the round trip.
+const BLOAT_RTTS: u32 = 7;
+const BLOAT_MIN: Duration = Duration::from_millis(100);
 
 /// The stretch of congestion avoidance since the last reduction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +86,8 @@ impl Cubic {
             self.skip_time(g.now);
         } else if self.in_slow_start() {
             self.slow_start(g);
+        } else if self.is_queue_deep(g) {
+            self.skip_time(g.now);
         } else {
             self.avoid_congestion(g);
             // No loss yet: `w_max` is that of slow start's end.
@@ -87,6 +97,12 @@ impl Cubic {
             }
         }
         self.updated = g.now;
+    }
+
+    /// Whether no loss has come although the queue is long.
+    fn is_queue_deep(&self, g: &Growth) -> bool {
+        let limit = (g.rtt.min * BLOAT_RTTS).max(g.rtt.min + BLOAT_MIN);
+        self.curve.w_max == 0.0 && self.curve.prior > 0.0 && g.rtt.smoothed >= limit
     }
 
     /// The time since the last update does not count for the curve.

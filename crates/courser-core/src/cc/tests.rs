@@ -437,6 +437,41 @@ fn cubic_leaves_slow_start_when_the_queue_grows() {
 }
 
 #[test]
+fn a_queue_that_is_deep_and_never_overflows_is_not_filled() {
+    // Round trips of 40 ms and what waits in the queue of 10 Mbit/s, which holds everything.
+    let mut p = Path::new(Choice::Cubic, ms(40));
+    let queue = |window: u64| Duration::from_micros(window * 8 / 10).max(ms(40));
+    while p.now < at(60_000) {
+        p.rtt = queue(p.cc.window());
+        let window = p.cc.room();
+        let sent = p.now;
+        p.cc.on_sent(sent, window);
+        let snapshot = RttSnapshot { latest: p.rtt, fresh: true, smoothed: p.rtt, min: ms(40) };
+        for i in 0..20 {
+            let bytes = window * (i + 1) / 20 - window * i / 20;
+            p.now = sent + p.rtt;
+            p.cc.on_acked(p.now, &AckSample { bytes, sent, rtt: snapshot });
+        }
+    }
+    let rests = p.cc.window();
+    assert!((7 * 50_000..7 * 55_000).contains(&rests), "seven times what the link holds: {rests}");
+    // A loss ends that: somebody else may be filling the queue.
+    p.lose_one();
+    let reduced = p.cc.window();
+    let end = p.now + ms(30_000);
+    while p.now < end {
+        let window = p.cc.room();
+        let sent = p.now;
+        p.cc.on_sent(sent, window);
+        p.now = sent + queue(p.cc.window());
+        let rtt = p.now - sent;
+        let snapshot = RttSnapshot { latest: rtt, fresh: true, smoothed: rtt, min: ms(40) };
+        p.cc.on_acked(p.now, &AckSample { bytes: window, sent, rtt: snapshot });
+    }
+    assert!(reduced < rests && p.cc.window() > rests, "{rests}, {reduced}, then {}", p.cc.window());
+}
+
+#[test]
 fn later_slow_starts_do_without_hystart() {
     //= rfc9406#4.3-5 type=test
     let mut p = Path::new(Choice::Cubic, ms(50));

@@ -11,9 +11,6 @@ use courser_sim::{Duplex, LinkConfig};
 const MISSED: &[(&str, Figure, bool, bool)] = &[
     // Path, figure, missed by CUBIC, missed by BBR.
     ("mtu-1280-20m-40ms", Figure::Steady, true, true),
-    ("bloat-10m-40ms-10bdp", Figure::Steady, true, false),
-    ("bloat-10m-40ms-10bdp", Figure::QueueP95, true, false),
-    ("bloat-10m-40ms-10bdp", Figure::Loss, true, false),
     ("policer-10m-40ms", Figure::Loss, false, true),
     ("jitter-20m-40ms", Figure::Steady, false, true),
     ("thin-ack-20m-40ms", Figure::Goodput, false, true),
@@ -135,12 +132,15 @@ fn path(mbit: u64, rtt_us: u64, queue: u64, loss: f64) -> Path {
 fn random_loss_costs_what_the_closed_forms_say() {
     // 100 Mbit/s, 20 ms: the link holds 170 datagrams, losses are what limits. RFC 9438 section 5.1: with so short a round trip
     // CUBIC is as fast as Reno.
-    for (loss, band) in [(0.005, 0.25), (0.02, 0.25)] {
+    // The formulas know neither whole datagrams nor the round trip of a repair, which a small window of NewReno feels.
+    for (loss, reno_band, cubic_band) in [(0.005, 0.15, 0.15), (0.02, 0.25, 0.15)] {
         let mut p = path(100, 20_000, 250_000, loss);
         p.duration_us = 20_000_000;
-        for (kind, window) in [(NewReno, race::reno_window(loss)), (Cubic, race::cubic_window(0.02, loss))] {
+        for (kind, window, band) in
+            [(NewReno, race::reno_window(loss), reno_band), (Cubic, race::cubic_window(0.02, loss), cubic_band)]
+        {
             let expected = 100.0 * race::response_share(window, 100_000_000, 0.02);
-            let mean = (1..=2).map(|seed| run(&p, kind, seed).goodput).sum::<f64>() / 2.0;
+            let mean = (1..=6).map(|seed| run(&p, kind, seed).goodput).sum::<f64>() / 6.0;
             assert!((mean / expected - 1.0).abs() <= band, "{kind:?} at {loss}: {mean} % instead of {expected} %");
         }
     }
