@@ -214,11 +214,7 @@ mod tests {
         let later = Instant::from_micros(1_000_000);
         assert_eq!(p.budget(later), 40 * usize::from(MTU));
         p.set_bunch(later, 0);
-        assert_eq!(
-            p.budget(later),
-            14_720,
-            "who is not in a crowd any more sends what may always leave"
-        );
+        assert_eq!(p.budget(later), 14_720, "who is not in a crowd any more sends what may always leave");
     }
 
     /// Sends whenever the pacer lets it, in packets of one MTU, woken `late` microseconds after the time it asked for.

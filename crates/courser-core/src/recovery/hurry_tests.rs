@@ -108,3 +108,21 @@ fn who_is_heard_again_gets_a_probe_without_waiting_for_the_backed_off_timeout() 
     assert_eq!(rig.deadline().unwrap().min(at(99_999)), rig.deadline().unwrap());
     assert_eq!(rig.timeout(at(99_999)), TimeoutOutcome::Probe { space: Space::Data, count: 2 }, "whichever is sooner");
 }
+
+#[test]
+fn a_first_flight_that_is_lost_says_nothing_about_congestion_and_a_later_one_does() {
+    //= rfc9002#7.4-1 type=test
+    for space in [Space::Initial, Space::Handshake] {
+        let mut rig = Rig::new();
+        rig.send_in(space, 1000);
+        rig.send_in(space, 1125);
+        rig.send_in(space, 1130);
+        let out = rig.ack_in(space, 1165, &[(1, 1)]).unwrap();
+        let tally = &out.paths[0];
+        assert_eq!((out.lost, tally.lost_bytes, tally.released_bytes, tally.lost_sent), (1, 0, 1200, None));
+        // What was sent after the first packet that arrived is lost like any other.
+        (0..3).for_each(|_| _ = rig.send_in(space, 1200));
+        let out = rig.ack_in(space, 1240, &[(5, 5)]).unwrap();
+        assert_eq!((out.paths[0].lost_bytes, out.paths[0].released_bytes), (1200, 0));
+    }
+}

@@ -185,7 +185,8 @@ impl AckOutcome {
         }
     }
 
-    fn on_lost(&mut self, found: &Found<'_>, cx: &Context) {
+    /// `early`: of the handshake, and sent before anything was acknowledged in its space.
+    fn on_lost(&mut self, found: &Found<'_>, cx: &Context, early: bool) {
         let p = found.packet;
         let in_use = cx.is_in_use(found);
         let mut nowhere = PathTally::default();
@@ -193,7 +194,9 @@ impl AckOutcome {
         let bytes = if p.in_flight { u64::from(p.size) } else { 0 };
         self.lost += 1;
         tally.lost_ect += u64::from(p.ect);
-        if p.mtu_probe {
+        if early {
+            tally.released_bytes += bytes;
+        } else if p.mtu_probe {
             //= rfc9000#14.4-1
             tally.released_bytes += bytes;
             if !in_use {
@@ -229,6 +232,8 @@ pub struct Freed {
 struct SpaceState {
     sent: SentHistory,
     largest_acked: Option<PacketNumber>,
+    /// The smallest that was acknowledged.
+    first_acked: PacketNumber,
     /// When the oldest unsettled packet below the largest acknowledged one will be lost.
     loss_time: Option<Instant>,
     /// When the newest ack-eliciting packet was sent.
@@ -244,6 +249,7 @@ impl SpaceState {
         Self {
             sent: SentHistory::new(),
             largest_acked: None,
+            first_acked: PacketNumber::MAX,
             loss_time: None,
             last_eliciting: Instant::ZERO,
             lost_run: None,
@@ -444,7 +450,7 @@ impl Recovery {
         out.largest_increased = s.largest_acked.is_none_or(|l| l < largest);
         s.largest_acked = s.largest_acked.max(Some(largest));
 
-        let mut largest_sent = None;
+        let (mut largest_sent, mut first_acked) = (None, s.first_acked);
         let reordering = &mut self.reordering;
         let round_trip = rtt.latest().max(rtt.smoothed());
         let lowest = s.sent.lowest();
@@ -461,12 +467,14 @@ impl Recovery {
                     let took = ack.received().since(found.packet.time);
                     reordering.on_spurious(overtaken_by.saturating_sub(found.pn), took, round_trip);
                 }
+                first_acked = first_acked.min(found.pn);
                 out.on_acked(&found, cx);
                 let Found { pn, packet, records, was_lost } = found;
                 settle(Fate::Acked, Settled { space, pn, packet, records, spurious: was_lost, overtaken: false });
             });
         }
         s.sent.finish_ack();
+        s.first_acked = first_acked;
         if out.newly_acked == 0 && out.spurious == 0 {
             return Ok(out);
         }
@@ -474,10 +482,7 @@ impl Recovery {
         if let Some((sent, true)) = largest_sent
             && out.newly_acked_eliciting
         {
-            // Initial packets are acknowledged at once; what the peer says of its delay there is unauthenticated.
-            let delay = if space == Space::Initial { Duration::ZERO } else { ack.delay() };
-            let max = cx.handshake_confirmed.then_some(cx.max_ack_delay);
-            rtt.sample(now, ack.received().since(sent), delay, max);
+            rtt.sample_of(now, sent, ack, cx.handshake_confirmed.then_some(cx.max_ack_delay));
             out.rtt_sampled = true;
         }
         self.forget_lost(now, space, rtt, cx);
@@ -509,7 +514,7 @@ impl Recovery {
         let Some(largest_acked) = s.largest_acked else { return };
         let rule = LossRule { largest_acked, packet_threshold, sent_before: now - delay };
         let persistent = (rtt.pto_base() + cx.max_ack_delay).saturating_mul(PERSISTENT_PTOS);
-        let first_sample = rtt.first_sample();
+        let (first_sample, earliest) = (rtt.first_sample(), if space == Space::Data { 0 } else { s.first_acked });
         let lost_run = &mut s.lost_run;
         //= rfc9002#6.1.2-1
         let next = s.sent.detect_lost(now, &rule, |found, after_acked| {
@@ -522,7 +527,8 @@ impl Recovery {
                 let first = *lost_run.get_or_insert(p.time);
                 out.persistent_congestion |= p.time.since(first) > persistent;
             }
-            out.on_lost(&found, cx);
+            //= rfc9002#7.4-1
+            out.on_lost(&found, cx, found.pn < earliest);
             let Found { pn, packet, records, .. } = found;
             let overtaken = largest_acked.saturating_sub(pn) >= packet_threshold;
             settle(Fate::Lost, Settled { space, pn, packet, records, spurious: false, overtaken });

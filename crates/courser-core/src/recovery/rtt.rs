@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::ack::merge::AckRanges;
+use crate::ids::Space;
 use crate::time::{Instant, micros};
 
 /// Assumed before there is a sample (RFC 9002 section 6.2.2).
@@ -69,6 +71,13 @@ impl Rtt {
         };
         self.var_us = (3 * self.var_us + self.smoothed_us.abs_diff(adjusted)) / 4;
         self.smoothed_us = (7 * self.smoothed_us + adjusted) / 8;
+    }
+
+    /// Takes the sample that the newest packet of an acknowledgement gives.
+    pub fn sample_of(&mut self, now: Instant, sent: Instant, ack: &AckRanges, max_ack_delay: Option<Duration>) {
+        // Initial packets are acknowledged at once; what the peer says of its delay there is unauthenticated.
+        let delay = if ack.space() == Space::Initial { Duration::ZERO } else { ack.delay() };
+        self.sample(now, ack.received().since(sent), delay, max_ack_delay);
     }
 
     /// Persistent congestion was found: the next sample is the new minimum.
