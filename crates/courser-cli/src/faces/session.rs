@@ -24,7 +24,8 @@ use courser::Handover;
 use courser::clock::Clock;
 use courser::net::resolve::ATTEMPT_DELAY;
 use courser::session::{
-    Completion, Ended, Endpoint, Handle, Kind, Options, PortSetup, Reason, Remote, Submission, look_time,
+    Completion, Ended, Endpoint, Handle, Kind, Options, PortSetup, Reason, Remote, Submission, ThreadPort, Waited,
+    look_time,
 };
 use courser_core::error::{CloseReason, TransportCode};
 use courser_tls::ServerConfig as TlsServer;
@@ -79,13 +80,15 @@ pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clon
         let at = endpoint.local_addr();
         let mut others = Vec::new();
         let mut ports: Vec<_> = (0..count).filter_map(|worker| endpoint.attach_at(worker, port_setup())).collect();
+        // Who comes before a port listens is refused.
+        ports.iter_mut().try_for_each(|port| listen(port, at))?;
         let Some(own) = ports.pop() else { return Ok(()) };
         // A thread for each worker but the last, which has this one: they share nothing.
         for port in ports {
             let (make, tell) = (make.clone(), tell.clone());
             others.push(scope.spawn(move || {
                 let mut desk = Desk::new(port, peer_of_server());
-                attend(&mut desk, stop, at, make, &mut |failure| drop(tell.try_send(failure)))
+                attend(&mut desk, stop, make, &mut |failure| drop(tell.try_send(failure)))
             }));
         }
         scope.spawn(move || operator.attend(wishes.told, served, &|| stop.ask(&[])));
@@ -95,7 +98,7 @@ pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clon
             (host.warn)(&failure);
             failures.try_iter().for_each(|failure| (host.warn)(&failure));
         };
-        let mut outcome = attend(&mut desk, stop, at, make, warn);
+        let mut outcome = attend(&mut desk, stop, make, warn);
         failures.try_iter().for_each(|failure| (host.warn)(&failure));
         if outcome.is_err() {
             stop.ask(&[]);
@@ -129,16 +132,32 @@ impl Operated for Served<'_> {
     }
 }
 
-/// Serves with one worker's port until `stop` is asked.
+/// Has a port listen, and waits until it does.
+fn listen(port: &mut ThreadPort, at: SocketAddr) -> Outcome {
+    let at = Box::new(Remote { address: at, server_name: String::new(), profile: 0 });
+    let gone = || Failure::Local { what: "the worker's thread".into(), why: "it ended".into() };
+    port.submit(Submission::Listen { token: 0, at }).map_err(|_| gone())?;
+    let mut told = Vec::new();
+    loop {
+        port.poll_into(&mut told, 1);
+        match told.pop() {
+            Some(Completion::Opened { .. }) => return Ok(()),
+            Some(message) => {
+                return Err(Ended::of(&message).map_or_else(gone, |ended| failure(&peer_of_server(), &ended)));
+            }
+            None if port.wait(None) == Waited::Closed => return Err(gone()),
+            None => {}
+        }
+    }
+}
+
+/// Serves with one worker's port, which listens, until `stop` is asked.
 fn attend<A: App>(
     desk: &mut Desk<A>,
     stop: &Stop,
-    at: SocketAddr,
     mut make: impl FnMut() -> A,
     warn: &mut dyn FnMut(Failure),
 ) -> Outcome {
-    let at = Remote { address: at, server_name: String::new(), profile: 0 };
-    desk.say(Submission::Listen { token: 0, at: Box::new(at) });
     while !stop.is_asked() {
         while let Some(message) = desk.hear() {
             let told = desk.on(message);
