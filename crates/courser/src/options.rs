@@ -25,14 +25,14 @@ pub struct SocketOptions {
     /// Whether datagrams may leave in trains that the system cuts apart (segmentation offload), where it can. Off, each
     /// costs a system call; some virtual networks want that. What comes in is taken as the system gives it either way.
     pub offload: bool,
-    /// How long a worker looks for the next datagram before it sleeps, while they come that close together (25 µs by
+    /// How long a worker looks for the next datagram before it sleeps, while they come that close together (50 µs by
     /// default; an idle worker sleeps at once). Zero sleeps always: less processor time where datagrams come tens of
     /// microseconds apart, for round trips that are several times as long.
     pub busy_poll: Duration,
 }
 
 impl Default for SocketOptions {
-    /// Buffers of 4 MiB, with offload, and 25 µs of looking before sleep.
+    /// Buffers of 4 MiB, with offload, and 50 µs of looking before sleep.
     fn default() -> Self {
         let usual = SocketConfig::new((Ipv4Addr::UNSPECIFIED, 0).into());
         Self {

@@ -133,7 +133,7 @@ pub struct TransportArgs {
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = units::size, help_heading = "Transport")]
     pub socket_buffer: u64,
     /// Look so long for the next datagram before sleeping, while they come that close together; 0s: never.
-    #[arg(long, value_name = "TIME", default_value = "25us", value_parser = units::duration, help_heading = "Transport")]
+    #[arg(long, value_name = "TIME", default_value = "50us", value_parser = units::duration, help_heading = "Transport")]
     pub busy_poll: Duration,
     /// Streams that the peer may have open at once.
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Transport",

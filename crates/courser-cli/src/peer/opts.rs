@@ -22,7 +22,7 @@ common: --max-udp-payload N (1472) --initial-udp-payload N (1200) --no-mtu-disco
         --stream-window N (16M) --conn-window N (32M) --socket-buffer N (8M)
         --no-gso --cc cubic|bbr|newreno|adaptive --cipher aes128|aes256|chacha20
         --idle-timeout-ms N (60000) --max-streams N (128) --api direct|session|tokio
-        --workers N (1; 0: as many as can run at once) --busy-poll-us N (25; 0: never)
+        --workers N (1; 0: as many as can run at once) --busy-poll-us N (50; 0: never)
 A flag that is not known is skipped together with its value.";
 
 /// Flags without a value that other programs may know and this one does not.

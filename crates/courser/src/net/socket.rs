@@ -50,8 +50,9 @@ pub struct SocketConfig {
     pub busy_poll: Duration,
 }
 
-/// The default of [`SocketConfig::busy_poll`]: about what falling asleep and being woken cost, both threads together.
-pub const BUSY_POLL: Duration = Duration::from_micros(25);
+/// The default of [`SocketConfig::busy_poll`]: what two ends cost each other that sleep and wake each other, and as long as a
+/// peer works at a batch of small requests.
+pub const BUSY_POLL: Duration = Duration::from_micros(50);
 
 impl SocketConfig {
     /// The defaults for a socket at `local`.

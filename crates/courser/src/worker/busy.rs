@@ -4,8 +4,8 @@
 //! whoever waits for the answer waits for that as well. A worker whose datagrams come closer together than
 //! [`SocketConfig::busy_poll`](crate::net::socket::SocketConfig) looks for the next one that long instead. It does so only while that pays:
 //!
-//! * after a wait that was no longer than a few times the limit; so an idle worker sleeps, and one with pauses between its
-//!   datagrams looks once at most for each pause. A few times, because two ends that sleep make each other wait for the
+//! * after a wait that was no longer than twice the limit; so an idle worker sleeps, and one with pauses between its
+//!   datagrams looks once at most for each pause. Twice, because two ends that sleep make each other wait for the
 //!   waking, and would never find out that looking ends that;
 //! * not when looking was in vain too often of late: where the thread that is waited for needs this processor, looking
 //!   keeps it from answering. Each look in vain weighs as much as one that was not, and doubles the waits until the next
@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 /// A wait that slept is called short up to so many times the limit.
-const SHORT_WAIT: u32 = 4;
+const SHORT_WAIT: u32 = 2;
 /// Looks in vain, beyond those that were not, before waits are left out.
 const MISSES_FREE: u8 = 2;
 /// Where the count of looks in vain ends: every 256th wait tries again.
@@ -77,8 +77,8 @@ impl BusyPoll {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_micros(25);
-    const SHORT: Duration = Duration::from_micros(20);
+    const LIMIT: Duration = Duration::from_micros(50);
+    const SHORT: Duration = Duration::from_micros(40);
     const LONG: Duration = Duration::from_millis(3);
 
     /// Waits `count` times for `wait`; how many looks there were and how many of them were in vain. `alone`: what is
