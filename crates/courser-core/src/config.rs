@@ -19,6 +19,9 @@ pub enum Congestion {
     NewReno,
     /// BBR, version 3 (draft-ietf-ccwg-bbr).
     Bbr,
+    /// The same without some departures from the draft (a bit for each): for simulators that measure what each brings.
+    #[doc(hidden)]
+    BbrWithout(u16),
     /// Both CUBIC and BBR until the round trip is known, then one of them (seed: adaptive).
     Adaptive {
         /// BBR takes paths whose round trip is this long or longer, CUBIC the others.

@@ -23,7 +23,7 @@ pub(crate) struct Adaptive {
 
 impl Adaptive {
     pub fn new(bbr_from: Duration, mtu: u16, now: Instant) -> Self {
-        Self { cubic: Cubic::new(mtu), bbr: Bbr::new(mtu, now), bbr_from }
+        Self { cubic: Cubic::new(mtu), bbr: Bbr::new(mtu, now, 0), bbr_from }
     }
 
     /// The one that goes on alone.

@@ -177,7 +177,8 @@ impl Congestion {
         let controller = match choice {
             Choice::Cubic => Controller::Cubic(Cubic::new(mtu)),
             Choice::NewReno => Controller::Reno(NewReno::new(mtu)),
-            Choice::Bbr => Controller::Bbr(Box::new(Bbr::new(mtu, now))),
+            Choice::Bbr => Controller::Bbr(Box::new(Bbr::new(mtu, now, 0))),
+            Choice::BbrWithout(departures) => Controller::Bbr(Box::new(Bbr::new(mtu, now, departures))),
             Choice::Adaptive { bbr_from } => Controller::Adaptive(Box::new(Adaptive::new(bbr_from, mtu, now))),
         };
         Self {
@@ -418,6 +419,12 @@ impl Congestion {
         self.in_flight
     }
 
+    /// Most bytes in flight in this round or the one before.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak.max(self.peak_before)
+    }
+
     /// Bytes that may be sent now.
     //= rfc9002#7-2
     #[must_use]
@@ -441,11 +448,11 @@ impl Congestion {
         }
     }
 
-    /// Bytes per second to send at; `None` when the pacer takes it from the window.
+    /// Bytes per second to send at, and datagrams that may leave at once; `None` when the pacer takes them from the window.
     #[must_use]
-    pub fn pacing_rate(&self) -> Option<u64> {
+    pub fn pacing_rate(&self) -> Option<(u64, u64)> {
         match &self.controller {
-            Controller::Bbr(c) => Some(c.pacing_rate()),
+            Controller::Bbr(c) => Some((c.pacing_rate(), c.burst())),
             _ => None,
         }
     }

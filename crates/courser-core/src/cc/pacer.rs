@@ -56,18 +56,19 @@ impl Pacer {
     pub fn update(&mut self, now: Instant, window: u64, smoothed: Duration, slow_start: bool, mtu: u16) {
         let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
         let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
-        self.set_rate(now, rate, mtu);
+        self.set_rate(now, rate, mtu, BURST_DATAGRAMS);
     }
 
-    /// Follows a rate in bytes per second.
-    pub fn set_rate(&mut self, now: Instant, rate: u64, mtu: u16) {
+    /// Follows a rate in bytes per second; `datagrams` may leave at once however low it is.
+    pub fn set_rate(&mut self, now: Instant, rate: u64, mtu: u16, datagrams: u64) {
         self.fill(now);
         let least_burst = least_burst(mtu);
         let mtu = u64::from(mtu);
         self.rate = rate.max(mtu);
         //= rfc9002#7.7-2, rfc9002#7.7-3
         let before = self.burst;
-        self.burst = self.brings(BURST_US).max(least_burst);
+        let least = if datagrams < BURST_DATAGRAMS { datagrams * mtu } else { least_burst };
+        self.burst = self.brings(BURST_US).max(least);
         self.quantum = self.brings(QUANTUM_US).clamp(mtu, TRAIN.max(mtu));
         // What a larger bucket holds more is in it at once: a sender whose first round trip turns out to be short was not
         // too fast until then, and is not to wait for a quantum that would have been there.

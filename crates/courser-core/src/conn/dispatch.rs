@@ -355,7 +355,6 @@ impl Connection {
     fn on_outcome(&mut self, env: &mut Env, now: Instant, outcome: &AckOutcome, ranges: Option<&AckRanges>) {
         self.note_app_limit();
         let path = &mut self.path;
-        let in_flight = path.congestion.in_flight();
         let tally = &outcome.paths[path.id.slot()];
         let handshake = ranges.is_some_and(|r| r.space() != Space::Data);
         if apply_tally(path, now, outcome, true, handshake) {
@@ -383,10 +382,10 @@ impl Connection {
         }
         self.path.update_pacer(now);
         self.on_mtu_outcome(now, outcome);
-        // Streams buffer what some round trips take of what is really in flight, for a window that nobody fills says nothing:
+        // Streams buffer what some round trips take of what was really in flight, for a window that nobody fills says nothing:
         // the flight itself, what waits behind a hole until the repair is acknowledged, and in slow start the double flight.
         let flights = if self.path.congestion.in_slow_start() { 4 } else { 3 };
-        self.streams.set_send_target(flights * in_flight);
+        self.streams.set_send_target(flights * self.path.congestion.peak());
         self.observe_metrics(env, now);
     }
 

@@ -180,7 +180,7 @@ impl Path {
     pub fn update_pacer(&mut self, now: Instant) {
         let mtu = self.pmtud.current();
         match self.congestion.pacing_rate() {
-            Some(rate) => self.pacer.set_rate(now, rate, mtu),
+            Some((rate, burst)) => self.pacer.set_rate(now, rate, mtu, burst),
             None => {
                 let (window, doubles) = (self.congestion.window(), self.congestion.doubles());
                 self.pacer.update(now, window, self.rtt.smoothed(), doubles, mtu);

@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::time::{Instant, micros};
 
 /// Round trips of the present rate that a window holds once it grows.
-const WINDOW_ROUND_TRIPS: u64 = 8;
+const WINDOW_ROUND_TRIPS: u64 = 16;
 /// Shorter round trips say more about timers than about a path.
 const ROUND_MIN: Duration = Duration::from_millis(1);
 
@@ -201,9 +201,9 @@ impl RecvCredit {
         self.consumed += n;
     }
 
-    /// Has the peer told at once when the window is less than half of what it should be.
+    /// Has the peer told at once when the window is less than two thirds of what it should be.
     pub fn follow(&mut self, demand: u64, window_max: u64) {
-        self.repeat |= wanted(demand, window_max) / 2 >= self.window;
+        self.repeat |= is_far_beyond(wanted(demand, window_max), self.window);
     }
 
     /// Whether the peer should be told a larger limit: half of the window is used.
@@ -238,8 +238,14 @@ impl RecvCredit {
     fn next_window(&self, demand: u64, window_max: u64) -> u64 {
         let half_used = self.consumed.saturating_add(self.window / 2) >= self.limit;
         let wanted = wanted(demand, window_max);
-        if half_used || wanted / 2 >= self.window { wanted.max(self.window) } else { self.window }
+        if half_used || is_far_beyond(wanted, self.window) { wanted.max(self.window) } else { self.window }
     }
+}
+
+/// Whether a window should be told at once, without waiting until half of it is used: a sender that doubles per round trip
+/// has used it up before it hears of one that grows no sooner.
+const fn is_far_beyond(wanted: u64, window: u64) -> bool {
+    wanted / 3 >= window / 2
 }
 
 /// The window that a demand asks for.

@@ -2,8 +2,9 @@
 
 use core::time::Duration;
 
+use super::model::percent;
 use super::sampler::RateSample;
-use super::{AckPhase, Bbr, INFINITY, State};
+use super::{AckPhase, Bbr, Departure, INFINITY, Search, State};
 use crate::cc::Growth;
 use crate::time::{Instant, micros};
 
@@ -15,6 +16,12 @@ const RENO_ROUNDS_MAX: u64 = 63;
 const DRAIN_ROUNDS: u64 = 3;
 /// The round trip is measured anew with little in flight when it was not seen as small for so long.
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
+/// Growth of the rate, in percent, that a round of leaning shows when there is room.
+const ROOM_GROWTH: u64 = 104;
+/// Rounds of Down after which a round trip that gets no shorter means that there is nothing more to drain.
+const DOWN_ROUNDS: u64 = 2;
+/// A sample within one part of so many confirms the smallest round trip.
+const CONFIRMED: u64 = 16;
 /// How long little is in flight then.
 const PROBE_RTT_DURATION: Duration = Duration::from_millis(200);
 /// The smallest round trip is that of so long.
@@ -33,7 +40,7 @@ impl Bbr {
 
     pub(super) fn check_drain_done(&mut self, now: Instant) {
         let late = self.round_count > self.drain_start_round + DRAIN_ROUNDS;
-        if self.state == State::Drain && (late || self.in_flight <= self.inflight(self.bw, 100)) {
+        if self.state == State::Drain && (late || self.in_flight <= self.full_pipe(self.bw)) {
             self.start_down(now);
         }
     }
@@ -41,6 +48,7 @@ impl Bbr {
     pub(super) fn start_down(&mut self, now: Instant) {
         self.reset_congestion_signals();
         self.floor.on_cycle();
+        self.drain_start_round = self.round_count;
         self.probe_up_acked_per_inc = INFINITY;
         self.pick_probe_wait();
         self.cycle_stamp = now;
@@ -56,21 +64,31 @@ impl Bbr {
         self.bw_probe_wait = Duration::from_millis(2000 + (drawn >> 1) % 1000);
     }
 
+    /// A bound that held while cruising is what the path carries: the probe begins there, and finds more within some rounds
+    /// if there is more. The draft goes back to the largest rate at once, which a policer's full bucket or a flow that has
+    /// company since then should not do.
     pub(super) fn start_refill(&mut self) {
+        if self.bw_shortterm < self.max_bw() && self.departs(Departure::Refill) {
+            self.max_bw_filter = [self.bw_shortterm; 2];
+        }
+        self.prepare_probe();
+        self.ack_phase = AckPhase::Refilling;
+        self.start_round();
+        self.state = State::Refill;
+    }
+
+    fn prepare_probe(&mut self) {
         self.reset_short_term_model();
         self.bw_probe_up_rounds = 0;
         self.bw_probe_up_acked = 0;
         self.prev_probe_precautionary = false;
-        self.ack_phase = AckPhase::Refilling;
-        self.start_round();
-        self.state = State::Refill;
     }
 
     fn start_up(&mut self, rs: &RateSample) {
         self.ack_phase = AckPhase::ProbeStarting;
         self.start_round();
         self.reset_full_bw(rs.delivery_rate);
-        (self.up_is_free, self.up_from) = (false, self.max_bw());
+        self.search = Search { from: self.max_bw(), ..Search::default() };
         self.state = State::Up;
         self.raise_inflight_longterm_slope();
     }
@@ -81,6 +99,13 @@ impl Bbr {
         }
         let state = self.state;
         match state {
+            State::Cruise if self.has_found_room(rs) => {
+                // The pipe is full, or else the rate would not have grown.
+                self.prepare_probe();
+                self.is_bw_probe_sample = true;
+                self.start_up(rs);
+                self.search.found_room = true;
+            }
             State::Down | State::Cruise if self.is_time_to_probe(now) => self.start_refill(),
             State::Down if self.is_time_to_cruise() => self.state = State::Cruise,
             State::Refill if self.round_start => {
@@ -95,16 +120,37 @@ impl Bbr {
         }
     }
 
+    /// Whether a whole round of sending a little more than the estimate was delivered as sent, and no queue was seen.
+    fn has_found_room(&mut self, rs: &RateSample) -> bool {
+        let leans = !self.is_queued() && self.may_lean();
+        if !self.round_start {
+            self.search.is_leaning &= leans;
+            return false;
+        }
+        let found = self.search.is_leaning
+            && leans
+            && self.search.lean_from > 0
+            && !rs.is_app_limited
+            && rs.delivery_rate >= percent(self.search.lean_from, ROOM_GROWTH);
+        (self.search.lean_from, self.search.is_leaning) = (self.bw, leans);
+        found
+    }
+
     fn is_time_to_probe(&self, now: Instant) -> bool {
         let reno_rounds = (self.target_inflight() / self.mss).min(RENO_ROUNDS_MAX);
         now > self.cycle_stamp + self.bw_probe_wait || self.rounds_since_probe_up >= reno_rounds
     }
 
     fn is_time_to_cruise(&self) -> bool {
-        self.in_flight <= self.inflight_with_headroom() && self.in_flight <= self.inflight(self.max_bw(), 100)
+        let is_bottom = self.round.is_bottom && self.round_count > self.drain_start_round + DOWN_ROUNDS;
+        is_bottom && self.departs(Departure::Bottom)
+            || self.in_flight <= self.inflight_with_headroom() && self.in_flight <= self.full_pipe(self.max_bw())
     }
 
     fn is_time_to_go_down(&mut self, rs: &RateSample) -> bool {
+        if self.search.found_room && self.search.was_judged && !self.search.is_free {
+            return true;
+        }
         if self.prev_probe_too_high && self.in_flight >= self.inflight_longterm {
             self.prev_probe_precautionary = true;
             return true;
@@ -130,10 +176,11 @@ impl Bbr {
         self.probe_rtt_expired = now > self.probe_rtt_min_stamp + PROBE_RTT_INTERVAL;
         if g.rtt.fresh {
             let rtt = micros(g.rtt.latest);
+            self.probe_rtt_confirmed |= rtt <= self.min_rtt_us.saturating_add(self.min_rtt_us / CONFIRMED);
             if rtt < self.probe_rtt_min_delay_us || self.probe_rtt_expired {
                 self.probe_rtt_min_delay_us = rtt;
                 self.probe_rtt_min_stamp = now;
-            } else if rtt - self.probe_rtt_min_delay_us <= self.probe_rtt_min_delay_us / SIMILAR {
+            } else if self.is_seen(rtt) {
                 self.probe_rtt_min_stamp = now;
             }
         }
@@ -142,6 +189,12 @@ impl Bbr {
             self.min_rtt_us = self.probe_rtt_min_delay_us;
             self.min_rtt_stamp = self.probe_rtt_min_stamp;
         }
+    }
+
+    /// Whether a sample, or the round that just ended, is as short as those without a queue.
+    fn is_seen(&self, rtt_us: u64) -> bool {
+        let is_similar = rtt_us - self.probe_rtt_min_delay_us <= self.probe_rtt_min_delay_us / SIMILAR;
+        (is_similar || self.round.is_quiet) && self.departs(Departure::Seen)
     }
 
     pub(super) fn check_probe_rtt(&mut self, now: Instant, rs: &RateSample) {
@@ -164,6 +217,7 @@ impl Bbr {
         self.sampler.mark_app_limited(self.in_flight);
         match self.probe_rtt_done {
             None if self.in_flight <= self.probe_rtt_cwnd() => {
+                self.probe_rtt_confirmed = false;
                 self.probe_rtt_done = Some(now + PROBE_RTT_DURATION);
                 self.probe_rtt_round_done = false;
                 self.start_round();
@@ -172,6 +226,10 @@ impl Bbr {
             Some(_) => {
                 self.probe_rtt_round_done |= self.round_start;
                 if self.probe_rtt_round_done {
+                    // What was known is true, so nobody's queue hides anything and nobody has to be waited for.
+                    if self.probe_rtt_confirmed && self.departs(Departure::ShortProbe) {
+                        self.probe_rtt_done = Some(now);
+                    }
                     self.check_probe_rtt_done(now);
                 }
             }
@@ -179,7 +237,7 @@ impl Bbr {
     }
 
     pub(super) fn check_probe_rtt_done(&mut self, now: Instant) {
-        if self.probe_rtt_done.is_none_or(|at| now <= at) {
+        if self.probe_rtt_done.is_none_or(|at| now < at) {
             return;
         }
         self.probe_rtt_min_stamp = now;

@@ -7,25 +7,33 @@
 //!
 //! - [`sampler`]: delivery rates.
 //! - [`model`]: what acknowledgements and losses teach.
+//! - [`losses`]: which losses teach nothing.
+//! - [`queue`]: what round trips teach about the queue.
 //! - [`cycle`]: the states: Startup, Drain, ProbeBW (down, cruise, refill, up), ProbeRTT.
 //!
 //! Integers only: bytes, bytes per second, microseconds, gains in percent. Rates and products are computed in 128 bits and
 //! saturate, so nothing drifts and nothing overflows. The waits between probes are drawn from a generator that is stirred
 //! with what the connection measured; nobody gains by guessing them.
 //!
-//! Where this departs from the draft, because it says nothing or because a path asks for it: see decision D76.
+//! Where this departs from the draft, because it says nothing or because a path asks for it: see decisions D76 and D83; each
+//! of the larger ones is a [`Departure`] that a simulator can switch off.
 
 mod cycle;
+mod losses;
 mod model;
+mod queue;
 mod sampler;
+mod switches;
 
 #[cfg(test)]
 mod tests;
 
 use core::time::Duration;
 
-use self::model::{LossFloor, Queue};
+use self::losses::{LossBudget, LossFloor};
+use self::queue::{Queue, Round};
 use self::sampler::{MaxFilter, RateSample, Sampler, brings};
+use self::switches::Departure;
 use super::{Growth, initial_window, min_window};
 use crate::time::{Instant, micros};
 
@@ -35,6 +43,15 @@ const INFINITY: u64 = u64::MAX;
 const STARTUP_PACING_GAIN: u64 = 277;
 /// Sent that much below the estimate, in percent, so that queues shrink.
 const PACING_MARGIN_PERCENT: u64 = 1;
+/// Pacing gain of cruising while no queue is seen: enough to find within a round trip that there is room, too little to
+/// build more queue than noise.
+const LEAN_PACING_GAIN: u64 = 108;
+/// Pacing gain of Up, in its first two rounds, when cruising has just found room.
+const FOUND_ROOM_PACING_GAIN: u64 = 150;
+/// Datagrams that may leave at once whatever the rate is, once the path is known.
+const BURST_DATAGRAMS: u64 = 3;
+/// The same before.
+const BURST_DATAGRAMS_AT_FIRST: u64 = 10;
 /// Datagrams of the smallest window.
 const MIN_PIPE_DATAGRAMS: u64 = 4;
 /// Largest quantum.
@@ -108,6 +125,22 @@ impl Undo {
         Self { state: None, bw_shortterm: INFINITY, inflight_shortterm: INFINITY, inflight_longterm: INFINITY };
 }
 
+/// Search for room while cruising and in Up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Search {
+    /// Cruising: the estimate at the start of this round, and whether it was exceeded for the whole round.
+    lean_from: u64,
+    is_leaning: bool,
+    /// Up: cruising has found room; it ends when a round finds no more.
+    found_room: bool,
+    /// Up: the rate really grows, so the search goes on as in Startup.
+    is_free: bool,
+    /// Up: rate of the round before, rounds in a row that did not exceed it, whether a round was judged.
+    from: u64,
+    poor_rounds: u32,
+    was_judged: bool,
+}
+
 /// The controller's state.
 #[derive(Clone, Debug)]
 pub(crate) struct Bbr {
@@ -123,9 +156,15 @@ pub(crate) struct Bbr {
     /// A sample of the round trip set the pacing rate.
     rate_is_known: bool,
     queue: Queue,
-    /// In Up: the rate really grows, so the search goes on as in Startup.
-    up_is_free: bool,
-    up_from: u64,
+    /// What the round that ended with this acknowledgement showed.
+    round: Round,
+    /// Since when the queue is long.
+    long_since: Option<Instant>,
+    /// The rate fell suddenly, and the queue that this left is still there.
+    is_dropping: bool,
+    search: Search,
+    /// Departures that are switched off.
+    without: u16,
 
     round_count: u64,
     round_start: bool,
@@ -156,6 +195,7 @@ pub(crate) struct Bbr {
     /// Rounds with losses in a row while not probing.
     lossy_rounds: u32,
     floor: LossFloor,
+    budget: LossBudget,
     undo: Undo,
     /// Persistent congestion cut the window; packets that left later restore it.
     cut_at: Option<Instant>,
@@ -167,6 +207,8 @@ pub(crate) struct Bbr {
     probe_rtt_expired: bool,
     probe_rtt_done: Option<Instant>,
     probe_rtt_round_done: bool,
+    /// ProbeRTT saw a sample as small as those before.
+    probe_rtt_confirmed: bool,
 
     extra_acked_filter: MaxFilter,
     extra_acked_interval_start: Instant,
@@ -191,7 +233,8 @@ pub(crate) struct Bbr {
 }
 
 impl Bbr {
-    pub fn new(mtu: u16, now: Instant) -> Self {
+    /// A path of which nothing is known. `without` has the bits of [`Departure`]s that are switched off.
+    pub fn new(mtu: u16, now: Instant, without: u16) -> Self {
         let mut bbr = Self {
             sampler: Sampler::new(now),
             state: State::Startup,
@@ -201,9 +244,12 @@ impl Bbr {
             pacing_rate: 0,
             in_flight: 0,
             rate_is_known: false,
-            queue: Queue::new(),
-            up_is_free: false,
-            up_from: 0,
+            queue: Queue::new(now),
+            round: Round::default(),
+            long_since: None,
+            is_dropping: false,
+            search: Search::default(),
+            without,
             round_count: 0,
             round_start: false,
             next_round_delivered: 0,
@@ -226,6 +272,7 @@ impl Bbr {
             ce_rounds: 0,
             lossy_rounds: 0,
             floor: LossFloor::default(),
+            budget: LossBudget::default(),
             undo: Undo::NOTHING,
             cut_at: None,
             min_rtt_us: INFINITY,
@@ -235,6 +282,7 @@ impl Bbr {
             probe_rtt_expired: false,
             probe_rtt_done: None,
             probe_rtt_round_done: false,
+            probe_rtt_confirmed: false,
             extra_acked_filter: MaxFilter::default(),
             extra_acked_interval_start: now,
             extra_acked_delivered: 0,
@@ -256,6 +304,10 @@ impl Bbr {
         };
         bbr.init_pacing_rate(1000);
         bbr
+    }
+
+    const fn departs(&self, departure: Departure) -> bool {
+        self.without & departure as u16 == 0
     }
 
     fn init_pacing_rate(&mut self, rtt_us: u64) {
@@ -302,7 +354,7 @@ impl Bbr {
         self.update_congestion_signals(&rs);
         self.update_ack_aggregation(g.now, &rs);
         self.check_full_bw_reached(&rs);
-        self.check_full_queue(g);
+        self.observe_queue(g, &rs);
         self.check_up_is_free(&rs);
         self.check_startup_done(&rs);
         self.check_drain_done(g.now);
@@ -388,11 +440,13 @@ impl Bbr {
 
     /// The gain of the state, less the margin while there is a queue that it should drain.
     fn pacing_gain(&self) -> u64 {
-        let queued = self.queue.recent_us > self.min_rtt_us.saturating_add(self.min_rtt_us / 16);
+        let is_queued = self.is_queued();
         match self.state {
-            State::Startup if self.queue.is_long(self.min_rtt_us) => 100,
-            State::Up if self.up_is_free => STARTUP_PACING_GAIN,
-            State::Cruise | State::Refill if !queued => 100,
+            State::Startup if self.slows_startup() => 100,
+            State::Up if self.search.is_free => STARTUP_PACING_GAIN,
+            State::Up if self.search.found_room && !self.search.was_judged && !is_queued => FOUND_ROOM_PACING_GAIN,
+            State::Cruise if !is_queued && self.may_lean() => LEAN_PACING_GAIN,
+            State::Cruise | State::Refill if !is_queued && self.departs(Departure::Margin) => 100,
             state => state.pacing_gain() * (100 - PACING_MARGIN_PERCENT) / 100,
         }
     }
@@ -400,9 +454,43 @@ impl Bbr {
     fn set_pacing_rate_with_gain(&mut self, gain: u64) {
         let rate = u128::from(self.bw) * u128::from(gain) / 100;
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        if self.full_bw_reached || rate > self.pacing_rate || self.queue.is_long(self.min_rtt_us) {
+        if self.full_bw_reached || rate > self.pacing_rate || self.slows_startup() {
             self.pacing_rate = rate;
         }
+    }
+
+    fn slows_startup(&self) -> bool {
+        self.queue.is_long(self.base_rtt()) && self.departs(Departure::StartupQueue)
+    }
+
+    /// The round trip without a queue, with what jitter and aggregation always add to it.
+    fn base_rtt(&self) -> u64 {
+        if self.departs(Departure::Noise) { self.queue.base_us(self.min_rtt_us) } else { self.min_rtt_us }
+    }
+
+    fn is_queued(&self) -> bool {
+        let packet_us = self.mss.saturating_mul(1_000_000) / self.bw.max(1);
+        self.queue.is_seen(self.base_rtt(), packet_us)
+    }
+
+    /// Whether nothing speaks against sending a little more than the estimate while cruising.
+    fn may_lean(&self) -> bool {
+        self.departs(Departure::Lean) && self.bw_shortterm >= self.max_bw() && !self.is_loss_in_round
+    }
+
+    /// In flight when the pipe is full and nothing waits. Half of the noise counts: a path that only seemed to be noisy,
+    /// because its queue never was empty, is drained further each time.
+    fn full_pipe(&self, bw: u64) -> u64 {
+        if self.min_rtt_us == INFINITY {
+            return self.initial();
+        }
+        let noise = self.base_rtt() - self.min_rtt_us;
+        self.quantized(brings(bw, self.min_rtt_us + noise / 2))
+    }
+
+    /// Datagrams that may leave at once.
+    pub const fn burst(&self) -> u64 {
+        if self.in_slow_start() { BURST_DATAGRAMS_AT_FIRST } else { BURST_DATAGRAMS }
     }
 
     fn send_quantum(&self) -> u64 {
@@ -420,11 +508,6 @@ impl Bbr {
     fn quantized(&self, inflight: u64) -> u64 {
         let cap = inflight.max(self.send_quantum()).max(self.min_pipe());
         if self.state == State::Up { cap.saturating_add(2 * self.mss) } else { cap }
-    }
-
-    /// The draft's Inflight().
-    fn inflight(&self, bw: u64, gain: u64) -> u64 {
-        self.quantized(self.bdp_multiple(bw, gain))
     }
 
     fn target_inflight(&self) -> u64 {
@@ -445,10 +528,17 @@ impl Bbr {
         }
         let cap = match self.state {
             State::Down | State::Refill | State::Up => self.inflight_longterm,
+            State::Cruise if self.departs(Departure::Headroom) => self.cruise_bound(),
             State::ProbeRtt | State::Cruise => self.inflight_with_headroom(),
             State::Startup | State::Drain => INFINITY,
         };
         self.cwnd = self.cwnd.min(cap.min(self.inflight_shortterm).max(self.min_pipe()));
+    }
+
+    /// The room that is left to others is that in the queue: what the pipe holds is not given up, for then it would be idle.
+    fn cruise_bound(&self) -> u64 {
+        let full = self.bdp_multiple(self.bw, 100).saturating_add(self.extra_acked_filter.get());
+        self.inflight_with_headroom().max(full.min(self.inflight_longterm))
     }
 
     /// The next number of the generator (splitmix64), stirred with what was delivered so far.

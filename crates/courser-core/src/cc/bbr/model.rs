@@ -1,11 +1,11 @@
 //! What acknowledgements and losses teach about the path (BBR draft sections 5.5.1 to 5.5.11).
 //!
-//! Besides the draft's model there is the [`LossFloor`]: the share of packets that gets lost while the sender does not send
-//! faster than the path delivers. Such losses do not depend on what is in flight, so less in flight cures nothing. Where
-//! there are none, which is what the draft assumes, every threshold is the draft's.
+//! Besides the draft's model there are losses that teach nothing ([`super::losses`]), a queue that tells that the pipe is full,
+//! and a queue that tells that the rate fell. Where there are neither, every threshold is the draft's.
 
+use super::losses::LossFloor;
 use super::sampler::{RateSample, brings};
-use super::{AckPhase, Bbr, INFINITY, State, Undo};
+use super::{AckPhase, Bbr, Departure, INFINITY, State, Undo};
 use crate::cc::Growth;
 use crate::time::{Instant, micros};
 
@@ -14,7 +14,7 @@ const LOSSY_ROUNDS: u32 = 2;
 /// What such a round leaves of the bounds, in percent.
 const STEP: u64 = 95;
 /// Losses of a round trip that are put up with while probing, in thousandths.
-const LOSS_THRESH: u64 = 20;
+pub(super) const LOSS_THRESH: u64 = 20;
 /// What is left of a bound after congestion, in percent.
 const BETA: u64 = 70;
 /// Ranges lost in a round trip of Startup that prove more than a burst.
@@ -26,161 +26,12 @@ const EXTRA_ACKED_ROUNDS: u64 = 10;
 /// Rounds without growth that mean a full pipe, and the growth that counts, in percent.
 const FULL_BW_COUNT: u32 = 3;
 const FULL_BW_GROWTH: u64 = 125;
-
-/// A queue is one that adds a part of the round trip and some time, in microseconds, in that many samples.
-const QUEUE_PART: u64 = 4;
-const QUEUE_MIN_US: u64 = 4000;
-const QUEUE_SAMPLES: u32 = 4;
-const QUEUE_BLOCK: u32 = 8;
-
-/// Datagrams of a measurement of the share that is lost.
-const FLOOR_DATAGRAMS: u64 = 200;
-/// A floor falls when so many times that many were lost less often.
-const FALL_WINDOWS: u64 = 3;
-/// The floor is at most this many thousandths: beyond it a path is rather policed than bad.
-const FLOOR_MAX: u64 = 50;
-/// Losses are tested while sending at most so many percent of the largest rate.
-const FLOOR_TEST: u64 = 93;
-/// Probing cycles for which a floor holds without another test.
-const FLOOR_CYCLES: u8 = 8;
-
-/// Bytes that were delivered and lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Share {
-    acked: u64,
-    lost: u64,
-}
-
-impl Share {
-    fn is_enough(&self, mss: u64) -> bool {
-        self.acked + self.lost >= FLOOR_DATAGRAMS * mss
-    }
-
-    const fn thousandths(&self) -> u64 {
-        self.lost * 1000 / if self.acked + self.lost == 0 { 1 } else { self.acked + self.lost }
-    }
-}
-
-/// Losses that come however slowly one sends.
-///
-/// BBR follows losses while it cruises: it slows down to what was delivered. If at least half as many are lost when it sends
-/// a fourteenth less than was delivered before, and no queue stands, then slowing down does not cure them: the share becomes
-/// the floor, and the rate of before comes back. A floor has to be shown anew after some cycles. Where there is none, which
-/// is what the draft assumes, every threshold is the draft's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LossFloor {
-    /// At the full rate, and slower.
-    full: Share,
-    slower: Share,
-    /// In thousandths.
-    floor: u64,
-    cycles: u8,
-    /// What rounds at the full rate delivered, in bytes per second, added up, and how many they were.
-    delivered: (u64, u64),
-}
-
-impl LossFloor {
-    #[cfg(test)]
-    pub const fn get(&self) -> u64 {
-        self.floor
-    }
-
-    /// A probing cycle begins.
-    pub(super) fn on_cycle(&mut self) {
-        (self.full, self.slower, self.delivered) = (Share::default(), Share::default(), (0, 0));
-        self.cycles = self.cycles.saturating_sub(1);
-        if self.cycles == 0 {
-            self.floor = 0;
-        }
-    }
-
-    fn on_lost(&mut self, bytes: u64, slower: bool) {
-        let share = if slower { &mut self.slower } else { &mut self.full };
-        share.lost += bytes;
-    }
-
-    /// Counts what was delivered while cruising; returns whether losses were just shown not to depend on the rate.
-    fn on_acked(&mut self, bytes: u64, slower: bool, mss: u64) -> bool {
-        let share = if slower { &mut self.slower } else { &mut self.full };
-        share.acked += bytes;
-        if !slower && self.full.is_enough(FALL_WINDOWS * mss) {
-            self.floor = self.floor.min(2 * self.full.thousandths());
-            self.full = Share::default();
-        }
-        if !self.slower.is_enough(mss) {
-            return false;
-        }
-        let (before, after) = (self.full.thousandths(), self.slower.thousandths());
-        self.slower = Share::default();
-        if after == 0 || after * 2 < before || after > FLOOR_MAX {
-            return false;
-        }
-        (self.floor, self.cycles) = (self.floor.max(after), FLOOR_CYCLES);
-        self.full = Share::default();
-        true
-    }
-
-    /// A round at the full rate ended.
-    fn on_round(&mut self, delivery_rate: u64) {
-        self.delivered = (self.delivered.0.saturating_add(delivery_rate), self.delivered.1 + 1);
-    }
-
-    /// Whether this rate is so much below what was delivered that losses by the rate would have gone.
-    fn is_slower(&self, rate: u64) -> bool {
-        rate <= percent(self.delivered.0.checked_div(self.delivered.1).unwrap_or(0), FLOOR_TEST)
-    }
-
-    /// Bytes that may be lost of `bytes` by the floor alone: its mean and two standard deviations.
-    fn expects(&self, bytes: u64, mss: u64) -> u64 {
-        let mean = bytes.saturating_mul(self.floor) / 1000;
-        mean + 2 * mean.saturating_mul(mss).isqrt()
-    }
-}
-
-/// What round trips say about the queue at the bottleneck.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queue {
-    /// Smallest sample of this round, and how many there were.
-    round_us: u64,
-    round_samples: u32,
-    /// Smallest of the samples since the last eight, and how many they are.
-    block_us: u64,
-    block_samples: u32,
-    /// Smallest of the last eight: what a bunch of late acknowledgements does not move.
-    pub recent_us: u64,
-}
-
-impl Queue {
-    pub const fn new() -> Self {
-        Self { round_us: INFINITY, round_samples: 0, block_us: INFINITY, block_samples: 0, recent_us: 0 }
-    }
-
-    /// Whether so many recent samples show a queue.
-    pub const fn is_long(&self, min_rtt_us: u64) -> bool {
-        self.recent_us.saturating_sub(min_rtt_us) >= min_rtt_us / QUEUE_PART + QUEUE_MIN_US
-    }
-
-    /// Takes a sample; returns whether a round ended in which the queue never was short.
-    fn on_sample(&mut self, rtt_us: Option<u64>, round_start: bool, min_rtt_us: u64) -> bool {
-        let mut stood = false;
-        if round_start {
-            stood = self.round_samples >= QUEUE_SAMPLES
-                && self.round_us.saturating_sub(min_rtt_us) >= min_rtt_us / QUEUE_PART + QUEUE_MIN_US;
-            (self.round_us, self.round_samples) = (INFINITY, 0);
-        }
-        if let Some(us) = rtt_us {
-            self.round_us = self.round_us.min(us);
-            self.round_samples += 1;
-            self.block_us = self.block_us.min(us);
-            self.block_samples += 1;
-            if self.block_samples >= QUEUE_BLOCK {
-                self.recent_us = self.block_us;
-                (self.block_us, self.block_samples) = (INFINITY, 0);
-            }
-        }
-        stood
-    }
-}
+/// Growth within a round trip that lets Up go on with Startup's gain, in percent, and the rounds without it that end that.
+const FREE_GROWTH: u64 = 115;
+const FREE_POOR_ROUNDS: u32 = 2;
+/// A rate that falls to less than so many percent while the queue is long fell for good. Somebody else's share of a fair
+/// link would leave half.
+const DROP: u64 = 45;
 
 impl Bbr {
     /// Packets were declared lost, the newest of which left at `sent`: the draft's HandleLostPacket, once for all of them.
@@ -190,7 +41,9 @@ impl Bbr {
         self.loss_ranges = self.loss_ranges.saturating_add(ranges);
         if self.state == State::Cruise {
             self.floor.on_lost(bytes, self.is_slower());
+            self.budget.on_cruise(0, bytes);
         }
+        self.budget.on_lost(bytes);
         self.note_loss();
         let Some(mark) = self.sampler.mark_of(sent).copied().filter(|_| self.is_bw_probe_sample) else { return };
         let lost = self.sampler.lost - mark.lost;
@@ -255,14 +108,23 @@ impl Bbr {
 
     /// Whether more was lost of what was in flight than probing may cost.
     fn is_inflight_too_high(&self, lost: u64, tx_in_flight: u64) -> bool {
-        lost > tx_in_flight * LOSS_THRESH / 1000 + self.floor.expects(tx_in_flight, self.mss)
+        lost > self.allowed_losses(tx_in_flight)
+    }
+
+    fn allowed_losses(&self, tx_in_flight: u64) -> u64 {
+        let random = if self.floor.get() > 0 || !self.departs(Departure::Budget) {
+            self.floor.expects(tx_in_flight, self.mss)
+        } else {
+            self.budget.expects(tx_in_flight, self.mss)
+        };
+        tx_in_flight * LOSS_THRESH / 1000 + random
     }
 
     /// How much was in flight when losses became too many, within the `bytes` that were declared lost together.
     fn inflight_at_loss(&self, tx_in_flight: u64, lost: u64, bytes: u64) -> u64 {
         let inflight_prev = tx_in_flight.saturating_sub(bytes);
         let lost_prev = lost.saturating_sub(bytes);
-        let allowed = inflight_prev * LOSS_THRESH / 1000 + self.floor.expects(inflight_prev, self.mss);
+        let allowed = self.allowed_losses(inflight_prev);
         inflight_prev + allowed.saturating_sub(lost_prev) * 1000 / (1000 - LOSS_THRESH)
     }
 
@@ -307,8 +169,12 @@ impl Bbr {
 
     pub(super) fn update_congestion_signals(&mut self, rs: &RateSample) {
         self.update_max_bw(rs);
+        self.budget.on_acked(rs.newly_acked, self.floor.get(), self.cwnd, self.mss);
         if self.state == State::Cruise {
-            self.test_floor(rs);
+            self.budget.on_cruise(rs.newly_acked, 0);
+            if self.departs(Departure::Floor) {
+                self.test_floor(rs);
+            }
         }
         if self.round_start {
             self.ce_rounds = if self.is_ce_in_round { self.ce_rounds + 1 } else { 0 };
@@ -331,7 +197,7 @@ impl Bbr {
         if self.round_start && self.bw_shortterm >= self.max_bw() && rs.delivery_rate > 0 {
             self.floor.on_round(rs.delivery_rate);
         }
-        if self.queue.is_long(self.min_rtt_us) {
+        if self.queue.is_long(self.base_rtt()) {
             self.floor = LossFloor::default();
         } else if self.floor.on_acked(rs.newly_acked, self.is_slower(), self.mss) {
             self.reset_short_term_model();
@@ -347,6 +213,7 @@ impl Bbr {
 
     /// A probing cycle is over: its largest rate is kept for one more.
     pub(super) fn advance_max_bw_filter(&mut self) {
+        self.budget.on_cycle(self.mss);
         let [current, before] = self.max_bw_filter;
         // A cycle in which nothing was sampled says nothing.
         self.max_bw_filter = if current == 0 { [0, before] } else { [0, current] };
@@ -376,7 +243,11 @@ impl Bbr {
             self.lossy_rounds = 0;
             return;
         }
-        if !self.is_ce_in_round && rs.lost <= self.floor.expects(rs.tx_in_flight, self.mss) && self.floor.floor > 0 {
+        if !self.is_ce_in_round && rs.lost <= self.floor.expects(rs.tx_in_flight, self.mss) && self.floor.get() > 0 {
+            return;
+        }
+        let exhausted = self.budget.take_exhausted();
+        if !self.is_ce_in_round && !exhausted && self.departs(Departure::Budget) {
             return;
         }
         if self.bw_shortterm == INFINITY {
@@ -388,7 +259,8 @@ impl Bbr {
         self.lossy_rounds += 1;
         // The largest of a round's samples is a little more than what the path carries. When following it did not help, the
         // bounds go on towards what the whole round delivered, in small steps.
-        if self.lossy_rounds > LOSSY_ROUNDS && rs.delivery_rate > 0 && !self.is_ce_in_round {
+        let in_steps = self.lossy_rounds > LOSSY_ROUNDS && self.departs(Departure::Steps);
+        if in_steps && rs.delivery_rate > 0 && !self.is_ce_in_round {
             let bw = rs.delivery_rate.max(percent(self.bw_shortterm, STEP)).min(self.bw_latest);
             let inflight = rs.delivered.max(percent(self.inflight_shortterm, STEP)).min(self.inflight_latest);
             self.bw_shortterm = self.bw_shortterm.min(bw);
@@ -435,24 +307,60 @@ impl Bbr {
         self.full_bw_reached |= self.full_bw_now;
     }
 
-    /// A queue that stood for a whole round of Startup shows that the pipe is full as well as three rounds without growth do,
-    /// and sooner.
-    pub(super) fn check_full_queue(&mut self, g: &Growth) {
-        let stood =
-            self.queue.on_sample(g.rtt.fresh.then_some(micros(g.rtt.latest)), self.round_start, self.min_rtt_us);
-        if stood && self.state == State::Startup {
-            self.full_bw_reached = true;
+    /// Hears what the round trip says about the queue.
+    pub(super) fn observe_queue(&mut self, g: &Growth, rs: &RateSample) {
+        let (base, rtt) = (self.base_rtt(), g.rtt.fresh.then_some(micros(g.rtt.latest)));
+        self.round = self.queue.on_sample(g.now, rtt, self.round_start, self.min_rtt_us, base);
+        if !self.queue.is_long(base) {
+            (self.long_since, self.is_dropping) = (None, false);
+        }
+        let long_us = match self.long_since {
+            Some(since) => micros(g.now.since(since)),
+            None if self.queue.is_long(base) => {
+                self.long_since = Some(g.now);
+                0
+            }
+            None => 0,
+        };
+        if self.state == State::Startup {
+            self.end_startup_by_queue(long_us);
+        } else if long_us >= base {
+            self.follow_drop(rs);
         }
     }
 
-    /// Whether the pipe has much more room than was known: a round of Up brought a fifth more without a queue.
-    pub(super) fn check_up_is_free(&mut self, rs: &RateSample) {
-        if self.state != State::Up || self.queue.is_long(self.min_rtt_us) || self.is_loss_in_round {
-            self.up_is_free = false;
-        } else if self.round_start && self.ack_phase == AckPhase::ProbeFeedback {
-            self.up_is_free = rs.delivery_rate >= percent(self.up_from, 120);
-            self.up_from = rs.delivery_rate;
+    /// A queue that stands shows that the pipe is full as well as three rounds without growth do, and sooner.
+    fn end_startup_by_queue(&mut self, long_us: u64) {
+        let stands = self.round.stood || long_us > 0 && long_us >= self.min_rtt_us / 2;
+        self.full_bw_reached |= stands && self.departs(Departure::StartupQueue);
+    }
+
+    /// A long queue while much less is delivered than was: the link has become slower, and the largest rate of two probing
+    /// cycles is history. What is delivered while the queue is there is what the link carries.
+    fn follow_drop(&mut self, rs: &RateSample) {
+        if rs.is_app_limited || rs.ack_rate == 0 || !self.departs(Departure::Drop) {
+            return;
         }
+        self.is_dropping |= rs.ack_rate <= percent(self.bw, DROP);
+        if self.is_dropping && rs.ack_rate < self.max_bw() {
+            self.max_bw_filter = [rs.ack_rate; 2];
+        }
+    }
+
+    /// Whether the pipe has much more room than was known: Up brings more within a round trip, without a queue.
+    pub(super) fn check_up_is_free(&mut self, rs: &RateSample) {
+        if self.state != State::Up || self.ack_phase != AckPhase::ProbeFeedback {
+            return;
+        }
+        let grew = !rs.is_app_limited && rs.delivery_rate >= percent(self.search.from, FREE_GROWTH);
+        self.search.is_free |= grew;
+        if self.round_start {
+            self.search.poor_rounds = if grew { 0 } else { self.search.poor_rounds + 1 };
+            self.search.is_free &= self.search.poor_rounds < FREE_POOR_ROUNDS;
+            (self.search.from, self.search.was_judged) = (rs.delivery_rate, true);
+        }
+        let spoiled = self.queue.is_long(self.base_rtt()) || self.is_loss_in_round;
+        self.search.is_free &= !spoiled && self.departs(Departure::FreeUp);
     }
 
     /// Ends Startup when a round trip lost too much, or marks came in two rounds.
@@ -524,6 +432,7 @@ impl Bbr {
     }
 }
 
-fn percent(of: u64, gain: u64) -> u64 {
+/// So many percent of a value.
+pub(super) fn percent(of: u64, gain: u64) -> u64 {
     u64::try_from(u128::from(of) * u128::from(gain) / 100).unwrap_or(u64::MAX)
 }

@@ -39,6 +39,9 @@ pub(super) struct RateSample {
     pub delivered: u64,
     /// Bytes per second; 0: there is no reliable sample.
     pub delivery_rate: u64,
+    /// The same by the times of acknowledgements alone: what the path carries while a queue stands, however slowly it was
+    /// sent.
+    pub ack_rate: u64,
     /// What had been delivered when the newest of the packets left.
     pub prior_delivered: u64,
     /// Bytes in flight when it had left.
@@ -127,6 +130,7 @@ impl Sampler {
             sample.is_app_limited = mark.is_app_limited;
             if interval > 0 && interval >= min_rtt_us {
                 sample.delivery_rate = rate(sample.delivered, interval);
+                sample.ack_rate = rate(sample.delivered, micros(now.since(mark.delivered_time)));
             }
         }
         self.first_send_time = self.first_send_time.max(sent);

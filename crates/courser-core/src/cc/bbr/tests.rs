@@ -53,7 +53,7 @@ impl Net {
     fn new(rate: u64, rtt_ms: u64, queue_max: u64) -> Self {
         let now = us(1);
         Self {
-            bbr: Bbr::new(1200, now),
+            bbr: Bbr::new(1200, now, 0),
             now,
             rate,
             rtt: Duration::from_millis(rtt_ms),
@@ -446,7 +446,7 @@ proptest! {
     /// Whatever a peer and a path do, the window has a floor, something may be sent, and nothing panics.
     #[test]
     fn any_course_of_events_leaves_a_window(events in prop::collection::vec((0u8..8, 0u64..200_000, 1u64..40), 1..300)) {
-        let mut bbr = Bbr::new(1200, us(0));
+        let mut bbr = Bbr::new(1200, us(0), 0);
         let (mut now, mut flight) = (us(1), VecDeque::new());
         for (what, wait, many) in events {
             now += Duration::from_micros(wait);
