@@ -21,6 +21,7 @@
 mod agenda;
 pub mod config;
 pub mod datagram;
+pub mod draw;
 pub mod host;
 pub mod link;
 pub mod nat;

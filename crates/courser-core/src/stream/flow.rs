@@ -1,10 +1,11 @@
 //! Credit: how many bytes or streams may go.
 //!
 //! [`SendCredit`] is what the peer grants us; it only grows. [`RecvCredit`] is what we grant: renewed when half of the
-//! window is used, or when the window should be twice as large: it grows to what the connection receives within eight round
-//! trips ([`Demand`]), never above its maximum, and never shrinks. A sender that doubles per round trip hears of it a round trip late, and a hole in
-//! a stream holds its bytes back for another one: it takes that much for such a sender not to wait for credit. Frames are never remembered, only the wish to send one: a lost one
-//! is asked for again and then carries the newest value.
+//! window is used, or when the window should be half as large again: it grows to what the connection receives within sixteen
+//! round trips ([`Demand`]), never above its maximum, and never shrinks. A sender that doubles per round trip hears of it a
+//! round trip late, and a hole in a stream holds its bytes back for another one: it takes that much for such a sender not to
+//! wait for credit. Frames are never remembered, only the wish to send one: a lost one is asked for again and then carries
+//! the newest value.
 
 use core::time::Duration;
 
@@ -300,23 +301,19 @@ mod tests {
         c.again();
         assert!(c.is_due());
         c.consume(1);
-        assert_eq!(c.advance(249, 8000), 1501, "the newest value, and no growth: nothing was used up");
+        assert_eq!(c.advance(93, 8000), 1501, "the newest value, and no growth: nothing was used up");
     }
 
     #[test]
-    fn the_window_grows_to_eight_round_trips_and_not_beyond_its_maximum() {
+    fn the_window_grows_to_sixteen_round_trips_and_not_beyond_its_maximum() {
         let after = |consumed: u64, demand: u64| {
             let mut c = RecvCredit::new(1000);
             c.consume(consumed);
             c.advance(demand, 8000);
             c.window()
         };
-        assert_eq!([0, 125, 126, 500, 1000, 5000].map(|d| after(500, d)), [1000, 1000, 1008, 4000, 8000, 8000]);
-        assert_eq!(
-            [249, 250, 5000].map(|d| after(499, d)),
-            [1000, 2000, 8000],
-            "before half of it is used only to twice"
-        );
+        assert_eq!([0, 62, 63, 250, 500, 5000].map(|d| after(500, d)), [1000, 1000, 1008, 4000, 8000, 8000]);
+        assert_eq!([93, 94, 5000].map(|d| after(499, d)), [1000, 1504, 8000], "before half of it is used only by half");
         let mut large = RecvCredit::new(9000);
         large.consume(9000);
         large.advance(9000, 8000);

@@ -18,8 +18,6 @@ const DRAIN_ROUNDS: u64 = 3;
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// Growth of the rate, in percent, that a round of leaning shows when there is room.
 const ROOM_GROWTH: u64 = 104;
-/// Rounds of Down after which a round trip that gets no shorter means that there is nothing more to drain.
-const DOWN_ROUNDS: u64 = 2;
 /// A sample within one part of so many confirms the smallest round trip.
 const CONFIRMED: u64 = 16;
 /// How long little is in flight then.
@@ -40,7 +38,7 @@ impl Bbr {
 
     pub(super) fn check_drain_done(&mut self, now: Instant) {
         let late = self.round_count > self.drain_start_round + DRAIN_ROUNDS;
-        if self.state == State::Drain && (late || self.in_flight <= self.full_pipe(self.bw)) {
+        if self.state == State::Drain && (late || self.in_flight <= self.inflight(self.bw, 100)) {
             self.start_down(now);
         }
     }
@@ -48,7 +46,6 @@ impl Bbr {
     pub(super) fn start_down(&mut self, now: Instant) {
         self.reset_congestion_signals();
         self.floor.on_cycle();
-        self.drain_start_round = self.round_count;
         self.probe_up_acked_per_inc = INFINITY;
         self.pick_probe_wait();
         self.cycle_stamp = now;
@@ -142,9 +139,7 @@ impl Bbr {
     }
 
     fn is_time_to_cruise(&self) -> bool {
-        let is_bottom = self.round.is_bottom && self.round_count > self.drain_start_round + DOWN_ROUNDS;
-        is_bottom && self.departs(Departure::Bottom)
-            || self.in_flight <= self.inflight_with_headroom() && self.in_flight <= self.full_pipe(self.max_bw())
+        self.in_flight <= self.inflight_with_headroom() && self.in_flight <= self.inflight(self.max_bw(), 100)
     }
 
     fn is_time_to_go_down(&mut self, rs: &RateSample) -> bool {

@@ -188,12 +188,12 @@ pub(crate) struct Bbr {
     is_loss_in_round: bool,
     /// Marks for congestion came in this round.
     is_ce_in_round: bool,
+    /// The same since losses or marks were last answered.
+    is_ce_in_loss_round: bool,
     /// Ranges of packets declared lost in this round.
     loss_ranges: u32,
     /// Rounds with marks in a row.
     ce_rounds: u32,
-    /// Rounds with losses in a row while not probing.
-    lossy_rounds: u32,
     floor: LossFloor,
     budget: LossBudget,
     undo: Undo,
@@ -268,9 +268,9 @@ impl Bbr {
             loss_round_start: false,
             is_loss_in_round: false,
             is_ce_in_round: false,
+            is_ce_in_loss_round: false,
             loss_ranges: 0,
             ce_rounds: 0,
-            lossy_rounds: 0,
             floor: LossFloor::default(),
             budget: LossBudget::default(),
             undo: Undo::NOTHING,
@@ -460,32 +460,17 @@ impl Bbr {
     }
 
     fn slows_startup(&self) -> bool {
-        self.queue.is_long(self.base_rtt()) && self.departs(Departure::StartupQueue)
-    }
-
-    /// The round trip without a queue, with what jitter and aggregation always add to it.
-    fn base_rtt(&self) -> u64 {
-        if self.departs(Departure::Noise) { self.queue.base_us(self.min_rtt_us) } else { self.min_rtt_us }
+        self.queue.is_long(self.min_rtt_us) && self.departs(Departure::StartupQueue)
     }
 
     fn is_queued(&self) -> bool {
         let packet_us = self.mss.saturating_mul(1_000_000) / self.bw.max(1);
-        self.queue.is_seen(self.base_rtt(), packet_us)
+        self.queue.is_seen(self.min_rtt_us, packet_us)
     }
 
     /// Whether nothing speaks against sending a little more than the estimate while cruising.
     fn may_lean(&self) -> bool {
         self.departs(Departure::Lean) && self.bw_shortterm >= self.max_bw() && !self.is_loss_in_round
-    }
-
-    /// In flight when the pipe is full and nothing waits. Half of the noise counts: a path that only seemed to be noisy,
-    /// because its queue never was empty, is drained further each time.
-    fn full_pipe(&self, bw: u64) -> u64 {
-        if self.min_rtt_us == INFINITY {
-            return self.initial();
-        }
-        let noise = self.base_rtt() - self.min_rtt_us;
-        self.quantized(brings(bw, self.min_rtt_us + noise / 2))
     }
 
     /// Datagrams that may leave at once.
@@ -508,6 +493,11 @@ impl Bbr {
     fn quantized(&self, inflight: u64) -> u64 {
         let cap = inflight.max(self.send_quantum()).max(self.min_pipe());
         if self.state == State::Up { cap.saturating_add(2 * self.mss) } else { cap }
+    }
+
+    /// The draft's Inflight().
+    fn inflight(&self, bw: u64, gain: u64) -> u64 {
+        self.quantized(self.bdp_multiple(bw, gain))
     }
 
     fn target_inflight(&self) -> u64 {

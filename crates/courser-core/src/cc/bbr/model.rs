@@ -9,10 +9,6 @@ use super::{AckPhase, Bbr, Departure, INFINITY, State, Undo};
 use crate::cc::Growth;
 use crate::time::{Instant, micros};
 
-/// Lossy rounds in a row of which the largest sample counts.
-const LOSSY_ROUNDS: u32 = 2;
-/// What such a round leaves of the bounds, in percent.
-const STEP: u64 = 95;
 /// Losses of a round trip that are put up with while probing, in thousandths.
 pub(super) const LOSS_THRESH: u64 = 20;
 /// What is left of a bound after congestion, in percent.
@@ -57,7 +53,7 @@ impl Bbr {
     /// too much is in flight, at other times it counts like a loss.
     pub fn on_ce(&mut self, now: Instant, sent: Instant) {
         self.note_loss();
-        self.is_ce_in_round = true;
+        (self.is_ce_in_round, self.is_ce_in_loss_round) = (true, true);
         let Some(mark) = self.sampler.mark_of(sent).copied().filter(|_| self.is_bw_probe_sample) else { return };
         self.handle_inflight_too_high(now, mark.tx_in_flight, mark.is_app_limited);
     }
@@ -181,7 +177,7 @@ impl Bbr {
         }
         if self.loss_round_start {
             self.adapt_lower_bounds(rs);
-            self.is_loss_in_round = false;
+            (self.is_loss_in_round, self.is_ce_in_loss_round) = (false, false);
         }
         if self.round_start {
             self.is_ce_in_round = false;
@@ -197,7 +193,7 @@ impl Bbr {
         if self.round_start && self.bw_shortterm >= self.max_bw() && rs.delivery_rate > 0 {
             self.floor.on_round(rs.delivery_rate);
         }
-        if self.queue.is_long(self.base_rtt()) {
+        if self.queue.is_long(self.min_rtt_us) {
             self.floor = LossFloor::default();
         } else if self.floor.on_acked(rs.newly_acked, self.is_slower(), self.mss) {
             self.reset_short_term_model();
@@ -240,14 +236,14 @@ impl Bbr {
     /// Once per round trip with losses while not probing: towards what is delivered.
     fn adapt_lower_bounds(&mut self, rs: &RateSample) {
         if self.state.is_probing() || !self.is_loss_in_round {
-            self.lossy_rounds = 0;
             return;
         }
-        if !self.is_ce_in_round && rs.lost <= self.floor.expects(rs.tx_in_flight, self.mss) && self.floor.get() > 0 {
+        let marked = self.is_ce_in_loss_round;
+        if !marked && rs.lost <= self.floor.expects(rs.tx_in_flight, self.mss) && self.floor.get() > 0 {
             return;
         }
         let exhausted = self.budget.take_exhausted();
-        if !self.is_ce_in_round && !exhausted && self.departs(Departure::Budget) {
+        if !marked && !exhausted && self.departs(Departure::Budget) {
             return;
         }
         if self.bw_shortterm == INFINITY {
@@ -255,17 +251,6 @@ impl Bbr {
         }
         if self.inflight_shortterm == INFINITY {
             self.inflight_shortterm = self.cwnd;
-        }
-        self.lossy_rounds += 1;
-        // The largest of a round's samples is a little more than what the path carries. When following it did not help, the
-        // bounds go on towards what the whole round delivered, in small steps.
-        let in_steps = self.lossy_rounds > LOSSY_ROUNDS && self.departs(Departure::Steps);
-        if in_steps && rs.delivery_rate > 0 && !self.is_ce_in_round {
-            let bw = rs.delivery_rate.max(percent(self.bw_shortterm, STEP)).min(self.bw_latest);
-            let inflight = rs.delivered.max(percent(self.inflight_shortterm, STEP)).min(self.inflight_latest);
-            self.bw_shortterm = self.bw_shortterm.min(bw);
-            self.inflight_shortterm = self.inflight_shortterm.min(inflight);
-            return;
         }
         self.bw_shortterm = self.bw_latest.max(percent(self.bw_shortterm, BETA));
         self.inflight_shortterm = self.inflight_latest.max(percent(self.inflight_shortterm, BETA));
@@ -309,8 +294,8 @@ impl Bbr {
 
     /// Hears what the round trip says about the queue.
     pub(super) fn observe_queue(&mut self, g: &Growth, rs: &RateSample) {
-        let (base, rtt) = (self.base_rtt(), g.rtt.fresh.then_some(micros(g.rtt.latest)));
-        self.round = self.queue.on_sample(g.now, rtt, self.round_start, self.min_rtt_us, base);
+        let (base, rtt) = (self.min_rtt_us, g.rtt.fresh.then_some(micros(g.rtt.latest)));
+        self.round = self.queue.on_sample(g.now, rtt, self.round_start, base);
         if !self.queue.is_long(base) {
             (self.long_since, self.is_dropping) = (None, false);
         }
@@ -359,7 +344,7 @@ impl Bbr {
             self.search.is_free &= self.search.poor_rounds < FREE_POOR_ROUNDS;
             (self.search.from, self.search.was_judged) = (rs.delivery_rate, true);
         }
-        let spoiled = self.queue.is_long(self.base_rtt()) || self.is_loss_in_round;
+        let spoiled = self.queue.is_long(self.min_rtt_us) || self.is_loss_in_round;
         self.search.is_free &= !spoiled && self.departs(Departure::FreeUp);
     }
 

@@ -1,7 +1,8 @@
 //! What round trips say about the queue at the bottleneck.
 //!
 //! Two figures stand for an empty queue: the smallest sample, which the model knows, and the smallest mean of a round, which
-//! also has what jitter, bunched release and late acknowledgements always add. Where a path adds nothing, they are one.
+//! also has what jitter, bunched release and late acknowledgements always add. Where a path adds nothing, they are one. The
+//! second one only tells whether the path was seen empty.
 
 use core::time::Duration;
 
@@ -24,8 +25,6 @@ const MEAN_FILTER: Duration = Duration::from_secs(5);
 const SEEN_PART: u64 = 16;
 /// A round is quiet when its mean exceeds the smallest by less than one part of so many, noise aside.
 const QUIET_PART: u64 = 64;
-/// A round whose mean is at least so many percent of that of the round before drained nothing.
-const BOTTOM_PERCENT: u64 = 97;
 
 /// What a round showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +33,6 @@ pub(super) struct Round {
     pub stood: bool,
     /// Hardly longer, on average, than the shortest one.
     pub is_quiet: bool,
-    /// Not shorter than the round before.
-    pub is_bottom: bool,
 }
 
 /// The queue, by samples of the round trip.
@@ -51,8 +48,6 @@ pub(super) struct Queue {
     block_since: Instant,
     /// Smallest of the last block.
     recent_us: u64,
-    /// Mean of the round before.
-    mean_us: u64,
     /// Smallest mean of a round, of this time and of the one before.
     means_us: [u64; 2],
     means_since: Instant,
@@ -68,14 +63,13 @@ impl Queue {
             block_samples: 0,
             block_since: now,
             recent_us: 0,
-            mean_us: 0,
             means_us: [INFINITY; 2],
             means_since: now,
         }
     }
 
     /// The round trip without a queue, noise included: at most twice the smallest sample.
-    pub fn base_us(&self, min_rtt_us: u64) -> u64 {
+    fn base_us(&self, min_rtt_us: u64) -> u64 {
         match self.means_us[0].min(self.means_us[1]) {
             INFINITY => min_rtt_us,
             mean => mean.clamp(min_rtt_us, min_rtt_us.saturating_mul(2)),
@@ -83,28 +77,21 @@ impl Queue {
     }
 
     /// Whether all recent samples show a long queue.
-    pub fn is_long(&self, base_us: u64) -> bool {
-        is_long(self.recent_us, base_us)
+    pub fn is_long(&self, min_rtt_us: u64) -> bool {
+        is_long(self.recent_us, min_rtt_us)
     }
 
     /// Whether all recent samples show some queue; a packet takes `packet_us` at the bottleneck.
-    pub const fn is_seen(&self, base_us: u64, packet_us: u64) -> bool {
-        self.recent_us > base_us.saturating_add(base_us / SEEN_PART).saturating_add(packet_us)
+    pub const fn is_seen(&self, min_rtt_us: u64, packet_us: u64) -> bool {
+        self.recent_us > min_rtt_us.saturating_add(min_rtt_us / SEEN_PART).saturating_add(packet_us)
     }
 
     /// Takes a sample; tells about a round that ended.
-    pub fn on_sample(
-        &mut self,
-        now: Instant,
-        rtt_us: Option<u64>,
-        round_start: bool,
-        min_rtt_us: u64,
-        base_us: u64,
-    ) -> Round {
+    pub fn on_sample(&mut self, now: Instant, rtt_us: Option<u64>, round_start: bool, min_rtt_us: u64) -> Round {
         let mut round = Round::default();
         if round_start {
             if self.round_samples >= ROUND_SAMPLES {
-                round = self.end_round(now, min_rtt_us, base_us);
+                round = self.end_round(now, min_rtt_us);
             }
             (self.round_us, self.sum_us, self.round_samples) = (INFINITY, 0, 0);
         }
@@ -117,7 +104,7 @@ impl Queue {
         }
         self.block_us = self.block_us.min(us);
         self.block_samples += 1;
-        let late = self.block_samples >= BLOCK_MIN && micros(now.since(self.block_since)) >= base_us;
+        let late = self.block_samples >= BLOCK_MIN && micros(now.since(self.block_since)) >= min_rtt_us;
         if late || self.block_samples >= BLOCK {
             self.recent_us = self.block_us;
             (self.block_us, self.block_samples) = (INFINITY, 0);
@@ -125,7 +112,7 @@ impl Queue {
         round
     }
 
-    fn end_round(&mut self, now: Instant, min_rtt_us: u64, base_us: u64) -> Round {
+    fn end_round(&mut self, now: Instant, min_rtt_us: u64) -> Round {
         let mean = self.sum_us / u64::from(self.round_samples.max(1));
         if now > self.means_since + MEAN_FILTER {
             self.means_us = [INFINITY, self.means_us[0]];
@@ -134,13 +121,11 @@ impl Queue {
         self.means_us[0] = self.means_us[0].min(mean);
         let base = self.base_us(min_rtt_us);
         let noise = (base - min_rtt_us) / 2;
-        let is_bottom = mean.saturating_mul(100) >= self.mean_us.saturating_mul(BOTTOM_PERCENT);
-        self.mean_us = mean;
         let is_quiet = mean <= base.saturating_add(noise).saturating_add(base / QUIET_PART);
-        Round { stood: is_long(self.round_us, base_us), is_quiet, is_bottom }
+        Round { stood: is_long(self.round_us, min_rtt_us), is_quiet }
     }
 }
 
-fn is_long(us: u64, base_us: u64) -> bool {
-    us != INFINITY && us.saturating_sub(base_us) >= (base_us / LONG_PART).min(LONG_PART_MAX_US) + LONG_US
+fn is_long(us: u64, min_rtt_us: u64) -> bool {
+    us != INFINITY && us.saturating_sub(min_rtt_us) >= (min_rtt_us / LONG_PART).min(LONG_PART_MAX_US) + LONG_US
 }

@@ -9,26 +9,20 @@ pub(super) enum Departure {
     StartupQueue = 1 << 1,
     /// Up goes on with Startup's gain while the rate grows and no queue is seen.
     FreeUp = 1 << 2,
-    /// After two lossy rounds the bounds go on in small steps.
-    Steps = 1 << 3,
     /// Losses that do not depend on the rate are put up with.
-    Floor = 1 << 4,
-    /// A round trip as small as before makes ProbeRTT needless.
-    Seen = 1 << 5,
-    /// What jitter always adds to the round trip is no queue.
-    Noise = 1 << 6,
+    Floor = 1 << 3,
+    /// A round trip as small as before, noise aside, makes ProbeRTT needless.
+    Seen = 1 << 4,
     /// While no queue is seen, cruising leans on the path.
-    Lean = 1 << 7,
+    Lean = 1 << 5,
     /// Cruising puts up with as many losses as probing does.
-    Budget = 1 << 8,
+    Budget = 1 << 6,
     /// The room left to others is not taken from the bandwidth-delay product.
-    Headroom = 1 << 9,
+    Headroom = 1 << 7,
     /// A rate that fell to less than half is followed at once.
-    Drop = 1 << 10,
+    Drop = 1 << 8,
     /// A probe begins where cruising was.
-    Refill = 1 << 11,
+    Refill = 1 << 9,
     /// ProbeRTT ends when it finds what was known.
-    ShortProbe = 1 << 12,
-    /// Draining ends when the round trip gets no shorter.
-    Bottom = 1 << 13,
+    ShortProbe = 1 << 10,
 }
