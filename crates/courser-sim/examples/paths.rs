@@ -10,7 +10,7 @@ use courser_sim::quic::goals::{self, Figure, Runs};
 use courser_sim::quic::race::{self, Figures};
 
 /// BBR's departures, in the order of their bits (see decision D83).
-const DEPARTURES: [&str; 11] = [
+const DEPARTURES: [&str; 10] = [
     "margin only while a queue is seen",
     "a queue slows and ends Startup",
     "Up goes on while the rate grows",
@@ -21,7 +21,6 @@ const DEPARTURES: [&str; 11] = [
     "headroom is not taken from the BDP",
     "a rate that falls is followed",
     "a probe begins where cruising was",
-    "ProbeRTT ends when it confirms",
 ];
 
 /// Median and 95th percentile of a fetch over twenty seeds.

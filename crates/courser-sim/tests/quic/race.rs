@@ -12,9 +12,6 @@ const MISSED: &[(&str, Figure, bool, bool)] = &[
     // Path, figure, missed by CUBIC, missed by BBR.
     ("mtu-1280-20m-40ms", Figure::Steady, true, true),
     ("policer-10m-40ms", Figure::Loss, false, true),
-    ("jitter-20m-40ms", Figure::Steady, false, true),
-    ("thin-ack-20m-40ms", Figure::Goodput, false, true),
-    ("shallow-20m-40ms-01bdp", Figure::Goodput, false, true),
     ("fct-100k", Figure::P50, false, true),
     ("fct-1m", Figure::P50, true, true),
 ];

@@ -18,8 +18,6 @@ const DRAIN_ROUNDS: u64 = 3;
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// Growth of the rate, in percent, that a round of leaning shows when there is room.
 const ROOM_GROWTH: u64 = 104;
-/// A sample within one part of so many confirms the smallest round trip.
-const CONFIRMED: u64 = 16;
 /// How long little is in flight then.
 const PROBE_RTT_DURATION: Duration = Duration::from_millis(200);
 /// The smallest round trip is that of so long.
@@ -171,7 +169,6 @@ impl Bbr {
         self.probe_rtt_expired = now > self.probe_rtt_min_stamp + PROBE_RTT_INTERVAL;
         if g.rtt.fresh {
             let rtt = micros(g.rtt.latest);
-            self.probe_rtt_confirmed |= rtt <= self.min_rtt_us.saturating_add(self.min_rtt_us / CONFIRMED);
             if rtt < self.probe_rtt_min_delay_us || self.probe_rtt_expired {
                 self.probe_rtt_min_delay_us = rtt;
                 self.probe_rtt_min_stamp = now;
@@ -212,7 +209,6 @@ impl Bbr {
         self.sampler.mark_app_limited(self.in_flight);
         match self.probe_rtt_done {
             None if self.in_flight <= self.probe_rtt_cwnd() => {
-                self.probe_rtt_confirmed = false;
                 self.probe_rtt_done = Some(now + PROBE_RTT_DURATION);
                 self.probe_rtt_round_done = false;
                 self.start_round();
@@ -221,10 +217,6 @@ impl Bbr {
             Some(_) => {
                 self.probe_rtt_round_done |= self.round_start;
                 if self.probe_rtt_round_done {
-                    // What was known is true, so nobody's queue hides anything and nobody has to be waited for.
-                    if self.probe_rtt_confirmed && self.departs(Departure::ShortProbe) {
-                        self.probe_rtt_done = Some(now);
-                    }
                     self.check_probe_rtt_done(now);
                 }
             }
@@ -232,7 +224,7 @@ impl Bbr {
     }
 
     pub(super) fn check_probe_rtt_done(&mut self, now: Instant) {
-        if self.probe_rtt_done.is_none_or(|at| now < at) {
+        if self.probe_rtt_done.is_none_or(|at| now <= at) {
             return;
         }
         self.probe_rtt_min_stamp = now;

@@ -207,8 +207,6 @@ pub(crate) struct Bbr {
     probe_rtt_expired: bool,
     probe_rtt_done: Option<Instant>,
     probe_rtt_round_done: bool,
-    /// ProbeRTT saw a sample as small as those before.
-    probe_rtt_confirmed: bool,
 
     extra_acked_filter: MaxFilter,
     extra_acked_interval_start: Instant,
@@ -282,7 +280,6 @@ impl Bbr {
             probe_rtt_expired: false,
             probe_rtt_done: None,
             probe_rtt_round_done: false,
-            probe_rtt_confirmed: false,
             extra_acked_filter: MaxFilter::default(),
             extra_acked_interval_start: now,
             extra_acked_delivered: 0,

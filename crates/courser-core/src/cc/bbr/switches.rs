@@ -23,6 +23,4 @@ pub(super) enum Departure {
     Drop = 1 << 8,
     /// A probe begins where cruising was.
     Refill = 1 << 9,
-    /// ProbeRTT ends when it finds what was known.
-    ShortProbe = 1 << 10,
 }
