@@ -35,17 +35,12 @@ fn quantile(mut values: Vec<f64>, percent: usize) -> f64 {
     values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN)
 }
 
-/// What a drawn path can carry at most, in percent of its rate.
-fn possible(d: &Drawn) -> f64 {
-    d.path.bottleneck.down.policer.map_or(100.0, |_| 100.0 / 3.0)
-}
-
 fn random(kind: Congestion, seed: u64, count: u64) {
     let mut all: Vec<(f64, Drawn, Figures)> = (0..count)
         .map(|n| {
             let drawn = draw(seed, n);
             let figures = race::run(&drawn.path, kind, seed);
-            (figures.steady * 100.0 / possible(&drawn), drawn, figures)
+            (figures.steady, drawn, figures)
         })
         .collect();
     let line = |name: &str, of: &dyn Fn(&(f64, Drawn, Figures)) -> f64| {
@@ -63,7 +58,7 @@ fn random(kind: Congestion, seed: u64, count: u64) {
         "95 %"
     );
     line("steady, % of what it can carry", &|a| a.0);
-    line("goodput, % of what it can carry", &|a| a.2.goodput * 100.0 / possible(&a.1));
+    line("goodput, % of what it can carry", &|a| a.2.goodput);
     line("lost, %", &|a| a.2.loss);
     line("queue p95, round trips", &|a| a.2.queue_p95_ms * 500.0 / a.1.path.bottleneck.down.delay_us as f64);
     println!("wrong: {}", all.iter().filter(|a| !a.2.wrong.is_empty()).count());
