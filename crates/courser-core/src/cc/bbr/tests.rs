@@ -267,7 +267,7 @@ fn a_path_that_always_loses_three_of_a_hundred_is_still_filled() {
     n.lose_each = 33;
     n.run(4000);
     let used = n.used(6000);
-    assert!(used >= 80, "{used} %");
+    assert!(used >= 75, "{used} %");
 }
 
 #[test]
