@@ -155,7 +155,8 @@ fn a_larger_rate_is_found_and_a_smaller_one_kept() {
         let share = |from: u64, to: u64, mbit: u64| 100 * 8 * (at(to) - at(from)) / ((to - from) * mbit);
         assert!(share(1_000_000, 3_000_000, 10) >= 94, "{kind:?}");
         assert!(share(4_500_000, 6_000_000, 40) >= 85, "{kind:?}: within a second and a half");
-        assert!(share(7_500_000, 9_000_000, 10) >= 90, "{kind:?}");
+        // BBR measures the round trip anew within these 1.5 s, with half of the pipe for a fifth of a second.
+        assert!(share(7_500_000, 9_000_000, 10) >= 85, "{kind:?}");
     }
 }
 
