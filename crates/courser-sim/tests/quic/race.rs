@@ -12,6 +12,7 @@ const MISSED: &[(&str, Figure, bool, bool)] = &[
     // Path, figure, missed by CUBIC, missed by BBR.
     ("mtu-1280-20m-40ms", Figure::Steady, true, true),
     ("policer-10m-40ms", Figure::Loss, false, true),
+    ("thin-ack-20m-40ms", Figure::Goodput, false, true),
     ("fct-100k", Figure::P50, false, true),
     ("fct-1m", Figure::P50, true, true),
 ];

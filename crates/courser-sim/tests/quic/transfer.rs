@@ -372,7 +372,9 @@ fn an_outage_does_not_cost_the_datagram_size() {
 fn who_hears_the_other_again_after_an_outage_sends_at_once() {
     for seconds in 1..=6 {
         let end = (1 + seconds) * S;
-        let mut net = Net::new(NetConfig::new(seconds, rated(10)).job(Job::exchange(20_000_000, 20_000_000)));
+        // Both ends have something in flight when the outage begins.
+        let jobs = [Job::send(20_000_000), Job::fetch(20_000_000)];
+        let mut net = Net::new(NetConfig::new(seconds, rated(10)).jobs(jobs));
         net.run_until(S);
         // When the first full datagram gets through in each direction.
         let first = [Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(u64::MAX))];
