@@ -159,7 +159,7 @@ fn what_wakes_takes_memory_once_and_then_no_more() {
         }
         while duo.client.poll_event().is_some() || duo.server.poll_event().is_some() {}
     };
-    (0..1200).for_each(|_| round(&mut duo));
+    (0..600).for_each(|_| round(&mut duo));
     for _ in 0..4 {
         for _ in 0..40 {
             duo.now += Duration::from_millis(50);

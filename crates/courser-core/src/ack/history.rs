@@ -17,7 +17,7 @@ const INLINE: usize = 1;
 
 /// Ranges that there is room for when one is not enough: what an honest path makes between two acknowledged ACKs. Senders
 /// leave out numbers on purpose, so a connection that receives in bulk comes here early, and only once.
-const SPILL: usize = 16;
+const SPILL: usize = 32;
 
 /// An inclusive range of packet numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
