@@ -381,12 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn one_range_needs_no_allocation_and_the_next_fifteen_need_one() {
+    fn one_range_needs_no_allocation_and_the_next_thirty_one_need_one() {
         let mut h = RecvHistory::new();
         (0..1000).for_each(|pn| _ = h.insert(pn));
         assert_eq!((h.spilled.capacity(), h.ranges().len()), (0, 1));
-        (1..16).for_each(|n| _ = h.insert(1000 + 10 * n));
-        assert_eq!((h.spilled.capacity(), h.ranges().len()), (16, 16));
+        (1..32).for_each(|n| _ = h.insert(1000 + 10 * n));
+        assert_eq!((h.spilled.capacity(), h.ranges().len()), (SPILL, 32));
         assert!(size_of::<RecvHistory>() <= 72, "{}", size_of::<RecvHistory>());
     }
 
