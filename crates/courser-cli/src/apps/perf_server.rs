@@ -86,13 +86,18 @@ impl PerfServer {
         Self { content, received, requests: Vec::new(), one_way: None }
     }
 
+    /// Where a stream's request lies, or belongs.
+    fn place(&self, id: StreamId) -> Result<usize, usize> {
+        self.requests.binary_search_by_key(&id, |r| r.id)
+    }
+
     fn request(&mut self, id: StreamId) -> Option<&mut Request> {
-        let at = self.requests.binary_search_by_key(&id, |r| r.id).ok()?;
+        let at = self.place(id).ok()?;
         Some(&mut self.requests[at])
     }
 
     fn forget(&mut self, id: StreamId) {
-        if let Ok(at) = self.requests.binary_search_by_key(&id, |r| r.id) {
+        if let Ok(at) = self.place(id) {
             self.requests.remove(at);
         }
         if self.requests.is_empty() && self.requests.capacity() > ROOM_KEPT {
@@ -104,7 +109,7 @@ impl PerfServer {
         let body = self.content.body(id, Way::Up);
         let load = Sink::new(&body, None, self.received.clone())?;
         let request = Box::new(Request { id, head: HeadReader::default(), load, answer: None });
-        match self.requests.binary_search_by_key(&id, |r| r.id) {
+        match self.place(id) {
             Ok(at) => self.requests[at] = request,
             Err(at) => self.requests.insert(at, request),
         }
@@ -138,7 +143,7 @@ impl PerfServer {
 
     /// The client's end was read: answers.
     fn asked<S: Streams>(&mut self, link: &mut S, id: StreamId) -> Outcome {
-        let Some(at) = self.requests.iter().position(|r| r.id == id) else { return Ok(()) };
+        let Ok(at) = self.place(id) else { return Ok(()) };
         let count = self.requests[at].head.count().unwrap_or(0);
         if id.dir() == Dir::Bi {
             self.requests[at].answer = Some(Feed::new(&self.content.body(id, Way::Down), 0, count)?);
