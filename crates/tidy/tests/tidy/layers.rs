@@ -17,14 +17,17 @@ const ROWS: [(usize, &[&str]); 7] = [
 ];
 
 /// Which of our crates a crate may depend on. Programs and tests of the tree are at the top.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("courser-core", &[]),
+    ("courser-h3", &["courser-core"]),
     ("courser-session", &[]),
     ("courser-sim", &["courser-core"]),
     ("courser-testing", &["courser-core", "courser-sim", "courser-tls"]),
     ("courser-tls", &["courser-core"]),
-    ("courser", &["courser-core", "courser-session", "courser-tls"]),
-    ("courser-cli", &["courser", "courser-core", "courser-session", "courser-tls"]),
+    ("courser", &["courser-core", "courser-h3", "courser-session", "courser-tls"]),
+    ("courser-web", &["courser"]),
+    ("courser-fetch", &["courser"]),
+    ("courser-cli", &["courser", "courser-core", "courser-fetch", "courser-session", "courser-tls", "courser-web"]),
     ("interop-smoke", &[]),
     ("tidy", &[]),
 ];
