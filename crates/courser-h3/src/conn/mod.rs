@@ -1,0 +1,292 @@
+//! The connection.
+//!
+//! A [`Connection`] holds what HTTP/3 adds to a transport: three one-way streams of each end, the state of each message, and
+//! limits. It does nothing on its own: the driver calls [`Connection::on_uni`] and [`Connection::pump`] when the transport has
+//! something, whoever serves or makes a request polls its head and content and sends the other ones, and
+//! [`Connection::poll_event`] tells the rest. Every call takes the transport; what the transport refuses for now, it tells later
+//! to whom it concerns.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`config`] | configuration, answers, errors |
+//! | `local`, `peer` | the one-way streams of both ends; SETTINGS, GOAWAY, PRIORITY_UPDATE as they come |
+//! | `recv`, `read` | the receiving half of a message, and the calls that poll it |
+//! | `send`, `write` | the sending half, and the calls that fill it |
+//! | `life` | beginning, cancelling and forgetting of messages; graceful end; priorities; datagrams |
+//! | `budget` | what a peer may do in one go |
+//!
+//! Invariants: an error of the connection closes the transport once, and every later call repeats it; a message is in the map
+//! from its first poll or its request until it is cancelled or forgotten; what is sent for a message waits in it only when the
+//! connection made it (heads, trailers), never content.
+
+pub mod config;
+
+mod budget;
+mod life;
+mod local;
+mod peer;
+mod read;
+mod recv;
+mod send;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use courser_core::ids::{Side, StreamId};
+use courser_core::stream::Priority;
+use courser_core::time::Instant;
+use rustc_hash::FxHashMap;
+
+use self::budget::Budget;
+pub use self::config::{Body, Config, Error, Event, Head, Uni};
+use self::local::Local;
+use self::peer::Peer;
+use self::recv::Recv;
+use self::send::SendHalf;
+use crate::error::ConnectionError;
+use crate::frame::{kind, push_frame, reserved, stream_type};
+use crate::message::decode::Collector;
+use crate::qpack::{Decoder, DecoderConfig, Encoder, EncoderConfig};
+use crate::settings::Settings;
+use crate::transport::Transport;
+use crate::wide;
+
+/// One message exchange: a request and its responses.
+#[derive(Debug, Default)]
+struct Exchange {
+    recv: Recv,
+    send: SendHalf,
+    /// The request's method has a meaning for the frames: HEAD's responses have no content, CONNECT's are a tunnel.
+    method: Method,
+    /// The request may have datagrams: it is an extended CONNECT.
+    extended: bool,
+    /// Nobody holds it any more; what waits is still sent.
+    orphan: bool,
+    /// That the peer gave it up was counted.
+    counted: bool,
+    /// A PRIORITY_UPDATE came: it counts more than the head's field.
+    prioritised: bool,
+}
+
+/// What a method means for framing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Method {
+    #[default]
+    Other,
+    Head,
+    Connect,
+}
+
+impl Method {
+    fn of(method: &http::Method) -> Self {
+        match *method {
+            http::Method::HEAD => Self::Head,
+            http::Method::CONNECT => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Events that were not polled yet: one of each kind is enough.
+#[derive(Debug, Default)]
+struct Events {
+    settings: bool,
+    goaway: Option<StreamId>,
+}
+
+/// An HTTP/3 connection.
+#[derive(Debug)]
+pub struct Connection {
+    side: Side,
+    config: Config,
+    /// What broke the connection.
+    failed: Option<ConnectionError>,
+    control: Local,
+    encoder_stream: Local,
+    decoder_stream: Local,
+    peer: Peer,
+    encoder: Encoder,
+    decoder: Decoder,
+    collector: Collector,
+    /// Where heads are encoded; kept for its memory.
+    scratch: Vec<u8>,
+    exchanges: FxHashMap<StreamId, Exchange>,
+    /// What was read of streams that belong to WebTransport sessions.
+    rests: FxHashMap<StreamId, Bytes>,
+    /// Exchanges that nobody holds and that still wait for room.
+    orphans: Vec<StreamId>,
+    /// At a server: one more than the largest request that was taken, as an index of streams.
+    next_index: u64,
+    /// Changes of priority for requests that have not come.
+    early: Vec<(StreamId, Priority)>,
+    /// The number of the last GOAWAY that was sent, and of the last that came.
+    goaway_sent: Option<u64>,
+    goaway_received: Option<u64>,
+    cancels: Budget,
+    noise: Budget,
+    events: Events,
+}
+
+impl Connection {
+    /// A connection over a new transport. The seed chooses what is sent to grease.
+    #[must_use]
+    pub fn new(side: Side, config: Config, seed: u64) -> Self {
+        let mut control = Local::new(stream_type::CONTROL);
+        let mut payload = Vec::new();
+        config.settings(side.is_server()).encode(config.grease.then_some(seed), &mut payload);
+        //= rfc9114#3.2-3, rfc9114#6.2.1-1, rfc9114#7.2.4-1, rfc9114#7.2.4.2-3
+        push_frame(&mut control.unsent, kind::SETTINGS, &payload);
+        if config.grease {
+            let noise = seed.to_be_bytes();
+            let some = usize::try_from(seed & 7).unwrap_or(0);
+            push_frame(&mut control.unsent, reserved(seed.rotate_left(17)), noise.get(..some).unwrap_or_default());
+        }
+        let encoder = EncoderConfig {
+            max_table_capacity: config.qpack_encoder_capacity,
+            max_blocked_streams: config.qpack_encoder_blocked,
+        };
+        let decoder = DecoderConfig {
+            max_table_capacity: config.qpack_table_capacity,
+            max_blocked_streams: config.qpack_blocked_streams,
+            max_section_size: config.max_field_section_size,
+            max_fields: config.max_fields,
+        };
+        Self {
+            side,
+            failed: None,
+            control,
+            encoder_stream: Local::new(stream_type::QPACK_ENCODER),
+            decoder_stream: Local::new(stream_type::QPACK_DECODER),
+            peer: Peer::default(),
+            encoder: Encoder::new(encoder),
+            decoder: Decoder::new(decoder),
+            collector: Collector::default(),
+            scratch: Vec::new(),
+            exchanges: FxHashMap::default(),
+            rests: FxHashMap::default(),
+            orphans: Vec::new(),
+            next_index: 0,
+            early: Vec::new(),
+            goaway_sent: None,
+            goaway_received: None,
+            cancels: Budget::new(config.cancel_budget, config.cancel_refill),
+            noise: Budget::new(config.noise_budget, config.noise_refill),
+            events: Events::default(),
+            config,
+        }
+    }
+
+    /// Begins: the control stream with SETTINGS, then the QPACK streams, as far as the peer permits streams now;
+    /// [`Self::pump`] opens the others.
+    ///
+    /// # Errors
+    /// The connection broke, and was closed.
+    pub fn start(&mut self, t: &mut dyn Transport) -> Result<(), ConnectionError> {
+        self.pump(t)
+    }
+
+    /// Writes what waits: on the control and QPACK streams, and of messages that nobody holds any more. To be called when the
+    /// transport has room again for one of these, or permits streams.
+    ///
+    /// # Errors
+    /// The connection broke, and was closed.
+    pub fn pump(&mut self, t: &mut dyn Transport) -> Result<(), ConnectionError> {
+        self.alive()?;
+        self.pump_orphans(t);
+        self.pump_streams(t).map_err(|e| self.fail(t, e))
+    }
+
+    //= rfc9114#6.2-3
+    fn pump_streams(&mut self, t: &mut dyn Transport) -> Result<(), ConnectionError> {
+        if !self.control.is_idle() {
+            self.control.pump(t)?;
+        }
+        self.encoder_stream.pump_with(t, self.encoder.instructions())?;
+        self.decoder_stream.pump_with(t, self.decoder.instructions())
+    }
+
+    /// Tells the time: what the peer may do in one go comes back with it. To be called now and then; a connection that is never
+    /// told only gives back for answered requests.
+    pub fn set_now(&mut self, now: Instant) {
+        self.cancels.refill(now);
+        self.noise.refill(now);
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.events.settings) {
+            return Some(Event::Settings);
+        }
+        if let Some(first_rejected) = self.events.goaway.take() {
+            return Some(Event::GoAway { first_rejected });
+        }
+        self.decoder.unblocked().map(Event::Unblocked)
+    }
+
+    /// What the peer permits; `None` until its SETTINGS came.
+    #[must_use]
+    pub const fn peer_settings(&self) -> Option<&Settings> {
+        self.peer.settings.as_ref()
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Which end this is.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Our control and QPACK streams, as far as they are open: the transport tells of room on them for [`Self::pump`].
+    pub fn own_streams(&self) -> impl Iterator<Item = StreamId> + '_ {
+        [&self.control, &self.encoder_stream, &self.decoder_stream].into_iter().filter_map(|local| local.id())
+    }
+
+    /// Exchanges that are in work.
+    #[must_use]
+    pub fn active_requests(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// What broke the connection.
+    #[must_use]
+    pub const fn error(&self) -> Option<&ConnectionError> {
+        self.failed.as_ref()
+    }
+
+    /// What was read of a stream that belongs to a WebTransport session; empty when nothing was.
+    pub fn take_rest(&mut self, id: StreamId) -> Bytes {
+        self.rests.remove(&id).unwrap_or_default()
+    }
+
+    fn keep_rest(&mut self, id: StreamId, rest: Bytes) {
+        if !rest.is_empty() {
+            self.rests.insert(id, rest);
+        }
+    }
+
+    fn alive(&self) -> Result<(), ConnectionError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Breaks the connection.
+    fn fail(&mut self, t: &mut dyn Transport, error: ConnectionError) -> ConnectionError {
+        if self.failed.is_none() {
+            t.close(error.code.0, &error.reason);
+            self.failed = Some(error.clone());
+        }
+        error
+    }
+
+    /// The longest encoded field section that is read. A section grows by encoding only when its encoder is foolish; the prefix
+    /// takes some bytes.
+    fn section_max(&self) -> u64 {
+        self.config.max_field_section_size.saturating_add(wide(16))
+    }
+}
