@@ -1,0 +1,285 @@
+//! Alternatives, and HTTP/3 against TCP. QUIC is played by a dialler that a test steers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use courser_fetch::alt_svc::cache::Cache;
+use courser_fetch::alt_svc::{Origin, network, parse};
+use courser_fetch::body::{Incoming, Outgoing};
+use courser_fetch::error::Outcome;
+use courser_fetch::race::Racer;
+use courser_fetch::via::{Boxed, Dial, Dialled, Protocol, Steps, Target, Via};
+use courser_fetch::{Client, Error, Http, Options, Sink};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
+
+use crate::support::*;
+
+/// How a dialler fares.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// A connection after so many milliseconds.
+    Stands(u64),
+    /// A refusal after so many.
+    Fails(u64),
+    /// Nothing, ever.
+    Vanishes,
+}
+
+#[derive(Debug)]
+struct Fake {
+    protocol: Protocol,
+    fate: Mutex<Fate>,
+    /// Where it was sent to.
+    dialled: Mutex<Vec<Target>>,
+    /// Requests that came, and what is answered.
+    seen: Arc<Mutex<Vec<Request<()>>>>,
+    status: Arc<AtomicUsize>,
+    fields: Arc<Mutex<Vec<(&'static str, String)>>>,
+}
+
+impl Fake {
+    fn new(protocol: Protocol, fate: Fate) -> Arc<Self> {
+        Arc::new(Self {
+            protocol,
+            fate: Mutex::new(fate),
+            dialled: Mutex::default(),
+            seen: Arc::default(),
+            status: Arc::new(AtomicUsize::new(200)),
+            fields: Arc::default(),
+        })
+    }
+
+    fn dials(&self) -> usize {
+        self.dialled.lock().unwrap().len()
+    }
+}
+
+impl Dial for Fake {
+    fn dial(&self, target: Target) -> Boxed<'static, Outcome<Dialled>> {
+        self.dialled.lock().unwrap().push(target);
+        let fate = *self.fate.lock().unwrap();
+        let via = Arc::new(FakeVia {
+            protocol: self.protocol,
+            seen: self.seen.clone(),
+            status: self.status.clone(),
+            fields: self.fields.clone(),
+        });
+        Box::pin(async move {
+            match fate {
+                Fate::Stands(after) => {
+                    tokio::time::sleep(Duration::from_millis(after)).await;
+                    Ok(Dialled { via, steps: Steps::default(), alternative: None })
+                }
+                Fate::Fails(after) => {
+                    tokio::time::sleep(Duration::from_millis(after)).await;
+                    Err(Error::NoAnswer { peer: "fake".into(), why: "as the test wants".into() })
+                }
+                Fate::Vanishes => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[derive(Debug)]
+struct FakeVia {
+    protocol: Protocol,
+    seen: Arc<Mutex<Vec<Request<()>>>>,
+    status: Arc<AtomicUsize>,
+    fields: Arc<Mutex<Vec<(&'static str, String)>>>,
+}
+
+impl Via for FakeVia {
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    fn remote(&self) -> SocketAddr {
+        "192.0.2.1:443".parse().unwrap()
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn send(&self, request: Request<Outgoing>) -> Boxed<'_, Outcome<Response<Incoming>>> {
+        self.seen.lock().unwrap().push(request.map(|_| ()));
+        let body: Incoming = Full::new(Bytes::from("body")).map_err(|e| match e {}).boxed_unsync();
+        let mut response = Response::new(body);
+        *response.status_mut() = u16::try_from(self.status.load(Ordering::SeqCst)).unwrap().try_into().unwrap();
+        for (name, value) in self.fields.lock().unwrap().iter() {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        Box::pin(async move { Ok(response) })
+    }
+
+    fn ready(&self) -> Boxed<'_, bool> {
+        Box::pin(async { true })
+    }
+}
+
+fn origin() -> Origin {
+    Origin { host: "a.test".into(), port: 443 }
+}
+
+struct Course {
+    tcp: Arc<Fake>,
+    quic: Arc<Fake>,
+    racer: Racer,
+}
+
+/// A racer that knows of an alternative at port 8443.
+fn course(http: Http, tcp: Fate, quic: Fate) -> Course {
+    let (tcp, quic) = (Fake::new(Protocol::Http2, tcp), Fake::new(Protocol::Http3, quic));
+    let mut cache = Cache::default();
+    let advice = parse::advice([r#"h3=":8443"; persist=1"#], 0).unwrap();
+    cache.learn(&origin(), advice, network(), SystemTime::now());
+    let options = Arc::new(Options { http, ..Options::default() });
+    let racer = Racer::new(options, tcp.clone(), Some(quic.clone()), Arc::new(Mutex::new(cache)));
+    Course { tcp, quic, racer }
+}
+
+impl Course {
+    /// What carries the requests, and how long that took.
+    async fn run(&self) -> (Outcome<Protocol>, Duration) {
+        let start = Instant::now();
+        let outcome = self.racer.connect(&origin()).await;
+        (outcome.map(|d| d.via.protocol()), start.elapsed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_that_answers_in_its_head_start_runs_alone() {
+    let c = course(Http::Auto, Fate::Stands(0), Fate::Stands(140));
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+    assert_eq!((c.tcp.dials(), c.quic.dials()), (0, 1));
+    assert_eq!(c.quic.dialled.lock().unwrap()[0].port, 8443);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_udp_blocked_tcp_answers_within_300_ms_and_quic_is_left_alone() {
+    let c = course(Http::Auto, Fate::Stands(40), Fate::Vanishes);
+    let (outcome, took) = c.run().await;
+    assert_eq!(outcome, Ok(Protocol::Http2));
+    assert!(took <= Duration::from_millis(300), "{took:?}");
+    // The next one does not even try.
+    let (outcome, took) = c.run().await;
+    assert_eq!((outcome, took), (Ok(Protocol::Http2), Duration::from_millis(40)));
+    assert_eq!(c.quic.dials(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_that_fails_at_once_costs_nothing() {
+    let c = course(Http::Auto, Fate::Stands(40), Fate::Fails(1));
+    let (outcome, took) = c.run().await;
+    assert_eq!(outcome, Ok(Protocol::Http2));
+    assert!(took < Duration::from_millis(60), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_quic_that_beats_tcp_is_taken_and_stays_trusted() {
+    let c = course(Http::Auto, Fate::Stands(400), Fate::Stands(300));
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+    assert_eq!(c.quic.dials(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_that_is_late_is_rehabilitated() {
+    let c = course(Http::Auto, Fate::Stands(10), Fate::Stands(200));
+    assert_eq!(c.run().await.0, Ok(Protocol::Http2));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    *c.quic.fate.lock().unwrap() = Fate::Stands(5);
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_is_the_last_hope_when_tcp_fails() {
+    let c = course(Http::Auto, Fate::Fails(0), Fate::Stands(900));
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+    let c = course(Http::Auto, Fate::Fails(0), Fate::Fails(900));
+    assert_eq!(c.run().await.0.unwrap_err().code(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_about_versions_are_kept() {
+    let c = course(Http::Never3, Fate::Stands(0), Fate::Stands(0));
+    assert_eq!((c.run().await.0, c.quic.dials()), (Ok(Protocol::Http2), 0));
+    let c = course(Http::Only3, Fate::Stands(0), Fate::Fails(0));
+    assert_eq!((c.run().await.0.unwrap_err().code(), c.tcp.dials()), (4, 0));
+    // First the alternative, then the origin itself.
+    let ports: Vec<_> = c.quic.dialled.lock().unwrap().iter().map(|t| t.port).collect();
+    assert_eq!(ports, [8443, 443]);
+    let unknown = Origin { host: "b.test".into(), port: 443 };
+    let c = course(Http::Prefer3, Fate::Stands(0), Fate::Stands(0));
+    assert_eq!(c.racer.connect(&unknown).await.unwrap().via.protocol(), Protocol::Http3);
+    let c = course(Http::Auto, Fate::Stands(0), Fate::Stands(0));
+    assert_eq!(c.racer.connect(&unknown).await.unwrap().via.protocol(), Protocol::Http2);
+}
+
+/// A client between a played TCP and a played QUIC, whose memory is in a file.
+fn played(file: &std::path::Path, tcp: &Arc<Fake>, quic: &Arc<Fake>) -> Client {
+    let options = Options { alt_svc: Some(file.to_owned()), ..Options::default() };
+    Client::with(Arc::new(options), tcp.clone(), Some(quic.clone()))
+}
+
+async fn spoken(c: &Client) -> Protocol {
+    let done = fetch(c, &job("https://a.test/", Sink::Nothing)).await;
+    done.head.unwrap_or_else(|| panic!("{:?}", done.failed)).protocol
+}
+
+#[tokio::test]
+async fn advice_is_used_by_the_next_run_until_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alt-svc.json");
+    let (tcp, quic) = (Fake::new(Protocol::Http2, Fate::Stands(0)), Fake::new(Protocol::Http3, Fate::Stands(0)));
+    let advise = |text: &str| *tcp.fields.lock().unwrap() = vec![("alt-svc", text.to_owned())];
+    advise(r#"h3="alt.test:8443"; ma=600"#);
+    let c = played(&file, &tcp, &quic);
+    assert_eq!(spoken(&c).await, Protocol::Http2);
+    c.close().await.unwrap();
+    let c = played(&file, &tcp, &quic);
+    assert_eq!(spoken(&c).await, Protocol::Http3);
+    let target = quic.dialled.lock().unwrap()[0].clone();
+    assert_eq!((target.host.as_str(), target.port, target.origin), ("alt.test", 8443, origin()));
+    assert_eq!(quic.seen.lock().unwrap()[0].headers()["alt-used"], "alt.test:8443");
+    // Advice is over when it said it would be.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut memory: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let until = &mut memory["origins"]["a.test:443"][0]["until"];
+    *until = (until.as_u64().unwrap() - 600).into();
+    std::fs::write(&file, memory.to_string()).unwrap();
+    assert_eq!(spoken(&played(&file, &tcp, &quic)).await, Protocol::Http2);
+    // And when the server says so.
+    for (advice, then) in [(r#"h3=":443""#, Protocol::Http3), ("clear", Protocol::Http2)] {
+        advise(advice);
+        let c = played(&file, &tcp, &quic);
+        let options = Options { alt_svc: Some(file.clone()), http: Http::Never3, ..Options::default() };
+        let direct = Client::with(Arc::new(options), tcp.clone(), None);
+        assert_eq!(spoken(&direct).await, Protocol::Http2);
+        direct.close().await.unwrap();
+        drop(c);
+        assert_eq!(spoken(&played(&file, &tcp, &quic)).await, then, "{advice}");
+    }
+}
+
+#[tokio::test]
+async fn an_alternative_that_does_not_know_the_origin_is_not_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alt-svc.json");
+    let (tcp, quic) = (Fake::new(Protocol::Http2, Fate::Stands(0)), Fake::new(Protocol::Http3, Fate::Stands(0)));
+    *tcp.fields.lock().unwrap() = vec![("alt-svc", r#"h3=":8443""#.to_owned())];
+    let c = played(&file, &tcp, &quic);
+    assert_eq!(spoken(&c).await, Protocol::Http2);
+    c.close().await.unwrap();
+    quic.status.store(421, Ordering::SeqCst);
+    let c = played(&file, &tcp, &quic);
+    assert_eq!(spoken(&c).await, Protocol::Http2);
+    c.close().await.unwrap();
+    assert_eq!(spoken(&played(&file, &tcp, &quic)).await, Protocol::Http2);
+    assert_eq!(quic.dials(), 1);
+}
