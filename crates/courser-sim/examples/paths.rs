@@ -1,10 +1,12 @@
 //! The forty paths, with the senders of `courser-core`:
-//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [name…]`. Other modes:
+//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [--late] [name…]`; `--late`: with hosts that are
+//! woken late and whose timers have a grain, as on a busy machine. Other modes:
 //! `bbr --random SEED COUNT` draws paths that nobody chose and lists the weakest; `--ablation [SEEDS]` runs BBR without each
 //! of its departures from the draft.
 
 use courser_core::config::Congestion;
 use courser_sim::draw::{Drawn, draw};
+use courser_sim::late::Lateness;
 use courser_sim::paths;
 use courser_sim::quic::goals::{self, Figure, Runs};
 use courser_sim::quic::race::{self, Figures};
@@ -96,12 +98,13 @@ fn ablation(seeds: u64) {
     println!("| all of them | {count} | {names} |");
 }
 
-fn table(kind: Congestion, names: &[String]) {
+fn table(kind: Congestion, names: &[String], lateness: Lateness) {
     println!(
         "{:26} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6} {:>6} {:>9} {:>6} {:>6} {:>5}",
         "path", "goodput", "steady", "loss", "queue95", "rtt95", "need", "back", "p50/p95", "jain", "share", "ptos"
     );
-    for path in paths::all().into_iter().filter(|p| names.is_empty() || names.iter().any(|n| p.name.starts_with(n))) {
+    let is_wanted = |p: &paths::Path| names.is_empty() || names.iter().any(|n| p.name.starts_with(n));
+    for path in paths::all().into_iter().filter(is_wanted).map(|p| p.with(lateness)) {
         let f = race::run(&path, kind, 1);
         let done = if path.flows[0].bytes.is_some() { times(&path, kind) } else { String::new() };
         println!(
@@ -137,5 +140,8 @@ fn main() {
     if names.first().is_some_and(|n| n == "--random") {
         return random(kind, number(2, 1), number(3, 200));
     }
-    table(kind, names);
+    match names.split_first() {
+        Some((first, rest)) if first == "--late" => table(kind, rest, Lateness::BUSY),
+        _ => table(kind, names, Lateness::NONE),
+    }
 }

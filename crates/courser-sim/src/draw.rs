@@ -1,6 +1,7 @@
 //! Paths that nobody chose: drawn from a seed, to see whether a controller only knows the forty it was made on.
 
 use crate::config::{Duplex, LinkConfig};
+use crate::late::Lateness;
 use crate::node::{bunch::Bunch, policer::Policer};
 use crate::paths::{Flow, Path, Sender};
 use crate::rng::Rng;
@@ -66,6 +67,7 @@ pub fn draw(seed: u64, n: u64) -> Drawn {
         // Short enough for many, long enough for some dozens of round trips.
         duration_us: (rtt_us * 60).clamp(8_000_000, 20_000_000),
         judge_from_us: 0,
+        lateness: Lateness::NONE,
     };
     Drawn { path, text }
 }

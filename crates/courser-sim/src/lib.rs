@@ -13,6 +13,7 @@
 //! | forty well-known paths for congestion control | [`paths`] |
 //! | real sockets | [`relay`] |
 //! | the same run again | [`World::trace_hash`] |
+//! | hosts that are woken late, as on a busy machine | [`late`] |
 //! | hosts that speak QUIC | [`quic`] |
 //!
 //! Times are microseconds, rates bits per second, sizes bytes. Only [`quic`] knows a protocol above
@@ -23,6 +24,7 @@ pub mod config;
 pub mod datagram;
 pub mod draw;
 pub mod host;
+pub mod late;
 pub mod link;
 pub mod nat;
 pub mod node;

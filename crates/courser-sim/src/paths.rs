@@ -5,6 +5,7 @@
 //! ("BDP"). A datagram costs its payload plus 28 bytes. Unless a row says otherwise, the way back carries only delay.
 
 use crate::config::{Duplex, LinkConfig};
+use crate::late::Lateness;
 use crate::node::ecn::Ecn;
 use crate::topology::Dumbbell;
 
@@ -57,6 +58,8 @@ pub struct Path {
     pub duration_us: u64,
     /// Figures are taken from here on.
     pub judge_from_us: u64,
+    /// How late its hosts are; the forty have hosts that are always there.
+    pub lateness: Lateness,
 }
 
 const MS: u64 = 1_000;
@@ -67,7 +70,14 @@ const MBIT: u64 = 1_000_000;
 impl Path {
     fn new(name: &'static str, up: LinkConfig, down: LinkConfig) -> Self {
         let flows = vec![Flow::new(Sender::Subject)];
-        Self { name, bottleneck: Duplex::new(up, down), flows, duration_us: 10 * S, judge_from_us: 0 }
+        Self {
+            name,
+            bottleneck: Duplex::new(up, down),
+            flows,
+            duration_us: 10 * S,
+            judge_from_us: 0,
+            lateness: Lateness::NONE,
+        }
     }
 
     /// A rate, a round trip, a queue of `bdp_tenths` tenths of a BDP.
@@ -107,6 +117,13 @@ impl Path {
     #[must_use]
     pub fn dumbbell(&self, seed: u64) -> Dumbbell {
         Dumbbell::new(seed, &self.bottleneck)
+    }
+
+    /// The same path with hosts that are woken late.
+    #[must_use]
+    pub const fn with(mut self, lateness: Lateness) -> Self {
+        self.lateness = lateness;
+        self
     }
 
     /// Shortest round trip of a flow, without serialisation.

@@ -62,13 +62,15 @@ pub(crate) struct Cubic {
     /// When the window was last updated; the epoch is moved by what lies between when the window was not used.
     updated: Instant,
     mtu: u16,
+    /// The only congestion so far was that of the opening.
+    opening: bool,
 }
 
 impl Cubic {
     pub fn new(mtu: u16) -> Self {
         let curve =
             Curve { window: initial_window(mtu) as f64, ssthresh: f64::INFINITY, prior: 0.0, w_max: 0.0, epoch: None };
-        Self { curve, hystart: HyStart::default(), updated: Instant::ZERO, mtu }
+        Self { curve, hystart: HyStart::default(), updated: Instant::ZERO, mtu, opening: false }
     }
 
     fn mss(&self) -> f64 {
@@ -91,9 +93,10 @@ impl Cubic {
         } else {
             self.avoid_congestion(g);
             // No loss yet: `w_max` is that of slow start's end.
-            if self.curve.w_max == 0.0 && self.curve.prior > 0.0 && self.hystart.on_acked_later(g) {
+            let is_left = self.curve.w_max == 0.0 && self.curve.prior > 0.0;
+            if (is_left || self.opening) && self.hystart.on_acked_later(g) {
                 self.curve.ssthresh = f64::INFINITY;
-                (self.curve.prior, self.curve.epoch) = (0.0, None);
+                (self.curve.prior, self.curve.w_max, self.curve.epoch) = (0.0, 0.0, None);
             }
         }
         self.updated = g.now;
@@ -174,7 +177,16 @@ impl Cubic {
         c.ssthresh = (c.window * beta).max(min);
         c.window = c.ssthresh;
         c.epoch = None;
-        self.updated = now;
+        (self.updated, self.opening) = (now, false);
+    }
+
+    /// The reduction just now was for packets that left before an initial window was acknowledged: they met a queue that is
+    /// shorter than the first burst, or others' packets, or a bad link, and say little about the rate. Slow start is over as
+    /// it has to be; it goes on, gently, when rounds without a queue and without losses show that there is room (decision
+    /// D97).
+    pub fn on_opening_congestion(&mut self) {
+        self.hystart = HyStart::gentle();
+        self.opening = true;
     }
 
     //= rfc9438#4.8-1
@@ -182,7 +194,7 @@ impl Cubic {
         self.curve.window = self.min();
         self.curve.w_max = 0.0;
         self.curve.epoch = None;
-        self.updated = now;
+        (self.updated, self.opening) = (now, false);
     }
 
     pub fn on_idle_end(&mut self, now: Instant) {

@@ -56,6 +56,8 @@ pub(crate) struct HyStart {
     css_rounds: u8,
     /// Rounds after slow start, in a row, without the queue that ended it.
     gone_rounds: u8,
+    /// The path's queue is shorter than a burst: it is never doubled, only CSS for as long as no queue stands.
+    is_gentle: bool,
 }
 
 impl Default for HyStart {
@@ -69,11 +71,17 @@ impl Default for HyStart {
             block_samples: 0,
             css_rounds: 0,
             gone_rounds: 0,
+            is_gentle: false,
         }
     }
 }
 
 impl HyStart {
+    /// For slow start that goes on after congestion.
+    pub fn gentle() -> Self {
+        Self { is_gentle: true, ..Self::default() }
+    }
+
     /// An acknowledgement after slow start had ended because of a queue, before any loss; returns whether slow start goes on:
     /// the queue has gone for a whole round, so the path has more room than it had.
     pub fn on_acked_later(&mut self, g: &Growth) -> bool {
@@ -85,8 +93,10 @@ impl HyStart {
             return false;
         }
         let (min, samples) = (self.round_min, self.block_samples);
+        let baseline = queued(g.rtt.min).min(self.css_baseline);
         (self.round_min, self.block_samples) = (NEVER, 0);
-        if samples < LARGE_ROUND_SAMPLES || !self.in_css() || min >= self.css_baseline {
+        let may_go_on = self.in_css() || self.is_gentle;
+        if samples < LARGE_ROUND_SAMPLES || !may_go_on || min >= baseline {
             self.gone_rounds = 0;
             return false;
         }
@@ -94,7 +104,7 @@ impl HyStart {
         if self.gone_rounds < GONE_ROUNDS {
             return false;
         }
-        *self = Self { last_round_min: min, ..Self::default() };
+        *self = Self { last_round_min: min, css_baseline: baseline, is_gentle: self.is_gentle, ..Self::default() };
         true
     }
 
@@ -129,8 +139,7 @@ impl HyStart {
     /// Enters CSS when the latest samples say so.
     fn judge(&mut self) {
         if !self.in_css() && self.last_round_min != NEVER {
-            let threshold = (self.last_round_min / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-            let queued = self.last_round_min.saturating_add(threshold);
+            let queued = queued(self.last_round_min);
             if self.block_min >= queued {
                 self.css_baseline = queued;
             }
@@ -140,8 +149,11 @@ impl HyStart {
     /// A round of CSS ended; returns whether slow start ends with it. What was acknowledged in the first round left before
     /// CSS, in the second round some of it.
     fn ends_css(&mut self) -> bool {
-        self.css_rounds += 1;
+        self.css_rounds = self.css_rounds.saturating_add(1);
         let stands = self.last_round_min >= self.css_baseline;
+        if self.is_gentle {
+            return self.css_rounds >= 2 && stands;
+        }
         if self.css_rounds >= CSS_ROUNDS || self.css_rounds >= 2 && stands {
             return true;
         }
@@ -150,6 +162,12 @@ impl HyStart {
         }
         false
     }
+}
+
+/// The round trip that means a queue.
+//= rfc9406#4.3-1
+fn queued(base: Duration) -> Duration {
+    base.saturating_add((base / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH))
 }
 
 #[cfg(test)]

@@ -168,6 +168,10 @@ pub struct Congestion {
     last_activity: Instant,
     /// When the newest packet that was acknowledged left.
     newest_acked: Instant,
+    /// Bytes that have yet to be acknowledged until the opening is over, an initial window in all.
+    opening_left: u32,
+    /// When it was over: packets sent until then are those that left before anything was known about the path's queue.
+    opening_end: Option<Instant>,
 }
 
 impl Congestion {
@@ -191,6 +195,8 @@ impl Congestion {
             peak_before: 0,
             last_activity: now,
             newest_acked: Instant::ZERO,
+            opening_left: u32::try_from(initial_window(mtu)).unwrap_or(u32::MAX),
+            opening_end: None,
         }
     }
 
@@ -246,6 +252,10 @@ impl Congestion {
 
     fn on_acked_of(&mut self, now: Instant, sample: &AckSample, window_used: bool) {
         self.newest_acked = self.newest_acked.max(sample.sent);
+        if self.opening_end.is_none() {
+            self.opening_left = self.opening_left.saturating_sub(u32::try_from(sample.bytes).unwrap_or(u32::MAX));
+            self.opening_end = (self.opening_left == 0).then_some(now);
+        }
         let may_grow = window_used && !self.is_in_recovery(sample.sent);
         self.release(sample.bytes);
         self.last_activity = now;
@@ -298,6 +308,7 @@ impl Congestion {
             }
         } else {
             self.reduce(now, true, bytes);
+            self.note_opening(sent);
         }
         match &mut self.controller {
             Controller::Bbr(c) => c.on_lost(now, bytes, sent, ranges, self.in_flight),
@@ -311,18 +322,33 @@ impl Congestion {
         }
     }
 
-    /// The count of CE marks grew. `sent` is when the newest packet of the acknowledgement was sent.
-    pub fn on_ecn_ce(&mut self, now: Instant, sent: Instant) {
+    /// The count of CE marks grew. `sent` is when the newest packet of the acknowledgement was sent, `oldest` the same of the
+    /// oldest. Nobody tells which of the packets had the marks; in a queue that a reduction drains it is the old ones, so
+    /// that an acknowledgement of packets from both sides of a reduction is no reason for a second one.
+    pub fn on_ecn_ce(&mut self, now: Instant, sent: Instant, oldest: Instant) {
         match &mut self.controller {
             Controller::Bbr(c) => c.on_ce(now, sent),
             Controller::Adaptive(c) => c.bbr.on_ce(now, sent),
             Controller::Reno(_) | Controller::Cubic(_) => {}
         }
-        if !self.is_in_recovery(sent) {
+        if !self.is_in_recovery(oldest) {
             self.reduce(now, false, 0);
+            self.note_opening(oldest);
         } else if let Some(e) = &mut self.episode {
             // The marks alone would have been reason enough.
             e.saved = None;
+        }
+    }
+
+    /// Tells CUBIC that the congestion just now was that of the opening, if it was.
+    fn note_opening(&mut self, sent: Instant) {
+        if self.opening_end.is_some_and(|end| sent > end) {
+            return;
+        }
+        match &mut self.controller {
+            Controller::Cubic(c) => c.on_opening_congestion(),
+            Controller::Adaptive(c) => c.cubic.on_opening_congestion(),
+            Controller::Reno(_) | Controller::Bbr(_) => {}
         }
     }
 

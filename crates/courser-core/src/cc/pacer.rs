@@ -1,7 +1,8 @@
 //! Spreads packets over time: a token bucket.
 //!
 //! It fills with 5/4 of a window per round trip (twice a window in slow start) and holds a burst: ten datagrams, an initial
-//! window, or what two milliseconds bring. Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
+//! window, or what two milliseconds bring. That is for who begins to speak: after slow start, while as much is in flight
+//! anyway, it is three datagrams or what two milliseconds bring, for queues may be as short as that (decision D97). Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
 //! gets single packets at even distances and a fast one full trains. Timers are a millisecond coarse; because the bucket
 //! holds two milliseconds, a sender that is woken a millisecond late has lost nothing, and with a round trip below a
 //! millisecond the bucket holds more than the window and pacing has no effect.
@@ -12,6 +13,8 @@ use crate::time::{Instant, micros};
 
 /// Datagrams that may always leave at once (RFC 9002 section 7.7).
 const BURST_DATAGRAMS: u64 = 10;
+/// Datagrams that may leave at once while an initial window is in flight.
+const BUSY_DATAGRAMS: u64 = 3;
 /// The bucket holds what this time brings, in microseconds.
 const BURST_US: u64 = 2000;
 /// A quantum is what this time brings, in microseconds; also the shortest wait.
@@ -39,6 +42,8 @@ pub struct Pacer {
     quantum: u64,
     /// In a crowd: what is worth a turn, and then also what the bucket holds; else zero.
     bunch: u64,
+    /// After slow start, paced by a window: what may leave at once counts what is in flight.
+    settled: bool,
     /// Off: everything may leave at once.
     enabled: bool,
 }
@@ -48,7 +53,16 @@ impl Pacer {
     #[must_use]
     pub fn new(enabled: bool, mtu: u16, now: Instant) -> Self {
         let burst = least_burst(mtu);
-        Self { tokens: burst as i64, filled_at: now, rate: burst, burst, quantum: u64::from(mtu), bunch: 0, enabled }
+        Self {
+            tokens: burst as i64,
+            filled_at: now,
+            rate: burst,
+            burst,
+            quantum: u64::from(mtu),
+            bunch: 0,
+            settled: false,
+            enabled,
+        }
     }
 
     /// Follows the window and the round trip; called when either changed.
@@ -57,6 +71,7 @@ impl Pacer {
         let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
         let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
         self.set_rate(now, rate, mtu, BURST_DATAGRAMS);
+        self.settled = !slow_start;
     }
 
     /// Follows a rate in bytes per second; `datagrams` may leave at once however low it is.
@@ -65,6 +80,7 @@ impl Pacer {
         let least_burst = least_burst(mtu);
         let mtu = u64::from(mtu);
         self.rate = rate.max(mtu);
+        self.settled = false;
         //= rfc9002#7.7-2, rfc9002#7.7-3
         let before = self.burst;
         let least = if datagrams < BURST_DATAGRAMS { datagrams * mtu } else { least_burst };
@@ -83,6 +99,19 @@ impl Pacer {
             self.bunch = bytes;
             self.tokens = self.tokens.min(self.holds());
         }
+    }
+
+    /// A turn begins with so much in flight. After slow start, what may leave at once is an initial window together with
+    /// that: who has been sending for a while has no use for more than his rate, and acknowledgements that come late and
+    /// together are no reason to fill a short queue.
+    pub fn on_turn(&mut self, now: Instant, in_flight: u64, mtu: u16) {
+        if !self.settled {
+            return;
+        }
+        self.fill(now);
+        let least = least_burst(mtu).saturating_sub(in_flight).max(BUSY_DATAGRAMS * u64::from(mtu));
+        let most = least.max(self.brings(BURST_US)).max(self.bunch);
+        self.tokens = self.tokens.min(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
     /// What the bucket holds.
@@ -109,8 +138,8 @@ impl Pacer {
 
     fn fill(&mut self, now: Instant) {
         let tokens = self.tokens_at(now);
-        // Time that brought less than a byte is kept for the next call.
-        if tokens != self.tokens {
+        // Time that brought less than a byte is kept for the next call, but what a full bucket cannot hold is lost.
+        if tokens != self.tokens || tokens >= self.holds() {
             self.tokens = tokens;
             self.filled_at = self.filled_at.max(now);
         }
@@ -209,6 +238,38 @@ mod tests {
     }
 
     #[test]
+    fn who_has_been_sending_for_a_while_sends_no_burst_and_who_begins_does() {
+        //= rfc9002#7.7-3 type=test
+        let window = 60_000;
+        let mut p = pacer(window, 40_000);
+        let later = Instant::from_micros(1_000_000);
+        p.on_turn(later, 0, MTU);
+        assert_eq!(p.budget(later), 14_720, "nothing is in flight");
+        p.on_turn(later, 9_000, MTU);
+        assert_eq!(p.budget(later), 5_720, "an initial window together with what is in flight");
+        p.on_turn(later, window, MTU);
+        assert_eq!(p.budget(later), 3_750, "what two milliseconds bring");
+        p.on_sent(later, 3_750);
+        assert_eq!(p.budget(p.next(later)), 1_876, "and no more than the rate from then on");
+        // A round trip later everything has arrived, and whoever begins again finds a full bucket.
+        let again = later + Duration::from_millis(40);
+        p.on_turn(again, 0, MTU);
+        assert_eq!(p.budget(again), 14_720);
+    }
+
+    #[test]
+    fn slow_start_and_rates_of_a_model_keep_their_bursts() {
+        let mut p = Pacer::new(true, MTU, Instant::ZERO);
+        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), true, MTU);
+        p.on_turn(Instant::ZERO, 30_000, MTU);
+        assert_eq!(p.budget(Instant::ZERO), 14_720);
+        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), false, MTU);
+        p.set_rate(Instant::ZERO, 1_000_000, MTU, 10);
+        p.on_turn(Instant::ZERO, 30_000, MTU);
+        assert_eq!(p.budget(Instant::ZERO), 14_720);
+    }
+
+    #[test]
     fn what_a_bunch_saved_up_is_gone_with_it() {
         let mut p = pacer(40 * u64::from(MTU), 100_000);
         p.set_bunch(Instant::ZERO, 40 * u64::from(MTU));
@@ -251,6 +312,17 @@ mod tests {
         let p = pacer(12_000, 100_000);
         assert_eq!(p.budget(Instant::ZERO), 14_720);
         assert_eq!(p.budget(Instant::from_micros(60_000_000)), 14_720);
+    }
+
+    #[test]
+    fn a_full_bucket_gives_one_burst_and_not_what_waiting_would_have_brought_besides() {
+        //= rfc9002#7.7-3 type=test
+        let mut p = pacer(100_000, 50_000);
+        let now = Instant::from_micros(60_000_000);
+        assert_eq!(p.budget(now), 14_720);
+        p.on_sent(now, 14_720);
+        assert_eq!(p.budget(now), 0);
+        assert!(p.next(now) > now);
     }
 
     #[test]

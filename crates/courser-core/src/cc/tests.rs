@@ -36,6 +36,11 @@ impl Path {
     }
 
     fn round(&mut self) {
+        self.round_after(self.rtt);
+    }
+
+    /// The shortest round trip was `min`.
+    fn round_after(&mut self, min: Duration) {
         let acks = 20;
         let sent = self.now;
         let window = self.cc.room();
@@ -43,7 +48,7 @@ impl Path {
         for i in 1..=acks {
             let bytes = window * i / acks - window * (i - 1) / acks;
             let now = sent + self.rtt + self.rtt * u32::try_from(i).unwrap() / 40;
-            self.cc.on_acked(now, &AckSample { bytes, sent, rtt: rtt(self.rtt) });
+            self.cc.on_acked(now, &AckSample { bytes, sent, rtt: RttSnapshot { min, ..rtt(self.rtt) } });
             self.now = now;
         }
         self.now = sent + self.rtt + self.rtt / 2;
@@ -171,15 +176,90 @@ fn one_reduction_per_round_trip() {
         let once = cc.window();
         assert!(once < INITIAL_WINDOW && !cc.in_slow_start());
         cc.on_lost(at(61), &loss(1200, at(10), false));
-        cc.on_ecn_ce(at(62), at(10));
+        cc.on_ecn_ce(at(62), at(10), at(10));
         assert_eq!(cc.window(), once);
         // Nothing that was sent before the event opens the window.
         cc.on_acked(at(63), &AckSample { bytes: 2400, sent: at(10), rtt: rtt(ms(50)) });
         assert_eq!(cc.window(), once);
         cc.on_sent(at(64), 1200);
-        cc.on_ecn_ce(at(120), at(64));
+        cc.on_ecn_ce(at(120), at(64), at(64));
         assert!(cc.window() < once);
     }
+}
+
+#[test]
+fn an_acknowledgement_of_packets_from_both_sides_of_a_reduction_reduces_no_more() {
+    //= rfc9002#7.3.1-1 type=test
+    for choice in [Choice::Cubic, Choice::NewReno] {
+        let mut cc = Congestion::new(choice, MTU, at(0));
+        cc.on_sent(at(10), 9_600);
+        cc.on_ecn_ce(at(60), at(10), at(10));
+        let once = cc.window();
+        cc.on_sent(at(65), 1200);
+        // The marks may all be those of the old packets.
+        cc.on_ecn_ce(at(115), at(65), at(10));
+        assert_eq!(cc.window(), once);
+        cc.on_ecn_ce(at(116), at(65), at(65));
+        assert!(cc.window() < once);
+    }
+}
+
+#[test]
+fn congestion_of_the_opening_ends_slow_start_until_quiet_rounds_show_room() {
+    //= rfc9002#7.3.1-1 type=test
+    let opened = |marked: bool| {
+        let mut p = Path::new(Choice::Cubic, ms(50));
+        p.cc.on_sent(p.now, INITIAL_WINDOW);
+        let sent = p.now;
+        p.now += p.rtt;
+        if marked {
+            p.cc.on_ecn_ce(p.now, sent, sent);
+        } else {
+            p.cc.on_lost(p.now, &loss(2 * u64::from(MTU), sent, false));
+        }
+        p.cc.on_acked(p.now, &AckSample { bytes: INITIAL_WINDOW - 2 * u64::from(MTU), sent, rtt: rtt(p.rtt) });
+        p.cc.on_discarded(p.cc.in_flight());
+        p.now += ms(1);
+        p
+    };
+    for (marked, left) in [(true, 0.85), (false, 0.7)] {
+        let mut p = opened(marked);
+        let reduced = (INITIAL_WINDOW as f64 * left) as u64;
+        assert_eq!((p.cc.window(), p.cc.in_slow_start()), (reduced, false));
+        p.round();
+        assert!(!p.cc.in_slow_start() && p.cc.window() < reduced + 2 * u64::from(MTU));
+        (0..2).for_each(|_| p.round());
+        assert!(p.cc.in_slow_start() && !p.cc.doubles());
+        for _ in 0..8 {
+            let before = p.cc.window();
+            p.round();
+            let growth = p.cc.window() as f64 / before as f64;
+            assert!((1.2..=1.26).contains(&growth), "{growth} per round");
+        }
+        // The next congestion is not the opening's: slow start is over for good.
+        p.lose_one();
+        (0..6).for_each(|_| p.round());
+        assert!(!p.cc.in_slow_start());
+    }
+    // A queue that stands ends it as well, without a loss.
+    let mut p = opened(false);
+    (0..4).for_each(|_| p.round());
+    assert!(p.cc.in_slow_start());
+    let empty = p.rtt;
+    for _ in 0..3 {
+        p.rtt = empty + ms(10);
+        p.round_after(empty);
+    }
+    assert!(!p.cc.in_slow_start());
+}
+
+#[test]
+fn congestion_after_the_opening_ends_slow_start_for_good() {
+    let mut p = Path::new(Choice::Cubic, ms(50));
+    (0..2).for_each(|_| p.round());
+    p.lose_one();
+    (0..6).for_each(|_| p.round());
+    assert!(!p.cc.in_slow_start());
 }
 
 #[test]
@@ -245,7 +325,7 @@ fn what_is_not_false_is_not_undone() {
         p.cc.on_lost(sent + ms(50), &loss(1200, sent, false));
         let reduced = p.cc.window();
         // A mark in the same period is no error of ours.
-        p.cc.on_ecn_ce(sent + ms(51), sent);
+        p.cc.on_ecn_ce(sent + ms(51), sent, sent);
         p.cc.on_spurious(1200, sent);
         assert_eq!(p.cc.window(), reduced);
         // A packet of an earlier period says nothing about this one.

@@ -370,7 +370,7 @@ impl Connection {
             let all_ours = outcome.paths.iter().all(|t| t.acked_ect == 0 || core::ptr::eq(t, tally));
             if let Some(sent) = tally.acked_sent.filter(|_| ce > 0 && all_ours) {
                 self.stats.rare.congestion_events += 1;
-                path.congestion.on_ecn_ce(now, sent);
+                path.congestion.on_ecn_ce(now, sent, tally.acked_oldest.unwrap_or(sent));
             }
         }
         if tally.lost_ect > 0 {

@@ -78,6 +78,7 @@ impl Connection {
         let ect = self.path.ecn.wants_mark();
         self.paced_until = None;
         self.path.pacer.set_bunch(now, self.bunch(env.crowd));
+        self.path.pacer.on_turn(now, self.path.congestion.in_flight(), self.path.pmtud.current());
         let mut turn = Turn { now, ect, paced: self.path.pacer.budget(now) };
         //= rfc8899#3-1
         let mut segment = usize::from(self.path.pmtud.current());

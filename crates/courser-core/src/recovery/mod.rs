@@ -105,6 +105,8 @@ pub struct PathTally {
     pub acked_bytes: u64,
     /// When the newest of them was sent.
     pub acked_sent: Option<Instant>,
+    /// When the oldest of them was sent.
+    pub acked_oldest: Option<Instant>,
     /// Declared lost, MTU probes apart.
     pub lost_bytes: u64,
     /// When the newest of them was sent.
@@ -179,9 +181,8 @@ impl AckOutcome {
         tally.acked_ect += u64::from(p.ect);
         if p.in_flight {
             tally.acked_bytes += bytes;
-            if tally.acked_sent.is_none_or(|newest| newest < p.time) {
-                tally.acked_sent = Some(p.time);
-            }
+            tally.acked_sent = tally.acked_sent.max(Some(p.time));
+            tally.acked_oldest = Some(tally.acked_oldest.map_or(p.time, |oldest| oldest.min(p.time)));
         }
     }
 

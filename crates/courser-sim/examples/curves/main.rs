@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path as File, PathBuf};
 
 use courser_core::config::Congestion::{self, Bbr, Cubic, NewReno};
+use courser_sim::late::Lateness;
 use courser_sim::paths::{self, Flow, Path, Sender};
 use courser_sim::quic::goals::{self, Bound, Runs};
 use courser_sim::quic::race;
@@ -34,6 +35,7 @@ fn path(mbit: f64, rtt_ms: f64, bdps: f64, loss: f64) -> Path {
         flows: vec![flow(Sender::Subject, 0)],
         duration_us: 20_000_000,
         judge_from_us: 0,
+        lateness: Lateness::NONE,
     }
 }
 

@@ -9,6 +9,7 @@ use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use super::{AppConfig, HostConfig, Job, Provider, QuicHost, Watch};
 use crate::datagram::Datagram;
 use crate::host::{Host, Outbox};
+use crate::late::Late;
 use crate::paths::{Path, Sender};
 use crate::topology::addr;
 use crate::world::HostId;
@@ -103,6 +104,9 @@ impl Host for Racer {
     }
 }
 
+/// A client and its server.
+type Pair = (HostId<Late<Racer>>, HostId<Late<QuicHost>>);
+
 fn settings(congestion: Congestion) -> Settings {
     let mut settings = Settings::default();
     settings.congestion = congestion;
@@ -117,7 +121,7 @@ fn settings(congestion: Congestion) -> Settings {
 #[must_use]
 pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
     let mut net = path.dumbbell(seed);
-    let mut pairs: Vec<(HostId<Racer>, HostId<QuicHost>)> = Vec::new();
+    let mut pairs: Vec<Pair> = Vec::new();
     let mut watches = Vec::new();
     let mut figures = Figures::default();
     for (i, flow) in (0u16..).zip(&path.flows) {
@@ -138,41 +142,42 @@ pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
         let mut client = host(addr::client(i), Provider::null_client(n, NullTlsClient::default()));
         let server = host(addr::server(i), Provider::null_server(n, NullTlsServer::default()));
         client.dial(flow.start_us, addr::server(i), app);
-        pairs.push(net.add_pair(Racer { host: client, history: Vec::new() }, server, &flow.access()));
+        let client = Late::new(Racer { host: client, history: Vec::new() }, path.lateness, 2 * n);
+        pairs.push(net.add_pair(client, Late::new(server, path.lateness, 2 * n + 1), &flow.access()));
     }
     let bounded = path.flows[0].bytes.is_some();
     let mut rtts = crate::stats::Histogram::default();
     let mut next_us = SAMPLE_US;
     while next_us <= path.duration_us {
         net.world.run_until(next_us).expect("time goes on");
-        if let Some(stats) = sender_stats(net.world.host(pairs[0].1)) {
+        if let Some(stats) = sender_stats(net.world.host(pairs[0].1).host()) {
             rtts.add(u64::try_from(stats.rtt.as_micros()).unwrap_or(u64::MAX));
         }
         figures.progress.resize(pairs.len(), Vec::new());
         for (progress, pair) in figures.progress.iter_mut().zip(&pairs) {
-            progress.push((next_us, net.world.host(pair.0).bytes()));
+            progress.push((next_us, net.world.host(pair.0).host().bytes()));
         }
-        if bounded && net.world.host(pairs[0].0).host.is_done() {
+        if bounded && net.world.host(pairs[0].0).host().host.is_done() {
             break;
         }
         next_us += SAMPLE_US;
     }
     figures.rtt_p95_ms = rtts.quantile(0.95) as f64 / 1e3;
-    let clients: Vec<&Racer> = pairs.iter().map(|p| net.world.host(p.0)).collect();
+    let clients: Vec<&Racer> = pairs.iter().map(|p| net.world.host(p.0).host()).collect();
     judge(&mut figures, path, &clients);
     let (up, down) = (net.world.link(net.up).stats(), net.world.link(net.down).stats());
     figures.loss = percent(down.dropped(), down.sent);
     figures.back = percent(up.sent, down.sent);
     figures.queue_p95_ms = down.waits_us.quantile(0.95) as f64 / 1e3;
     let (mut spurious, mut sent) = (0, 0);
-    for stats in pairs.iter().filter_map(|p| sender_stats(net.world.host(p.1))) {
+    for stats in pairs.iter().filter_map(|p| sender_stats(net.world.host(p.1).host())) {
         spurious += stats.spurious_losses;
         sent += stats.sent.packets;
         figures.ptos += stats.ptos;
     }
     figures.needless = percent(spurious, sent);
     figures.wrong.extend(watches.iter().flat_map(Watch::complaints));
-    for host in pairs.iter().flat_map(|p| [&net.world.host(p.0).host, net.world.host(p.1)]) {
+    for host in pairs.iter().flat_map(|p| [&net.world.host(p.0).host().host, net.world.host(p.1).host()]) {
         figures.wrong.extend(host.wrong.iter().cloned());
         figures.wrong.extend(host.apps().flat_map(|a| a.report.wrong.iter().cloned()));
         figures.wrong.extend(host.apps().filter_map(|a| a.report.closed.as_ref().map(|c| format!("{c:?}"))));

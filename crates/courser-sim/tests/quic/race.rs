@@ -2,6 +2,7 @@
 //! example `paths` runs all forty, `curves` draws what is here held by numbers.
 
 use courser_core::config::Congestion::{self, Bbr, Cubic, NewReno};
+use courser_sim::late::Lateness;
 use courser_sim::paths::{self, Flow, Path, Sender, by_name};
 use courser_sim::quic::goals::{self, Figure, Goal, Runs};
 use courser_sim::quic::race::{self, Figures, run};
@@ -11,8 +12,6 @@ use courser_sim::{Duplex, LinkConfig};
 const MISSED: &[(&str, Figure, bool, bool)] = &[
     // Path, figure, missed by CUBIC, missed by BBR.
     ("mtu-1280-20m-40ms", Figure::Steady, true, true),
-    ("policer-10m-40ms", Figure::Loss, false, true),
-    ("thin-ack-20m-40ms", Figure::Goodput, false, true),
     ("fct-100k", Figure::P50, false, true),
     ("fct-1m", Figure::P50, true, true),
 ];
@@ -42,9 +41,11 @@ fn is_missed(goal: &Goal, bbr: bool) -> bool {
 fn hold(names: &[&str], kind: Congestion) {
     let bbr = kind == Bbr;
     for name in names {
-        let figures = run(&by_name(name).unwrap(), kind, 1);
-        assert!(figures.wrong.is_empty(), "{name}: {:?}", figures.wrong);
-        let runs = Runs { all: vec![figures] };
+        let all: Vec<Figures> = (1..=3).map(|seed| run(&by_name(name).unwrap(), kind, seed)).collect();
+        for figures in &all {
+            assert!(figures.wrong.is_empty(), "{name}: {:?}", figures.wrong);
+        }
+        let runs = Runs { all };
         for goal in goals::all().iter().filter(|g| g.path == *name && !is_missed(g, bbr)) {
             let Some(bound) = (if bbr { goal.bbr } else { goal.cubic }) else { continue };
             let value = runs.value(goal.figure);
@@ -92,6 +93,15 @@ fn marks_slow_senders_before_their_queue_overflows() {
     }
 }
 
+#[test]
+fn hosts_that_are_woken_late_do_not_burst_into_short_queues() {
+    // With bursts of an initial window and two reductions for one queue it was 26 and 58 %.
+    for (name, least) in [("shallow-20m-40ms-01bdp", 65.0), ("ecn-20m-40ms", 78.0)] {
+        let f = run(&by_name(name).unwrap().with(Lateness::BUSY), Cubic, 1);
+        assert!(f.wrong.is_empty() && f.goodput >= least, "{name}: {f:?}");
+    }
+}
+
 fn figures(name: &str, kind: Congestion) -> Figures {
     let f = run(&by_name(name).unwrap(), kind, 1);
     assert!(f.wrong.is_empty(), "{name}: {:?}", f.wrong);
@@ -123,6 +133,7 @@ fn path(mbit: u64, rtt_us: u64, queue: u64, loss: f64) -> Path {
         flows: vec![Flow { sender: Sender::Subject, start_us: 0, access_delay_us: 0, bytes: None }],
         duration_us: 5_000_000,
         judge_from_us: 0,
+        lateness: Lateness::NONE,
     }
 }
 
