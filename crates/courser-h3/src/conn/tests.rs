@@ -8,7 +8,9 @@ use http::{Method, Request, Response, StatusCode, request, response};
 use super::*;
 use crate::testing::Memory;
 
+mod end;
 mod exchange;
+mod more;
 
 /// A client and a server with their transports.
 struct Pair {

@@ -388,8 +388,15 @@ fn authority(bytes: Bytes) -> Result<Authority, Fault> {
         return Err("an authority that is none, or with user information");
     }
     let authority = Authority::from_maybe_shared(bytes).map_err(|_| "an authority that is none")?;
-    if authority.host().is_empty() {
+    let host = authority.host();
+    if host.is_empty() {
         return Err("an authority without a host");
+    }
+    // The parser takes any text behind the colon.
+    let port = authority.as_str().get(host.len()..).and_then(|rest| rest.strip_prefix(':')).unwrap_or_default();
+    let no_colon = authority.as_str().len() == host.len();
+    if !(no_colon || (port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))) {
+        return Err("an authority with a port that is none");
     }
     Ok(authority)
 }

@@ -1,0 +1,46 @@
+//! What a peer must not send, and what it gets for that: a table of requests, responses, streams and datagrams.
+//!
+//! Each row is played to a fresh connection twice: in whole pieces, and byte by byte. A connection error has to close the
+//! transport with the code; a stream error has to give up that stream with the code, and leave the connection alone.
+
+#![allow(clippy::unwrap_used)]
+
+mod control;
+mod heads;
+mod play;
+mod streams;
+
+use play::{Expect, Row, play};
+
+/// Plays rows; says all that went wrong at once.
+fn check(rows: Vec<Row>) -> usize {
+    let mut wrong = Vec::new();
+    for row in &rows {
+        for piece in [usize::MAX, 1] {
+            let got = play(row, piece);
+            if got != row.expect {
+                wrong.push(format!("{}: {got:?} instead of {:?} in pieces of {piece}", row.name, row.expect));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    rows.iter().filter(|row| row.expect != Expect::Fine).count()
+}
+
+#[test]
+fn malformed_heads_are_stream_errors_and_good_ones_are_none() {
+    let count = check(heads::requests()) + check(heads::responses()) + check(heads::trailers());
+    assert!(count >= 80, "{count} malformed heads");
+}
+
+#[test]
+fn frames_out_of_place_on_request_streams_have_their_codes() {
+    let count = check(streams::at_server()) + check(streams::at_client());
+    assert!(count >= 35, "{count} rows");
+}
+
+#[test]
+fn control_streams_and_other_streams_of_one_way_have_their_codes() {
+    let count = check(control::frames()) + check(control::streams());
+    assert!(count >= 45, "{count} rows");
+}
