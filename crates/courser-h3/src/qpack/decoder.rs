@@ -147,7 +147,8 @@ impl Decoder {
         let mut used = 0;
         loop {
             let mut cursor = Cursor::new(&bytes[used..]);
-            match EncoderInstruction::read(&mut cursor, self.table.capacity()) {
+            let entries = self.table.inserted() - self.table.oldest();
+            match EncoderInstruction::read(&mut cursor, self.table.capacity(), entries) {
                 Ok(instruction) => self.execute(instruction)?,
                 Err(Fault::Short) => return Ok(used),
                 Err(fault) => return Err(stream_fault(fault)),
@@ -168,23 +169,14 @@ impl Decoder {
                 return Ok(());
             }
             EncoderInstruction::Duplicate(relative) => {
-                let index = absolute(table.inserted(), relative);
-                //= rfc9204#2.2.3-2
                 //= rfc9204#3.2-1
-                return match index.is_some_and(|index| table.duplicate(index)) {
-                    true => Ok(()),
-                    false => Err(stream_error("a duplicate of no entry")),
-                };
+                let index = absolute(table.inserted(), relative);
+                let there = index.is_some_and(|index| table.duplicate(index));
+                return if there { Ok(()) } else { Err(stream_error("a duplicate of no entry")) };
             }
-            EncoderInstruction::Insert(Name::Static(index), _) => {
-                //= rfc9204#3.1-2
-                let entry =
-                    static_table::get(index).ok_or_else(|| stream_error("no such entry in the static table"))?;
-                scratch.extend_from_slice(entry.0);
-            }
+            EncoderInstruction::Insert(Name::Static(name), _) => scratch.extend_from_slice(name),
             EncoderInstruction::Insert(Name::Relative(relative), _) => {
                 let entry = absolute(table.inserted(), relative).and_then(|index| table.get(index));
-                //= rfc9204#2.2.3-2
                 scratch.extend_from_slice(entry.ok_or_else(|| stream_error("the name of no entry"))?.0);
             }
             EncoderInstruction::Insert(Name::Text(name), _) => name.append(scratch).map_err(stream_fault)?,

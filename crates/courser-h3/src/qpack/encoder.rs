@@ -41,6 +41,9 @@ impl Default for EncoderConfig {
     }
 }
 
+/// Names that are shorter than this are written literally: a place for them saves too little.
+const NAME_WORTH: usize = 6;
+
 /// The hashes of lines that were seen lately and are not in the table; a new one takes the place of an old one.
 #[derive(Debug, Default)]
 struct Recent {
@@ -48,7 +51,7 @@ struct Recent {
 }
 
 impl Recent {
-    const SIZE: usize = 128;
+    const SIZE: usize = 32;
 
     /// Whether the line was seen; it is from now on.
     fn saw(&mut self, line: u32) -> bool {
@@ -214,10 +217,7 @@ impl Encoder {
                 None => put(out, 0x10, 4, index - section.base),
             };
         }
-        let named = match entry {
-            Some(_) => None,
-            None => self.table.find_name(hashes, name, section.reach).filter(|index| !self.table.is_draining(*index)),
-        };
+        let named = if entry.is_none() { self.find_or_insert_name(section, hashes, name) } else { None };
         let Some(index) = named else { return put_literal(entry, field, false, out) };
         section.refer(index);
         match section.base.checked_sub(index + 1) {
@@ -248,12 +248,29 @@ impl Encoder {
             return None;
         }
         let worth = match kind {
-            Kind::Eager => true,
-            Kind::Repeated => self.recent.saw(hashes.line),
+            Kind::Eager if entry_size(field.name, field.value) * 8 <= self.table.table().capacity() => true,
+            Kind::Eager | Kind::Repeated => self.recent.saw(hashes.line),
             Kind::Never | Kind::Secret => false,
         };
         let index = if worth { self.insert(section, entry, hashes, field) } else { None };
         index.filter(|index| *index < section.reach)
+    }
+
+    /// The entry that stands for the name alone. A name that comes again with ever new values gets an entry without one.
+    fn find_or_insert_name(&mut self, section: &Section, hashes: Hashes, name: &[u8]) -> Option<u64> {
+        let found = self.table.find_name(hashes, name, section.reach);
+        if let Some(index) = found.filter(|index| !self.table.is_draining(*index)) {
+            return Some(index);
+        }
+        let bare = Field::new(name, b"");
+        if !section.inserts
+            || name.len() < NAME_WORTH
+            || self.table.find_name(hashes, name, u64::MAX) != found
+            || !self.recent.saw(hashes.name)
+        {
+            return None;
+        }
+        self.insert(section, None, Hashes::of(None, name, b""), &bare).filter(|index| *index < section.reach)
     }
 
     /// Entries below this may be evicted, as far as the section and the decoder's answers go.

@@ -15,7 +15,9 @@ use super::text::length;
 /// The hashes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashes {
-    name: u32,
+    /// Of the name.
+    pub(super) name: u32,
+    /// Of both.
     pub(super) line: u32,
 }
 

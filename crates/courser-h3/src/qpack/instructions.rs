@@ -2,13 +2,14 @@
 //! that has come in part.
 
 use super::prefix_int::{Cursor, Fault, put};
+use super::static_table;
 use super::text::{Text, put_text};
 
 /// A name that an instruction of the encoder takes from a table, or brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name<'a> {
-    /// Of that entry of the static table.
-    Static(u64),
+    /// Of an entry of the static table.
+    Static(&'static [u8]),
     /// Of the entry of the dynamic table that is so many before the newest one.
     Relative(u64),
     /// Literally.
@@ -27,20 +28,33 @@ pub(super) enum EncoderInstruction<'a> {
 }
 
 impl<'a> EncoderInstruction<'a> {
-    /// Reads one. Strings of more than `limit` bytes fit into no entry.
-    pub(super) fn read(cursor: &mut Cursor<'a>, limit: usize) -> Result<Self, Fault> {
+    /// Reads one. Strings of more than `limit` bytes fit into no entry, and the dynamic table has `entries` entries: what
+    /// cannot be meant is refused before the rest has come.
+    pub(super) fn read(cursor: &mut Cursor<'a>, limit: usize, entries: u64) -> Result<Self, Fault> {
         let first = cursor.peek().ok_or(Fault::Short)?;
         Ok(match first {
             0x80.. => {
                 let index = cursor.int(6)?;
-                let name = if first & 0x40 != 0 { Name::Static(index) } else { Name::Relative(index) };
+                let name = if first & 0x40 != 0 {
+                    //= rfc9204#3.1-2
+                    let entry = static_table::get(index).ok_or(Fault::Broken("no such entry in the static table"))?;
+                    Name::Static(entry.0)
+                } else {
+                    Name::Relative(there(index, entries)?)
+                };
                 Self::Insert(name, cursor.text(7, limit)?)
             }
             0x40.. => Self::Insert(Name::Text(cursor.text(5, limit)?), cursor.text(7, limit)?),
             0x20.. => Self::SetCapacity(cursor.int(5)?),
-            _ => Self::Duplicate(cursor.int(5)?),
+            _ => Self::Duplicate(there(cursor.int(5)?, entries)?),
         })
     }
+}
+
+/// A reference that many entries back has to end within the table.
+//= rfc9204#2.2.3-2
+fn there(relative: u64, entries: u64) -> Result<u64, Fault> {
+    if relative < entries { Ok(relative) } else { Err(Fault::Broken("a reference to no entry")) }
 }
 
 /// Writes Set Dynamic Table Capacity.
@@ -152,7 +166,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<EncoderInstruction<'_>, Fault> {
-        EncoderInstruction::read(&mut Cursor::new(bytes), 1000)
+        EncoderInstruction::read(&mut Cursor::new(bytes), 1000, 80)
     }
 
     #[test]
@@ -163,7 +177,7 @@ mod tests {
         assert_eq!(read(&out), Ok(EncoderInstruction::SetCapacity(4096)));
         out.clear();
         put_insert_static(&mut out, 98, b"\x00");
-        assert_eq!(read(&out), Ok(EncoderInstruction::Insert(Name::Static(98), text(b"\x00"))));
+        assert_eq!(read(&out), Ok(EncoderInstruction::Insert(Name::Static(b"x-frame-options"), text(b"\x00"))));
         out.clear();
         put_insert_relative(&mut out, 70, b"\x01");
         assert_eq!(read(&out), Ok(EncoderInstruction::Insert(Name::Relative(70), text(b"\x01"))));

@@ -69,7 +69,7 @@ fn of_other(name: &[u8]) -> Kind {
         | b"x-forwarded-proto"
         | b"x-forwarded-host"
         | b"te" => Kind::Eager,
-        b"content-range" | b"expires" | b"retry-after" | b"x-request-id" | b"traceparent" => Kind::Never,
+        b"content-range" | b"retry-after" | b"x-request-id" | b"traceparent" => Kind::Never,
         b"proxy-authorization" => Kind::Secret,
         _ => Kind::Repeated,
     }
