@@ -53,7 +53,8 @@ fn others(limits: Limits) -> Reading {
 fn check(name: &str, file: &[u8], expected: &[List], limits: Limits, new: fn(Limits) -> Reading) {
     let records = records(file);
     for delivery in ALL {
-        let (decoded, reading) = new(limits).run(&records, delivery).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (decoded, reading) =
+            new(limits).run(&records, delivery).unwrap_or_else(|e| panic!("{name}, {delivery:?}: {e}"));
         assert!(decoded == expected, "{name}, {delivery:?}");
         assert!(reading.most_blocked <= limits.blocked, "{name}, {delivery:?}");
     }

@@ -430,3 +430,6 @@ fn put_literal(entry: Option<u8>, field: &Field<'_>, never_indexed: bool, out: &
     }
     put_text(out, 0, 7, field.value);
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,12 @@ impl Reading {
             match (stream, delivery) {
                 (0, Delivery::InOrder) => self.encoder_stream(body, body.len().max(1))?,
                 (0, Delivery::Bytes) => self.encoder_stream(body, 1)?,
-                (0, Delivery::Late) => held.extend_from_slice(body),
+                (0, Delivery::Late) => {
+                    held.extend_from_slice(body);
+                    if self.limits.acks && !self.waiting.is_empty() {
+                        self.encoder_stream(&std::mem::take(&mut held), 1)?;
+                    }
+                }
                 _ => {
                     // One byte after the other, so that each section is decoded before anything it needs can leave.
                     if self.waiting.len() >= self.limits.blocked {
