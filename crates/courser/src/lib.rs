@@ -7,6 +7,7 @@
 //! sessions   hub: slots that handles and worker share, one turn at a time; session: ports, messages instead of handles
 //! driving    worker: machine (hub with its engine) + socket, one turn at a time
 //! system     net::socket, net::target, net::resolve, clock
+//! http       h3: HTTP/3 servers and clients (feature "h3")
 //! beside     certs (throw-away certificates), doctor (what this machine offers), qlog (traces),
 //!            metrics (counters as text, feature "metrics"), spans (of `tracing`), address_tokens (no second Retry)
 //! ```
@@ -29,6 +30,8 @@ pub mod doctor;
 mod error;
 mod estate;
 mod face;
+#[cfg(feature = "h3")]
+pub mod h3;
 mod handover;
 pub mod hub;
 #[cfg(feature = "metrics")]

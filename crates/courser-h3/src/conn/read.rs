@@ -184,6 +184,13 @@ impl Connection {
         self.exchanges.get(&id).is_none_or(|x| x.recv.phase != Phase::Head && x.recv.is_over())
     }
 
+    /// The same after a look at the transport: whether nothing of the message is left to be polled.
+    pub fn is_read_now(&mut self, t: &mut dyn Transport, id: StreamId) -> bool {
+        let Some(x) = self.exchanges.get_mut(&id) else { return true };
+        // What is wrong with the stream is told by the next poll.
+        x.recv.phase != Phase::Head && (x.recv.is_over() || (x.recv.look(t, id).is_ok() && x.recv.is_over()))
+    }
+
     fn expect_head(&self, id: StreamId) -> Result<(), Error> {
         match self.exchanges.get(&id).map(|x| x.recv.phase) {
             Some(Phase::Head) => Ok(()),

@@ -69,6 +69,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    #[cfg(feature = "h3")]
+    pub(crate) const fn conn(&self) -> &ConnRef {
+        &self.conn
+    }
+
     async fn open(&self, dir: Dir) -> Result<Arc<StreamSlot>, ConnectionError> {
         let mut opener = self.conn.0.opener(dir);
         poll_fn(move |cx| opener.poll(cx)).await

@@ -25,8 +25,14 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    pub(super) const fn new(slot: Arc<StreamSlot>, conn: ConnRef) -> Self {
+    pub(crate) const fn new(slot: Arc<StreamSlot>, conn: ConnRef) -> Self {
         Self { slot, _conn: conn }
+    }
+
+    /// What stands between this handle and the worker.
+    #[cfg(feature = "h3")]
+    pub(crate) const fn slot(&self) -> &Arc<StreamSlot> {
+        &self.slot
     }
 
     /// Hands bytes over without copying them; waits until all are taken. Not cancel-safe.
@@ -178,6 +184,18 @@ pub struct RecvStream {
 impl RecvStream {
     pub(super) const fn new(slot: Arc<StreamSlot>, conn: ConnRef) -> Self {
         Self { slot, _conn: conn, chunks: VecDeque::new() }
+    }
+
+    /// A stream of which some chunks were taken already.
+    #[cfg(feature = "h3")]
+    pub(crate) const fn with_chunks(slot: Arc<StreamSlot>, conn: ConnRef, chunks: VecDeque<Bytes>) -> Self {
+        Self { slot, _conn: conn, chunks }
+    }
+
+    /// What stands between this handle and the worker.
+    #[cfg(feature = "h3")]
+    pub(crate) const fn slot(&self) -> &Arc<StreamSlot> {
+        &self.slot
     }
 
     /// Ready when there are chunks; `false` at the end.
