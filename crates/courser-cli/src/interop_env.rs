@@ -34,11 +34,13 @@ pub enum Case {
     Ecn,
     /// The client begins in version 1, and the server goes on in version 2.
     Version2,
+    /// Files over HTTP/3.
+    Http3,
 }
 
 impl Case {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Handshake,
         Self::Transfer,
         Self::Chacha20,
@@ -50,6 +52,7 @@ impl Case {
         Self::KeyUpdate,
         Self::Ecn,
         Self::Version2,
+        Self::Http3,
     ];
 
     /// By name; `None` for one that is not supported in that role.
@@ -67,6 +70,7 @@ impl Case {
             "keyupdate" => Self::KeyUpdate,
             "ecn" => Self::Ecn,
             "v2" => Self::Version2,
+            "http3" => Self::Http3,
             _ => return None,
         })
     }
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn unknown_test_cases_are_unsupported_in_both_roles_whatever_else_is_set() {
         for role in [Role::Client, Role::Server] {
-            for case in ["compliance", "http3", "RETRY", "TRANSFER", "transfer "] {
+            for case in ["compliance", "HTTP3", "RETRY", "TRANSFER", "transfer "] {
                 let asked = read(Some(role), &[("TESTCASE", case)]).unwrap();
                 assert_eq!(asked, Asked::Unsupported { case: case.into() });
             }

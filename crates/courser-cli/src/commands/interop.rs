@@ -10,6 +10,7 @@ use courser::worker::Worker;
 use courser_core::engine::{EarlyData, Engine, RetryPolicy};
 use courser_core::ids::{ConnKey, Version};
 
+use super::interop_h3;
 use crate::apps::hq_client::HqClient;
 use crate::apps::hq_server::{self, HqServer};
 use crate::args::address;
@@ -28,9 +29,9 @@ use crate::transport::{App, Event};
 use crate::tuning::{Cipher, Tuning};
 
 /// The port of the contract.
-const PORT: u16 = 443;
+pub(super) const PORT: u16 = 443;
 /// A handshake over a bad path takes its time: the cases lose or damage every third packet.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Streams that a peer may have open at once; the runner allows a server 1,000 at most.
 const STREAMS: u64 = 500;
 /// Credit at the start of a case about flow control, in bytes: of a stream and of the connection.
@@ -84,7 +85,8 @@ fn tls(env: &Environment) -> Outcome<TlsChoice> {
         Case::ZeroRtt => Tickets::EarlyData,
         _ => Tickets::Unused,
     };
-    Ok(TlsChoice { alpn: vec![hq::ALPN.to_vec()], x25519_only: false, key_log, tickets })
+    let alpn = if env.case == Case::Http3 { interop_h3::alpn() } else { vec![hq::ALPN.to_vec()] };
+    Ok(TlsChoice { alpn, x25519_only: false, key_log, tickets })
 }
 
 /// The folder on the command line wins.
@@ -93,6 +95,9 @@ fn traces(args: &InteropArgs, env: &Environment, ui: &Ui) -> Outcome<Option<Qlog
 }
 
 fn server(env: &Environment, qlog: Option<Qlog>, workers: u16, ui: &Ui) -> Outcome {
+    if env.case == Case::Http3 {
+        return interop_h3::serve(env, &tls(env)?, Tuning { qlog, ..tuning(env.case, env.role) });
+    }
     hq_server::check_root(&env.www)?;
     let identity = Identity::from_files(&env.certs.join("cert.pem"), &env.certs.join("priv.key"))?;
     let mut tuning = Tuning { qlog, ..tuning(env.case, env.role) };
@@ -133,6 +138,10 @@ fn prefer_other_addresses(tuning: &mut Tuning) {
 }
 
 fn client(env: &Environment, qlog: Option<Qlog>, ui: &Ui) -> Outcome {
+    if env.case == Case::Http3 {
+        let failed = interop_h3::fetch(env, &tls(env)?, Tuning { qlog, ..tuning(env.case, env.role) }, ui)?;
+        return if failed == 0 { Ok(()) } else { Err(Failure::Incomplete { failed, of: env.requests.len() as u64 }) };
+    }
     let tuning = Tuning { qlog, ..tuning(env.case, env.role) };
     // The runner's certificates are made for each run; some chains are longer than anybody would verify.
     let tls = setup::tls_client(&Trust::Anybody, &tls(env)?, &tuning)?;

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod doctor;
 pub mod echo;
 pub mod interop;
+mod interop_h3;
 pub mod man;
 pub mod perf;
 pub mod ping;
