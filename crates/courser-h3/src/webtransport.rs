@@ -4,9 +4,11 @@
 //! signal and the session's ID; what follows belongs to the application. Written after the draft of July 2026; the signals and
 //! codes are the same since draft 2, which browsers speak.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use courser_core::ids::{Dir, Side, StreamId};
+use courser_core::wire::Reader;
 
+use crate::capsule;
 use crate::frame::{kind, push_varint, stream_type};
 
 /// Values of `:protocol` that ask for a session: those of the newest draft and of the ones before.
@@ -54,6 +56,38 @@ pub fn from_wire(code: u64) -> Option<u32> {
     u32::try_from(shifted - shifted / 0x1f).ok()
 }
 
+/// The longest reason with which a session is closed, in bytes.
+pub const REASON_MAX: usize = 1024;
+
+/// The value of a WT_CLOSE_SESSION capsule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseSession {
+    /// The application's code.
+    pub code: u32,
+    /// The application's reason, UTF-8.
+    pub reason: Bytes,
+}
+
+impl CloseSession {
+    /// Reads the value of a capsule; `None` when it is malformed, and with it the message.
+    //= rfc9297#3.3-2, rfc9297#3.3-3, rfc9297#3.3-4
+    #[must_use]
+    pub fn decode(mut value: Bytes) -> Option<Self> {
+        let code = Reader::new(&value).u32()?;
+        value.advance(4);
+        let good = value.len() <= REASON_MAX && std::str::from_utf8(&value).is_ok();
+        good.then_some(Self { code, reason: value })
+    }
+
+    /// Appends the capsule.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut value = Vec::with_capacity(4 + self.reason.len());
+        value.extend_from_slice(&self.code.to_be_bytes());
+        value.extend_from_slice(&self.reason);
+        capsule::encode(capsule::WT_CLOSE_SESSION, &value, out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -81,5 +115,26 @@ mod tests {
         assert_eq!(&stream_head(Dir::Bi, StreamId(4))[..], [0x40, 0x41, 4]);
         assert_eq!(&stream_head(Dir::Uni, StreamId(400))[..], [0x40, 0x54, 0x41, 0x90]);
         assert!(is_session_id(0) && is_session_id(4) && !is_session_id(1) && !is_session_id(2) && !is_session_id(3));
+    }
+
+    #[test]
+    fn a_session_is_closed_with_a_code_and_a_reason_and_nothing_else() {
+        //= rfc9297#3.3-2 type=test
+        //= rfc9297#3.3-3 type=test
+        //= rfc9297#3.3-4 type=test
+        for (value, code) in
+            [(&b"\0\0\0\x07bye"[..], Some(7)), (b"\0\0\0\x07", Some(7)), (b"\0\0\0", None), (b"\0\0\0\0\xff", None)]
+        {
+            let read = CloseSession::decode(Bytes::from_static(value));
+            assert_eq!(read.as_ref().map(|c| c.code), code);
+            let mut out = Vec::new();
+            if let Some(close) = read {
+                close.encode(&mut out);
+                assert_eq!(&out[..3], [0x68, 0x43, value.len() as u8]);
+                assert_eq!(&out[3..], value);
+            }
+        }
+        assert_eq!(CloseSession::decode(Bytes::from(vec![b'a'; REASON_MAX + 5])), None);
+        assert!(CloseSession::decode(Bytes::from(vec![0; REASON_MAX + 4])).is_some());
     }
 }

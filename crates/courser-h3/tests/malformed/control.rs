@@ -109,7 +109,9 @@ fn later(side: Side) -> Vec<Row> {
     //= rfc9114#7.2.8-2 type=test
     //= rfc9114#7.2.3-7 type=test
     //= rfc9114#7.2.3-8 type=test
+    //= rfc9114#7.1-1 type=test
     //= rfc9114#7.1-2 type=test
+    //= rfc9114#7.1-3 type=test
     //= rfc9114#10.8-1 type=test
     vec![
         row("SETTINGS again", frame(4, &[]), UNEXPECTED),

@@ -34,6 +34,7 @@ pub fn requests() -> Vec<Row> {
 }
 
 fn pseudo(bad: Expect) -> Vec<Row> {
+    //= rfc9114#4.1.2-1 type=test
     //= rfc9114#4.1.2-2 type=test
     //= rfc9114#4.3.1-6 type=test
     //= rfc9114#4.3-4 type=test
@@ -180,6 +181,7 @@ fn fields(bad: Expect) -> Vec<Row> {
     one("content-length", b"0", Expect::Fine);
     let twice: (&[u8], &[u8]) = (b"content-length", b"0");
     rows.push(request("two lengths", &[METHOD, SCHEME, AUTHORITY, PATH, twice, twice], bad));
+    //= rfc9297#3.2-4 type=test
     //= rfc9297#3.2-6 type=test
     let capsules: (&[u8], &[u8]) = (b"capsule-protocol", b"?1");
     let protocol: (&[u8], &[u8]) = (b":protocol", b"connect-udp");
@@ -208,6 +210,8 @@ pub fn responses() -> Vec<Row> {
     let row = |name: &str, fields: Fields<'_>, expect| {
         Row::new(name, Side::Client, expect).request(headers(fields), After::Fin)
     };
+    //= rfc9297#3.2-5 type=test
+    //= rfc9297#3.4-3 type=test
     //= rfc9114#4.3.2-1 type=test
     //= rfc9114#4.1.2-3 type=test
     //= rfc9114#4.3-2 type=test

@@ -47,6 +47,7 @@ pub fn at_server() -> Vec<Row> {
         rows.push(row(&format!("{name} behind the head"), [get(), bytes].concat(), After::Open, expect));
     }
     //= rfc9114#4.1-3 type=test
+    //= rfc9114#7.2.1-1 type=test
     rows.extend([
         row("DATA before HEADERS", data.clone(), After::Open, UNEXPECTED),
         row("empty DATA before HEADERS", frame(0, &[]), After::Open, UNEXPECTED),
@@ -107,6 +108,14 @@ pub fn at_server() -> Vec<Row> {
         row("a line of a table that is empty", frame(1, &[0, 0, 0x80]), After::Open, decompression),
     ]);
     rows.push(row("a reset", get(), After::Reset(0x10c), Expect::Reset(0x10c)));
+    //= rfc9114#8-1 type=test
+    rows.push(row(
+        "a reset with a code that nobody knows",
+        get(),
+        After::Reset(0x1234_5678),
+        Expect::Reset(0x1234_5678),
+    ));
+    rows.push(row("a reset with a code out of its place", get(), After::Reset(0x109), Expect::Reset(0x109)));
     rows.extend(at_server_beyond());
     rows
 }

@@ -46,6 +46,11 @@ fn a_graceful_end_lets_what_was_begun_finish_and_rejects_what_comes_later() {
         pair.server.forget(&mut pair.s, id);
     }
     assert_eq!(pair.server.active_requests(), 0);
+    //= rfc9114#6.2.1-4 type=test
+    for t in [&pair.c, &pair.s] {
+        let mut own = t.streams.iter().filter(|(id, _)| id.dir() == Dir::Uni).map(|(_, s)| s);
+        assert!(own.all(|s| !s.finished && s.reset.is_none() && s.stopped.is_none()), "what has to stay stays");
+    }
 }
 
 #[test]
@@ -57,6 +62,8 @@ fn requests_beyond_the_goaway_may_be_made_again() {
     pair.turn();
     assert_eq!(pair.client.poll_event(), Some(Event::GoAway { first_rejected: late }));
     assert!(matches!(pair.client.poll_response(&mut pair.c, late), Err(Error::Rejected)));
+    //= rfc9114#4.1.1-7 type=test
+    assert_eq!(pair.c.streams[&late].stopped, Some(Code::REQUEST_CANCELLED.0));
     assert!(matches!(pair.client.poll_response(&mut pair.c, ids[0]), Ok(Head::Blocked)));
     pair.s.reset(ids[1], Code::REQUEST_REJECTED.0);
     pair.turn();
@@ -97,6 +104,7 @@ fn a_response_is_used_although_the_server_wants_no_more_of_the_request() {
 #[test]
 fn what_is_dropped_is_reset_and_refused() {
     //= rfc9114#4.1.1-2 type=test
+    //= rfc9114#4.1.1-4 type=test
     //= rfc9114#4.1.1-5 type=test
     //= rfc9114#4.1.1-6 type=test
     let mut pair = Pair::new();
@@ -190,6 +198,7 @@ fn more_requests_than_permitted_are_rejected() {
 #[test]
 fn a_head_that_the_peer_does_not_take_is_not_sent() {
     //= rfc9114#4.2.2-1 type=test
+    //= rfc9114#7.2.4.2-7 type=test
     let mut pair = Pair::with(Config::default(), Config { max_field_section_size: 400, ..Config::default() });
     let mut head = get("https://a.example/");
     head.headers.insert("x", HeaderValue::from_bytes(&[b'a'; 300]).unwrap());
@@ -236,6 +245,10 @@ fn an_end_of_the_transport_is_told_by_every_call() {
     assert!(matches!(pair.server.send_response(&mut pair.s, id, &ok(), true), Err(Error::Closed)));
     assert_eq!(pair.server.pump(&mut pair.s), Ok(()));
     assert_eq!(pair.s.read(id), Read::Closed);
+    //= rfc9114#5.4-1 type=test
+    pair.c.close(0x100, "done");
+    let done = pair.client.poll_response(&mut pair.c, id);
+    assert!(matches!(done, Err(Error::Closed)), "nobody says that it was not processed");
 }
 
 #[test]

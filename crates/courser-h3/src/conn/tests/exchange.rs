@@ -40,6 +40,9 @@ fn settings_come_first_on_one_control_stream_and_there_is_one_stream_of_each_kin
     //= rfc9114#7.2.4-1 type=test
     //= rfc9114#3.2-3 type=test
     //= rfc9114#7.2.4.2-3 type=test
+    //= rfc9114#7.2.4-3 type=test
+    //= rfc9114#6.2-3 type=test
+    //= rfc9114#6.2-8 type=test
     let mut pair = Pair::silent(Config::default(), Config::default());
     pair.client.start(&mut pair.c).unwrap();
     pair.client.pump(&mut pair.c).unwrap();
@@ -49,6 +52,45 @@ fn settings_come_first_on_one_control_stream_and_there_is_one_stream_of_each_kin
     assert_eq!(pair.c.streams[&first(0)].outgoing[1], 4);
     let order: Vec<_> = pair.client.own_streams().collect();
     assert_eq!(order, [first(0), first(1), first(2)]);
+}
+
+#[test]
+fn each_request_has_a_stream_of_its_own_that_is_closed_behind_it() {
+    //= rfc9114#4.1-1 type=test
+    //= rfc9114#4.1-6 type=test
+    //= rfc9114#4.1-7 type=test
+    let mut pair = Pair::new();
+    let ids =
+        [(); 3].map(|()| pair.client.send_request(&mut pair.c, &get("https://a.example/"), true).unwrap().unwrap());
+    assert_eq!(ids, [StreamId(0), StreamId(4), StreamId(8)]);
+    assert!(ids.iter().all(|id| pair.c.streams[id].finished), "before any response");
+    let id = pair.ask(&post("https://a.example/", None), false);
+    assert!(!pair.c.streams[&id].finished);
+    pair.client.send_body(&mut pair.c, id, &mut Bytes::from_static(b"x"), true).unwrap();
+    assert!(pair.c.streams[&id].finished);
+    pair.turn();
+    //= rfc9114#4.1-8 type=test
+    pair.request(id);
+    pair.answer(id, &ok(), true);
+    assert!(pair.s.streams[&id].finished);
+}
+
+#[test]
+fn a_client_that_was_told_no_settings_goes_by_the_default_values() {
+    //= rfc9114#7.2.4.2-6 type=test
+    //= rfc9114#7.2.4.2-2 type=test
+    let mut pair = Pair::silent(Config { grease: false, ..Config::default() }, Config::default());
+    pair.client.start(&mut pair.c).unwrap();
+    let mut head = get("https://a.example/");
+    head.headers.insert("user-agent", HeaderValue::from_static("worth an entry of a table, were there one"));
+    let sizes: Vec<_> = (0..5)
+        .map(|_| {
+            let id = pair.client.send_request(&mut pair.c, &head, true).unwrap().unwrap();
+            pair.c.streams[&id].outgoing.len()
+        })
+        .collect();
+    assert!(sizes.iter().all(|size| *size == sizes[0] && *size > 40), "{sizes:?}");
+    assert_eq!(pair.c.streams[&StreamId::new(Side::Client, Dir::Uni, 1)].outgoing, [2], "no instruction");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! a stream holds, so that every call is met in the middle. Tests also write raw bytes into an end, and look at what it was
 //! asked to do.
 
+pub mod fuzz;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, Bytes};
