@@ -1,8 +1,8 @@
 //! The Huffman code of RFC 7541 appendix B.
 //!
 //! The code is canonical: within a length, codes count up with the symbols, and each length goes on where the one before
-//! ended. So the lengths say everything, and all tables are made of them at compile time. Decoding takes ten bits a step,
-//! which is every symbol of a usual field; of the longer codes the length is searched first.
+//! ended. So the lengths say everything, and all tables are made of them at compile time. Decoding takes eleven bits a
+//! step, which are one or two symbols of a usual field; of the longer codes the length is searched first.
 
 use super::prefix_int::Fault;
 
@@ -20,8 +20,8 @@ const LENGTHS: [u8; 257] = [
     27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26, 30,
 ];
 
-/// Bits that one step of the decoder looks at.
-const STEP: u32 = 10;
+/// Bits that one step of the decoder looks at: enough for most pairs of usual symbols.
+const STEP: u32 = 11;
 const LONGEST: usize = 30;
 const END_OF_STRING: u16 = 256;
 
@@ -33,8 +33,18 @@ const STARTS: [u32; LONGEST + 2] = starts();
 const FIRST: [u32; LONGEST + 2] = first_codes();
 /// Code and length of each symbol.
 static CODES: [(u32, u8); 256] = codes();
-/// By the next [`STEP`] bits: symbol times sixteen plus length of its code; zero where the code is longer.
-static STEPS: [u16; 1 << STEP] = steps();
+/// What the next [`STEP`] bits say.
+static STEPS: [Step; 1 << STEP] = steps();
+
+/// One or two symbols at the front of some bits.
+#[derive(Clone, Copy)]
+struct Step {
+    symbols: [u8; 2],
+    /// How many there are; none where the code is longer than a step.
+    count: u8,
+    /// The bits of all of them.
+    bits: u8,
+}
 
 const fn symbols() -> [u16; 257] {
     let mut out = [0; 257];
@@ -96,21 +106,31 @@ const fn codes() -> [(u32, u8); 256] {
     out
 }
 
-const fn steps() -> [u16; 1 << STEP] {
-    let mut out = [0; 1 << STEP];
-    let codes = codes();
-    let mut symbol = 0;
-    while symbol < 256 {
-        let (code, length) = codes[symbol];
-        if length as u32 <= STEP {
-            let spare = STEP - length as u32;
-            let mut low = 0;
-            while low < 1 << spare {
-                out[((code << spare) + low) as usize] = (symbol as u16) << 4 | length as u16;
-                low += 1;
-            }
+/// The symbol at the front of a step's bits and the length of its code; length zero where it is longer than `room`.
+const fn front(bits: u32, room: u32) -> (u8, u32) {
+    let mut length = 5;
+    while length <= room {
+        let code = bits >> (STEP - length);
+        let (first, start, next) = (FIRST[length as usize], STARTS[length as usize], STARTS[length as usize + 1]);
+        if code >= first && code - first < next - start {
+            return (SYMBOLS[(start + code - first) as usize] as u8, length);
         }
-        symbol += 1;
+        length += 1;
+    }
+    (0, 0)
+}
+
+const fn steps() -> [Step; 1 << STEP] {
+    let mut out = [Step { symbols: [0; 2], count: 0, bits: 0 }; 1 << STEP];
+    let mut bits = 0;
+    while bits < 1 << STEP {
+        let (first, length) = front(bits, STEP);
+        if length > 0 {
+            let (second, more) = front(bits << length & ((1 << STEP) - 1), STEP - length);
+            let count = if more > 0 { 2 } else { 1 };
+            out[bits as usize] = Step { symbols: [first, second], count, bits: (length + more) as u8 };
+        }
+        bits += 1;
     }
     out
 }
@@ -175,7 +195,7 @@ impl Bits<'_> {
         }
     }
 
-    fn step(&self) -> u16 {
+    fn step(&self) -> Step {
         STEPS[index(u32::try_from(self.window >> (64 - STEP)).unwrap_or(0))]
     }
 
@@ -184,18 +204,22 @@ impl Bits<'_> {
         self.count -= length;
     }
 
-    /// Symbol and length of a code that is longer than a step.
-    #[cold]
-    fn long(&self) -> (u16, u32) {
+    /// Whether what is left is the beginning of the end of the string and shorter than a byte. No symbol looks like that.
+    fn is_padding(&self) -> bool {
+        self.count < 8 && self.window >> 56 == (0xff00 >> self.count) & 0xff
+    }
+
+    /// The next symbol and the length of its code, one length after the other.
+    fn single(&self) -> (u16, u32) {
         let bits = u32::try_from(self.window >> 32).unwrap_or(u32::MAX);
-        for length in STEP + 1..=30 {
+        for length in 5..=30 {
             let code = bits >> (32 - length);
             let (first, start, next) = (FIRST[index(length)], STARTS[index(length)], STARTS[index(length) + 1]);
             if code.checked_sub(first).is_some_and(|past| past < next - start) {
                 return (SYMBOLS[index(start + code - first)], length);
             }
         }
-        (END_OF_STRING, STEP)
+        (END_OF_STRING, 30)
     }
 }
 
@@ -205,40 +229,43 @@ fn index(bits: u32) -> usize {
 
 /// Appends the decoded string, which has at most 8/5 of the bytes of `input`.
 pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    out.reserve(input.len() + input.len() / 5 * 3 + 3);
-    let mut bits = Bits { window: 0, count: 0, rest: input };
-    loop {
-        bits.refill();
-        // Five symbols of a step fit into what a refill leaves; near the end each one is looked at for being whole.
-        while bits.count >= STEP {
-            let found = bits.step();
-            if found == 0 {
-                break;
-            }
-            let [high, low] = found.to_be_bytes();
-            out.push(high << 4 | low >> 4);
-            bits.take(u32::from(found & 15));
-        }
-        if bits.count < 32 {
-            bits.refill();
-        }
-        let (symbol, length) = match bits.step() {
-            0 => bits.long(),
-            found => (found >> 4, u32::from(found & 15)),
-        };
-        if length > bits.count {
-            return padding(&bits);
-        }
-        let symbol = u8::try_from(symbol).map_err(|_| Fault::Broken("a Huffman string with its end inside"))?;
-        out.push(symbol);
-        bits.take(length);
-    }
+    let start = out.len();
+    // A step writes two symbols and may mean one.
+    out.resize(start + input.len() * 8 / 5 + 2, 0);
+    let (whole, filled) = decode_into(input, &mut out[start..]);
+    out.truncate(start + filled);
+    whole
 }
 
-/// What is left is no symbol: it has to be the beginning of the end of the string, shorter than a byte.
-fn padding(bits: &Bits<'_>) -> Result<(), Fault> {
-    let ones = bits.count == 0 || bits.window == u64::MAX << (64 - bits.count);
-    if ones && bits.count < 8 { Ok(()) } else { Err(Fault::Broken("a Huffman string that is filled up wrongly")) }
+/// Says how many symbols were written.
+fn decode_into(input: &[u8], out: &mut [u8]) -> (Result<(), Fault>, usize) {
+    let mut bits = Bits { window: 0, count: 0, rest: input };
+    let mut filled = 0;
+    loop {
+        bits.refill();
+        while bits.count >= STEP {
+            let step = bits.step();
+            let Some(pair) = out.get_mut(filled..filled + 2).filter(|_| step.count > 0) else { break };
+            pair.copy_from_slice(&step.symbols);
+            filled += usize::from(step.count);
+            bits.take(u32::from(step.bits));
+        }
+        if bits.count < STEP && bits.rest.is_empty() && bits.is_padding() {
+            return (Ok(()), filled);
+        }
+        // A long code, or one near the end, where it is looked at for being whole.
+        bits.refill();
+        let (symbol, length) = bits.single();
+        if length > bits.count {
+            return (Err(Fault::Broken("a Huffman string that is filled up wrongly")), filled);
+        }
+        let (Ok(symbol), Some(place)) = (u8::try_from(symbol), out.get_mut(filled)) else {
+            return (Err(Fault::Broken("a Huffman string with its end inside")), filled);
+        };
+        *place = symbol;
+        filled += 1;
+        bits.take(length);
+    }
 }
 
 #[cfg(test)]

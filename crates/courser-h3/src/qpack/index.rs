@@ -72,6 +72,8 @@ pub(super) struct IndexedTable {
     lines: Vec<u32>,
     names: Vec<u32>,
     mask: usize,
+    /// Entries below this are draining.
+    lasting: u64,
 }
 
 impl IndexedTable {
@@ -151,18 +153,19 @@ impl IndexedTable {
 
     /// Whether the entry is among the oldest quarter of a table that is nearly full: what refers to it soon keeps new
     /// entries out (RFC 9204 section 2.1.1.1).
-    pub(super) fn is_draining(&self, index: u64) -> bool {
-        let capacity = self.table.capacity();
-        // The older entries are summed up: they are few where the answer is yes.
-        let free = capacity - self.table.size();
-        let mut older = 0;
-        for at in self.table.oldest()..index {
-            older += self.table.size_of(at).unwrap_or(OVERHEAD);
-            if free + older >= capacity / 4 {
-                return false;
-            }
+    pub(super) const fn is_draining(&self, index: u64) -> bool {
+        index < self.lasting
+    }
+
+    /// The first entry that has, with what is free, a quarter of the capacity before it.
+    fn find_lasting(&self) -> u64 {
+        let mut before = self.table.capacity() - self.table.size();
+        let mut index = self.table.oldest();
+        while before < self.table.capacity() / 4 {
+            before += self.table.size_of(index).unwrap_or(OVERHEAD);
+            index += 1;
         }
-        free + older < capacity / 4
+        index
     }
 
     /// Inserts a line; there is room.
@@ -193,6 +196,7 @@ impl IndexedTable {
         self.notes.push_back(Note { hashes, older_line: self.lines[line], older_name: self.names[name], pins: 0 });
         self.lines[line] = low(index);
         self.names[name] = low(index);
+        self.lasting = self.find_lasting();
     }
 
     fn note_mut(&mut self, index: u64) -> Option<&mut Note> {

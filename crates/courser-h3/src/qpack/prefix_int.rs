@@ -70,7 +70,7 @@ impl<'a> Cursor<'a> {
 
     /// An integer with a prefix of `bits` bits.
     //= rfc9204#4.1.1-1, rfc9204#7.4-2
-    #[inline]
+    #[inline(always)]
     pub(super) fn int(&mut self, bits: u32) -> Result<u64, Fault> {
         let (&first, rest) = self.rest.split_first().ok_or(Fault::Short)?;
         let mask = u8::MAX >> (8 - bits);
