@@ -11,6 +11,7 @@ use courser_core::wire::Reader;
 use http::{HeaderMap, Request, Response};
 
 use super::Memory;
+pub use super::fuzz_qpack::qpack;
 use crate::capsule::{Capsule, CapsuleReader};
 use crate::frame::FrameReader;
 use crate::settings::Settings;
@@ -20,7 +21,7 @@ use crate::{Body, Code, Config, Connection, Error, Head, Protocol, datagram, pri
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 2] = [("h3_frame", frames), ("h3_connection", connection)];
+pub const TARGETS: [Target; 3] = [("h3_frame", frames), ("h3_connection", connection), ("qpack", qpack)];
 
 /// How many frames a reader sees in pieces of that size, and a checksum over their types, lengths and payloads.
 fn read_frames(data: &[u8], piece: usize) -> (usize, u64, bool) {

@@ -5,6 +5,7 @@
 //! asked to do.
 
 pub mod fuzz;
+mod fuzz_qpack;
 
 use std::collections::{BTreeMap, VecDeque};
 
