@@ -84,7 +84,7 @@ impl Future for Driving {
             // A server opens two-way streams for WebTransport only; HTTP/3 refuses others.
             let hold = Hold { link: Arc::clone(link), stream: id };
             tokio::spawn(async move {
-                let head = poll_fn(|cx| match hold.on(cx, |h3, carrier, stream| h3.poll_response(carrier, stream)) {
+                let head = poll_fn(|cx| match hold.on(cx, |h3, carrier, stream| h3.poll_request(carrier, stream)) {
                     Ok(Head::Blocked) => Poll::Pending,
                     other => Poll::Ready(other),
                 });
