@@ -80,7 +80,7 @@ impl Future for Driving {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let ended = self.driver.poll(cx, |link, id| {
+        let ended = self.driver.poll(cx, |_, link, id| {
             // A server opens two-way streams for WebTransport only; HTTP/3 refuses others.
             let hold = Hold { link: Arc::clone(link), stream: id };
             tokio::spawn(async move {

@@ -39,7 +39,7 @@ impl Driver {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        mut on_stream: impl FnMut(&Arc<Link>, StreamId),
+        mut on_stream: impl FnMut(&mut Context<'_>, &Arc<Link>, StreamId),
     ) -> Poll<Error> {
         let link = Arc::clone(&self.link);
         link.state(|state| state.set_driver(cx));
@@ -53,7 +53,7 @@ impl Driver {
             match accepted {
                 Ok(slot) => {
                     let id = link.state(|state| state.adopt(slot));
-                    on_stream(&link, id);
+                    on_stream(cx, &link, id);
                 }
                 Err(_) => return Poll::Ready(self.ended()),
             }

@@ -5,7 +5,7 @@
 //! of [`aio`](crate::aio).
 //!
 //! ```text
-//! server, client   a task per connection, a task per request
+//! server, client   a task per connection; serving: a request from its head to the last byte of its answer
 //! body             what is received piece by piece; how an application's body is sent
 //! exchange         what a service can ask about the connection; web_transport: sessions
 //! driver           control and QPACK streams, datagrams, events
@@ -30,6 +30,7 @@ mod exchange;
 mod link;
 mod respond;
 mod server;
+mod serving;
 mod sessions;
 mod web_transport;
 

@@ -9,17 +9,16 @@ use std::time::Duration;
 
 use courser_core::ids::{Side, StreamId};
 use courser_h3::Code;
-use courser_h3::conn::{Config, Head};
-use http::{Method, Request, Response, StatusCode};
+use courser_h3::conn::Config;
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::body::{RecvBody, SendBody, Stall};
-use super::driver::{Driver, hand_over};
+use super::body::RecvBody;
+use super::driver::Driver;
 use super::error::{BoxError, Error};
-use super::exchange::Exchange;
 use super::link::{Hold, Link};
-use super::respond;
+use super::serving::Serving;
 use crate::aio::{Connection, Endpoint};
 
 /// How connections are served. The defaults suit a server on the open Internet.
@@ -131,8 +130,9 @@ impl Server {
     /// Serves one connection until it ends; when `shutdown` is ready it is drained: the client hears GOAWAY, requests that
     /// it had made by then are answered, later ones are rejected in a way that lets it make them elsewhere.
     ///
-    /// Each request gets a clone of `service` and a task of its own; when the client gives it up, the service's future is
-    /// dropped. An error of the service resets the stream with `H3_INTERNAL_ERROR`.
+    /// Each request gets a clone of `service`. An answer that is ready at once is sent at once; others get a task of their
+    /// own, and so do all requests for a while after one of them kept the connection waiting. When the client gives a request
+    /// up, the service's future is dropped. An error of the service resets the stream with `H3_INTERNAL_ERROR`.
     ///
     /// # Errors
     /// [`Error::Protocol`] when the peer broke the protocol, [`Error::Closed`] when the connection failed. A connection that a
@@ -156,9 +156,13 @@ impl Server {
         let mut shutdown = pin!(shutdown);
         let mut drain = Drain::new(self.drain_timeout);
         let patience = (self.head_timeout, self.stall_timeout);
-        let mut on_stream = move |link: &Arc<Link>, id: StreamId| {
+        let mut pace = Pace::default();
+        let mut on_stream = move |cx: &mut Context<'_>, link: &Arc<Link>, id: StreamId| {
             let hold = Hold { link: Arc::clone(link), stream: id };
-            tokio::spawn(serve_request(hold, service.clone(), patience));
+            let serving = Serving::new(hold, service.clone(), patience);
+            if let Some(serving) = pace.try_now(cx, serving) {
+                tokio::spawn(serving);
+            }
         };
         let end = poll_fn(|cx| {
             let ended = driver.poll(cx, &mut on_stream);
@@ -179,6 +183,34 @@ impl Server {
 }
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
+
+/// Whether requests are served where they are taken, or in tasks of their own.
+#[derive(Default)]
+struct Pace {
+    /// How many more requests get a task right away.
+    apart: u32,
+}
+
+/// A service that works for longer before it waits for anything holds the connection up.
+const QUICK: Duration = Duration::from_micros(50);
+/// Requests that get a task after such a one.
+const APART: u32 = 64;
+
+impl Pace {
+    /// Goes on with a request as far as that is possible at once; gives it back when it is not done then.
+    fn try_now<F: Future<Output = ()> + Unpin>(&mut self, cx: &mut Context<'_>, mut serving: F) -> Option<F> {
+        if self.apart > 0 {
+            self.apart -= 1;
+            return Some(serving);
+        }
+        let began = std::time::Instant::now();
+        let done = Pin::new(&mut serving).poll(cx).is_ready();
+        if began.elapsed() > QUICK {
+            self.apart = APART;
+        }
+        (!done).then_some(serving)
+    }
+}
 
 /// The two steps of a graceful end (RFC 9114 section 5.2).
 struct Drain {
@@ -216,112 +248,6 @@ impl Drain {
         link.quic.close(Code::NO_ERROR.0, b"");
         Poll::Ready(())
     }
-}
-
-/// One request, from its head to the last byte of its answer.
-async fn serve_request<S, B>(hold: Hold, service: S, patience: (Duration, Duration))
-where
-    S: Service<Request<RecvBody>, Response = Response<B>> + Send,
-    S::Error: Into<BoxError>,
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let Some(request) = receive(&hold, patience).await else { return };
-    let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
-    let answered = answer(&hold, service, request, Asked { is_head, is_connect, patience: patience.1 }).await;
-    if let Err(e) = answered {
-        let code = match &e {
-            Error::Application(_) => Code::INTERNAL_ERROR,
-            _ => Code::REQUEST_CANCELLED,
-        };
-        tracing::debug!(stream = hold.stream.0, error = %e, "a request was not answered in full");
-        hold.link.at_once(|h3, carrier| h3.cancel(carrier, hold.stream, code));
-    }
-}
-
-/// The request's head, with its body to be read; `None` when it is not a request, or none that can be answered.
-async fn receive(hold: &Hold, patience: (Duration, Duration)) -> Option<Request<RecvBody>> {
-    let mut stall = Stall::new(Some(patience.0), "the head of a request");
-    let head = poll_fn(|cx| {
-        match hold.on(cx, |h3, carrier, stream| h3.poll_request(carrier, stream)) {
-            Ok(Head::Blocked) => {}
-            Ok(Head::WaitsForTable) => hold.link.state(|state| state.wait_for_table(hold.stream, cx)),
-            other => return Poll::Ready(Some(other)),
-        }
-        stall.poll(cx).map(|()| None)
-    })
-    .await;
-    match head {
-        Some(Ok(Head::Ready(parts))) => {
-            let mut request = Request::from_parts(parts, RecvBody::empty());
-            if !hold.is_read() {
-                let length = respond::content_length(request.headers());
-                *request.body_mut() = RecvBody::new(hold.again(), length, Some(patience.1));
-            }
-            request.extensions_mut().insert(Exchange::new(hold));
-            Some(request)
-        }
-        Some(Ok(Head::WebTransportStream { session })) => {
-            web_transport(hold, session);
-            None
-        }
-        // The connection and HTTP/3 have done what is to be done.
-        Some(_) => None,
-        None => {
-            hold.link.at_once(|h3, carrier| h3.cancel(carrier, hold.stream, Code::REQUEST_INCOMPLETE));
-            None
-        }
-    }
-}
-
-fn web_transport(hold: &Hold, session: StreamId) {
-    let rest = hold.link.at_once(|h3, _| h3.take_rest(hold.stream));
-    hand_over(&hold.link, hold.stream, session, rest);
-}
-
-/// What has to be known of a request to answer it.
-struct Asked {
-    is_head: bool,
-    is_connect: bool,
-    patience: Duration,
-}
-
-async fn answer<S, B>(hold: &Hold, service: S, request: Request<RecvBody>, asked: Asked) -> Result<(), Error>
-where
-    S: Service<Request<RecvBody>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let mut call = pin!(oneshot(service, request));
-    let response = poll_fn(|cx| {
-        if let Poll::Ready(response) = call.as_mut().poll(cx) {
-            return Poll::Ready(response.map_err(|e| Error::Application(e.into())));
-        }
-        // A client that stops caring stops the work for it.
-        hold.poll_given_up(cx).map(Err)
-    })
-    .await?;
-    let (mut head, body) = response.into_parts();
-    let bodiless = asked.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    respond::complete(&mut head, &body, asked.is_connect);
-    if bodiless || body.is_end_stream() {
-        let sent = hold.link.at_once(|h3, carrier| h3.send_response(carrier, hold.stream, &head, true));
-        sent.map_err(|e| hold.error(e))?;
-        return poll_fn(|cx| hold.poll_flush(cx)).await;
-    }
-    let mut sending = SendBody::new(body, Some(asked.patience));
-    poll_fn(|cx| Poll::Ready(sending.begin(cx))).await?;
-    let sent = hold.link.at_once(|h3, carrier| {
-        sending.with_head(|data, end| h3.send_response_with(carrier, hold.stream, &head, data, end))
-    });
-    sent.map_err(|e| hold.error(e))?;
-    poll_fn(|cx| sending.poll(cx, hold)).await
-}
-
-async fn oneshot<S: Service<R>, R>(mut service: S, request: R) -> Result<S::Response, S::Error> {
-    poll_fn(|cx| service.poll_ready(cx)).await?;
-    service.call(request).await
 }
 
 /// A service of a function that takes a request and gives a response.

@@ -38,6 +38,8 @@ const WINDOW_MAX: usize = 512 << 10;
 pub(super) const CONN_BUDGET: usize = 8 << 20;
 /// Smallest allocation that small writes gather in.
 const GATHER_MIN: usize = 4 << 10;
+/// The same for the first write, which often is the only one: a small answer.
+const GATHER_FIRST: usize = 512;
 /// A corked stream is handed over when so much has gathered: more than any packet holds.
 const CORK_BYTES: usize = 16 << 10;
 
@@ -196,7 +198,8 @@ impl StreamSlot {
             return Poll::Pending;
         }
         if send.tail.capacity() - send.tail.len() < n {
-            let full = std::mem::replace(&mut send.tail, BytesMut::with_capacity(n.max(GATHER_MIN)));
+            let least = if send.written == 0 { GATHER_FIRST } else { GATHER_MIN };
+            let full = std::mem::replace(&mut send.tail, BytesMut::with_capacity(n.max(least)));
             if !full.is_empty() {
                 send.out.push_back(full.freeze());
             }

@@ -1,0 +1,176 @@
+//! One request at a server, from its head to the last byte of its answer.
+//!
+//! A future written by hand: it is small, can be moved between its polls, and so can be polled once where the request was taken
+//! and put into a task only when it has to wait.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use courser_core::ids::StreamId;
+use courser_h3::Code;
+use courser_h3::conn::Head;
+use http::{Method, Request, Response, StatusCode, request};
+use http_body::Body;
+use tower_service::Service;
+
+use super::body::{RecvBody, SendBody, Stall};
+use super::driver::hand_over;
+use super::error::{BoxError, Error};
+use super::exchange::Exchange;
+use super::link::Hold;
+use super::respond;
+
+/// A request that is being served.
+pub(super) struct Serving<S, B>
+where
+    S: Service<Request<RecvBody>, Response = Response<B>>,
+{
+    hold: Hold,
+    service: S,
+    stage: Stage<S, B>,
+    /// What has to be known of the request to answer it.
+    method: Method,
+    stall_timeout: Duration,
+}
+
+enum Stage<S: Service<Request<RecvBody>>, B> {
+    /// Its head is awaited.
+    Head(Stall),
+    /// The service has not room for it.
+    Ready(Request<RecvBody>),
+    /// The service works.
+    Call(Pin<Box<S::Future>>),
+    /// The answer's body is sent.
+    Body(SendBody<B>),
+    /// The answer has no body; what waits of its head is sent.
+    Flush,
+    Over,
+}
+
+/// Nothing in it is pinned where it lies: futures and bodies are behind pointers.
+impl<S: Service<Request<RecvBody>, Response = Response<B>>, B> Unpin for Serving<S, B> {}
+
+impl<S, B> Serving<S, B>
+where
+    S: Service<Request<RecvBody>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(hold: Hold, service: S, (head, stall_timeout): (Duration, Duration)) -> Self {
+        let stage = Stage::Head(Stall::new(Some(head), "the head of a request"));
+        Self { hold, service, stage, method: Method::GET, stall_timeout }
+    }
+
+    /// Goes as far as it can. Ready when there is nothing more to do.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            self.stage = match &mut self.stage {
+                Stage::Head(stall) => match ready!(poll_head(&self.hold, stall, cx)) {
+                    Some(parts) => Stage::Ready(self.request(parts)),
+                    None => Stage::Over,
+                },
+                Stage::Ready(_) => {
+                    let room = ready!(self.service.poll_ready(cx));
+                    room.map_err(|e| Error::Application(e.into()))?;
+                    let Stage::Ready(request) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
+                    Stage::Call(Box::pin(self.service.call(request)))
+                }
+                Stage::Call(call) => match call.as_mut().poll(cx) {
+                    Poll::Ready(response) => {
+                        let response = response.map_err(|e| Error::Application(e.into()))?;
+                        self.answer(response, cx)?
+                    }
+                    // A client that stops caring stops the work for it.
+                    Poll::Pending => return self.hold.poll_given_up(cx).map(Err),
+                },
+                Stage::Body(sending) => {
+                    ready!(sending.poll(cx, &self.hold))?;
+                    Stage::Over
+                }
+                Stage::Flush => {
+                    ready!(self.hold.poll_flush(cx))?;
+                    Stage::Over
+                }
+                Stage::Over => return Poll::Ready(Ok(())),
+            };
+        }
+    }
+
+    /// The request, with its body to be read.
+    fn request(&mut self, parts: request::Parts) -> Request<RecvBody> {
+        self.method.clone_from(&parts.method);
+        let mut request = Request::from_parts(parts, RecvBody::empty());
+        if !self.hold.is_read() {
+            let length = respond::content_length(request.headers());
+            *request.body_mut() = RecvBody::new(self.hold.again(), length, Some(self.stall_timeout));
+        }
+        request.extensions_mut().insert(Exchange::new(&self.hold));
+        request
+    }
+
+    /// Sends the head of the answer, with as much of its body as is there.
+    fn answer(&self, response: Response<B>, cx: &mut Context<'_>) -> Result<Stage<S, B>, Error> {
+        let (mut head, body) = response.into_parts();
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        respond::complete(&mut head, &body, self.method == Method::CONNECT);
+        let hold = &self.hold;
+        if bodiless || self.method == Method::HEAD || body.is_end_stream() {
+            let sent = hold.link.at_once(|h3, carrier| h3.send_response(carrier, hold.stream, &head, true));
+            return sent.map(|()| Stage::Flush).map_err(|e| hold.error(e));
+        }
+        let mut sending = SendBody::new(body, Some(self.stall_timeout));
+        sending.begin(cx)?;
+        let sent = hold.link.at_once(|h3, carrier| {
+            sending.with_head(|data, end| h3.send_response_with(carrier, hold.stream, &head, data, end))
+        });
+        sent.map(|()| Stage::Body(sending)).map_err(|e| hold.error(e))
+    }
+}
+
+impl<S, B> Future for Serving<S, B>
+where
+    S: Service<Request<RecvBody>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Err(e) = ready!(self.advance(cx)) else { return Poll::Ready(()) };
+        let code = match &e {
+            Error::Application(_) => Code::INTERNAL_ERROR,
+            _ => Code::REQUEST_CANCELLED,
+        };
+        let hold = &self.hold;
+        tracing::debug!(stream = hold.stream.0, error = %e, "a request was not answered in full");
+        hold.link.at_once(|h3, carrier| h3.cancel(carrier, hold.stream, code));
+        self.stage = Stage::Over;
+        Poll::Ready(())
+    }
+}
+
+/// The head of the request; `None` when it is none that can be answered, and all is done about it.
+fn poll_head(hold: &Hold, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<Option<request::Parts>> {
+    match hold.on(cx, |h3, carrier, stream| h3.poll_request(carrier, stream)) {
+        Ok(Head::Ready(parts)) => return Poll::Ready(Some(parts)),
+        Ok(Head::Blocked) => {}
+        Ok(Head::WaitsForTable) => hold.link.state(|state| state.wait_for_table(hold.stream, cx)),
+        Ok(Head::WebTransportStream { session }) => {
+            web_transport(hold, session);
+            return Poll::Ready(None);
+        }
+        Ok(Head::Gone) | Err(_) => return Poll::Ready(None),
+    }
+    ready!(stall.poll(cx));
+    hold.link.at_once(|h3, carrier| h3.cancel(carrier, hold.stream, Code::REQUEST_INCOMPLETE));
+    Poll::Ready(None)
+}
+
+fn web_transport(hold: &Hold, session: StreamId) {
+    let rest = hold.link.at_once(|h3, _| h3.take_rest(hold.stream));
+    hand_over(&hold.link, hold.stream, session, rest);
+}
