@@ -10,7 +10,8 @@ use bytes::Bytes;
 use common::{Identity, PATIENCE, loopback, pattern};
 use courser::aio::{Endpoint, RecvStream};
 use courser::h3::{
-    ALPN, BoxError, Client, Config, Error, Full, RecvBody, SendRequest, Server, Session, SessionBody, SessionEnd, service_fn,
+    ALPN, BoxError, Client, Config, Error, Full, RecvBody, SendRequest, Server, Session, SessionBody, SessionEnd,
+    service_fn,
 };
 use courser::{ClientOptions, ReadError, ServerOptions, tls};
 use http::{Request, Response};
