@@ -11,6 +11,7 @@ use crate::transport::{Transport, WriteError};
 pub(super) const CONTROL_MAX: usize = 16 * 1024;
 
 /// One of our streams.
+//= rfc9204#4.2-1, rfc9204#4.2-3
 #[derive(Debug)]
 pub(super) struct Local {
     kind: u64,

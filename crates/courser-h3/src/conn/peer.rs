@@ -115,7 +115,7 @@ impl Connection {
                 return Ok(Uni::Done);
             }
         };
-        //= rfc9114#6.2.1-3
+        //= rfc9114#6.2.1-3, rfc9204#4.2-2, rfc9204#4.2-5
         if slot.replace(id).is_some() {
             return Err(fault(Code::STREAM_CREATION_ERROR, "a second stream of a kind that comes once"));
         }
@@ -132,7 +132,7 @@ impl Connection {
                 Read::Data(piece) if self.peer.encoder == Some(id) => self.decoder.on_encoder_stream(&piece)?,
                 Read::Data(piece) => self.encoder.on_decoder_stream(&piece)?,
                 Read::Blocked => return Ok(Uni::Kept),
-                //= rfc9114#6.2.1-5
+                //= rfc9114#6.2.1-5, rfc9204#4.2-4
                 Read::End | Read::Reset(_) => {
                     return Err(fault(Code::CLOSED_CRITICAL_STREAM, "a stream that has to stay was closed"));
                 }

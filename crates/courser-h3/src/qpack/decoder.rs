@@ -322,6 +322,8 @@ fn read_line<'a>(cursor: &mut Cursor<'a>, prefix: &Prefix) -> Result<(Line<'a>, 
     let relative =
         |index: u64| absolute(prefix.base, index).ok_or_else(|| failed("a reference to before the first entry"));
     let past = |index: u64| prefix.base.checked_add(index).ok_or_else(|| failed("a reference beyond 64 bits"));
+    // A string is within its section, whose size the caller limits.
+    //= rfc9204#7.4-1
     let no_limit = usize::MAX;
     let line = match first {
         0xc0.. => (Line::Static(cursor.int(6).map_err(section_fault)?), false),

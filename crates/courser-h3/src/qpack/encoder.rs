@@ -180,6 +180,7 @@ impl Encoder {
 
     fn begin(&mut self, stream: StreamId) -> Section {
         let base = self.table.table().inserted();
+        //= rfc9204#2.1.3-1
         let clear = self.instructions.is_empty();
         if clear {
             self.taken = base;
@@ -307,7 +308,9 @@ impl Encoder {
         self.table.duplicate(of)
     }
 
-    /// The decoder's table has no capacity until it is told, which is when it is first needed.
+    /// The decoder's table has no capacity until it is told, which is when it is first needed. It is told once: nothing is
+    /// evicted by a change.
+    //= rfc9204#4.3.1-3
     fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
