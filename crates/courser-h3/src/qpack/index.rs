@@ -12,6 +12,10 @@ use rustc_hash::FxHasher;
 use super::dynamic_table::{DynamicTable, OVERHEAD, entry_size};
 use super::text::length;
 
+/// How many entries of a chain are looked at. Whoever makes hashes collide has lines that are not found: they are larger
+/// on the wire, and nothing else happens.
+const STEPS_MAX: usize = 32;
+
 /// The hashes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashes {
@@ -113,7 +117,8 @@ impl IndexedTable {
     pub(super) fn find_line(&self, hashes: Hashes, name: &[u8], value: &[u8], reach: u64) -> Found {
         let mut found = Found::default();
         let (mut link, mut before) = (self.lines[self.bucket(hashes.line)], self.table.inserted());
-        while let Some(index) = self.follow(link, before) {
+        for _ in 0..STEPS_MAX {
+            let Some(index) = self.follow(link, before) else { break };
             let Some(note) = self.note(index) else { break };
             if note.hashes == hashes && self.table.get(index) == Some((name, value)) {
                 found.newest = found.newest.or(Some(index));
@@ -130,7 +135,8 @@ impl IndexedTable {
     /// The newest entry below `reach` with that name.
     pub(super) fn find_name(&self, hashes: Hashes, name: &[u8], reach: u64) -> Option<u64> {
         let (mut link, mut before) = (self.names[self.bucket(hashes.name)], self.table.inserted());
-        while let Some(index) = self.follow(link, before) {
+        for _ in 0..STEPS_MAX {
+            let index = self.follow(link, before)?;
             let note = self.note(index)?;
             if index < reach
                 && note.hashes.name == hashes.name
@@ -259,6 +265,20 @@ mod tests {
             );
             assert_eq!(find(&table, "name0", "none", u64::MAX), Found::default());
         }
+    }
+
+    #[test]
+    fn lines_whose_hashes_collide_are_searched_for_a_limited_time() {
+        let mut table = IndexedTable::default();
+        table.set_capacity(1 << 16);
+        // One hash for all of them, as if somebody had chosen the values for that.
+        let same = hashes("a", "b");
+        for n in 0..STEPS_MAX + 10 {
+            table.insert(same, b"a", n.to_string().as_bytes());
+        }
+        let find = |n: usize| table.find_line(same, b"a", n.to_string().as_bytes(), u64::MAX).newest;
+        assert_eq!(find(10), Some(10));
+        assert_eq!(find(9), None);
     }
 
     #[test]
