@@ -147,6 +147,11 @@ impl Connection {
             self.noise.earn();
         }
         self.exchanges.remove(&id);
+        // What waits for company has none to expect: see where acknowledgments are told in bunches.
+        if self.exchanges.is_empty() && self.failed.is_none() {
+            // A failure is remembered, and told by the next call.
+            let _ = self.pump(t);
+        }
     }
 
     /// Sends what waits of messages that nobody holds.

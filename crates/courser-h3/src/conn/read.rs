@@ -13,6 +13,9 @@ use crate::priority;
 use crate::qpack::Decoded;
 use crate::transport::Transport;
 
+/// Bytes for the QPACK decoder stream that are worth a write of their own.
+const BUNCH: usize = 16;
+
 /// What came next, with field sections decoded.
 enum Got {
     /// The collector has a section.
@@ -83,9 +86,9 @@ impl Connection {
         if !x.prioritised {
             let early = self.early.iter().position(|(of, _)| *of == id).map(|at| self.early.swap_remove(at).1);
             //= rfc9218#4-1
-            let field = || parts.headers.get("priority").and_then(|v| priority::parse(v.as_bytes()));
+            let said = early.or(facts.priority).unwrap_or(priority::DEFAULT);
             //= rfc9218#10-1, rfc9218#10-2
-            t.set_priority(id, early.or_else(field).unwrap_or(priority::DEFAULT));
+            t.set_priority(id, said);
         }
         Ok(parts)
     }
@@ -227,8 +230,10 @@ impl Connection {
         let collector = &mut self.collector;
         match self.decoder.decode(id, &bytes, |field| collector.field(field))? {
             Decoded::Done => {
-                // What was acknowledged should reach the peer soon: its encoder then has room.
-                self.pump_streams(t)?;
+                // Acknowledgments are told in bunches: each costs a write here and a read there.
+                if self.decoder.instructions().len() >= BUNCH {
+                    self.pump_streams(t)?;
+                }
                 Ok(Got::Section)
             }
             Decoded::Blocked => {

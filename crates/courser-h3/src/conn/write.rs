@@ -11,7 +11,7 @@ use super::config::Error;
 use super::send::Stage;
 use super::{Connection, Exchange, Method};
 use crate::frame::{Header, kind};
-use crate::message::encode::{RequestLine, content_length, response_lines, section_size, trailer_lines};
+use crate::message::encode::{Outline, RequestLine, response_lines, section_size, trailer_lines};
 use crate::priority;
 use crate::qpack::Field;
 use crate::transport::Transport;
@@ -19,6 +19,8 @@ use crate::wide;
 
 /// Content that is copied to stand in one write with its head, in bytes.
 const SMALL: usize = 2048;
+/// What a peer counts for `:status`.
+const STATUS_SIZE: u64 = 7 + 3 + 32;
 /// Room for the header of a HEADERS frame: a type of one byte, and a length of up to four.
 const ROOM: usize = 5;
 
@@ -57,25 +59,27 @@ impl Connection {
         if self.is_draining() {
             return Err(Error::Rejected);
         }
-        let line = RequestLine::new(head).map_err(Error::Misuse)?;
+        let outline = Outline::of(&head.headers);
+        let line = RequestLine::new(head, &outline).map_err(Error::Misuse)?;
         //= rfc9114#7.2.4.2-1, rfc9114#9-4
         if line.is_extended() && !self.peer_settings().is_some_and(|s| s.connect_protocol) {
             return Err(Error::Misuse("the server does not offer extended CONNECT, or did not say yet"));
         }
-        self.fits_peer(line.lines(&head.headers))?;
+        let pseudo = section_size(line.pseudo());
+        self.fits_peer(pseudo + outline.size(), || line.lines(&head.headers, &outline))?;
         let method = Method::of(&head.method);
-        let declared = content_length(&head.headers).map_err(Error::Misuse)?;
+        let declared = outline.content_length().map_err(Error::Misuse)?;
         let content_left = if method == Method::Connect { None } else { declared };
         fits_declared(content_left, body, end)?;
         //= rfc9114#4.1-1
         let Some(id) = t.open(Dir::Bi) else { return Ok(None) };
-        if let Some(p) = head.headers.get("priority").and_then(|v| priority::parse(v.as_bytes())) {
+        if let Some(p) = outline.priority.and_then(priority::parse) {
             t.set_priority(id, p);
         }
         let mut exchange = Exchange { method, extended: line.is_extended(), ..Exchange::default() };
         exchange.send.content_left = content_left;
         self.exchanges.insert(id, exchange);
-        let done = self.send_head(t, id, line.lines(&head.headers), body, end);
+        let done = self.send_head(t, id, line.lines(&head.headers, &outline), body, end);
         done.map(|()| Some(id)).map_err(|e| self.settle(t, id, e))
     }
 
@@ -107,8 +111,9 @@ impl Connection {
         end: bool,
     ) -> Result<(), Error> {
         self.alive()?;
-        let declared = content_length(&head.headers).map_err(Error::Misuse)?;
-        self.fits_peer(response_lines(&head.status, &head.headers))?;
+        let outline = Outline::of(&head.headers);
+        let declared = outline.content_length().map_err(Error::Misuse)?;
+        self.fits_peer(STATUS_SIZE + outline.size(), || response_lines(&head.status, &head.headers, &outline))?;
         let x = self.stage(id, Stage::Head)?;
         let informational = head.status.is_informational();
         if head.status == StatusCode::SWITCHING_PROTOCOLS || (informational && (end || !body.is_empty())) {
@@ -123,7 +128,7 @@ impl Connection {
         if !informational {
             fits_declared(x.send.content_left, body, end)?;
         }
-        let done = self.send_head(t, id, response_lines(&head.status, &head.headers), body, end);
+        let done = self.send_head(t, id, response_lines(&head.status, &head.headers, &outline), body, end);
         if informational && let Some(x) = self.exchanges.get_mut(&id) {
             x.send.stage = if x.send.stage == Stage::Body { Stage::Head } else { x.send.stage };
         }
@@ -157,7 +162,7 @@ impl Connection {
     /// See [`Error`].
     pub fn send_trailers(&mut self, t: &mut dyn Transport, id: StreamId, trailers: &HeaderMap) -> Result<(), Error> {
         self.alive()?;
-        self.fits_peer(trailer_lines(trailers))?;
+        self.fits_peer(Outline::of(trailers).size(), || trailer_lines(trailers))?;
         let x = self.stage(id, Stage::Body)?;
         x.send.check_complete()?;
         if x.method == Method::Connect {
@@ -191,13 +196,15 @@ impl Connection {
         }
     }
 
-    /// Whether the peer takes a field section of that size.
+    /// Whether the peer takes a field section of these lines, whose size is at most `most`.
     //= rfc9114#4.2.2-1
-    fn fits_peer<'a>(&self, lines: impl Iterator<Item = Field<'a>>) -> Result<(), Error> {
-        match self.peer_settings() {
-            Some(settings) if section_size(lines) > settings.max_field_section_size => Err(Error::TooLarge),
-            _ => Ok(()),
+    fn fits_peer<'a, L: Iterator<Item = Field<'a>>>(&self, most: u64, lines: impl FnOnce() -> L) -> Result<(), Error> {
+        let max = self.peer_settings().map_or(u64::MAX, |settings| settings.max_field_section_size);
+        // What is left out is only counted when it matters.
+        if most > max && section_size(lines()) > max {
+            return Err(Error::TooLarge);
         }
+        Ok(())
     }
 
     /// Encodes a field section and writes it, with the beginning of the content.
@@ -248,7 +255,7 @@ impl Connection {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static("0"));
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        self.send_head(t, id, response_lines(&status, &headers), &mut Bytes::new(), true)?;
+        self.send_head(t, id, response_lines(&status, &headers, &Outline::default()), &mut Bytes::new(), true)?;
         self.stop_body(t, id, crate::Code::NO_ERROR);
         Ok(())
     }

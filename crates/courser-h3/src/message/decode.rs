@@ -6,11 +6,13 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use courser_core::stream::Priority;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, request, response};
 
 use super::{Protocol, is_connection_specific, is_token, parse_length};
+use crate::priority;
 use crate::qpack::Field;
 
 /// Which kind of field section is read.
@@ -31,6 +33,8 @@ pub struct Facts {
     pub content_length: Option<u64>,
     /// Whether `:protocol` was there: an extended CONNECT.
     pub extended: bool,
+    /// What the Priority field says, when it is there and understood.
+    pub priority: Option<Priority>,
 }
 
 /// A line whose value lies in the buffer.
@@ -60,6 +64,12 @@ pub struct Collector {
     protocol: Option<Range<usize>>,
     status: Option<StatusCode>,
     content_length: Option<u64>,
+    host: Option<Range<usize>>,
+    /// Whether capsules are announced: by one field, no more.
+    capsules: Option<bool>,
+    priority: Option<Priority>,
+    /// The authority of the request before: most often it is that of the next one.
+    known: Option<Authority>,
 }
 
 /// Why a message is malformed.
@@ -71,7 +81,8 @@ impl Collector {
         let (mut values, mut lines) = (std::mem::take(&mut self.values), std::mem::take(&mut self.lines));
         values.clear();
         lines.clear();
-        *self = Self { section: Some(section), values, lines, ..Self::default() };
+        let known = self.known.take();
+        *self = Self { section: Some(section), values, lines, known, ..Self::default() };
     }
 
     /// The next field line.
@@ -155,6 +166,16 @@ impl Collector {
             self.cookies += 1;
         }
         let value = self.keep(field.value);
+        match field.name {
+            b"host" if self.host.replace(value.clone()).is_some() => return Err("two hosts"),
+            b"priority" if self.priority.is_none() => self.priority = priority::parse(field.value),
+            //= rfc9297#3.4-1
+            b"capsule-protocol" => {
+                let first = self.capsules.is_none();
+                self.capsules = Some(first && crate::capsule::is_announced_by(field.value));
+            }
+            _ => {}
+        }
         self.lines.push(Line { name, value, sensitive: field.sensitive });
         Ok(())
     }
@@ -175,7 +196,8 @@ impl Collector {
             scheme: part(&self.scheme),
             authority: part(&self.authority),
             path: part(&self.path),
-            host: host(&headers)?,
+            host: part(&self.host),
+            known: &mut self.known,
         };
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let protocol = part(&self.protocol);
@@ -188,8 +210,8 @@ impl Collector {
         if let Some(protocol) = protocol {
             parts.extensions.insert(Protocol::from_bytes(protocol).ok_or("a protocol that is no token")?);
         }
-        let facts = Facts { content_length: self.content_length, extended: self.protocol.is_some() };
-        capsules_fit(&headers, facts, None)?;
+        let facts = self.facts();
+        self.check_capsules(&headers, None)?;
         parts.version = http::Version::HTTP_3;
         parts.method = method;
         parts.headers = headers;
@@ -210,8 +232,8 @@ impl Collector {
         }
         let whole = self.join();
         let headers = self.headers(&whole)?;
-        let facts = Facts { content_length: self.content_length, extended: false };
-        capsules_fit(&headers, facts, Some(status))?;
+        let facts = self.facts();
+        self.check_capsules(&headers, Some(status))?;
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.version = http::Version::HTTP_3;
         parts.status = status;
@@ -228,6 +250,27 @@ impl Collector {
         self.check()?;
         let whole = self.join();
         self.headers(&whole)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { content_length: self.content_length, extended: self.protocol.is_some(), priority: self.priority }
+    }
+
+    /// Messages that use capsules have no length and no type, and responses not every status (RFC 9297 section 3.2).
+    //= rfc9297#3.2-4, rfc9297#3.2-5, rfc9297#3.2-6
+    fn check_capsules(&self, headers: &HeaderMap, status: Option<StatusCode>) -> Result<(), Fault> {
+        // A response that refuses to switch may have what content it likes; the field means nothing there.
+        let switched = status.is_none_or(|s| s.is_success());
+        if self.capsules != Some(true) || !switched {
+            return Ok(());
+        }
+        if self.content_length.is_some() || headers.contains_key(header::CONTENT_TYPE) {
+            return Err("capsules in a message with a length or type of its own");
+        }
+        if status.is_some_and(|s| matches!(s.as_u16(), 204..=206)) {
+            return Err("capsules with a status that has none");
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Fault> {
@@ -271,44 +314,16 @@ impl Collector {
     }
 }
 
-/// The Host field; more than one is malformed.
-fn host(headers: &HeaderMap) -> Result<Option<Bytes>, Fault> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|h| Bytes::copy_from_slice(h.as_bytes()));
-    if hosts.next().is_some() {
-        return Err("two hosts");
-    }
-    Ok(host)
-}
-
-/// Messages that use capsules have no length and no type, and responses not every status (RFC 9297 section 3.2).
-//= rfc9297#3.2-4, rfc9297#3.2-5, rfc9297#3.2-6
-fn capsules_fit(headers: &HeaderMap, facts: Facts, status: Option<StatusCode>) -> Result<(), Fault> {
-    let Some(value) = headers.get("capsule-protocol") else { return Ok(()) };
-    let several = headers.get_all("capsule-protocol").iter().nth(1).is_some();
-    // A response that refuses to switch may have what content it likes; the field means nothing there.
-    let switched = status.is_none_or(|s| s.is_success());
-    if several || !switched || !crate::capsule::is_announced_by(value.as_bytes()) {
-        return Ok(());
-    }
-    if facts.content_length.is_some() || headers.contains_key(header::CONTENT_TYPE) {
-        return Err("capsules in a message with a length or type of its own");
-    }
-    if status.is_some_and(|s| matches!(s.as_u16(), 204..=206)) {
-        return Err("capsules with a status that has none");
-    }
-    Ok(())
-}
-
 /// What a request is for, as its fields say.
-struct Target {
+struct Target<'a> {
     scheme: Option<Bytes>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
     host: Option<Bytes>,
+    known: &'a mut Option<Authority>,
 }
 
-impl Target {
+impl Target<'_> {
     /// The target of a plain CONNECT: a host and a port (RFC 9114 section 4.4).
     //= rfc9114#4.4-1
     fn tunnel(self) -> Result<Uri, Fault> {
@@ -319,7 +334,7 @@ impl Target {
         if self.host.is_some_and(|host| host != bytes) {
             return Err("a host that differs from the authority");
         }
-        let authority = authority(bytes)?;
+        let authority = authority(bytes, self.known)?;
         if authority.port_u16().is_none() {
             return Err("a CONNECT without a port");
         }
@@ -355,7 +370,7 @@ impl Target {
         match bytes {
             None if needed => return Err("neither authority nor host"),
             None => {}
-            Some(bytes) => parts.authority = Some(authority(bytes)?),
+            Some(bytes) => parts.authority = Some(authority(bytes, self.known)?),
         }
         if parts.authority.is_some() {
             parts.scheme = Some(scheme);
@@ -382,7 +397,10 @@ fn scheme(bytes: &[u8]) -> Result<Scheme, Fault> {
 
 /// An authority without user information.
 //= rfc9114#4.3.1-1, rfc9114#4.3.1-8
-fn authority(bytes: Bytes) -> Result<Authority, Fault> {
+fn authority(bytes: Bytes, known: &mut Option<Authority>) -> Result<Authority, Fault> {
+    if let Some(known) = known.as_ref().filter(|known| known.as_str().as_bytes() == bytes) {
+        return Ok(known.clone());
+    }
     let printable = |b: &u8| is_token(*b) || b":[](),;=@".contains(b);
     if bytes.is_empty() || bytes.contains(&b'@') || !bytes.iter().all(printable) {
         return Err("an authority that is none, or with user information");
@@ -398,5 +416,7 @@ fn authority(bytes: Bytes) -> Result<Authority, Fault> {
     if !(no_colon || (port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))) {
         return Err("an authority with a port that is none");
     }
+    // As an allocation of its own: the one of the message would stay with it.
+    *known = Authority::from_maybe_shared(Bytes::copy_from_slice(authority.as_str().as_bytes())).ok();
     Ok(authority)
 }

@@ -11,6 +11,57 @@ use http::{Method, StatusCode, request};
 use super::{Protocol, is_connection_specific, parse_length};
 use crate::qpack::Field;
 
+/// What has to be known of a map before its lines are written: found in one pass, because look-ups by name cost more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outline<'a> {
+    /// Its size as the peer counts it, with lines that are left out.
+    size: u64,
+    /// The first Content-Length.
+    length: Option<&'a [u8]>,
+    /// The first Host.
+    host: Option<&'a [u8]>,
+    /// The first Priority.
+    pub priority: Option<&'a [u8]>,
+    /// There is a Connection field, which may name others.
+    connection: bool,
+}
+
+impl<'a> Outline<'a> {
+    /// The outline of a map.
+    #[must_use]
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let mut outline = Self::default();
+        for (name, value) in headers {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            outline.size += crate::wide(name.len() + value.len() + 32);
+            match name {
+                b"host" => outline.host = outline.host.or(Some(value)),
+                b"priority" => outline.priority = outline.priority.or(Some(value)),
+                b"connection" => outline.connection = true,
+                b"content-length" => outline.length = outline.length.or(Some(value)),
+                _ => {}
+            }
+        }
+        outline
+    }
+
+    /// The size of the map's lines as a peer counts it, with those that are left out: never less than that of the section
+    /// without its pseudo-header fields.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The length of the content that the head declares.
+    ///
+    /// # Errors
+    /// It is no number.
+    pub fn content_length(&self) -> Result<Option<u64>, &'static str> {
+        let number = |value| parse_length(value).ok_or("a Content-Length that is no number");
+        self.length.map(number).transpose()
+    }
+}
+
 /// The pseudo-header fields of a request.
 #[derive(Debug)]
 pub struct RequestLine<'a> {
@@ -26,15 +77,14 @@ impl<'a> RequestLine<'a> {
     ///
     /// # Errors
     /// What the request lacks to be one.
-    pub fn new(head: &'a request::Parts) -> Result<Self, &'static str> {
+    pub fn new(head: &'a request::Parts, outline: &Outline<'a>) -> Result<Self, &'static str> {
         let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
         let connect = head.method == Method::CONNECT;
         if protocol.is_some() && !connect {
             return Err("a protocol is only asked for by CONNECT");
         }
         //= rfc9114#4.3.1-3
-        let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
-        let authority = host.or_else(|| head.uri.authority().map(|a| without_user(a.as_str()).as_bytes()));
+        let authority = outline.host.or_else(|| head.uri.authority().map(|a| without_user(a.as_str()).as_bytes()));
         if connect && protocol.is_none() {
             let to = authority.ok_or("a CONNECT without an authority")?;
             if !to.contains(&b':') {
@@ -65,7 +115,12 @@ impl<'a> RequestLine<'a> {
 
     /// The lines: first these, then those of `headers`.
     //= rfc9114#4.3-1, rfc9114#4.3-5
-    pub fn lines(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = Field<'a>> {
+    pub fn lines(&'a self, headers: &'a HeaderMap, outline: &Outline<'_>) -> impl Iterator<Item = Field<'a>> {
+        self.pseudo().chain(regular(headers, true, outline.connection))
+    }
+
+    /// The pseudo-header fields alone.
+    pub fn pseudo(&'a self) -> impl Iterator<Item = Field<'a>> {
         let pseudo = [
             Some(Field::new(b":method", self.method.as_bytes())),
             self.scheme.map(|s| Field::new(b":scheme", s.as_bytes())),
@@ -73,7 +128,7 @@ impl<'a> RequestLine<'a> {
             self.path.as_ref().map(|p| Field::new(b":path", p.as_bytes())),
             self.protocol.map(|p| Field::new(b":protocol", p.as_bytes())),
         ];
-        pseudo.into_iter().flatten().chain(regular(headers, true))
+        pseudo.into_iter().flatten()
     }
 }
 
@@ -84,20 +139,28 @@ fn without_user(authority: &str) -> &str {
 
 /// The lines of a response.
 //= rfc9114#4.3.2-1
-pub fn response_lines<'a>(status: &'a StatusCode, headers: &'a HeaderMap) -> impl Iterator<Item = Field<'a>> {
-    std::iter::once(Field::new(b":status", status.as_str().as_bytes())).chain(regular(headers, false))
+pub fn response_lines<'a>(
+    status: &'a StatusCode,
+    headers: &'a HeaderMap,
+    outline: &Outline<'_>,
+) -> impl Iterator<Item = Field<'a>> {
+    std::iter::once(Field::new(b":status", status.as_str().as_bytes())).chain(regular(
+        headers,
+        false,
+        outline.connection,
+    ))
 }
 
 /// The lines of trailers.
 pub fn trailer_lines(trailers: &HeaderMap) -> impl Iterator<Item = Field<'_>> {
-    regular(trailers, false).filter(|field| field.name != b"content-length")
+    let named = trailers.contains_key(header::CONNECTION);
+    regular(trailers, false, named).filter(|field| field.name != b"content-length")
 }
 
 /// The lines of a map that have a place in HTTP/3.
 //= rfc9114#4.2-1, rfc9114#4.2-3, rfc9114#4.1-5, rfc9114#4.2-5
-fn regular(headers: &HeaderMap, request: bool) -> impl Iterator<Item = Field<'_>> {
-    // Only messages that came over HTTP/1.1 have one; the others pay for one look-up.
-    let named = headers.contains_key(header::CONNECTION);
+/// `named` says whether there is a Connection field, which may name others.
+fn regular(headers: &HeaderMap, request: bool, named: bool) -> impl Iterator<Item = Field<'_>> {
     headers.iter().filter(move |(name, value)| fits(name, value, request) && !(named && is_named(headers, name))).map(
         |(name, value)| Field {
             name: name.as_str().as_bytes(),
@@ -134,13 +197,4 @@ fn trim(value: &[u8]) -> &[u8] {
 /// The size that a peer's limit counts: names, values, and 32 bytes per line (RFC 9114 section 4.2.2).
 pub fn section_size<'a>(lines: impl Iterator<Item = Field<'a>>) -> u64 {
     lines.map(|f| crate::wide(f.name.len() + f.value.len() + 32)).sum()
-}
-
-/// The length of the content that the head declares.
-///
-/// # Errors
-/// It is no number.
-pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
-    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
-    parse_length(value.as_bytes()).map(Some).ok_or("a Content-Length that is no number")
 }

@@ -5,7 +5,7 @@ use http::{Method, Request, Response, StatusCode, request};
 use proptest::prelude::*;
 
 use super::decode::{Collector, Section};
-use super::encode::{RequestLine, content_length, response_lines, section_size, trailer_lines};
+use super::encode::{Outline, RequestLine, response_lines, section_size, trailer_lines};
 use crate::qpack::Field;
 
 fn lines<'a>(lines: impl Iterator<Item = Field<'a>>) -> Vec<(String, String)> {
@@ -21,8 +21,8 @@ fn collect<'a>(section: Section, lines: impl Iterator<Item = Field<'a>>) -> Coll
 }
 
 fn there_and_back(head: &request::Parts) -> request::Parts {
-    let line = RequestLine::new(head).unwrap();
-    collect(Section::Request, line.lines(&head.headers)).request(true).unwrap().0
+    let line = RequestLine::new(head, &Outline::of(&head.headers)).unwrap();
+    collect(Section::Request, line.lines(&head.headers, &Outline::of(&head.headers))).request(true).unwrap().0
 }
 
 fn headers() -> impl Strategy<Value = HeaderMap> {
@@ -68,7 +68,7 @@ proptest! {
     fn responses_and_trailers_survive(status in 100..1000u16, headers in headers()) {
         prop_assume!(status != 101);
         let status = StatusCode::from_u16(status).unwrap();
-        let got = collect(Section::Response, response_lines(&status, &headers)).response().unwrap().0;
+        let got = collect(Section::Response, response_lines(&status, &headers, &Outline::of(&headers))).response().unwrap().0;
         prop_assert_eq!((got.status, &got.headers), (status, &headers));
         let got = collect(Section::Trailers, trailer_lines(&headers)).trailers().unwrap();
         prop_assert_eq!(got, headers);
@@ -94,8 +94,8 @@ proptest! {
             // Whatever is taken has to be sendable again.
             match section {
                 Section::Request => if let Ok((head, _)) = collector.request(true) {
-                    let line = RequestLine::new(&head).unwrap();
-                    collect(section, line.lines(&head.headers)).request(true).unwrap();
+                    let line = RequestLine::new(&head, &Outline::of(&head.headers)).unwrap();
+                    collect(section, line.lines(&head.headers, &Outline::of(&head.headers))).request(true).unwrap();
                 },
                 Section::Response => drop(collector.response()),
                 Section::Trailers => drop(collector.trailers()),
@@ -125,13 +125,19 @@ fn what_belongs_to_connections_of_http_1_is_left_out() {
         .body(())
         .unwrap()
         .into_parts();
-    let line = RequestLine::new(&head).unwrap();
-    let left = lines(line.lines(&head.headers).skip(4));
+    let line = RequestLine::new(&head, &Outline::of(&head.headers)).unwrap();
+    let left = lines(line.lines(&head.headers, &Outline::of(&head.headers)).skip(4));
     assert_eq!(left, [("accept".to_owned(), "a/b".to_owned())]);
-    let left = lines(response_lines(&StatusCode::OK, &head.headers).skip(1));
+    let left = lines(response_lines(&StatusCode::OK, &head.headers, &Outline::of(&head.headers)).skip(1));
     assert_eq!(left, [("accept".to_owned(), "a/b".to_owned())]);
     let (head, ()) = Request::get("https://a.example/").header("te", "trailers").body(()).unwrap().into_parts();
-    assert_eq!(RequestLine::new(&head).unwrap().lines(&head.headers).count(), 5);
+    assert_eq!(
+        RequestLine::new(&head, &Outline::of(&head.headers))
+            .unwrap()
+            .lines(&head.headers, &Outline::of(&head.headers))
+            .count(),
+        5
+    );
 }
 
 #[test]
@@ -142,8 +148,11 @@ fn a_request_line_says_where_it_goes() {
     //= rfc9114#4.3-1 type=test
     let of = |request: http::request::Builder| {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let line = RequestLine::new(&head).unwrap();
-        let values: Vec<String> = lines(line.lines(&head.headers)).into_iter().map(|(n, v)| n + "=" + &v).collect();
+        let line = RequestLine::new(&head, &Outline::of(&head.headers)).unwrap();
+        let values: Vec<String> = lines(line.lines(&head.headers, &Outline::of(&head.headers)))
+            .into_iter()
+            .map(|(n, v)| n + "=" + &v)
+            .collect();
         values.join(" ")
     };
     assert_eq!(
@@ -181,10 +190,13 @@ fn cookies_in_several_lines_become_one() {
 fn sizes_are_counted_as_the_document_says() {
     let mut headers = HeaderMap::new();
     headers.insert("ab", HeaderValue::from_static("cde"));
-    assert_eq!(section_size(response_lines(&StatusCode::OK, &headers)), (7 + 3 + 32) + (2 + 3 + 32));
-    assert_eq!(content_length(&headers), Ok(None));
+    assert_eq!(
+        section_size(response_lines(&StatusCode::OK, &headers, &Outline::of(&headers))),
+        (7 + 3 + 32) + (2 + 3 + 32)
+    );
+    assert_eq!(Outline::of(&headers).content_length(), Ok(None));
     headers.insert("content-length", HeaderValue::from_static("12x"));
-    assert!(content_length(&headers).is_err());
+    assert!(Outline::of(&headers).content_length().is_err());
 }
 
 #[test]
