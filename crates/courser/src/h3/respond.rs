@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderValue};
-use http::{StatusCode, response};
+use http::{Method, StatusCode, response};
 use http_body::Body;
 
 /// What `content-length` says, when it is a number.
@@ -13,14 +13,15 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Adds `content-length` when the body knows it (RFC 9110 section 8.6) and `date` (section 6.6.1), unless they are there.
-pub(super) fn complete(head: &mut response::Parts, body: &impl Body, is_connect: bool) {
+/// Takes a length out where none may stand, or where it would be that of a body which is left out.
+pub(super) fn complete(head: &mut response::Parts, body: &impl Body, method: &Method) {
     let status = head.status;
-    let no_length = status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || is_connect && status.is_success();
-    if !no_length
-        && !head.headers.contains_key(CONTENT_LENGTH)
-        && let Some(length) = body.size_hint().exact()
+    let bodiless = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless || (*method == Method::CONNECT && status.is_success()) {
+        head.headers.remove(CONTENT_LENGTH);
+    } else if !head.headers.contains_key(CONTENT_LENGTH)
+        // An empty body in answer to HEAD says nothing of what GET would give.
+        && let Some(length) = body.size_hint().exact().filter(|length| *length > 0 || *method != Method::HEAD)
     {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -52,34 +53,34 @@ mod tests {
     use super::*;
     use crate::h3::Full;
 
-    fn completed(status: u16, body: &'static str, is_connect: bool) -> HeaderMap {
+    fn completed(status: u16, body: &'static str, method: &Method) -> HeaderMap {
         let (mut head, body) = Response::builder().status(status).body(Full::from(body)).unwrap().into_parts();
-        complete(&mut head, &body, is_connect);
+        complete(&mut head, &body, method);
         head.headers
     }
 
     #[test]
     fn length_and_date_are_added_where_they_belong() {
-        assert_eq!(completed(200, "four", false)[CONTENT_LENGTH], "4");
-        assert_eq!(completed(404, "", false)[CONTENT_LENGTH], "0");
-        assert!(completed(200, "", false)[DATE].to_str().unwrap().ends_with(" GMT"));
-        for (status, is_connect) in [(204, false), (304, false), (103, false), (200, true)] {
-            assert!(!completed(status, "", is_connect).contains_key(CONTENT_LENGTH), "{status}");
+        assert_eq!(completed(200, "four", &Method::GET)[CONTENT_LENGTH], "4");
+        assert_eq!(completed(200, "four", &Method::HEAD)[CONTENT_LENGTH], "4");
+        assert_eq!(completed(404, "", &Method::GET)[CONTENT_LENGTH], "0");
+        assert!(completed(200, "", &Method::GET)[DATE].to_str().unwrap().ends_with(" GMT"));
+        let without =
+            [(204, Method::GET), (304, Method::GET), (103, Method::GET), (200, Method::CONNECT), (200, Method::HEAD)];
+        for (status, method) in without {
+            assert!(!completed(status, "", &method).contains_key(CONTENT_LENGTH), "{status} {method}");
         }
     }
 
     #[test]
-    fn what_the_application_says_stays() {
-        let (mut head, body) = Response::builder()
-            .header(CONTENT_LENGTH, "9")
-            .header(DATE, "then")
-            .body(Full::from(""))
-            .unwrap()
-            .into_parts();
-        complete(&mut head, &body, false);
-        assert_eq!(
-            (&head.headers[CONTENT_LENGTH], &head.headers[DATE]),
-            (&"9".parse().unwrap(), &"then".parse().unwrap())
-        );
+    fn what_the_application_says_stays_where_it_may() {
+        let said = |status| {
+            let response = Response::builder().status(status).header(CONTENT_LENGTH, "9").header(DATE, "then");
+            let (mut head, body) = response.body(Full::from("")).unwrap().into_parts();
+            complete(&mut head, &body, &Method::GET);
+            (head.headers.remove(CONTENT_LENGTH), head.headers.remove(DATE))
+        };
+        assert_eq!(said(200), (Some("9".parse().unwrap()), Some("then".parse().unwrap())));
+        assert_eq!(said(204), (None, Some("then".parse().unwrap())));
     }
 }

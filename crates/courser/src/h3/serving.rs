@@ -115,7 +115,7 @@ where
     fn answer(&self, response: Response<B>, cx: &mut Context<'_>) -> Result<Stage<S, B>, Error> {
         let (mut head, body) = response.into_parts();
         let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        respond::complete(&mut head, &body, self.method == Method::CONNECT);
+        respond::complete(&mut head, &body, &self.method);
         let hold = &self.hold;
         if bodiless || self.method == Method::HEAD || body.is_end_stream() {
             let sent = hold.link.at_once(|h3, carrier| h3.send_response(carrier, hold.stream, &head, true));
