@@ -10,6 +10,7 @@
 //! | 5 | TLS failed |
 //! | 6 | the peer closed, or broke the protocol |
 //! | 7 | something of this machine is missing: a port, a file, memory |
+//! | 8, 9, 10 | of `courser get`: refused, server failed, redirects |
 //! | 130 | interrupted by Ctrl-C or SIGTERM; what was moved until then is told |
 
 use std::fmt;
@@ -68,6 +69,8 @@ pub enum Failure {
     },
     /// Somebody asked the program to end before the job was done.
     Interrupted(Moved),
+    /// A download cannot begin.
+    Fetch(courser_fetch::Error),
     /// The command line means nothing.
     Usage(String),
     /// Text that should be an address is none.
@@ -238,6 +241,7 @@ impl Failure {
             | Self::TimeOut { .. }
             | Self::Incomplete { .. } => 1,
             Self::Usage(_) => 2,
+            Self::Fetch(e) => e.code(),
             // What shells use for a program that an interrupt ended.
             Self::Interrupted(_) => 130,
             Self::BadAddress { .. }
@@ -274,7 +278,8 @@ impl Failure {
             }
             Self::WrongLength { .. } => "see what the other end says about this stream",
             Self::TimeOut { .. } => "give it longer with --timeout, or move less with --bytes",
-            Self::Incomplete { .. } | Self::Usage(_) | Self::Interrupted(_) => return None,
+            // Downloads tell their remedies themselves.
+            Self::Incomplete { .. } | Self::Usage(_) | Self::Interrupted(_) | Self::Fetch(_) => return None,
             Self::BadAddress { .. } => "write it like quic://host:4433 or, with IPv6, quic://[::1]:4433",
             Self::NameNotFound { .. } => "check the spelling and the name servers, or give the address in digits",
             Self::AddressNotHere { .. } => "listen on 0.0.0.0 or [::], or on an address that `ip address` shows",
@@ -418,6 +423,7 @@ impl fmt::Display for Failure {
                 text::count(m.streams, "stream")
             ),
             Self::Usage(what) => f.write_str(what),
+            Self::Fetch(e) => e.fmt(f),
             Self::BadAddress { text, why } => write!(f, "`{}` is no address: {why}", text::harmless(text.as_bytes())),
             Self::NameNotFound { host, why } => {
                 write!(f, "the name `{}` has no address ({why})", text::harmless(host.as_bytes()))
@@ -458,6 +464,15 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<courser_fetch::Error> for Failure {
+    fn from(e: courser_fetch::Error) -> Self {
+        match e {
+            courser_fetch::Error::Usage(why) => Self::Usage(why),
+            e => Self::Fetch(e),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -205,10 +205,14 @@ impl Ui {
         }
     }
 
+    /// A part of the job failed; the others go on.
+    pub fn complain(&self, text: impl Display) {
+        put(&mut io::stderr().lock(), format_args!("{} {text}", self.err.paint(Ink::Bad, "error:")));
+    }
+
     /// Why it failed: on standard error, and as an object where one is wanted and none was printed.
     pub fn fail(&self, failure: &Failure) {
-        let label = self.err.paint(Ink::Bad, "error:");
-        put(&mut io::stderr().lock(), format_args!("{label} {failure}"));
+        self.complain(failure);
         let moved = if let Failure::Interrupted(moved) = failure { Some(*moved) } else { None };
         self.object(&FailureObject { error: failure.to_string(), exit_code: failure.code(), moved });
     }

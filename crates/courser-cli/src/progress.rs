@@ -47,6 +47,17 @@ impl Progress {
         }
     }
 
+    /// So many bytes of a part are through, of so many where that is known.
+    pub fn show(&self, part: usize, bytes: u64, size: Option<u64>) {
+        if let Some(bar) = self.bars.get(part) {
+            match size {
+                Some(size) => bar.set_length(size),
+                None => bar.unset_length(),
+            }
+            bar.set_position(bytes);
+        }
+    }
+
     /// Takes the bars off the screen; the summary follows.
     pub fn clear(&self) {
         for bar in &self.bars {

@@ -52,6 +52,7 @@ fn help_is_as_it_was() {
     check("perf-server", &["perf", "server"]);
     check("perf-client", &["perf", "client"]);
     check("interop", &["interop"]);
+    check("get", &["get"]);
     check("ping", &["ping"]);
     check("qlog", &["qlog"]);
     check("doctor", &["doctor"]);
@@ -69,6 +70,7 @@ fn every_command_has_examples() {
         &["perf", "server"],
         &["perf", "client"],
         &["interop"],
+        &["get"],
         &["ping"],
         &["qlog"],
         &["doctor"],

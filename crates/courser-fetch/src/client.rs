@@ -15,12 +15,13 @@ use crate::alt_svc::{Origin, parse};
 use crate::body::{Counted, Incoming, Meter, Outgoing, Payload, Pulse};
 use crate::coding;
 use crate::error::{Error, Outcome};
-use crate::options::Options;
+use crate::options::{Http, Options};
 use crate::pool::{Lease, Pool};
 use crate::race::{Racer, lock};
 use crate::redirect;
 use crate::retry::is_idempotent;
 use crate::timing::Timing;
+use crate::via::quic::Quic;
 use crate::via::tcp::Tcp;
 use crate::via::{Dial, Protocol};
 
@@ -96,7 +97,11 @@ impl Client {
     pub fn new(options: Options) -> Outcome<Self> {
         let options = Arc::new(options);
         let tcp = Arc::new(Tcp::new(&options)?);
-        Ok(Self::with(options, tcp, None))
+        let quic = match options.http {
+            Http::Never3 => None,
+            _ => Some(Arc::new(Quic::new(&options)?) as Arc<dyn Dial>),
+        };
+        Ok(Self::with(options, tcp, quic))
     }
 
     /// A client with other ways to get connections.

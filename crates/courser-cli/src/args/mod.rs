@@ -7,6 +7,7 @@ pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod echo;
+pub mod get;
 pub mod interop;
 pub mod man;
 pub mod perf;
@@ -33,7 +34,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 job failed, 2 usage, 3 name or address, 4 no answer, 5 TLS,
-            6 peer closed or protocol, 7 local resource, 130 interrupted";
+            6 peer closed or protocol, 7 local resource, 130 interrupted;
+            8 refused, 9 server failed, 10 redirects (`courser get`)";
 
 const LONG: &str = "\
 Examples:
@@ -53,6 +55,9 @@ Exit codes:
   5    TLS failed
   6    the peer closed the connection, or broke the protocol
   7    something of this machine is missing: a port, a file, memory
+  8    `courser get`: the server refused (3xx, 4xx)
+  9    `courser get`: the server failed (5xx)
+  10   `courser get`: redirects lead nowhere
   130  a client was interrupted; it tells what it moved until then
 
 Environment:
@@ -71,6 +76,8 @@ pub enum Command {
     Perf(perf::PerfArgs),
     /// Be an endpoint of the QUIC interop runner, by its environment variables.
     Interop(interop::InteropArgs),
+    /// Fetch files over HTTP/3, HTTP/2 or HTTP/1.1, and go on where an earlier run stopped.
+    Get(Box<get::GetArgs>),
     /// Try a server step by step: name, answer, versions, TLS, round trips, path.
     Ping(ping::PingArgs),
     /// Read a qlog trace: what went over a connection, what limited it, what went wrong.

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod echo;
+pub mod get;
 pub mod interop;
 mod interop_h3;
 pub mod man;
@@ -35,6 +36,7 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
         Command::Echo(args) => echo::run(args, ui).map(|()| 0),
         Command::Perf(args) => perf::run(args, ui).map(|()| 0),
         Command::Interop(args) => interop::run(args, ui),
+        Command::Get(args) => get::run(args, ui),
         Command::Ping(args) => ping::run(args, ui).map(|()| 0),
         Command::Qlog(args) => qlog::run(args, ui).map(|()| 0),
         Command::Doctor(_) => doctor::run(ui).map(|()| 0),

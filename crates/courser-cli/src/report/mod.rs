@@ -2,5 +2,6 @@
 
 pub mod demo;
 pub mod echo;
+pub mod get;
 pub mod perf;
 pub mod ping;

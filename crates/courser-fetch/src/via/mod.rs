@@ -2,6 +2,7 @@
 //!
 //! Everything above speaks to [`Via`] and [`Dial`]. TCP with TLS is in [`tcp`], QUIC in [`quic`].
 
+pub mod quic;
 pub mod tcp;
 pub mod tls;
 

@@ -32,7 +32,7 @@ over_each! {
             answer(status, &[], "an explanation that nobody wants in the file")
         })).await;
         let folder = tempfile::tempdir().unwrap();
-        let c = client(|_| {});
+        let c = client_of(kind, |_| {});
         for (status, expected) in [(404, 8), (403, 8), (304, 8), (500, 9), (503, 9)] {
             let file = folder.path().join("f");
             let done = fetch(&c, &job(&server.url(&format!("/{status}")), Sink::File(file))).await;
@@ -45,7 +45,7 @@ over_each! {
     async fn an_origin_that_dies_leaves_no_half_file(kind: Kind) {
         let server = Server::start(kind, at_once(|_| dying(400_000))).await;
         let folder = tempfile::tempdir().unwrap();
-        let done = fetch(&client(|_| {}), &job(&server.url("/f"), Sink::File(folder.path().join("f")))).await;
+        let done = fetch(&client_of(kind, |_| {}), &job(&server.url("/f"), Sink::File(folder.path().join("f")))).await;
         assert_eq!(code(&done), 1, "{:?}", done.failed);
         assert!(matches!(done.failed, Some(Error::Cut { got: 200_000, expected: Some(400_000), .. })), "{:?}", done.failed);
         assert_eq!(names(folder.path()), ["f.part", "f.part.json"]);
@@ -63,7 +63,7 @@ over_each! {
         })).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
-        let done = fetch(&client(|o| o.retries = 2), &job(&server.url("/f"), Sink::File(file.clone()))).await;
+        let done = fetch(&client_of(kind, |o| o.retries = 2), &job(&server.url("/f"), Sink::File(file.clone()))).await;
         assert_eq!((code(&done), done.tries, done.resumed_from), (0, 2, 200_000), "{:?}", done.failed);
         assert!(std::fs::read(&file).unwrap() == pattern(400_000));
     }
@@ -77,7 +77,7 @@ over_each! {
                 _ => answer(200, &[], "done"),
             })
         }).await;
-        let done = fetch(&client(|o| o.retries = 3), &job(&server.url("/"), Sink::Nothing)).await;
+        let done = fetch(&client_of(kind, |o| o.retries = 3), &job(&server.url("/"), Sink::Nothing)).await;
         assert_eq!((code(&done), done.tries), (0, 3), "{:?}", done.failed);
         assert!(done.timing.total.unwrap() >= Duration::from_secs(1), "the server's wish was kept");
     }
@@ -88,7 +88,7 @@ over_each! {
             let before = server.requests().len();
             let mut send = job(&server.url("/"), Sink::Nothing);
             (send.method, send.payload) = (method, Payload::Bytes(Bytes::from("x")));
-            assert_eq!(code(&fetch(&client(|o| o.retries = 2), &send).await), 9);
+            assert_eq!(code(&fetch(&client_of(kind, |o| o.retries = 2), &send).await), 9);
             assert_eq!(server.requests().len() - before, requests);
         }
     }
@@ -106,10 +106,10 @@ over_each! {
             with_body(200, &[], body)
         }))).await;
         for path in ["/before", "/within"] {
-            let c = client(|o| o.stall_timeout = Duration::from_millis(150));
+            let c = client_of(kind, |o| o.stall_timeout = Duration::from_millis(150));
             let done = fetch(&c, &job(&server.url(path), Sink::Nothing)).await;
             assert!(matches!(done.failed, Some(Error::Stalled { .. })), "{path}: {:?}", done.failed);
-            let c = client(|o| o.max_time = Some(Duration::from_millis(150)));
+            let c = client_of(kind, |o| o.max_time = Some(Duration::from_millis(150)));
             let done = fetch(&c, &job(&server.url(path), Sink::Nothing)).await;
             assert!(matches!(done.failed, Some(Error::TimeOut { .. })), "{path}: {:?}", done.failed);
         }
@@ -125,7 +125,7 @@ over_each! {
             with_body(200, &[], body)
         }))).await;
         for path in ["/told", "/endless"] {
-            let done = fetch(&client(|o| o.max_size = Some(1000)), &job(&server.url(path), Sink::Nothing)).await;
+            let done = fetch(&client_of(kind, |o| o.max_size = Some(1000)), &job(&server.url(path), Sink::Nothing)).await;
             assert_eq!(done.failed, Some(Error::TooLarge { limit: 1000 }), "{path}");
             assert!(done.size <= 1000);
         }
@@ -144,7 +144,7 @@ over_each! {
                 with_body(200, &[], body)
             })
         })).await;
-        let (c, meter) = (client(|_| {}), Meter::default());
+        let (c, meter) = (client_of(kind, |_| {}), Meter::default());
         let endless = job(&server.url("/"), Sink::Nothing);
         let begun = async { while meter.got() < 100_000 { tokio::time::sleep(Duration::from_millis(5)).await } };
         tokio::select! {
@@ -156,12 +156,12 @@ over_each! {
 
     async fn certificates_for_other_names_and_of_strangers_are_code_5(kind: Kind) {
         let server = Server::named(kind, &["elsewhere.test"], at_once(|_| answer(200, &[], ""))).await;
-        let done = fetch(&client(|_| {}), &job(&server.url("/"), Sink::Nothing)).await;
+        let done = fetch(&client_of(kind, |_| {}), &job(&server.url("/"), Sink::Nothing)).await;
         assert_eq!(code(&done), 5);
         assert!(done.failed.unwrap().to_string().contains("another name"));
         let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
         let known = Server::start(kind, at_once(|_| answer(200, &[], ""))).await;
-        let c = client(|o| o.trust = Trust::Pem(stranger.into_bytes()));
+        let c = client_of(kind, |o| o.trust = Trust::Pem(stranger.into_bytes()));
         let done = fetch(&c, &job(&known.url("/"), Sink::Nothing)).await;
         assert_eq!((code(&done), known.requests().len() + server.requests().len()), (5, 0), "{:?}", done.failed);
     }

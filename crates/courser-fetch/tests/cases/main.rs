@@ -19,22 +19,25 @@ mod wire;
 
 /// A test for each version of HTTP.
 macro_rules! over_each {
-    ($($(#[$meta:meta])* async fn $name:ident($kind:ident: Kind) $body:block)*) => {$(
+    ($(async fn $name:ident($kind:ident: Kind) $body:block)*) => {$(
         mod $name {
             use super::*;
 
             async fn case($kind: Kind) $body
 
             #[tokio::test]
-            $(#[$meta])*
             async fn over_http_1() {
                 case(Kind::H1).await;
             }
 
             #[tokio::test]
-            $(#[$meta])*
             async fn over_http_2() {
                 case(Kind::H2).await;
+            }
+
+            #[tokio::test]
+            async fn over_http_3() {
+                case(Kind::H3).await;
             }
         }
     )*};

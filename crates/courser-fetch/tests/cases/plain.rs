@@ -21,15 +21,20 @@ over_each! {
         let server = Server::start(kind, at_once(move |_| answer(200, &[("etag", "\"1\"")], sent.clone()))).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f.bin");
-        let done = fetch(&client(|_| {}), &job(&server.url("/f.bin"), Sink::File(file.clone()))).await;
+        let done = fetch(&client_of(kind, |_| {}), &job(&server.url("/f.bin"), Sink::File(file.clone()))).await;
         assert_eq!((code(&done), done.size, done.tries), (0, 3 << 20, 1), "{:?}", done.failed);
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
         assert_eq!(names(folder.path()), ["f.bin"]);
         let head = done.head.unwrap();
-        let spoken = if kind == Kind::H1 { Protocol::Http11 } else { Protocol::Http2 };
+        let spoken = match kind {
+            Kind::H1 => Protocol::Http11,
+            Kind::H2 => Protocol::Http2,
+            Kind::H3 => Protocol::Http3,
+        };
         assert_eq!((head.protocol, head.remote, head.reused), (spoken, server.addr, false));
         let t = done.timing;
-        assert!(t.dns <= t.connect && t.connect <= t.handshake && t.handshake <= t.first_byte && t.first_byte <= t.total);
+        assert_eq!(t.connect.is_some(), kind != Kind::H3);
+        assert!(t.dns <= t.connect.or(t.handshake) && t.connect.is_none_or(|c| Some(c) <= t.handshake) && t.handshake <= t.first_byte && t.first_byte <= t.total);
         let seen = &server.requests()[0];
         assert!(seen.headers["user-agent"].to_str().unwrap().starts_with("courser/"));
         assert!(!seen.headers.contains_key("accept-encoding") && !seen.headers.contains_key("range"));
@@ -39,7 +44,7 @@ over_each! {
         let server = Server::start(kind, at_once(|_| answer(200, &[("x-mine", "1"), ("content-length", "500")], ""))).await;
         let mut head = job(&server.url("/"), Sink::Nothing);
         head.method = Method::HEAD;
-        let done = fetch(&client(|_| {}), &head).await;
+        let done = fetch(&client_of(kind, |_| {}), &head).await;
         assert_eq!((code(&done), done.size), (0, 0), "{:?}", done.failed);
         let told = done.head.unwrap().headers;
         assert_eq!((&told["content-length"], &told["x-mine"]), (&HeaderValue::from(500), &HeaderValue::from(1)));
@@ -47,7 +52,7 @@ over_each! {
 
     async fn texts_and_files_are_sent(kind: Kind) {
         let server = Server::start(kind, at_once(|r| answer(200, &[], r.into_body()))).await;
-        let c = client(|_| {});
+        let c = client_of(kind, |_| {});
         let mut post = job(&server.url("/form"), Sink::Nothing);
         (post.method, post.payload) = (Method::POST, Payload::Bytes(Bytes::from("a=1&b=2")));
         post.headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -68,7 +73,7 @@ over_each! {
         let server = Server::start(kind, at_once(|_| answer(200, &[], ""))).await;
         let mut put = job(&server.url("/up"), Sink::Nothing);
         (put.method, put.payload) = (Method::PUT, Payload::File("/nowhere/at/all".into()));
-        let done = fetch(&client(|_| {}), &put).await;
+        let done = fetch(&client_of(kind, |_| {}), &put).await;
         assert_eq!((code(&done), server.requests().len()), (7, 0));
     }
 
@@ -88,7 +93,7 @@ over_each! {
             o.redirects = Some(10);
             o.resolve.insert(("other.test".into(), other.addr.port()), vec!["127.0.0.1".parse().unwrap()]);
         };
-        let done = fetch(&client(follow), &get).await;
+        let done = fetch(&client_of(kind, follow), &get).await;
         assert_eq!((code(&done), done.size), (0, 5), "{:?}", done.failed);
         let head = done.head.unwrap();
         assert_eq!((head.redirects, head.url.path(), head.url.host_str()), (2, "/end", Some("other.test")));
@@ -98,7 +103,7 @@ over_each! {
         let last = &other.requests()[0].headers;
         assert!(!last.contains_key("authorization") && !last.contains_key("cookie") && last.contains_key("x-mine"));
         // Without leave to follow, the redirect is the answer.
-        assert_eq!(code(&fetch(&client(|_| {}), &get).await), 8);
+        assert_eq!(code(&fetch(&client_of(kind, |_| {}), &get).await), 8);
     }
 
     async fn a_post_becomes_a_get_where_the_rfc_says_so(kind: Kind) {
@@ -110,7 +115,7 @@ over_each! {
         for (path, method, size) in [("/303", Method::GET, 0), ("/308", Method::POST, 4)] {
             let mut post = job(&server.url(path), Sink::Nothing);
             (post.method, post.payload) = (Method::POST, Payload::Bytes(Bytes::from("body")));
-            let done = fetch(&client(|o| o.redirects = Some(3)), &post).await;
+            let done = fetch(&client_of(kind, |o| o.redirects = Some(3)), &post).await;
             assert_eq!((code(&done), done.size), (0, size), "{path}");
             assert_eq!(server.requests().last().unwrap().method, method, "{path}");
         }
@@ -121,7 +126,7 @@ over_each! {
             "/out" => answer(301, &[("location", "http://localhost/")], ""),
             _ => answer(301, &[("location", "/round")], ""),
         })).await;
-        let c = client(|o| o.redirects = Some(4));
+        let c = client_of(kind, |o| o.redirects = Some(4));
         assert_eq!(code(&fetch(&c, &job(&server.url("/round"), Sink::Nothing)).await), 10);
         assert_eq!(server.requests().len(), 5);
         assert_eq!(code(&fetch(&c, &job(&server.url("/out"), Sink::Nothing)).await), 10);
@@ -142,12 +147,12 @@ over_each! {
         })).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
-        let c = client(|o| o.compressed = true);
+        let c = client_of(kind, |o| o.compressed = true);
         let done = fetch(&c, &job(&server.url("/damaged"), Sink::File(file.clone()))).await;
         assert_eq!((code(&done), file.exists()), (6, false), "{:?}", done.failed);
         let done = fetch(&c, &job(&server.url("/"), Sink::File(file.clone()))).await;
         assert_eq!((code(&done), std::fs::read(&file).unwrap() == text), (0, true), "{:?}", done.failed);
-        let done = fetch(&client(|_| {}), &job(&server.url("/"), Sink::File(file.clone()))).await;
+        let done = fetch(&client_of(kind, |_| {}), &job(&server.url("/"), Sink::File(file.clone()))).await;
         assert_eq!((code(&done), std::fs::read(&file).unwrap()), (0, b"plain".to_vec()));
     }
 
@@ -165,7 +170,7 @@ over_each! {
         }))).await;
         let mut get = job(&server.url("/"), Sink::Nothing);
         get.headers.insert("te", HeaderValue::from_static("trailers"));
-        let done = fetch(&client(|_| {}), &get).await;
+        let done = fetch(&client_of(kind, |_| {}), &get).await;
         assert_eq!((code(&done), done.size), (0, 4));
         assert_eq!(done.trailers.unwrap()["x-sum"], "7");
     }
@@ -181,7 +186,7 @@ over_each! {
             });
             with_body(200, &[], body)
         }))).await;
-        let done = fetch(&client(|o| o.stall_timeout = Duration::from_millis(400)), &job(&server.url("/"), Sink::Nothing)).await;
+        let done = fetch(&client_of(kind, |o| o.stall_timeout = Duration::from_millis(400)), &job(&server.url("/"), Sink::Nothing)).await;
         assert_eq!((code(&done), done.size), (0, 8), "{:?}", done.failed);
     }
 
@@ -192,7 +197,7 @@ over_each! {
             let name = format!("f{}", "x".repeat(n));
             (job(&server.url(&format!("/{name}")), Sink::File(folder.path().join(name))), Meter::default())
         }).collect();
-        let c = Arc::new(client(|_| {}));
+        let c = Arc::new(client_of(kind, |_| {}));
         let mut ended = 0;
         let all = batch::run(&c, jobs, 4, |_, _| ended += 1).await;
         assert_eq!((all.len(), ended), (20, 20));

@@ -1,4 +1,5 @@
-//! Alternatives, and HTTP/3 against TCP. QUIC is played by a dialler that a test steers.
+//! Alternatives, and HTTP/3 against TCP. QUIC is played by a dialler that a test steers, and
+//! at the end it is itself.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -282,4 +283,62 @@ async fn an_alternative_that_does_not_know_the_origin_is_not_asked_again() {
     c.close().await.unwrap();
     assert_eq!(spoken(&played(&file, &tcp, &quic)).await, Protocol::Http2);
     assert_eq!(quic.dials(), 1);
+}
+
+/// An HTTP/2 server that says where HTTP/3 is, and a client's choices that remember it in a file.
+async fn advising(port: u16) -> (Server, tempfile::TempDir, impl Fn(&mut Options)) {
+    let field = format!("h3=\":{port}\"; persist=1");
+    let server = Server::start(Kind::H2, at_once(move |_| answer(200, &[("alt-svc", &field)], "over TCP"))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alt-svc.json");
+    (server, folder, move |o: &mut Options| (o.http, o.alt_svc) = (Http::Auto, Some(file.clone())))
+}
+
+/// One run of a program that gets a page.
+async fn run(server: &Server, choices: &impl Fn(&mut Options)) -> (Protocol, Duration) {
+    let c = client_of(Kind::H1, |o| choices(o));
+    let done = fetch(&c, &job(&server.url("/"), Sink::Nothing)).await;
+    c.close().await.unwrap();
+    (done.head.unwrap_or_else(|| panic!("{:?}", done.failed)).protocol, done.timing.total.unwrap())
+}
+
+#[tokio::test]
+async fn the_second_run_goes_over_quic() {
+    let quic = Server::start(Kind::H3, at_once(|_| answer(200, &[], "over QUIC"))).await;
+    let (tcp, _folder, choices) = advising(quic.addr.port()).await;
+    assert_eq!(run(&tcp, &choices).await.0, Protocol::Http2);
+    assert_eq!(run(&tcp, &choices).await.0, Protocol::Http3);
+    let seen = &quic.requests()[0];
+    assert_eq!(seen.headers["alt-used"], format!("localhost:{}", quic.addr.port()));
+    assert_eq!((tcp.requests().len(), quic.requests().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn udp_that_is_swallowed_costs_the_head_start_once() {
+    let hole = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (tcp, folder, choices) = advising(hole.local_addr().unwrap().port()).await;
+    assert_eq!(run(&tcp, &choices).await.0, Protocol::Http2);
+    let (protocol, took) = run(&tcp, &choices).await;
+    assert_eq!(protocol, Protocol::Http2);
+    assert!(took >= Options::default().head_start, "QUIC had its head start: {took:?}");
+    let memory = std::fs::read_to_string(folder.path().join("alt-svc.json")).unwrap();
+    assert!(memory.contains("broken_until"), "{memory}");
+    hole.set_nonblocking(true).unwrap();
+    let datagrams = || std::iter::from_fn(|| hole.recv(&mut [0; 2000]).ok()).count();
+    assert!(datagrams() > 0, "QUIC was tried");
+    assert_eq!(run(&tcp, &choices).await.0, Protocol::Http2);
+    assert_eq!(datagrams(), 0, "and then left alone");
+}
+
+#[tokio::test]
+async fn an_alternative_with_a_strangers_certificate_is_not_used() {
+    let stranger = Server::named(Kind::H3, &["elsewhere.test"], at_once(|_| answer(200, &[], "mine now"))).await;
+    let (tcp, _folder, choices) = advising(stranger.addr.port()).await;
+    for _ in 0..3 {
+        assert_eq!(run(&tcp, &choices).await.0, Protocol::Http2);
+    }
+    assert_eq!(
+        (tcp.requests().len(), stranger.requests().len(), stranger.connections.load(Ordering::SeqCst)),
+        (3, 0, 0)
+    );
 }

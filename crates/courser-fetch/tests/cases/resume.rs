@@ -37,11 +37,11 @@ fn versioned(tag: &'static str) -> Handler {
     })
 }
 
-async fn resumed(server: &Server, have: usize, validator: &str) -> (Done, Vec<String>) {
+async fn resumed(kind: Kind, server: &Server, have: usize, validator: &str) -> (Done, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let url = server.url("/f");
     leave(folder.path(), &url, have, validator);
-    let done = fetch(&client(|_| {}), &job(&url, Sink::File(folder.path().join("f")))).await;
+    let done = fetch(&client_of(kind, |_| {}), &job(&url, Sink::File(folder.path().join("f")))).await;
     if done.failed.is_none() {
         assert!(std::fs::read(folder.path().join("f")).unwrap() == pattern(SIZE), "the bytes differ");
     }
@@ -51,34 +51,34 @@ async fn resumed(server: &Server, have: usize, validator: &str) -> (Done, Vec<St
 over_each! {
     async fn only_the_rest_is_fetched(kind: Kind) {
         let server = Server::start(kind, versioned("\"v1\"")).await;
-        let (done, names) = resumed(&server, 60_000, "\"v1\"").await;
+        let (done, names) = resumed(kind, &server, 60_000, "\"v1\"").await;
         assert_eq!((code(&done), done.resumed_from, done.size), (0, 60_000, SIZE as u64), "{:?}", done.failed);
         assert_eq!((names, server.requests().len()), (vec!["f".to_owned()], 1));
     }
 
     async fn a_changed_file_starts_over(kind: Kind) {
         let server = Server::start(kind, versioned("\"v2\"")).await;
-        let (done, names) = resumed(&server, 60_000, "\"v1\"").await;
+        let (done, names) = resumed(kind, &server, 60_000, "\"v1\"").await;
         assert_eq!((code(&done), done.resumed_from, server.requests().len()), (0, 0, 1), "{:?}", done.failed);
         assert_eq!(names, ["f"]);
     }
 
     async fn a_file_that_was_whole_needs_only_its_name(kind: Kind) {
         let server = Server::start(kind, versioned("\"v1\"")).await;
-        let (done, names) = resumed(&server, SIZE, "\"v1\"").await;
+        let (done, names) = resumed(kind, &server, SIZE, "\"v1\"").await;
         assert_eq!((code(&done), done.resumed_from, server.requests().len()), (0, SIZE as u64, 1), "{:?}", done.failed);
         assert_eq!(names, ["f"]);
     }
 
     async fn more_than_the_whole_starts_over(kind: Kind) {
         let server = Server::start(kind, versioned("\"v1\"")).await;
-        let (done, _) = resumed(&server, SIZE + 1, "\"v1\"").await;
+        let (done, _) = resumed(kind, &server, SIZE + 1, "\"v1\"").await;
         assert_eq!((code(&done), done.resumed_from, server.requests().len()), (0, 0, 2), "{:?}", done.failed);
     }
 
     async fn a_server_without_ranges_sends_all(kind: Kind) {
         let server = Server::start(kind, at_once(|_| answer(200, &[], pattern(SIZE)))).await;
-        let (done, names) = resumed(&server, 60_000, "\"v1\"").await;
+        let (done, names) = resumed(kind, &server, 60_000, "\"v1\"").await;
         assert_eq!((code(&done), done.resumed_from, names), (0, 0, vec!["f".to_owned()]));
     }
 
@@ -90,7 +90,7 @@ over_each! {
                     None => answer(200, &[("etag", tag)], pattern(SIZE)),
                 }
             })).await;
-            let (done, names) = resumed(&server, 60_000, "\"v1\"").await;
+            let (done, names) = resumed(kind, &server, 60_000, "\"v1\"").await;
             assert_eq!((code(&done), done.resumed_from, names.len()), (0, 0, 1), "{range}: {:?}", done.failed);
             assert_eq!(server.requests().len(), 2, "{range}");
         }
@@ -102,7 +102,7 @@ over_each! {
             assert_eq!(r.headers()["if-range"], CHANGED);
             answer(206, &[("last-modified", CHANGED), ("content-range", "bytes 60000-99999/100000")], pattern(SIZE).slice(60_000..))
         })).await;
-        let (done, _) = resumed(&server, 60_000, CHANGED).await;
+        let (done, _) = resumed(kind, &server, 60_000, CHANGED).await;
         assert_eq!((code(&done), done.resumed_from), (0, 60_000), "{:?}", done.failed);
     }
 
@@ -111,7 +111,7 @@ over_each! {
         let folder = tempfile::tempdir().unwrap();
         for compressed in [true, false] {
             leave(folder.path(), &server.url("/f"), 60_000, "\"v1\"");
-            let c = client(|o| (o.compressed, o.resume) = (compressed, compressed));
+            let c = client_of(kind, |o| (o.compressed, o.resume) = (compressed, compressed));
             let done = fetch(&c, &job(&server.url("/f"), Sink::File(folder.path().join("f")))).await;
             assert_eq!((code(&done), done.resumed_from), (0, 0), "{:?}", done.failed);
             assert!(server.requests().iter().all(|r| !r.headers.contains_key("range")));

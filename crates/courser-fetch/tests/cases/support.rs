@@ -9,8 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use courser::aio::Endpoint;
+use courser::{ServerOptions, h3, tls};
 use courser_fetch::body::{Meter, Payload};
-use courser_fetch::{Client, Done, Job, Options, Sink, Trust, download};
+use courser_fetch::{Client, Done, Http, Job, Options, Sink, Trust, download};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -28,6 +30,7 @@ use tokio_rustls::server::TlsStream;
 pub enum Kind {
     H1,
     H2,
+    H3,
 }
 
 /// The issuer of all certificates here.
@@ -165,6 +168,9 @@ impl Server {
     }
 
     pub async fn named(kind: Kind, names: &[&str], handler: Handler) -> Self {
+        if kind == Kind::H3 {
+            return Self::quic(names, handler);
+        }
         let alpn: &[&[u8]] = if kind == Kind::H1 { &[b"http/1.1"] } else { &[b"h2"] };
         let acceptor = acceptor(names, alpn);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -183,12 +189,32 @@ impl Server {
                         Kind::H1 => {
                             drop(hyper::server::conn::http1::Builder::new().serve_connection(io, service).await)
                         }
-                        Kind::H2 => drop(
+                        _ => drop(
                             hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                                 .serve_connection(io, service)
                                 .await,
                         ),
                     }
+                });
+            }
+        });
+        server
+    }
+
+    fn quic(names: &[&str], handler: Handler) -> Self {
+        let (certificate, key) = identity(names);
+        let credentials = tls::Credentials::from_der(vec![certificate], key).unwrap();
+        let config = tls::ServerConfig::builder().certificate(credentials).alpn([h3::ALPN]).build().unwrap();
+        let endpoint = Endpoint::server("127.0.0.1:0".parse().unwrap(), ServerOptions::new(config)).unwrap();
+        let (seen, connections) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+        let server = Self { addr: endpoint.local_addr(), seen: Arc::clone(&seen), connections: connections.clone() };
+        tokio::spawn(async move {
+            while let Ok(connection) = endpoint.accept_connection().await {
+                let (handler, seen) = (handler.clone(), Arc::clone(&seen));
+                connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let service = h3::service_fn(move |request| serve(request, handler.clone(), Arc::clone(&seen)));
+                    let _ = h3::Server::default().serve_connection(connection, service, std::future::pending()).await;
                 });
             }
         });
@@ -204,13 +230,13 @@ impl Server {
     }
 }
 
-async fn serve(
-    request: Request<hyper::body::Incoming>,
+async fn serve<B: Body<Data = Bytes>>(
+    request: Request<B>,
     handler: Handler,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Pieces>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|c| c.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map_or_else(|_| Bytes::new(), |c| c.to_bytes());
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let one = Seen { method: head.method.clone(), path, headers: head.headers.clone(), body: body.clone() };
     seen.lock().unwrap().push(one);
@@ -249,11 +275,17 @@ pub fn options() -> Options {
     options
 }
 
-/// A client with the choices changed.
-pub fn client(change: impl FnOnce(&mut Options)) -> Client {
+/// A client with the choices changed, for servers of that kind.
+pub fn client_of(kind: Kind, change: impl FnOnce(&mut Options)) -> Client {
     let mut options = options();
+    options.http = if kind == Kind::H3 { Http::Only3 } else { Http::Never3 };
     change(&mut options);
     Client::new(options).unwrap()
+}
+
+/// A client of TCP servers.
+pub fn client(change: impl FnOnce(&mut Options)) -> Client {
+    client_of(Kind::H1, change)
 }
 
 /// A job that gets a URL.
