@@ -50,7 +50,13 @@ fn op(op: u8, which: u8, bytes: &[u8]) -> Vec<u8> {
 fn scripts() -> Vec<Vec<u8>> {
     let get: &[u8] = &[1, 14, 0, 0, 0xd1, 0xd7, 0xc1, 0x50, 7, b'a', b'.', b'e', b'x', b'a', b'm', b'p'];
     let greeting = op(0, 0, &[0, 4, 0]);
-    let mut scripts = Vec::new();
+    // A message that nobody holds is cancelled, and its number polled again.
+    let again: &[u8] = &[
+        38, 0, 201, 0, 64, 3, 0, 4, 0, 3, 0, 1, 16, 1, 14, 0, 0, 209, 215, 193, 201, 250, 7, 97, 46, 101, 15, 7, 0, 6,
+        33, 113, 61, 112, 67, 197, 7, 0, 24, 12, 0, 11, 0, 120, 97, 109, 1, 3, 0, 64, 11, 128, 15, 7, 0, 6, 33, 113,
+        61, 112, 67, 197, 7, 0, 24, 12, 0, 11, 40, 41, 44, 114, 61, 40, 41, 0,
+    ];
+    let mut scripts = vec![again.to_vec()];
     for (n, input) in all().iter().enumerate() {
         let flags = (n % 64) as u8;
         let request = op(3, 0, get);

@@ -36,7 +36,7 @@ pub struct Config {
     /// Requests that may be in work at the same time; those beyond are rejected, and may be tried again. The transport's limit
     /// of streams should be no larger.
     pub max_requests: usize,
-    /// Requests that the peer may cancel before they are answered, in one go. Beyond them the connection ends with
+    /// Requests that the peer may cancel before they are answered, or get reset by breaking a rule, in one go. Beyond them the connection ends with
     /// H3_EXCESSIVE_LOAD ("rapid reset"). Each answered request gives one back, and each second [`Self::cancel_refill`].
     pub cancel_budget: u32,
     /// Cancelled requests that are forgiven per second; see [`super::Connection::set_now`].

@@ -34,15 +34,30 @@ impl Connection {
         } else {
             //= rfc9114#5.2-1, rfc9114#5.2-2, rfc9114#4.1.1-3
             let late = self.goaway_sent.is_some_and(|refused| id.0 >= refused);
-            if late || self.exchanges.len() >= self.config.max_requests {
-                t.reset(id, Code::REQUEST_REJECTED.0);
-                t.stop(id, Code::REQUEST_REJECTED.0);
+            // Sessions go on behind a GOAWAY, and open streams.
+            let session = late && self.config.webtransport_sessions > 0 && self.exchanges.values().any(|x| x.extended);
+            if (late && !session) || self.exchanges.len() >= self.config.max_requests {
+                reject(t, id);
                 return Ok(false);
+            }
+            if late {
+                self.exchanges.insert(id, Exchange { late, ..Exchange::default() });
+                return Ok(true);
             }
             self.next_index = self.next_index.max(id.index() + 1);
         }
         self.exchanges.insert(id, Exchange::default());
         Ok(true)
+    }
+
+    /// Rejects what came behind a GOAWAY and is a request all the same. Whether it was.
+    pub(super) fn reject_late(&mut self, t: &mut dyn Transport, id: StreamId) -> bool {
+        let late = self.exchanges.get(&id).is_some_and(|x| x.late);
+        if late {
+            reject(t, id);
+            self.exchanges.remove(&id);
+        }
+        late
     }
 
     /// At a client: whether the server's GOAWAY refuses the request.
@@ -60,8 +75,10 @@ impl Connection {
         match error {
             Error::Connection(e) => Error::Connection(self.fail(t, e)),
             Error::Stream { code, .. } => {
+                // Making this end reset a stream costs it as much as resetting it.
+                let failed = self.count_cancel(t, id);
                 self.abandon(t, id, code.0);
-                error
+                failed.unwrap_or(error)
             }
             Error::Reset(code) => {
                 if let Some(x) = self.exchanges.get_mut(&id) {
@@ -77,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// The peer gave a request up before it was answered. An error when it does so too often.
+    /// The peer gave a request up before it was answered, or made this end give it up. An error when it does so too often.
     //= rfc9114#10.5-2
     fn count_cancel(&mut self, t: &mut dyn Transport, id: StreamId) -> Option<Error> {
         let x = self.exchanges.get_mut(&id)?;
@@ -126,7 +143,7 @@ impl Connection {
     /// is refused.
     pub fn forget(&mut self, t: &mut dyn Transport, id: StreamId) {
         self.rests.remove(&id);
-        let Some(x) = self.exchanges.get_mut(&id) else { return };
+        let Some(x) = self.exchanges.get_mut(&id).filter(|x| !x.orphan) else { return };
         if x.recv.phase != Phase::Over && (!x.recv.piece.is_empty() || x.recv.look(t, id).is_err() || !x.recv.is_over())
         {
             let answered = matches!(x.send.stage, Stage::Ended | Stage::Finished);
@@ -161,8 +178,8 @@ impl Connection {
         }
         let exchanges = &mut self.exchanges;
         self.orphans.retain(|id| {
-            let Some(x) = exchanges.get_mut(id) else { return false };
-            debug_assert!(x.orphan, "somebody holds it");
+            // It may have been given up since.
+            let Some(x) = exchanges.get_mut(id).filter(|x| x.orphan) else { return false };
             let waits = matches!(x.send.flush(t, *id), Ok(false));
             if !waits {
                 exchanges.remove(id);
@@ -277,4 +294,10 @@ impl Connection {
         }
         Ok(Some((id, payload)))
     }
+}
+
+/// Tells the peer that a request was not looked at, and may be made again.
+fn reject(t: &mut dyn Transport, id: StreamId) {
+    t.reset(id, Code::REQUEST_REJECTED.0);
+    t.stop(id, Code::REQUEST_REJECTED.0);
 }

@@ -62,6 +62,8 @@ struct Exchange {
     method: Method,
     /// The request may have datagrams: it is an extended CONNECT.
     extended: bool,
+    /// It came behind a GOAWAY that refuses it, and is only looked at because it may be a stream of a WebTransport session.
+    late: bool,
     /// Nobody holds it any more; what waits is still sent.
     orphan: bool,
     /// That the peer gave it up was counted.

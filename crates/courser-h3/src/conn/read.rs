@@ -50,6 +50,7 @@ impl Connection {
     fn read_request(&mut self, t: &mut dyn Transport, id: StreamId) -> Result<Head<request::Parts>, Error> {
         self.expect_head(id)?;
         match self.step(t, id, Section::Request)? {
+            Got::Section | Got::Oversized if self.reject_late(t, id) => Ok(Head::Gone),
             Got::Section if self.side.is_server() => {
                 let parts = self.accept_request(t, id)?;
                 Ok(Head::Ready(parts))

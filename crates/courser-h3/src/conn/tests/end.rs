@@ -135,6 +135,22 @@ fn a_complete_answer_is_delivered_although_nobody_holds_it() {
 }
 
 #[test]
+fn what_nobody_holds_may_be_given_up_and_forgotten_again() {
+    let mut pair = Pair::new();
+    let [id, ..] = three(&mut pair);
+    pair.s.room = 3;
+    pair.server.send_response_with(&mut pair.s, id, &ok(), &mut Bytes::from_static(b"hello"), true).unwrap();
+    pair.server.forget(&mut pair.s, id);
+    pair.server.forget(&mut pair.s, id);
+    assert_eq!(pair.server.orphans, [id]);
+    pair.server.cancel(&mut pair.s, id, Code::REQUEST_CANCELLED);
+    // Whoever polls the number again begins anew, and is held.
+    assert!(pair.server.poll_request(&mut pair.s, id).is_err());
+    pair.server.pump(&mut pair.s).unwrap();
+    assert_eq!((pair.server.orphans.len(), pair.server.active_requests()), (0, 3));
+}
+
+#[test]
 fn a_peer_that_cancels_too_much_loses_the_connection_and_one_that_is_answered_does_not() {
     //= rfc9114#10.5-2 type=test
     let config = Config { cancel_budget: 10, cancel_refill: 10, ..Config::default() };
@@ -167,6 +183,20 @@ fn a_peer_that_cancels_too_much_loses_the_connection_and_one_that_is_answered_do
     assert_eq!(error.code, Code::EXCESSIVE_LOAD);
     assert_eq!(pair.s.closed.as_ref().unwrap().0, Code::EXCESSIVE_LOAD.0);
     assert_eq!(pair.server.pump(&mut pair.s), Err(error));
+}
+
+#[test]
+fn a_peer_that_makes_this_end_reset_its_requests_loses_the_connection_too() {
+    let mut pair = Pair::with(Config::default(), Config { cancel_budget: 5, ..Config::default() });
+    for n in 0..6 {
+        let id = pair.ask(&post("https://a.example/", Some(1)), false);
+        pair.request(id);
+        // Two bytes where one was promised.
+        pair.s.receive(id, &[0, 2, 1, 1], false);
+        let done = pair.server.poll_body(&mut pair.s, id);
+        assert_eq!(matches!(done, Err(Error::Connection(ref e)) if e.code == Code::EXCESSIVE_LOAD), n == 5, "{done:?}");
+        pair.server.forget(&mut pair.s, id);
+    }
 }
 
 #[test]

@@ -190,6 +190,19 @@ fn streams_of_a_session_are_handed_over_with_what_was_read_of_them() {
 }
 
 #[test]
+fn sessions_open_streams_behind_a_goaway_and_requests_are_still_rejected() {
+    let (mut pair, session) = session();
+    pair.server.goaway(&mut pair.s, true);
+    pair.s.receive(StreamId(4), &stream_head(Dir::Bi, session), false);
+    let head = pair.server.poll_request(&mut pair.s, StreamId(4)).unwrap();
+    assert!(matches!(head, Head::WebTransportStream { session: of } if of == session));
+    pair.s.receive(StreamId(8), &[1, 5, 0, 0, 0xd1, 0xd7, 0xc1], true);
+    assert!(matches!(pair.server.poll_request(&mut pair.s, StreamId(8)), Ok(Head::Gone)));
+    assert_eq!(pair.s.streams[&StreamId(8)].reset, Some(Code::REQUEST_REJECTED.0));
+    assert_eq!(pair.server.active_requests(), 1);
+}
+
+#[test]
 fn browsers_are_told_of_webtransport_in_the_words_of_their_drafts() {
     let config = Config { datagrams: true, webtransport_sessions: 9, ..Config::default() };
     let (mut out, settings) = (Vec::new(), config.settings(true));
