@@ -251,7 +251,7 @@ impl Encoder {
         let worth = match kind {
             Kind::Eager if entry_size(field.name, field.value) * 8 <= self.table.table().capacity() => true,
             Kind::Eager | Kind::Repeated => self.recent.saw(hashes.line),
-            Kind::Never | Kind::Secret => false,
+            Kind::Never | Kind::Secret | Kind::Cookie => false,
         };
         let index = if worth { self.insert(section, entry, hashes, field) } else { None };
         index.filter(|index| *index < section.reach)

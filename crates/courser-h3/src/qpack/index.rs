@@ -16,9 +16,10 @@ use super::text::length;
 /// on the wire, and nothing else happens.
 const STEPS_MAX: usize = 32;
 
-/// The hashes of a line.
+/// The hashes of a line, and the static entry that has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashes {
+    entry: Option<u8>,
     /// Of the name.
     pub(super) name: u32,
     /// Of both.
@@ -36,7 +37,7 @@ impl Hashes {
         }
         let name = fold(hasher.finish());
         hasher.write(value);
-        Self { name, line: fold(hasher.finish()) }
+        Self { entry, name, line: fold(hasher.finish()) }
     }
 }
 
@@ -120,7 +121,9 @@ impl IndexedTable {
         for _ in 0..STEPS_MAX {
             let Some(index) = self.follow(link, before) else { break };
             let Some(note) = self.note(index) else { break };
-            if note.hashes == hashes && self.table.get(index) == Some((name, value)) {
+            // One static entry has one name: the bytes need no comparison then.
+            let same = |entry: (&[u8], &[u8])| (hashes.entry.is_some() || entry.0 == name) && entry.1 == value;
+            if note.hashes == hashes && self.table.get(index).is_some_and(same) {
                 found.newest = found.newest.or(Some(index));
                 if index < reach {
                     found.usable = Some(index);

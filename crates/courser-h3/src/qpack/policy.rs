@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Never,
     /// Never inserted, here or by an intermediary: its value is worth guessing.
     Secret,
+    /// One of the others, by its value.
+    Cookie,
 }
 
 /// Cookies below this are short enough to be guessed one whole value at a time.
@@ -43,7 +45,6 @@ const fn of_static(name: &[u8]) -> Kind {
         | b"accept"
         | b"accept-encoding"
         | b"accept-language"
-        | b"cookie"
         | b"origin"
         | b"server"
         | b"alt-svc"
@@ -53,6 +54,7 @@ const fn of_static(name: &[u8]) -> Kind {
         b"age" | b"content-length" | b"etag" | b"if-modified-since" | b"if-none-match" | b"if-range" | b"range"
         | b"set-cookie" => Kind::Never,
         b"authorization" => Kind::Secret,
+        b"cookie" => Kind::Cookie,
         _ => Kind::Repeated,
     }
 }
@@ -76,10 +78,13 @@ fn of_other(name: &[u8]) -> Kind {
 }
 
 /// How a field line is treated whose name is that of static entry `entry`, the first one with it, or of none.
+#[inline]
 pub(super) fn kind(entry: Option<u8>, name: &[u8], value: &[u8]) -> Kind {
-    match entry.map_or_else(|| of_other(name), |entry| KINDS[usize::from(entry)]) {
-        Kind::Eager if name == b"cookie" && value.len() < GUESSABLE_COOKIE => Kind::Secret,
-        Kind::Eager | Kind::Repeated if entry.is_some() && value.len() < SHORTEST_VALUE => Kind::Never,
+    let Some(entry) = entry else { return of_other(name) };
+    match KINDS[usize::from(entry)] {
+        Kind::Cookie if value.len() < GUESSABLE_COOKIE => Kind::Secret,
+        Kind::Cookie => Kind::Eager,
+        Kind::Eager | Kind::Repeated if value.len() < SHORTEST_VALUE => Kind::Never,
         kind => kind,
     }
 }
