@@ -132,6 +132,8 @@ impl World {
         //= rfc9204#4.5.4-1 type=test
         //= rfc9204#7.1.3-1 type=test
         assert!(seen.iter().zip(&lines).all(|(seen, line)| seen.1 || !line.1), "sensitive lines say so");
+        let secret = |line: &Line| [&b"authorization"[..], b"cookie"].contains(&&line.0[..]);
+        assert!(seen.iter().zip(&lines).all(|(seen, line)| seen.1 <= (line.1 || secret(&line.0))), "and no others");
         self.streams.entry(stream).or_default().push_back(Sent { lines: seen, bytes });
     }
 

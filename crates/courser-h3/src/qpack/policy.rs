@@ -110,6 +110,9 @@ mod tests {
             ("x-frame-options", "sameorigin2", Kind::Repeated),
             ("x-own", "1", Kind::Repeated),
             (":status", "418", Kind::Never),
+            ("cache-control", "non", Kind::Never),
+            ("cache-control", "none", Kind::Repeated),
+            ("accept", "none", Kind::Eager),
         ] {
             assert_eq!(of(name, value), expected, "{name}");
         }

@@ -427,6 +427,7 @@ fn a_peer_that_never_reads_its_decoder_stream_is_ended() {
         }
     }
     assert_eq!(outcome.unwrap_err().code, Code::EXCESSIVE_LOAD);
+    assert!(decoder.instructions.len() >= 16_000, "thousands of answers may wait");
     assert_eq!(decoder.on_encoder_stream(&[]).unwrap_err().code, Code::EXCESSIVE_LOAD);
 }
 

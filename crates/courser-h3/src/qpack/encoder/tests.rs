@@ -289,6 +289,11 @@ fn a_name_that_comes_with_ever_new_values_gets_an_entry() {
         assert_eq!(encoder.table.table().inserted(), u64::from(stream > 0));
     }
     assert!(sizes[2..].iter().all(|size| *size <= 6), "{sizes:?}");
+    // One of five bytes is not worth it.
+    for stream in 10..16_u64 {
+        encode(&mut encoder, stream * 4, &[("x-own", &format!("{stream}"))]);
+        assert_eq!(take(&mut encoder), b"");
+    }
 }
 
 #[test]
