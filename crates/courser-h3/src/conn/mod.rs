@@ -72,6 +72,9 @@ struct Exchange {
     prioritised: bool,
 }
 
+// A server holds one for each request in work.
+const _: () = assert!(size_of::<Exchange>() <= 264);
+
 /// What a method means for framing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Method {
