@@ -243,6 +243,7 @@ impl Client {
     /// # Errors
     /// The file of alternatives cannot be written; nothing else suffers from that.
     pub async fn close(&self) -> std::io::Result<()> {
+        self.racer.close();
         self.pool.close().await;
         lock(self.racer.cache()).save(SystemTime::now())
     }

@@ -291,8 +291,13 @@ async fn take(
         _ => Ok(()),
     };
     too_large(size.unwrap_or(0))?;
-    meter.begin(have, size);
     done.size = have;
+    if job.method == Method::HEAD {
+        // Some servers send content all the same (RFC 9110 section 9.3.2 forbids it). Nobody asked for it, nobody reads it.
+        client.give_back(answer.hold).await;
+        return Ok(());
+    }
+    meter.begin(have, size);
     let mut content = Content::new(answer.body, &answer.headers, options.compressed)?;
     let mut stdout = tokio::io::stdout();
     while let Some(piece) = pulse.watch(options.stall_timeout, content.next()).await?? {

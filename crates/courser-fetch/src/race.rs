@@ -5,13 +5,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 use crate::alt_svc::cache::Cache;
 use crate::alt_svc::{self, Origin};
 use crate::error::{Error, Outcome};
 use crate::options::{Http, Options};
-use crate::via::{Dial, Dialled, Target};
+use crate::via::{Boxed, Dial, Dialled, Target};
 
 /// A cache that connections share.
 pub type Shared = Arc<Mutex<Cache>>;
@@ -29,6 +29,8 @@ pub struct Racer {
     quic: Option<Arc<dyn Dial>>,
     cache: Shared,
     network: Option<std::net::IpAddr>,
+    /// Attempts over QUIC that lost: as many as races that TCP won.
+    late: Mutex<Vec<AbortHandle>>,
 }
 
 /// An alternative that is in the race.
@@ -43,7 +45,7 @@ impl Racer {
     /// A racer with these ways.
     #[must_use]
     pub fn new(options: Arc<Options>, tcp: Arc<dyn Dial>, quic: Option<Arc<dyn Dial>>, cache: Shared) -> Self {
-        Self { options, tcp, quic, cache, network: alt_svc::network() }
+        Self { options, tcp, quic, cache, network: alt_svc::network(), late: Mutex::default() }
     }
 
     /// Where alternatives are remembered.
@@ -88,50 +90,52 @@ impl Racer {
         self.judge(&entry, outcome)
     }
 
+    /// Both attempts are futures of this one: who gives up waiting gives both up.
     async fn race(&self, quic: &Arc<dyn Dial>, entry: Entry) -> Outcome<Dialled> {
-        let mut first: JoinHandle<_> = tokio::spawn(quic.dial(entry.target()));
-        let early = tokio::time::timeout(self.options.head_start, &mut first).await;
-        let lost = match early {
-            Ok(outcome) => match self.judge(&entry, joined(outcome, &entry)) {
-                Ok(dialled) => return Ok(dialled),
-                Err(e) => Some(e),
-            },
-            Err(_) => None,
-        };
-        let mut second = tokio::spawn(self.tcp.dial(Target::itself(&entry.origin)));
-        if lost.is_some() {
-            return joined(second.await, &entry);
+        let mut first = quic.dial(entry.target());
+        if let Ok(outcome) = tokio::time::timeout(self.options.head_start, &mut first).await {
+            return match self.judge(&entry, outcome) {
+                Ok(dialled) => Ok(dialled),
+                Err(_) => self.tcp.dial(Target::itself(&entry.origin)).await,
+            };
         }
+        let mut second = self.tcp.dial(Target::itself(&entry.origin));
         tokio::select! {
             biased;
-            outcome = &mut first => match self.judge(&entry, joined(outcome, &entry)) {
-                Ok(dialled) => {
-                    second.abort();
-                    Ok(dialled)
-                }
-                Err(_) => joined(second.await, &entry),
+            outcome = &mut first => match self.judge(&entry, outcome) {
+                Ok(dialled) => Ok(dialled),
+                Err(_) => second.await,
             },
-            outcome = &mut second => match joined(outcome, &entry) {
+            outcome = &mut second => match outcome {
                 Ok(dialled) => {
                     self.leave_behind(first, entry);
                     Ok(dialled)
                 }
                 // Why TCP failed says more, but QUIC may still come.
-                Err(e) => self.judge(&entry, joined(first.await, &entry)).map_err(|_| e),
+                Err(e) => self.judge(&entry, first.await).map_err(|_| e),
             },
         }
     }
 
     /// TCP was faster. QUIC counts as broken unless it still answers.
-    fn leave_behind(&self, late: JoinHandle<Outcome<Dialled>>, entry: Entry) {
+    fn leave_behind(&self, late: Boxed<'static, Outcome<Dialled>>, entry: Entry) {
         lock(&self.cache).broke(&entry.origin, entry.host.as_deref(), entry.port, SystemTime::now());
         let cache = self.cache.clone();
-        tokio::spawn(async move {
-            if let Ok(Ok(dialled)) = late.await {
+        let watch = tokio::spawn(async move {
+            if let Ok(dialled) = late.await {
                 lock(&cache).works(&entry.origin, entry.host.as_deref(), entry.port);
                 dialled.via.close().await;
             }
         });
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.retain(|task| !task.is_finished());
+        late.push(watch.abort_handle());
+    }
+
+    /// Gives up attempts that lost and still go on.
+    pub fn close(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        late.iter().for_each(AbortHandle::abort);
     }
 
     fn judge(&self, entry: &Entry, outcome: Outcome<Dialled>) -> Outcome<Dialled> {
@@ -156,8 +160,4 @@ impl Entry {
     fn target(&self) -> Target {
         Target::alternative(&self.origin, self.host.as_deref(), self.port)
     }
-}
-
-fn joined(outcome: Result<Outcome<Dialled>, tokio::task::JoinError>, entry: &Entry) -> Outcome<Dialled> {
-    outcome.unwrap_or_else(|e| Err(Error::NoAnswer { peer: entry.origin.to_string(), why: e.to_string() }))
 }

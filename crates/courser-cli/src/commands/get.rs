@@ -10,7 +10,7 @@ use courser_fetch::body::{Meter, Payload};
 use courser_fetch::{Client, Done, Error, Http, Job, Options, Sink, Trust, batch, client, name};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use url::Url;
 
@@ -56,6 +56,8 @@ pub fn run(args: &GetArgs, ui: &Ui) -> Outcome<u8> {
         if let Ok(Err(e)) = tokio::time::timeout(GOODBYE, client.close()).await {
             ui.warn(format_args!("what servers said about HTTP/3 is not remembered: {e}"));
         }
+        drop(client);
+        settle().await;
         done
     });
     runtime.shutdown_background();
@@ -65,6 +67,18 @@ pub fn run(args: &GetArgs, ui: &Ui) -> Outcome<u8> {
         return Err(Failure::Interrupted(Moved { bytes, streams: 0, seconds }));
     };
     Ok(tell(args, &all, start.elapsed(), ui))
+}
+
+/// Tasks that end by themselves are let: the last words on connections are theirs.
+async fn settle() {
+    let metrics = Handle::current().metrics();
+    let quiet = async {
+        while metrics.num_alive_tasks() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Who is not ready then is cut off.
+    let _ = tokio::time::timeout(GOODBYE, quiet).await;
 }
 
 /// Does the jobs, with a word about each that fails and bars where somebody watches.

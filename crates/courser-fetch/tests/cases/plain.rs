@@ -50,6 +50,17 @@ over_each! {
         assert_eq!((&told["content-length"], &told["x-mine"]), (&HeaderValue::from(500), &HeaderValue::from(1)));
     }
 
+    async fn content_that_a_head_request_must_not_get_is_left_alone(kind: Kind) {
+        let server = Server::start(kind, at_once(|_| answer(200, &[], pattern(500)))).await;
+        let mut head = job(&server.url("/"), Sink::Nothing);
+        head.method = Method::HEAD;
+        let c = client_of(kind, |_| {});
+        for _ in 0..2 {
+            let done = fetch(&c, &head).await;
+            assert_eq!((code(&done), done.size), (0, 0), "{:?}", done.failed);
+        }
+    }
+
     async fn texts_and_files_are_sent(kind: Kind) {
         let server = Server::start(kind, at_once(|r| answer(200, &[], r.into_body()))).await;
         let c = client_of(kind, |_| {});
