@@ -108,9 +108,15 @@ fn streams_that_are_permitted_later_are_opened_later() {
 
 #[test]
 fn everything_arrives_byte_by_byte_and_with_room_for_one_byte() {
+    for (room, piece) in [(1, 1), (3, 2), (7, 100)] {
+        everything_arrives(room, piece);
+    }
+}
+
+fn everything_arrives(room: usize, piece: usize) {
     let mut pair = Pair::silent(Config::default(), Config::default());
     for t in [&mut pair.c, &mut pair.s] {
-        (t.room, t.piece) = (1, 1);
+        (t.room, t.piece) = (room, piece);
     }
     pair.client.start(&mut pair.c).unwrap();
     pair.server.start(&mut pair.s).unwrap();
