@@ -80,10 +80,29 @@ fn dormant_keys_are_made_again_by_the_next_packet_either_way() {
 }
 
 #[test]
+fn who_is_woken_soon_rests_later_and_who_slept_long_begins_anew() {
+    let mut rig = quiet(Side::Server, Some(AFTER));
+    rig.pass(SECOND);
+    let woken = |rig: &mut Rig, count: usize| {
+        let pause = |rig: &mut Rig| {
+            rig.pass(4 * AFTER);
+            made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping]))) > 0
+        };
+        (0..count).filter(|_| pause(rig)).count()
+    };
+    // Some of the first rests are short ones; then it is awake for once, twice, four times as long.
+    let first = woken(&mut rig, 20);
+    assert!((2..=8).contains(&first), "{first} of 20 found it at rest");
+    assert_eq!(woken(&mut rig, 20), 0, "it stays awake for those who come every now and then");
+    rig.pass(20 * SECOND);
+    assert!((2..=6).contains(&woken(&mut rig, 20)), "whoever was idle for long may be idle again");
+}
+
+#[test]
 fn an_acknowledgement_that_leaves_late_wakes_a_connection_for_a_moment() {
     for victim in [Side::Client, Side::Server] {
         let mut rig = quiet(victim, Some(AFTER));
-        rig.pass(SECOND);
+        rig.pass(2 * SECOND);
         // It is held back for longer than a young connection is awake.
         rig.inject_frames(Level::OneRtt, &[Frame::Ping]);
         rig.pass(Duration::from_millis(25) + AFTER);

@@ -87,6 +87,13 @@ impl AckSchedule {
         self.history.shrink();
     }
 
+    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        let history = self.history.largest().unwrap_or(0);
+        history ^ self.largest_acked.unwrap_or(0) ^ self.ecn.ce ^ self.max_delay_us ^ u64::from(self.waiting)
+    }
+
     /// Goes on where somebody else stopped: these numbers came, as first and last, newest first, and these marks; the largest
     /// number came at that time. `due` is set when an ACK has to leave.
     pub fn take_over(

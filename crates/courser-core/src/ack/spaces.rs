@@ -39,6 +39,12 @@ impl Acks {
     pub fn shrink(&mut self) {
         self.data.shrink();
     }
+
+    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        self.data.touch()
+    }
 }
 
 impl Index<usize> for Acks {

@@ -76,13 +76,14 @@ impl LocalCids {
     /// Whether the peer has fewer than it stores, those apart that it is to retire.
     fn is_short(&self) -> bool {
         let count = self.count();
-        if count > ACTIVE_MAX || self.first().cid.is_empty() {
+        if count > ACTIVE_MAX {
             return false;
         }
         // Asked after every packet, while somebody is told to retire once in a while.
         let leaving = |prior| self.iter().filter(|i| i.sequence < prior).count();
         let staying = count - if self.retire_prior_to > 0 { leaving(self.retire_prior_to) } else { 0 };
-        staying < self.limit
+        // The list itself is looked at last: it is in memory of its own.
+        staying < self.limit && !self.first().cid.is_empty()
     }
 
     /// What new ones tell the peer to retire.

@@ -20,8 +20,10 @@
 //! - `limit`: what keeps it from sending more;
 //! - `common`: the settings, kept once for all connections that have the same;
 //! - `watch`: what observers are told;
+//! - `ahead`: fetching it into the cache before it is needed;
 //! - `app`: what applications call.
 
+mod ahead;
 mod app;
 mod close;
 mod common;

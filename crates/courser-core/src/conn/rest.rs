@@ -21,8 +21,14 @@ const QUIET: Duration = Duration::from_millis(100);
 /// The first rests come sooner: many a connection has nothing to say after its beginning, and those that begin together should
 /// not all be awake together.
 pub(super) const FIRST: Duration = Duration::from_millis(5);
-/// How many: what a peer acknowledges late wakes a connection that has nothing more to say.
+/// How many, those that busy connections leave out included: what a peer acknowledges late wakes a connection that has
+/// nothing more to say.
 const FIRST_RESTS: u8 = 4;
+
+/// Who is woken soon rests in vain: it is awake for twice as long next time, up to this many times doubled.
+const DOUBLINGS_MAX: u8 = 4;
+/// Who rested for so many times as long as it has to be quiet before begins anew.
+const WELL_RESTED: u32 = 16;
 
 impl Connection {
     /// When it looks next whether it may rest; never while it does, nor while it has no right to. What leaves by itself, as
@@ -49,13 +55,19 @@ impl Connection {
 
     fn dormant_after(&self, env: &Env) -> Duration {
         let after = self.settings(env).dormant_after.unwrap_or(QUIET);
-        if self.rests < FIRST_RESTS { after.min(FIRST) } else { after }
+        match self.rests.checked_sub(FIRST_RESTS) {
+            None => after.min(FIRST),
+            Some(more) => after * (1 << more.min(DOUBLINGS_MAX)),
+        }
     }
 
     /// Takes note of what happened since it went to rest.
     pub(super) fn note_waking(&mut self, env: &Env, now: Instant) {
         if self.rest_at < Instant::FAR_FUTURE {
             return;
+        }
+        if now.since(self.rested_at) >= self.settings(env).dormant_after.unwrap_or(QUIET) * WELL_RESTED {
+            self.rests = self.rests.min(FIRST_RESTS);
         }
         if let Some(at) = self.stirred(env) {
             self.rest_at = at;
@@ -73,6 +85,8 @@ impl Connection {
         }
         let silent_until = self.last_activity.max(self.last_sent) + self.dormant_after(env);
         if silent_until > now || !self.may_rest() {
+            // Who is busy from its beginning is not looked at every few milliseconds.
+            self.rests = self.rests.max((self.rests + 1).min(FIRST_RESTS));
             self.rest_at = if silent_until > now { silent_until } else { now + QUIET };
             return;
         }

@@ -241,13 +241,12 @@ impl Connection {
 
     /// Whether somebody has something to say that is to be acknowledged.
     pub(super) fn has_eliciting(&self, level: Level) -> bool {
-        let crypto = match level {
+        match level {
             Level::Initial => self.handshake.as_ref().is_some_and(|h| h.crypto[0].has_data()),
             Level::Handshake => self.handshake.as_ref().is_some_and(|h| h.crypto[1].has_data()),
-            Level::ZeroRtt => return self.has_app_data(),
-            Level::OneRtt => self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
-        };
-        crypto || (level == Level::OneRtt && self.has_app_pending())
+            Level::ZeroRtt => self.has_app_data(),
+            Level::OneRtt => self.has_app_pending() || self.late_crypto.as_ref().is_some_and(|c| c.has_data()),
+        }
     }
 
     fn has_app_pending(&self) -> bool {

@@ -15,6 +15,7 @@
 //! The engine owns its connections; applications name them by [`ConnKey`], which is never valid for another connection.
 
 mod admit;
+mod ahead;
 mod app;
 mod cids;
 mod clock;
@@ -337,11 +338,16 @@ impl Engine {
             let Some((_, entry)) = self.table.at(index) else { continue };
             match entry.deadline {
                 Some(at) if at > now => self.deadlines.set(index, at),
+                // What is due leaves with its turn, and a visit before that would be in vain.
+                Some(at) if now < at + TURN_PATIENCE && self.turns.waits(index) => {
+                    self.deadlines.set(index, at + TURN_PATIENCE);
+                }
                 _ => self.tickable.push(index),
             }
         }
         self.note_memory();
-        for _ in 0..self.tickable.len() {
+        for done in 0..self.tickable.len() {
+            self.touch_tickable(done);
             let Some(index) = self.tickable.pop() else { break };
             self.tick(now, index);
         }
@@ -391,6 +397,8 @@ impl Engine {
             // What is still due after its timers ran waits for a turn at sending, and another tick would change nothing:
             // with many connections waiting, ticking all of them in each round is what a round would cost.
             Some(at) if at <= now && tick.wants_send => self.deadlines.put_off(index, now + TURN_PATIENCE),
+            // Its turn, which sets the deadline anew, most likely comes before it.
+            Some(at) if tick.wants_send => self.deadlines.set(index, at + TURN_PATIENCE),
             Some(at) => self.deadlines.set(index, at),
             None => self.deadlines.remove(index),
         }

@@ -45,7 +45,15 @@ impl Fifo {
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
+
+    /// Those that are taken next.
+    pub(crate) fn front(&self) -> impl Iterator<Item = u32> + '_ {
+        self.queue.iter().copied()
+    }
 }
+
+/// Entries below each one of the heap: four lie in one or two lines of the cache, and the heap is half as deep as with two.
+const CHILDREN: usize = 4;
 
 const ABSENT: u32 = u32::MAX;
 
@@ -131,7 +139,7 @@ impl DeadlineHeap {
 
     fn sift_up(&mut self, mut at: usize) {
         while at > 0 {
-            let parent = (at - 1) / 2;
+            let parent = (at - 1) / CHILDREN;
             if self.heap[at].0 >= self.heap[parent].0 {
                 break;
             }
@@ -142,16 +150,10 @@ impl DeadlineHeap {
 
     fn sift_down(&mut self, mut at: usize) {
         loop {
-            let left = 2 * at + 1;
-            let Some(&(mut smaller, _)) = self.heap.get(left) else { break };
-            let mut child = left;
-            if let Some(&(right, _)) = self.heap.get(left + 1)
-                && right < smaller
-            {
-                smaller = right;
-                child = left + 1;
-            }
-            if self.heap[at].0 <= smaller {
+            let first = CHILDREN * at + 1;
+            let children = self.heap.get(first..).unwrap_or_default().iter().take(CHILDREN);
+            let Some((child, &(earliest, _))) = (first..).zip(children).min_by_key(|(_, (due, _))| *due) else { break };
+            if self.heap[at].0 <= earliest {
                 break;
             }
             self.swap(at, child);

@@ -168,6 +168,11 @@ impl Routes {
         self.chosen.get(&Cid::new(cid)?).copied()
     }
 
+    /// The same for a connection ID that we issued, and without remembering it.
+    pub(crate) fn peek(&self, cid: &[u8]) -> Option<ConnKey> {
+        self.own.get(&own_number(cid)?).copied()
+    }
+
     /// Packets without a connection ID from that address lead to the connection; false when they lead to another one.
     pub(crate) fn add_address(&mut self, remote: SocketAddr, key: ConnKey) -> bool {
         *self.addresses.entry(remote).or_insert(key) == key

@@ -19,6 +19,7 @@ impl Engine {
             }
         }
         for _ in 0..self.turns.len() {
+            self.touch_turns();
             let index = self.turns.next()?;
             let Some((_, Entry { kind: Kind::Live(conn), deadline: queued, .. })) = self.table.at(index) else {
                 self.turns.unused(index);

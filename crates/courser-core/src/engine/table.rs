@@ -63,6 +63,11 @@ impl<T> Table<T> {
         self.slots.get_mut(key.index as usize).filter(|s| s.generation == key.generation)?.value.as_mut()
     }
 
+    /// The value at an index.
+    pub(crate) fn peek(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize)?.value.as_ref()
+    }
+
     /// The value at an index, with its present key.
     pub(crate) fn at(&mut self, index: u32) -> Option<(ConnKey, &mut T)> {
         let slot = self.slots.get_mut(index as usize)?;

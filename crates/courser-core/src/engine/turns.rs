@@ -164,6 +164,21 @@ impl Turns {
         }
     }
 
+    /// Whether a connection waits for its turn.
+    pub(super) fn waits(&self, index: u32) -> bool {
+        self.slots.get(index as usize).is_some_and(|slot| slot.waits)
+    }
+
+    /// Turns so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whose turns come next, as it looks now.
+    pub(super) fn front(&self) -> impl Iterator<Item = u32> + '_ {
+        self.fresh.iter().chain(&self.back).copied()
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.back.len() + usize::from(self.current.is_some())

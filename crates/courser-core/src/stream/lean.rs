@@ -42,4 +42,15 @@ impl Streams {
         self.control.shrink();
         self.table.shrink();
     }
+
+    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        let own =
+            self.active.len() as u64 ^ self.remote[0].next ^ self.remote[1].closed_count ^ self.send_credit.used();
+        let more = self.local[0].credit.used() ^ self.received ^ self.window_max ^ self.buffered_out;
+        let out = self.spares.out.last().map_or(0, |spare| spare.base());
+        let incoming = self.spares.incoming.last().map_or(0, |spare| spare.base());
+        own ^ more ^ out ^ incoming ^ self.table.touch() ^ u64::from(self.events.is_empty())
+    }
 }

@@ -8,6 +8,7 @@ use courser_core::ids::{ConnKey, Dir, StreamId};
 use courser_core::stream::{Read, StreamEvent};
 use courser_core::time::Instant;
 
+use crate::Options;
 use crate::pipe::Pipe;
 use crate::provider::Provider;
 
@@ -45,14 +46,21 @@ struct Driven {
     engine: Engine,
     train: Train,
     kept: Option<TrainMeta>,
+    /// Trains of a receive call.
+    slots: usize,
 }
 
 impl Driven {
     fn receive(&mut self, now: Instant, from: &mut Pipe, remote: &str) -> u64 {
-        let (mut bytes, mut datagrams) = (0, 0);
-        while bytes < RECEIVE_BYTES
-            && let Some((len, count)) = from.receive(remote, |meta, train| self.engine.receive(now, meta, train))
-        {
+        let (mut bytes, mut datagrams, mut trains) = (0, 0, 0);
+        while bytes < RECEIVE_BYTES {
+            if self.slots > 0 && trains % self.slots == 0 {
+                self.engine.expect(from.front(self.slots));
+            }
+            trains += 1;
+            let Some((len, count)) = from.receive(remote, |meta, train| self.engine.receive(now, meta, train)) else {
+                break;
+            };
             bytes += len;
             datagrams += count;
         }
@@ -88,23 +96,15 @@ impl Driven {
     }
 }
 
-/// Settings of both ends: full datagrams from the start, nothing that ends a quiet connection.
-fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.initial_udp_payload = 1472;
-    settings.mtu_discovery = false;
-    settings.idle_timeout = core::time::Duration::ZERO;
-    settings
-}
-
-fn driven(provider: &Provider, server: bool) -> Driven {
-    let engine = Engine::new(provider.engine(server, &settings()));
-    Driven { engine, train: Train::new(), kept: None }
+fn driven(provider: &Provider, settings: &Settings, options: &Options, server: bool) -> Driven {
+    let engine = Engine::new(provider.engine(server, settings));
+    Driven { engine, train: Train::new(), kept: None, slots: options.slots }
 }
 
 /// The end that asks.
 pub struct Client {
     end: Driven,
+    settings: Settings,
     tls: Box<dyn TlsClientConfig>,
     keys: Vec<ConnKey>,
     active: usize,
@@ -115,13 +115,14 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(provider: &Provider, active: usize, answer: usize) -> Self {
+    pub fn new(provider: &Provider, settings: Settings, options: &Options, active: usize) -> Self {
         Self {
-            end: driven(provider, false),
+            end: driven(provider, &settings, options, false),
+            settings,
             tls: provider.client(),
             keys: Vec::new(),
             active,
-            answer,
+            answer: options.answer,
             confirmed: 0,
             answers: 0,
             turns: Turns::default(),
@@ -130,7 +131,7 @@ impl Client {
 
     pub fn connect(&mut self, now: Instant) {
         let remote = SERVER.parse().expect("an address");
-        let key = self.end.engine.connect(now, remote, "localhost", self.tls.as_ref(), &settings());
+        let key = self.end.engine.connect(now, remote, "localhost", self.tls.as_ref(), &self.settings);
         self.keys.push(key.expect("TLS starts"));
     }
 
@@ -190,8 +191,12 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(provider: &Provider, answer: usize) -> Self {
-        Self { end: driven(provider, true), body: Bytes::from(vec![0x42; answer]), turns: Turns::default() }
+    pub fn new(provider: &Provider, settings: &Settings, options: &Options) -> Self {
+        Self {
+            end: driven(provider, settings, options, true),
+            body: Bytes::from(vec![0x42; options.answer]),
+            turns: Turns::default(),
+        }
     }
 
     fn serve(&mut self, key: ConnKey, id: StreamId) {

@@ -1,6 +1,6 @@
 //! What a packet costs in one engine with 10, 1,000, 10,000 and 100,000 connections:
 //! `cargo run --release -p courser-sim --example scale -- [crypto=null|real] [connections=10,1000] [active=N] [answer=BYTES]
-//! [rounds=N] [settle=MS] [pipe=BYTES] [time=off]`.
+//! [rounds=N] [settle=MS] [dormant=MS] [pipe=BYTES] [slots=N] [time=off]`.
 //!
 //! Two engines in one process, one with the clients' ends of all connections and one with the servers', and a pipe each way in
 //! place of the socket. Every active connection asks for `answer` bytes on a new stream, and again when it has
@@ -17,6 +17,7 @@ mod provider;
 
 use std::time::Duration;
 
+use courser_core::config::Settings;
 use courser_core::time::Instant;
 
 use ends::{Client, Server, Turns};
@@ -24,18 +25,23 @@ use pipe::Pipe;
 use provider::Provider;
 
 /// What is measured.
-struct Options {
+pub struct Options {
     real: bool,
     connections: Vec<usize>,
     active: Option<usize>,
-    answer: usize,
+    /// Bytes of an answer.
+    pub answer: usize,
     rounds: u64,
     /// How long nobody asks after the handshakes: connections go to rest in that time.
     settle: Duration,
+    /// What the settings say of when connections go to rest.
+    dormant: Option<Duration>,
     /// Whether processor time is looked at, which valgrind does not survive.
     timed: bool,
     /// Bytes in a pipe.
     pipe: usize,
+    /// Trains that are received at once, as a worker's calls do; zero: none is known beforehand.
+    pub slots: usize,
 }
 
 impl Options {
@@ -47,8 +53,10 @@ impl Options {
             answer: 16 << 10,
             rounds: 2,
             settle: Duration::from_millis(200),
+            dormant: Settings::default().dormant_after,
             timed: true,
             pipe: 512 << 10,
+            slots: 4,
         };
         for argument in std::env::args().skip(1) {
             let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
@@ -60,15 +68,27 @@ impl Options {
                 }
                 "active" => options.active = Some(number()),
                 "time" => options.timed = value != "off",
+                "slots" => options.slots = number(),
                 "pipe" => options.pipe = number(),
                 "answer" => options.answer = number(),
                 "settle" => options.settle = Duration::from_millis(number() as u64),
+                "dormant" => options.dormant = Some(Duration::from_millis(number() as u64)),
                 "rounds" => options.rounds = number() as u64,
                 _ => panic!("there is no option {name}"),
             }
         }
         options
     }
+}
+
+/// Settings of both ends: full datagrams from the start, nothing that ends a quiet connection.
+fn settings(options: &Options) -> Settings {
+    let mut settings = Settings::default();
+    settings.initial_udp_payload = 1472;
+    settings.mtu_discovery = false;
+    settings.idle_timeout = Duration::ZERO;
+    settings.dormant_after = options.dormant;
+    settings
 }
 
 /// Both ends with the pipes between them.
@@ -94,8 +114,8 @@ impl Bench {
         let provider = Provider::new(options.real);
         let active = options.active.unwrap_or(connections).min(connections);
         Self {
-            client: Client::new(&provider, active, options.answer),
-            server: Server::new(&provider, options.answer),
+            client: Client::new(&provider, settings(options), options, active),
+            server: Server::new(&provider, &settings(options), options),
             up: Pipe::new(options.pipe),
             down: Pipe::new(options.pipe),
             passed: 0,

@@ -33,6 +33,11 @@ impl Pipe {
         true
     }
 
+    /// The bytes of the next trains.
+    pub fn front(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.trains.iter().take(count).map(|(_, bytes)| &bytes[..])
+    }
+
     /// Gives the next train to `take`; returns its length and datagrams, or `None` when there is none.
     pub fn receive(&mut self, from: &str, take: impl FnOnce(&Meta, &mut [u8])) -> Option<(usize, u64)> {
         let (stride, mut buffer) = self.trains.pop_front()?;

@@ -129,6 +129,10 @@ enum Phase {
 }
 
 impl Machine for Hub {
+    fn expect(&self, trains: &mut dyn Iterator<Item = &[u8]>) {
+        self.engine.expect(trains);
+    }
+
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
         self.engine.receive(now, meta, train);
     }

@@ -143,6 +143,12 @@ impl Slots {
         Some((arrival, slot.get_mut(..arrival.len)?))
     }
 
+    /// The bytes of those that were not given yet.
+    pub fn rest(&self) -> impl Iterator<Item = &[u8]> {
+        let slots = self.bytes.chunks_exact(SLOT_BYTES).zip(&self.arrivals).take(self.filled).skip(self.taken);
+        slots.filter_map(|(slot, arrival)| slot.get(..arrival.len).filter(|_| arrival.is_usable()))
+    }
+
     /// Whether there may be another one.
     #[must_use]
     pub const fn has_more(&self) -> bool {

@@ -347,6 +347,10 @@ impl std::fmt::Debug for Service {
 }
 
 impl Machine for Service {
+    fn expect(&self, trains: &mut dyn Iterator<Item = &[u8]>) {
+        self.books.engine.expect(trains);
+    }
+
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
         self.books.engine.receive(now, meta, train);
     }

@@ -14,6 +14,9 @@ pub use courser_core::engine::{Meta, SendOutcome, Train, TrainMeta};
 
 /// An engine as its worker sees it.
 pub trait Machine {
+    /// These trains came in together and are handed over next; a hint ([`Engine::expect`]).
+    fn expect(&self, _trains: &mut dyn Iterator<Item = &[u8]>) {}
+
     /// A train came in. The machine may change the bytes: packets are opened in place.
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]);
 
@@ -57,6 +60,10 @@ pub trait Machine {
 pub struct Relay(pub(crate) RelayOut);
 
 impl Machine for Engine {
+    fn expect(&self, trains: &mut dyn Iterator<Item = &[u8]>) {
+        Engine::expect(self, trains);
+    }
+
     fn receive(&mut self, now: Instant, meta: &Meta, train: &mut [u8]) {
         Engine::receive(self, now, meta, train);
     }

@@ -426,6 +426,7 @@ impl<M: Machine> Worker<M> {
     fn hand_over(&mut self) -> usize {
         let now = self.clock.now();
         let mut bytes_read = 0;
+        self.machine.expect(&mut self.slots.rest());
         while let Some((arrival, bytes)) = self.slots.next_train() {
             self.stats.trains_received += 1;
             self.stats.bytes_received += bytes.len() as u64;
