@@ -13,6 +13,7 @@
 //! A client keeps the session until tickets came. `KeyChange` of rustls only marks where the level of handshake bytes
 //! changes; its keys are dropped.
 
+use courser_core::buf::lazy::{Lazy, Part};
 use courser_core::config::TransportParams;
 use courser_core::crypto::{Alert, Identity, Secret, Suite, TlsOut, TlsSession};
 use courser_core::error::{PeerViolation, TransportCode};
@@ -41,7 +42,7 @@ pub(crate) const fn rustls_version(version: Version) -> quic::Version {
 pub(crate) struct Session {
     connection: quic::Connection,
     /// Secrets that are known but not handed out yet.
-    caught: Caught,
+    caught: Lazy<Caught>,
     versions: Versions,
     /// The level of the next bytes that we say.
     write: Level,
@@ -82,9 +83,13 @@ impl Session {
     }
 
     fn new(connection: quic::Connection, caught: Caught, versions: Versions) -> Self {
+        let mut kept = Lazy::new();
+        if !caught.is_unused() {
+            Caught::absorb(&mut kept, caught);
+        }
         Self {
             connection,
-            caught,
+            caught: kept,
             versions,
             write: Level::Initial,
             read: Level::Initial,
@@ -125,7 +130,9 @@ impl Session {
         }
         let (connection, allowed) = (&mut self.connection, &mut self.allowed);
         let (result, caught) = allowing(allowed, || speaking(self.versions, || catching(|| connection.read_hs(bytes))));
-        self.caught.absorb(caught);
+        if !caught.is_unused() {
+            self.caught.absorb(caught);
+        }
         result.map_err(|e| match e {
             //= rfc9001#4.1.3-3
             Error::PeerMisbehaved(PeerMisbehaved::KeyEpochWithPendingFragment) => {
@@ -147,6 +154,8 @@ impl Session {
             // 0-RTT packets follow the ClientHello that was just written.
             self.offer_early_data(out)?;
         }
+        // What waits for the peer may wait for long, and most of the time nothing does.
+        self.caught.rest();
         if !self.complete && !self.connection.is_handshaking() {
             self.complete = true;
             self.read = Level::OneRtt;
@@ -170,7 +179,7 @@ impl Session {
     }
 
     fn offer_early_data(&mut self, out: Out<'_>) -> Result<(), Alert> {
-        let Some(secret) = self.caught.client_early.take() else { return Ok(()) };
+        let Some(secret) = self.caught.get_mut().and_then(|caught| caught.client_early.take()) else { return Ok(()) };
         self.early_pending = true;
         if let Some(remembered) = self.connection.quic_transport_parameters() {
             out(TlsOut::RememberedParams(remembered));
@@ -187,7 +196,11 @@ impl Session {
         }
         self.give_params(out)?;
         // Every resumption logs an early secret; rustls keeps it only when 0-RTT is accepted.
-        let secret = self.caught.client_early.take().filter(|_| self.connection.zero_rtt_keys().is_some());
+        let secret = self
+            .caught
+            .get_mut()
+            .and_then(|caught| caught.client_early.take())
+            .filter(|_| self.connection.zero_rtt_keys().is_some());
         out(TlsOut::EarlyData(secret.is_some()));
         if let Some(secret) = secret {
             let suite = self.suite()?;

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use courser_core::buf::lazy::Part;
 use courser_core::crypto::Secret;
 use rustls::KeyLog;
 
@@ -21,6 +22,29 @@ pub(crate) struct Caught {
     pub(crate) client_application: Option<Secret>,
     pub(crate) server_application: Option<Secret>,
     pub(crate) exporter: Option<Secret>,
+}
+
+impl Part for Caught {
+    const UNUSED: &'static Self = &Self {
+        client_early: None,
+        client_handshake: None,
+        server_handshake: None,
+        client_application: None,
+        server_application: None,
+        exporter: None,
+    };
+
+    fn begin() -> Self {
+        Self::default()
+    }
+
+    fn is_unused(&self) -> bool {
+        let Self { client_early, client_handshake, server_handshake, client_application, server_application, exporter } =
+            self;
+        [client_early, client_handshake, server_handshake, client_application, server_application, exporter]
+            .into_iter()
+            .all(Option::is_none)
+    }
 }
 
 impl Caught {

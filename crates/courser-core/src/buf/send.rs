@@ -127,6 +127,14 @@ impl SendBuffer {
         }
     }
 
+    /// Copies bytes to the end, into a piece of just their size that is not of the pool.
+    pub fn push_exact(&mut self, data: &[u8]) {
+        if self.pieces.capacity() == 0 {
+            self.pieces.reserve_exact(1);
+        }
+        self.append(Piece::Owned(Bytes::copy_from_slice(data)), data.len());
+    }
+
     /// The bytes from `offset` to the end of their piece; empty when the offset is not held.
     #[must_use]
     pub fn slice(&self, offset: u64) -> &[u8] {
