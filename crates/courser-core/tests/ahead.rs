@@ -6,9 +6,10 @@ use core::time::Duration;
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, Meta, SendOutcome, Train};
 use courser_core::ids::{ConnKey, Dir, Ecn};
+use courser_core::protect::null::NullTlsClient;
 use courser_core::stream::Read;
 use courser_core::time::Instant;
-use courser_testing::duo::{CLIENT, Duo, SERVER};
+use courser_testing::duo::{CLIENT, Duo, SERVER, null_client};
 
 /// Enough for the engine to think that it pays.
 const CONNECTIONS: usize = 200;
@@ -98,4 +99,20 @@ fn a_connection_that_waits_for_its_turn_is_not_visited_before() {
     assert!((1..=4).contains(&(duo.server.stats().ticks - ticks)), "{}", duo.server.stats().ticks - ticks);
     let mut train = Train::new();
     assert!(duo.server.fill(duo.now, &mut train).is_some_and(|meta| meta.len > 4000), "its turn came");
+}
+
+#[test]
+fn in_a_throng_of_handshakes_nobody_repeats_anything_early() {
+    let (settings, mut now) = (Settings::default(), Instant::from_micros(1));
+    let mut client = Engine::new(null_client(1));
+    for _ in 0..CONNECTIONS {
+        client.connect(now, SERVER, "localhost", &NullTlsClient::default(), &settings).unwrap();
+    }
+    let mut train = Train::new();
+    assert_eq!(trains(&mut client, now, &mut train).len(), CONNECTIONS);
+    now = Instant::from_micros(140_000);
+    let early = trains(&mut client, now, &mut train).len();
+    assert_eq!(early, 129, "those who began when there was none");
+    now = Instant::from_micros(1_300_000);
+    assert_eq!(trains(&mut client, now, &mut train).len(), CONNECTIONS, "and all of them when it is time");
 }

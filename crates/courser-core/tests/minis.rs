@@ -558,6 +558,22 @@ fn who_asks_its_application_says_nothing_before_it_has_decided() {
 }
 
 #[test]
+fn who_let_a_client_in_hears_that_it_never_said_what_it_wants() {
+    for timely in [false, true] {
+        let mut bench = Bench::new(|part| part.ask = true);
+        bench.give(address(1), &Client::new(2000).take(START)[0]);
+        let (key, _) = bench.server.poll_incoming().unwrap();
+        if timely {
+            bench.server.accept(bench.now, key, None).unwrap();
+        }
+        bench.pass(Duration::from_secs(11));
+        let told = timely.then_some((key, Event::Closed(CloseReason::HandshakeTimeout)));
+        assert_eq!((bench.server.poll_event(), bench.server.poll_event()), (told, None));
+        assert_eq!((bench.server.connections(), bench.server.stats().minis_expired), (0, 1));
+    }
+}
+
+#[test]
 fn a_hello_in_shuffled_crumbs_is_put_together() {
     let mut client = Client::new(2500);
     let flight = client.take(START);

@@ -57,6 +57,7 @@ fn main() -> Result<()> {
     let after = resident();
     println!("{:?}", endpoint.stats());
     thread::sleep(Duration::from_secs(35));
+    println!("{:?}", endpoint.stats());
     println!("resident: {before} KiB before, {after} KiB after the flood, {} KiB 35 s later", resident());
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Connection {
         let Some(crypto) = crypto_of(&mut self.handshake, &mut self.late_crypto, level) else { return Ok(()) };
         if level < reading {
             crypto.on_late_data(offset, data)?;
-            if self.side.is_server() && matches!(self.life, Life::Handshaking) {
+            if self.side.is_server() && matches!(self.life, Life::Handshaking) && !env.throng {
                 // The client repeats its ClientHello: it has not seen all of what answers that.
                 self.recovery.on_repeated(now);
             }

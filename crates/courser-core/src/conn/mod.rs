@@ -130,6 +130,8 @@ pub(crate) struct Env {
     pub(crate) interest: crate::observe::Interest,
     /// Whether many connections send.
     pub(crate) crowd: Crowd,
+    /// Very many handshakes are under way: what is late waits for a processor, and repeating it makes it later.
+    pub(crate) throng: bool,
     /// The newest time that anybody told; for events of calls that come without one.
     pub(crate) now: Instant,
     /// TLS had something to say since the engine last ticked: that should leave before more is received.

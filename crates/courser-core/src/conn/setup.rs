@@ -144,7 +144,9 @@ impl Connection {
         conn.tls = Some(tls);
         conn.keys.install_initial(env.keys.as_ref(), version, &original);
         conn.feed_tls(env, now, Level::Initial);
-        conn.recovery.hurry(now + FIRST_FLIGHT);
+        if !env.throng {
+            conn.recovery.hurry(now + FIRST_FLIGHT);
+        }
         Ok(conn)
     }
 

@@ -13,7 +13,7 @@ use super::mini::{Around, Client, Decision, MiniConn, Outcome};
 use super::remains::Remains;
 use super::{Engine, Entry, Kind, Meta, Train, TrainMeta};
 use crate::conn::{Connection, Event, LastWords, Names, RouteChange, ServerStart, fresh_cid, observe_server};
-use crate::error::PeerViolation;
+use crate::error::{CloseReason, PeerViolation};
 use crate::ids::{Cid, ConnKey, Ecn};
 use crate::observe::{Event as Observed, Kind as Interesting, Step};
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
@@ -24,6 +24,9 @@ use crate::wire::header;
 const CLOSE_PTOS: u32 = 3;
 /// So many are told why they are sent away and hear it again; others hear nothing.
 const CLOSING_MAX: usize = 1024;
+/// With more handshakes than that under way nobody repeats anything sooner than it must: a processor is busy with them for
+/// some thirty milliseconds.
+const THRONG: usize = 128;
 
 /// The minis of an engine.
 #[derive(Default)]
@@ -230,14 +233,14 @@ impl Engine {
         }
         self.minis.closing += 1;
         let Some(Kind::Mini(mini)) = self.table.get_mut(key).map(|e| &mut e.kind) else { return };
-        let reason = crate::error::CloseReason::Violation(*violation);
+        let reason = CloseReason::Violation(*violation);
         self.env.tell(now, key, Interesting::Life, &Observed::Life(Step::Closing(&reason)));
         let mut slot = [0; super::admit::FIRST_DATAGRAM_MIN];
         let mut around = Around { env: &mut self.env, keys: &mut self.minis.keys, now, key };
         let before = mini.amplification();
         let words = mini.fill_close(&mut around, violation, &mut slot);
         let words = words.and_then(|len| slot.get(..len)).map(|packet| LastWords::new(packet.into()));
-        let (client, cid, held) = (mini.client, mini.cid, mini.held());
+        let (client, cid, held, decision) = (mini.client, mini.cid, mini.held(), mini.decision);
         self.minis.count -= 1;
         self.minis.held = self.minis.held.saturating_sub(held);
         self.minis.keys.forget(client.version, &client.dcid);
@@ -251,6 +254,7 @@ impl Engine {
         if let Some(entry) = self.table.get_mut(key) {
             entry.kind = Kind::Remains(Box::new(remains));
         }
+        self.tell_acceptor(key, decision, reason);
         self.uncount_handshake(key);
         self.tick_remains(now, key.index);
     }
@@ -263,7 +267,15 @@ impl Engine {
             self.purgatory.insert(now, mini.cid);
         }
         self.env.tell(now, key, Interesting::Life, &Observed::Life(Step::Dismissed));
+        self.tell_acceptor(key, mini.decision, CloseReason::HandshakeTimeout);
         true
+    }
+
+    /// An application that let a client in hears of its end also when there never was a connection.
+    fn tell_acceptor(&mut self, key: ConnKey, decision: Decision, reason: CloseReason) {
+        if decision == Decision::Accepted {
+            self.events.push_back((key, Event::Closed(reason)));
+        }
     }
 
     /// Takes one out of all lists.
@@ -339,6 +351,7 @@ impl Engine {
     pub(super) fn count_handshake(&mut self, key: ConnKey) {
         let Some(entry) = self.table.get(key) else { return };
         self.handshakes += usize::from(entry.handshaking);
+        self.env.throng = self.handshakes > THRONG;
         self.unproven += usize::from(entry.unproven);
     }
 
@@ -346,6 +359,7 @@ impl Engine {
     pub(super) fn uncount_handshake(&mut self, key: ConnKey) {
         let Some(entry) = self.table.get_mut(key) else { return };
         self.handshakes -= usize::from(core::mem::take(&mut entry.handshaking));
+        self.env.throng = self.handshakes > THRONG;
         self.unproven -= usize::from(core::mem::take(&mut entry.unproven));
     }
 

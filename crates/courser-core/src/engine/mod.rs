@@ -185,6 +185,7 @@ impl Engine {
                 observer: config.observer,
                 interest,
                 crowd: Crowd::None,
+                throng: false,
                 now: Instant::ZERO,
                 payload: Vec::new(),
                 pressing: false,

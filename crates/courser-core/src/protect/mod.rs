@@ -136,12 +136,6 @@ impl KeySlots {
         }
     }
 
-    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
-    #[must_use]
-    pub fn touch(&self) -> u64 {
-        self.failed ^ self.app.as_ref().map_or(0, |app| app.touch())
-    }
-
     /// The version whose labels keys are made with.
     #[must_use]
     pub const fn version(&self) -> Version {

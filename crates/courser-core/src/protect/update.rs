@@ -99,13 +99,17 @@ pub(super) struct AppKeys {
     suite: Suite,
 }
 
-impl AppKeys {
-    /// Reads a word of each line of memory that the next packet needs.
-    pub(super) fn touch(&self) -> u64 {
-        let lines = self.send.sent ^ self.recv.high ^ self.not_before.as_micros() ^ self.send.generation;
-        lines ^ u64::from(self.send.sealer.is_some() ^ self.recv.current.is_some())
+impl super::KeySlots {
+    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        let Some(app) = &self.app else { return self.failed };
+        let lines = app.send.sent ^ app.recv.high ^ app.not_before.as_micros() ^ app.send.generation;
+        lines ^ self.failed ^ u64::from(app.send.sealer.is_some() ^ app.recv.current.is_some())
     }
+}
 
+impl AppKeys {
     pub(super) fn new(keys: &dyn KeyFactory, version: Version, suite: Suite, ours: Secret, theirs: Secret) -> Self {
         let material = keys.material(version, suite, &ours);
         let send = Send {

@@ -362,12 +362,6 @@ impl Recovery {
         self.space(space)?.largest_acked
     }
 
-    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
-    #[must_use]
-    pub fn touch(&self) -> u64 {
-        self.data.sent.touch() ^ u64::from(self.pto_count)
-    }
-
     /// Ack-eliciting packets in flight.
     #[must_use]
     pub fn eliciting_in_flight(&self, space: Space) -> usize {

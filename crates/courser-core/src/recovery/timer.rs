@@ -34,6 +34,12 @@ pub enum TimeoutOutcome {
 }
 
 impl Recovery {
+    /// Reads a word of each line of memory that the next packet needs, so that they are in the cache by then.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        self.data.sent.touch() ^ u64::from(self.pto_count)
+    }
+
     fn backoff(&self, pto: Duration) -> Duration {
         pto.saturating_mul(1 << self.pto_count.min(BACKOFF_MAX))
     }
