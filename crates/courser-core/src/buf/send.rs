@@ -127,12 +127,9 @@ impl SendBuffer {
         }
     }
 
-    /// Copies bytes to the end, into a piece of just their size that is not of the pool.
-    pub fn push_exact(&mut self, data: &[u8]) {
-        if self.pieces.capacity() == 0 {
-            self.pieces.reserve_exact(1);
-        }
-        self.append(Piece::Owned(Bytes::copy_from_slice(data)), data.len());
+    /// So many pieces will be pushed, and most likely no more.
+    pub fn expect_pieces(&mut self, count: usize) {
+        self.pieces.reserve_exact(count);
     }
 
     /// The bytes from `offset` to the end of their piece; empty when the offset is not held.

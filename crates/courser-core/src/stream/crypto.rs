@@ -1,7 +1,7 @@
 //! CRYPTO data of one encryption level: the same send state, send buffer and reassembly as a stream, without flow
 //! control; a fixed limit bounds what a peer can make us hold.
 
-use crate::buf::pool::ChunkPool;
+use crate::buf::pool::{ChunkPool, Class};
 use crate::buf::reassembly::{Reassembly, range_cap};
 use crate::buf::send::SendBuffer;
 use crate::error::{PeerViolation, TransportCode};
@@ -25,16 +25,20 @@ pub struct CryptoStream {
 }
 
 impl CryptoStream {
-    /// Queues handshake bytes. Returns how many were taken: none where the pool has no room for them.
+    /// Queues handshake bytes. Returns how many found room in the pool.
     pub fn write(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> usize {
-        if bytes.is_empty() || pool.room_bytes() < bytes.len() {
-            return 0;
+        // In small chunks: a flight is held until a client answers, which may be never.
+        let mut taken = 0;
+        self.buffer.expect_pieces(bytes.len().div_ceil(Class::Small.bytes()));
+        for piece in bytes.chunks(Class::Small.bytes()) {
+            let n = self.buffer.push(piece, pool);
+            taken += n;
+            if n < piece.len() {
+                break;
+            }
         }
-        // Not in chunks: a flight is held until a client answers, which may be never, and half of its chunks would be air.
-        // How many flights there are is limited by the number of handshakes.
-        self.buffer.push_exact(bytes);
-        self.state.extend(bytes.len() as u64);
-        bytes.len()
+        self.state.extend(taken as u64);
+        taken
     }
 
     /// Whether a packet should carry some.
