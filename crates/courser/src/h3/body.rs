@@ -225,6 +225,11 @@ where
         sent
     }
 
+    /// Whether all of it is with HTTP/3.
+    pub(super) const fn is_sent(&self) -> bool {
+        matches!(self.next, Next::Flush)
+    }
+
     /// Takes the next frame of the body.
     fn take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.data.is_empty() && matches!(self.next, Next::More) {

@@ -289,35 +289,30 @@ where
         head.headers.insert(http::header::CONTENT_LENGTH, length.into());
     }
     let end = body.is_end_stream() && head.method != Method::CONNECT;
-    let mut sending = SendBody::new(body, patience);
-    if !end {
+    let mut sending = (!end).then(|| SendBody::new(body, patience));
+    if let Some(sending) = &mut sending {
         poll_fn(|cx| Poll::Ready(sending.begin(cx))).await?;
     }
-    let hold = begin(&link, &head, end, &mut sending).await?;
-    let mut guard = Cancel(Some(hold.again()));
-    if end {
-        flush(&hold).await?;
-    } else {
-        send(&hold, sending).await?;
+    let request = Cancel(Some(begin(&link, &head, sending.as_mut()).await?));
+    match sending {
+        Some(sending) => send(request.hold(), sending).await?,
+        None => flush(request.hold()).await?,
     }
-    let response = receive(&hold, &head).await?;
-    guard.0 = None;
-    Ok(finish(hold, response, &head, patience))
+    let response = receive(request.hold(), &head).await?;
+    Ok(finish(request.done(), response, &head, patience))
 }
 
 /// Sends the head on a stream of its own, with the beginning of the body when it is there.
-async fn begin<B>(link: &Arc<Link>, head: &request::Parts, end: bool, sending: &mut SendBody<B>) -> Result<Hold, Error>
+async fn begin<B>(link: &Arc<Link>, head: &request::Parts, sending: Option<&mut SendBody<B>>) -> Result<Hold, Error>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
     let mut opener = link.conn().0.opener(Dir::Bi);
     let slot = poll_fn(|cx| opener.poll(cx)).await.map_err(Error::Closed)?;
-    let sent = link.with_stream(slot, |h3, carrier| {
-        if end {
-            return h3.send_request(carrier, head, true);
-        }
-        sending.with_head(|data, end| h3.send_request_with(carrier, head, data, end))
+    let sent = link.with_stream(slot, |h3, carrier| match sending {
+        Some(sending) => sending.with_head(|data, end| h3.send_request_with(carrier, head, data, end)),
+        None => h3.send_request(carrier, head, true),
     });
     let stream = sent.map_err(|e| Error::of(e, &link.quic))?.ok_or(Error::Rejected)?;
     Ok(Hold { link: Arc::clone(link), stream })
@@ -397,6 +392,17 @@ fn finish(
 
 /// Cancels the request when its future is dropped before the answer came.
 struct Cancel(Option<Hold>);
+
+impl Cancel {
+    fn hold(&self) -> &Hold {
+        self.0.as_ref().expect("it is taken out only when the answer came")
+    }
+
+    /// The answer came.
+    fn done(mut self) -> Hold {
+        self.0.take().expect("it is taken out only once")
+    }
+}
 
 impl Drop for Cancel {
     fn drop(&mut self) {

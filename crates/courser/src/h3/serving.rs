@@ -69,7 +69,7 @@ where
         loop {
             self.stage = match &mut self.stage {
                 Stage::Head(stall) => match ready!(poll_head(&self.hold, stall, cx)) {
-                    Some(parts) => Stage::Ready(self.request(parts)),
+                    Some((parts, whole)) => Stage::Ready(self.request(parts, whole)),
                     None => Stage::Over,
                 },
                 Stage::Ready(_) => {
@@ -99,11 +99,11 @@ where
         }
     }
 
-    /// The request, with its body to be read.
-    fn request(&mut self, parts: request::Parts) -> Request<RecvBody> {
+    /// The request, with its body to be read unless it came `whole`.
+    fn request(&mut self, parts: request::Parts, whole: bool) -> Request<RecvBody> {
         self.method.clone_from(&parts.method);
         let mut request = Request::from_parts(parts, RecvBody::empty());
-        if !self.hold.is_read() {
+        if !whole {
             let length = respond::content_length(request.headers());
             *request.body_mut() = RecvBody::new(self.hold.again(), length, Some(self.stall_timeout));
         }
@@ -124,9 +124,15 @@ where
         let mut sending = SendBody::new(body, Some(self.stall_timeout));
         sending.begin(cx)?;
         let sent = hold.link.at_once(|h3, carrier| {
-            sending.with_head(|data, end| h3.send_response_with(carrier, hold.stream, &head, data, end))
+            sending.with_head(|data, end| h3.send_response_with(carrier, hold.stream, &head, data, end))?;
+            // Most answers are over with that.
+            Ok(sending.is_sent() && h3.flush(carrier, hold.stream)?)
         });
-        sent.map(|()| Stage::Body(sending)).map_err(|e| hold.error(e))
+        match sent {
+            Ok(true) => Ok(Stage::Over),
+            Ok(false) => Ok(Stage::Body(sending)),
+            Err(e) => Err(hold.error(e)),
+        }
     }
 }
 
@@ -153,10 +159,15 @@ where
     }
 }
 
-/// The head of the request; `None` when it is none that can be answered, and all is done about it.
-fn poll_head(hold: &Hold, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<Option<request::Parts>> {
-    match hold.on(cx, |h3, carrier, stream| h3.poll_request(carrier, stream)) {
-        Ok(Head::Ready(parts)) => return Poll::Ready(Some(parts)),
+/// The head of the request, and whether that is all of it; `None` when it is none that can be answered, and all is done about
+/// it.
+fn poll_head(hold: &Hold, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<Option<(request::Parts, bool)>> {
+    let (head, whole) = hold.on(cx, |h3, carrier, stream| {
+        let head = h3.poll_request(carrier, stream);
+        (head, h3.is_read_now(carrier, stream))
+    });
+    match head {
+        Ok(Head::Ready(parts)) => return Poll::Ready(Some((parts, whole))),
         Ok(Head::Blocked) => {}
         Ok(Head::WaitsForTable) => hold.link.state(|state| state.wait_for_table(hold.stream, cx)),
         Ok(Head::WebTransportStream { session }) => {
