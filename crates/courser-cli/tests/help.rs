@@ -46,6 +46,9 @@ fn check(name: &str, path: &[&str]) {
 #[test]
 fn help_is_as_it_was() {
     check("courser", &[]);
+    check("serve", &["serve"]);
+    check("proxy", &["proxy"]);
+    check("config", &["config"]);
     check("demo", &["demo"]);
     check("echo-server", &["echo", "server"]);
     check("echo-client", &["echo", "client"]);
@@ -64,6 +67,9 @@ fn help_is_as_it_was() {
 fn every_command_has_examples() {
     for path in [
         &[][..],
+        &["serve"],
+        &["proxy"],
+        &["config"],
         &["demo"],
         &["echo", "server"],
         &["echo", "client"],

@@ -4,6 +4,8 @@
 pub mod address;
 pub mod common;
 pub mod completions;
+#[cfg(unix)]
+pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod echo;
@@ -12,8 +14,14 @@ pub mod interop;
 pub mod man;
 pub mod perf;
 pub mod ping;
+#[cfg(unix)]
+pub mod proxy;
 pub mod qlog;
+#[cfg(unix)]
+pub mod serve;
 pub mod units;
+#[cfg(unix)]
+pub mod web;
 
 use clap::{Parser, Subcommand};
 
@@ -62,12 +70,22 @@ Exit codes:
 
 Environment:
   COURSER_LOG  what to log, like --log
+  COURSER_...  flags of serve and proxy, as their help names them
   QLOGDIR      where traces of connections go, like --qlog
   NO_COLOR     no colours when set and not empty";
 
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Serve files over HTTP/3, HTTP/2 and HTTP/1.1.
+    #[cfg(unix)]
+    Serve(Box<serve::ServeArgs>),
+    /// Pass requests on to another web server, and its answers back.
+    #[cfg(unix)]
+    Proxy(Box<proxy::ProxyArgs>),
+    /// Check a configuration file of these servers, or print one to begin with.
+    #[cfg(unix)]
+    Config(config::ConfigArgs),
     /// Move data between two ends on this machine and check every byte.
     Demo(demo::DemoArgs),
     /// Echo server, and a client that checks what comes back and times each phase.

@@ -1,6 +1,8 @@
 //! The commands: each turns its flags into a job, runs it, and tells the result.
 
 pub mod completions;
+#[cfg(unix)]
+pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod echo;
@@ -10,7 +12,13 @@ mod interop_h3;
 pub mod man;
 pub mod perf;
 pub mod ping;
+#[cfg(unix)]
+pub mod proxy;
 pub mod qlog;
+#[cfg(unix)]
+pub mod serve;
+#[cfg(unix)]
+pub mod web;
 
 use std::net::SocketAddr;
 
@@ -32,6 +40,12 @@ use crate::tuning::Tuning;
 /// Why the job was not done.
 pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
     match command {
+        #[cfg(unix)]
+        Command::Serve(args) => serve::run(args, ui).map(|()| 0),
+        #[cfg(unix)]
+        Command::Proxy(args) => proxy::run(args, ui).map(|()| 0),
+        #[cfg(unix)]
+        Command::Config(args) => config::run(args, ui).map(|()| 0),
         Command::Demo(args) => demo::run(args, ui).map(|()| 0),
         Command::Echo(args) => echo::run(args, ui).map(|()| 0),
         Command::Perf(args) => perf::run(args, ui).map(|()| 0),

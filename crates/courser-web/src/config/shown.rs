@@ -1,0 +1,63 @@
+//! The configuration that holds when nobody says otherwise, as a file with its explanations.
+
+/// What `courser config default` prints. Read, it is what [`Config::default`](super::Config) has, with one site.
+pub const DEFAULT_TEXT: &str = r#"# Configuration of `courser serve` and `courser proxy`. All values are the defaults; lines that begin
+# with `#` and a key are possible, but not set. Paths begin at the folder of this file.
+# Flags win over the environment (COURSER_...), the environment over this file.
+
+[server]
+listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3)
+# certificate = "cert.pem"      # without one a throw-away certificate is made
+# key = "key.pem"
+http3 = true
+alt-svc = "24h"                 # how long browsers remember that there is HTTP/3; "0s" does not tell them
+# metrics = "127.0.0.1:9433"    # figures for Prometheus, without TLS
+drain = "10s"                   # how long requests may go on after SIGTERM
+# user = "www-data"             # who the process becomes once all addresses are bound
+# group = "www-data"
+
+[log]
+access = "-"                    # a file, "-" for standard output, "off"
+format = "common"               # common, combined, json
+
+[limits]
+connections = 4096              # TCP connections at once
+streams = 128                   # requests at once on one connection
+fields = "64K"                  # bytes of a request's fields
+handshake = "10s"               # for TLS
+idle = "60s"                    # for the fields of a request, and between requests
+stalled = "60s"                 # a client that takes nothing of its answer
+
+# A site is what is served under some names. The one without hosts answers to all other names.
+[[site]]
+# hosts = ["example.org", "*.example.org"]
+# certificate = "example.pem"   # for these names; without one the server's
+# key = "example.key"
+
+[site.files]
+root = "."
+index = ["index.html"]
+listing = false                 # shows folders that have no index file
+hidden = false                  # names that begin with a dot; .well-known always is served
+symlinks = true                 # as long as they stay in the folder
+precompressed = true            # NAME.br, NAME.zst and NAME.gz in place of NAME
+# fallback = "/index.html"      # for pages that are not there: the one page of an application
+# types = { wasm = "application/wasm" }
+
+# [site.headers]                # of each answer; an empty value takes a field away
+# strict-transport-security = "max-age=63072000"
+
+# A site has files or a proxy:
+# [site.proxy]
+# origin = "http://127.0.0.1:8080"
+# ca = "origin-ca.pem"          # for https; without one the system's
+# insecure = false              # the origin's certificate is not checked
+# http2 = false                 # speak HTTP/2 to the origin, not HTTP/1.1
+# preserve-host = false         # ask the origin by the client's name for it
+# trust-forwarded = false       # believe Forwarded and X-Forwarded-... of clients
+# connections = 256             # requests at once
+# idle-connections = 32
+# connect-timeout = "5s"
+# response-timeout = "60s"
+# idle-timeout = "60s"
+"#;

@@ -1,0 +1,276 @@
+//! A server: its sockets, its certificates, and its operation from beginning to end.
+//!
+//! ```text
+//! sockets     bound here or given by a service manager    tls         certificates by name
+//! tcp         HTTP/1.1 and HTTP/2                         stalled     clients that take nothing
+//! privileges  becoming another user                       notify      telling a service manager
+//! figures     for Prometheus
+//! ```
+//!
+//! The beginning is in the order in which things can go wrong: what is configured is opened, addresses are bound, then
+//! privileges are dropped; only then is anybody answered. [`Order`]s come in from whoever operates it. A drain lets requests
+//! under way go on for a while; a second one, or an end, closes what is left.
+
+pub mod figures;
+pub mod notify;
+pub mod privileges;
+pub mod sockets;
+pub mod stalled;
+pub mod tcp;
+pub mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use courser::certs::Fingerprint;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, Sites};
+use crate::config::Config;
+use crate::error::WebError;
+use crate::metrics;
+
+use notify::{Manager, State};
+use sockets::{Inherited, Listening};
+use tcp::Shared;
+use tls::Identity;
+
+/// How often it is looked whether the last connection has gone.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everybody is let in.
+    Serving,
+    /// Nobody new; requests under way go on.
+    Draining,
+    /// Everything is closed.
+    Over,
+}
+
+/// What a server is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End when the requests under way have, or the time is over; the second time at once.
+    Drain,
+    /// End now.
+    End,
+    /// Read configuration and certificates again.
+    Reload,
+}
+
+/// What a server has to tell its operator.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// New requests find the configuration that was just read.
+    Reloaded,
+    /// The configuration that was just read is not taken; everything is as before.
+    NotReloaded(&'a WebError),
+    /// Something counts only when the server begins anew.
+    NeedsRestart(&'static str),
+    /// Nobody new is let in, and requests may go on for so long.
+    Draining(Duration),
+    /// The time was over; what was left is closed.
+    CutOff,
+}
+
+/// A server whose addresses are bound.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    app: Arc<App>,
+    identity: Identity,
+    listening: Vec<Listening>,
+    figures: Option<Listening>,
+    manager: Manager,
+}
+
+/// Opens what a configuration names, and closes it again: folders, certificates, users. Binds nothing.
+///
+/// # Errors
+/// What is missing.
+pub fn check(config: &Config) -> Result<(), WebError> {
+    config.check()?;
+    privileges::find(&config.server)?;
+    Sites::open(config)?;
+    Identity::load(config).map(drop)
+}
+
+impl Server {
+    /// Opens what the configuration names, binds its addresses (or takes those of a service manager), and drops
+    /// privileges.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn bind(config: Config, inherited: Inherited, manager: Manager) -> Result<Self, WebError> {
+        let user = privileges::find(&config.server)?;
+        let app = App::open(&config)?;
+        let identity = Identity::load(&config)?;
+        let listening = inherited.or_bind(&config.server.listen)?;
+        let figures = config.server.metrics.map(sockets::bind).transpose()?;
+        if let Some(user) = user {
+            privileges::become_user(&user)?;
+        }
+        Ok(Self { config, app, identity, listening, figures, manager })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening.iter().map(|listening| listening.address).collect()
+    }
+
+    /// Where its figures are.
+    #[must_use]
+    pub fn figures_address(&self) -> Option<SocketAddr> {
+        self.figures.as_ref().map(|listening| listening.address)
+    }
+
+    /// The fingerprint of a certificate that was made on the spot.
+    #[must_use]
+    pub fn throwaway(&self) -> Option<Fingerprint> {
+        self.identity.throwaway()
+    }
+
+    /// What answers.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves until it is told to end; whether all requests under way had ended by then. `again` reads the configuration
+    /// anew, `tell` hears what happens.
+    ///
+    /// # Errors
+    /// It cannot begin.
+    pub async fn serve(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        again: impl Fn() -> Result<Config, WebError>,
+        tell: impl Fn(News<'_>),
+    ) -> Result<bool, WebError> {
+        let (phase, heard) = watch::channel(Phase::Serving);
+        let places = Arc::new(Semaphore::new(self.config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let shared = Shared {
+            app: Arc::clone(&self.app),
+            tls: TlsAcceptor::from(self.identity.tcp()?),
+            limits: self.config.limits.clone(),
+            places,
+            phase: heard.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        for listening in self.listening.drain(..) {
+            tasks.spawn(tcp::accept(listening.socket, shared.clone()));
+        }
+        if let Some(figures) = self.figures.take() {
+            tasks.spawn(figures::serve(figures.socket, Arc::clone(&self.app), heard));
+        }
+        self.manager.tell(State::Ready);
+        loop {
+            match orders.recv().await {
+                Some(Order::Reload) => self.reload(&again, &tell),
+                Some(Order::Drain) if !self.config.server.drain.is_zero() => break,
+                Some(Order::Drain | Order::End) | None => {
+                    self.manager.tell(State::Stopping);
+                    let idle = self.is_idle();
+                    self.end(&phase, tasks).await;
+                    return Ok(idle);
+                }
+            }
+        }
+        self.manager.tell(State::Stopping);
+        let limit = self.config.server.drain;
+        tell(News::Draining(limit));
+        let _ = phase.send(Phase::Draining);
+        let complete = self.drained(Instant::now() + limit, &mut orders).await;
+        if !complete {
+            tell(News::CutOff);
+        }
+        self.end(&phase, tasks).await;
+        Ok(complete)
+    }
+
+    /// Whether no connection is left.
+    fn is_idle(&self) -> bool {
+        self.app.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
+    }
+
+    /// Waits until the last connection has gone, but not longer than until then, nor past another order to end.
+    async fn drained(&self, until: Instant, orders: &mut mpsc::UnboundedReceiver<Order>) -> bool {
+        let mut asked = true;
+        while !self.is_idle() {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = sleep_until(until) => return false,
+                order = orders.recv(), if asked => match order {
+                    Some(Order::Drain | Order::End) => return false,
+                    Some(Order::Reload) => {}
+                    None => asked = false,
+                },
+            }
+        }
+        true
+    }
+
+    /// Closes everything and gives tasks a moment to notice.
+    async fn end(&self, phase: &watch::Sender<Phase>, mut tasks: JoinSet<()>) {
+        let _ = phase.send(Phase::Over);
+        let all = async {
+            while tasks.join_next().await.is_some() {}
+            while !self.is_idle() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+        self.app.log().flush();
+    }
+
+    fn reload(&mut self, again: &impl Fn() -> Result<Config, WebError>, tell: &impl Fn(News<'_>)) {
+        self.manager.tell(State::Reloading);
+        match again().and_then(|config| self.take(config, tell)) {
+            Ok(()) => {
+                metrics::add(&self.app.metrics.reloads);
+                tell(News::Reloaded);
+            }
+            Err(e) => {
+                metrics::add(&self.app.metrics.reloads_failed);
+                tell(News::NotReloaded(&e));
+            }
+        }
+        self.manager.tell(State::Ready);
+    }
+
+    /// Everything is opened before anything is replaced.
+    fn take(&mut self, config: Config, tell: &impl Fn(News<'_>)) -> Result<(), WebError> {
+        config.check()?;
+        let sites = Sites::open(&config)?;
+        let certificates = self.identity.prepare(&config)?;
+        self.app.log().reopen(&config.log)?;
+        self.identity.replace(&certificates)?;
+        self.app.replace(sites);
+        let (old, new) = (&self.config.server, &config.server);
+        for (same, what) in [
+            (old.listen == new.listen, "server.listen"),
+            (old.metrics == new.metrics, "server.metrics"),
+            (old.user == new.user && old.group == new.group, "server.user"),
+            (self.config.limits == config.limits, "limits"),
+        ] {
+            if !same {
+                tell(News::NeedsRestart(what));
+            }
+        }
+        // What needs a restart is still as it was, so that the next reload says so again.
+        let Config { server: before, limits, .. } = self.config.clone();
+        self.config = config;
+        self.config.limits = limits;
+        let server = &mut self.config.server;
+        (server.listen, server.metrics) = (before.listen, before.metrics);
+        (server.user, server.group) = (before.user, before.group);
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! A reverse proxy: requests go to an origin over HTTP/1.1 or HTTP/2, and its answers come back, both as they come.
+//!
+//! Nothing is collected: a body is read from one side as fast as the other takes it. What goes wrong before the answer has
+//! begun becomes an answer with a sentence (502, 503, 504); what goes wrong later breaks the answer off, so that nobody takes
+//! half a file for a whole one. Requests at the origin are limited; who finds no place waits as long as for a connection.
+
+pub mod connect;
+pub mod fields;
+pub mod timed;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::app::{Informational, Peer};
+use crate::body::{Body, RequestBody, sentence};
+use crate::config;
+use crate::error::WebError;
+
+use connect::{Connector, TooSlow};
+use fields::{Outward, strip};
+use timed::{Paused, Timed};
+
+/// How long an idle connection is kept. Less than most servers keep theirs, so that requests rarely meet one that closes.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// An origin and the connections to it.
+pub struct Origin {
+    config: config::Proxy,
+    uri: Uri,
+    client: Client<Connector, Timed<RequestBody>>,
+    /// Requests that may be at the origin.
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// The origin gives no answer; this is said in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Unanswered(StatusCode, &'static str);
+
+impl From<Unanswered> for Response<Body> {
+    fn from(Unanswered(status, text): Unanswered) -> Self {
+        let mut response = sentence(status, text);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// What this process calls itself in `Via`.
+fn own_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| format!("courser-{:08x}", RandomState::new().hash_one(0) & 0xffff_ffff))
+}
+
+impl Origin {
+    /// The origin of a configuration. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// It is no address, or its certificates cannot be read.
+    pub fn new(config: &config::Proxy) -> Result<Self, WebError> {
+        let uri = config.uri()?;
+        let connector = Connector::new(config, &uri)?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.idle_connections)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .http2_only(config.http2)
+            .build(connector);
+        let places = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { config: config.clone(), uri, client, places })
+    }
+
+    /// Asks the origin.
+    ///
+    /// # Errors
+    /// The answer to give when the origin gives none.
+    pub async fn answer(&self, parts: Parts, body: RequestBody, peer: Peer) -> Result<Response<Body>, Unanswered> {
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            let text = "This method is not passed on.";
+            return Ok(sentence(StatusCode::NOT_IMPLEMENTED, text));
+        }
+        let request = self.outward(parts, body, peer)?;
+        let place = self.place().await?;
+        let asked = tokio::time::timeout(self.config.response_timeout, self.client.request(request)).await;
+        match asked {
+            Ok(Ok(response)) => self.inward(response, place),
+            Ok(Err(e)) => Err(self.failed(&e)),
+            Err(_) => {
+                tracing::warn!(origin = %self.uri, "no answer in time");
+                Err(Unanswered(StatusCode::GATEWAY_TIMEOUT, "The server behind this one did not answer in time."))
+            }
+        }
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Unanswered> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        if let Ok(Ok(place)) = tokio::time::timeout(self.config.connect_timeout, place).await {
+            return Ok(place);
+        }
+        tracing::warn!(origin = %self.uri, "all {} places are taken", self.config.connections);
+        Err(Unanswered(StatusCode::SERVICE_UNAVAILABLE, "The server behind this one has too much to do."))
+    }
+
+    /// The request as the origin gets it.
+    fn outward(
+        &self,
+        parts: Parts,
+        body: RequestBody,
+        peer: Peer,
+    ) -> Result<Request<Timed<RequestBody>>, Unanswered> {
+        let mut headers = parts.headers;
+        let field = || headers.get(header::HOST)?.to_str().ok()?.parse::<Authority>().ok();
+        let host = parts.uri.authority().cloned().or_else(field);
+        let outward = Outward { config: &self.config, peer, name: own_name() };
+        if outward.loops(&headers) {
+            tracing::warn!(origin = %self.uri, "a request came back: the origin is this proxy");
+            return Err(Unanswered(StatusCode::LOOP_DETECTED, "The request came by here before."));
+        }
+        outward.apply(&mut headers, host.as_ref(), parts.version);
+        let mut uri = self.uri.clone().into_parts();
+        uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
+        let uri =
+            Uri::from_parts(uri).map_err(|_| Unanswered(StatusCode::BAD_REQUEST, "The address cannot be passed on."))?;
+        let mut request = Request::new(Timed::new(body, self.config.idle_timeout, None));
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        *request.version_mut() = if self.config.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        if let Some(Informational(tell)) = parts.extensions.get::<Informational>().cloned() {
+            hyper::ext::on_informational(&mut request, move |response| {
+                // 100 is between us and the origin, and 101 is for what was not asked.
+                if response.status().as_u16() >= 102 {
+                    let mut headers = response.headers().clone();
+                    strip(&mut headers);
+                    tell(response.status(), &headers);
+                }
+            });
+        }
+        Ok(request)
+    }
+
+    /// The answer as the client gets it.
+    fn inward(
+        &self,
+        response: Response<hyper::body::Incoming>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, Unanswered> {
+        let (mut parts, body) = response.into_parts();
+        if parts.status.is_informational() {
+            tracing::warn!(origin = %self.uri, "the origin switches protocols unasked");
+            return Err(Unanswered(StatusCode::BAD_GATEWAY, "The server behind this one answered something else."));
+        }
+        strip(&mut parts.headers);
+        let mut answer =
+            Response::new(Body::Stream(Timed::new(body, self.config.idle_timeout, Some(place)).boxed_unsync()));
+        *answer.status_mut() = parts.status;
+        *answer.headers_mut() = parts.headers;
+        Ok(answer)
+    }
+
+    /// The answer when there is none.
+    fn failed(&self, e: &legacy::Error) -> Unanswered {
+        let mut causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+        if causes.any(|e| e.is::<Paused>()) {
+            return Unanswered(StatusCode::REQUEST_TIMEOUT, "The request's body did not come in time.");
+        }
+        let mut causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+        let slow = causes.any(|e| e.is::<TooSlow>());
+        let why = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source()).last();
+        tracing::warn!(origin = %self.uri, "the origin fails: {}", why.map_or_else(String::new, ToString::to_string));
+        if slow {
+            Unanswered(StatusCode::GATEWAY_TIMEOUT, "The server behind this one cannot be reached in time.")
+        } else if e.is_connect() {
+            Unanswered(StatusCode::BAD_GATEWAY, "The server behind this one cannot be reached.")
+        } else {
+            Unanswered(StatusCode::BAD_GATEWAY, "The server behind this one broke off.")
+        }
+    }
+}
