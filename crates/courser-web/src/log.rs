@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -182,6 +183,8 @@ impl Target {
 /// The access log. When it goes, what was given to it is written first.
 #[derive(Debug)]
 pub struct AccessLog {
+    /// Whether lines go anywhere; otherwise nobody is woken for them.
+    is_on: AtomicBool,
     sender: Option<SyncSender<Message>>,
     /// Tells that the thread has ended.
     ended: Mutex<Receiver<()>>,
@@ -194,6 +197,7 @@ impl AccessLog {
     /// The file cannot be opened, or there is no thread.
     pub fn open(config: &config::Log) -> Result<Self, WebError> {
         let (target, format) = (Target::open(config)?, config.format);
+        let is_on = AtomicBool::new(!matches!(target, Target::Nowhere));
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let (alive, ended) = mpsc::sync_channel(1);
         thread::Builder::new()
@@ -203,11 +207,14 @@ impl AccessLog {
                 drop(alive);
             })
             .map_err(|e| WebError::System { what: "a thread for the access log", why: e.to_string() })?;
-        Ok(Self { sender: Some(sender), ended: Mutex::new(ended) })
+        Ok(Self { is_on, sender: Some(sender), ended: Mutex::new(ended) })
     }
 
     /// Writes it down some time soon; whether there was room.
     pub fn write(&self, record: Record) -> bool {
+        if !self.is_on.load(Ordering::Relaxed) {
+            return true;
+        }
         let Some(sender) = &self.sender else { return false };
         !matches!(sender.try_send(Message::Line(Box::new(record))), Err(TrySendError::Full(_)))
     }
@@ -218,6 +225,7 @@ impl AccessLog {
     /// It cannot be opened; lines go on to the old one.
     pub fn reopen(&self, config: &config::Log) -> Result<(), WebError> {
         let target = Target::open(config)?;
+        let is_on = !matches!(target, Target::Nowhere);
         if let Some(sender) = &self.sender {
             // Never waits: a log that nobody takes holds nobody up.
             if sender.try_send(Message::Reopen(target, config.format)).is_err() {
@@ -225,6 +233,7 @@ impl AccessLog {
                 return Err(WebError::System { what: "opening the access log anew", why });
             }
         }
+        self.is_on.store(is_on, Ordering::Relaxed);
         Ok(())
     }
 

@@ -50,6 +50,11 @@ impl Metrics {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether a request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) != 0
+    }
+
     /// An answer is over.
     pub(crate) fn end(&self, version: Version, status: StatusCode, bytes: u64, took: Duration, complete: bool) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! sockets     bound here or given by a service manager    tls         certificates by name
-//! tcp         HTTP/1.1 and HTTP/2                         stalled     clients that take nothing
+//! tcp         HTTP/1.1 and HTTP/2                         stalled     clients that take nothing of what TCP has for them
+//! quic        HTTP/3
 //! privileges  becoming another user                       notify      telling a service manager
 //! figures     for Prometheus
 //! ```
@@ -14,6 +15,7 @@
 pub mod figures;
 pub mod notify;
 pub mod privileges;
+pub mod quic;
 pub mod sockets;
 pub mod stalled;
 pub mod tcp;
@@ -35,6 +37,7 @@ use crate::error::WebError;
 use crate::metrics;
 
 use notify::{Manager, State};
+use quic::Quic;
 use sockets::{Inherited, Listening};
 use tcp::Shared;
 use tls::Identity;
@@ -79,6 +82,18 @@ pub enum News<'a> {
     CutOff,
 }
 
+/// Where orders come from.
+pub type Orders = mpsc::UnboundedReceiver<Order>;
+
+/// What runs while a server serves.
+#[derive(Default)]
+struct Tasks {
+    /// They accept connections; those are counted.
+    tcp: JoinSet<()>,
+    /// Each ends with its last connection.
+    quic: JoinSet<()>,
+}
+
 /// A server whose addresses are bound.
 #[derive(Debug)]
 pub struct Server {
@@ -86,6 +101,7 @@ pub struct Server {
     app: Arc<App>,
     identity: Identity,
     listening: Vec<Listening>,
+    quic: Vec<Quic>,
     figures: Option<Listening>,
     manager: Manager,
 }
@@ -113,10 +129,13 @@ impl Server {
         let identity = Identity::load(&config)?;
         let listening = inherited.or_bind(&config.server.listen)?;
         let figures = config.server.metrics.map(sockets::bind).transpose()?;
+        let addresses = listening.iter().filter(|_| config.server.http3);
+        let quic: Vec<_> = addresses.map(|at| Quic::bind(at.address, &identity, &config)).collect::<Result<_, _>>()?;
+        app.offer_quic(!quic.is_empty());
         if let Some(user) = user {
             privileges::become_user(&user)?;
         }
-        Ok(Self { config, app, identity, listening, figures, manager })
+        Ok(Self { config, app, identity, listening, quic, figures, manager })
     }
 
     /// Where it listens.
@@ -150,7 +169,7 @@ impl Server {
     /// It cannot begin.
     pub async fn serve(
         mut self,
-        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut orders: Orders,
         again: impl Fn() -> Result<Config, WebError>,
         tell: impl Fn(News<'_>),
     ) -> Result<bool, WebError> {
@@ -163,12 +182,15 @@ impl Server {
             places,
             phase: heard.clone(),
         };
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         for listening in self.listening.drain(..) {
-            tasks.spawn(tcp::accept(listening.socket, shared.clone()));
+            tasks.tcp.spawn(tcp::accept(listening.socket, shared.clone()));
+        }
+        for quic in self.quic.drain(..) {
+            tasks.quic.spawn(quic.serve(Arc::clone(&self.app), heard.clone()));
         }
         if let Some(figures) = self.figures.take() {
-            tasks.spawn(figures::serve(figures.socket, Arc::clone(&self.app), heard));
+            tasks.tcp.spawn(figures::serve(figures.socket, Arc::clone(&self.app), heard));
         }
         self.manager.tell(State::Ready);
         loop {
@@ -177,9 +199,9 @@ impl Server {
                 Some(Order::Drain) if !self.config.server.drain.is_zero() => break,
                 Some(Order::Drain | Order::End) | None => {
                     self.manager.tell(State::Stopping);
-                    let idle = self.is_idle();
+                    let complete = !self.app.metrics.is_busy();
                     self.end(&phase, tasks).await;
-                    return Ok(idle);
+                    return Ok(complete);
                 }
             }
         }
@@ -187,7 +209,7 @@ impl Server {
         let limit = self.config.server.drain;
         tell(News::Draining(limit));
         let _ = phase.send(Phase::Draining);
-        let complete = self.drained(Instant::now() + limit, &mut orders).await;
+        let complete = self.drained(Instant::now() + limit, &mut tasks, &mut orders).await;
         if !complete {
             tell(News::CutOff);
         }
@@ -195,20 +217,21 @@ impl Server {
         Ok(complete)
     }
 
-    /// Whether no connection is left.
+    /// Whether no connection over TCP is left.
     fn is_idle(&self) -> bool {
         self.app.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
     }
 
     /// Waits until the last connection has gone, but not longer than until then, nor past another order to end.
-    async fn drained(&self, until: Instant, orders: &mut mpsc::UnboundedReceiver<Order>) -> bool {
+    async fn drained(&self, until: Instant, tasks: &mut Tasks, orders: &mut Orders) -> bool {
         let mut asked = true;
-        while !self.is_idle() {
+        while !(self.is_idle() && tasks.quic.is_empty()) {
             tokio::select! {
                 () = sleep(LOOK) => {}
-                () = sleep_until(until) => return false,
+                Some(_) = tasks.quic.join_next() => {}
+                () = sleep_until(until) => return !self.app.metrics.is_busy(),
                 order = orders.recv(), if asked => match order {
-                    Some(Order::Drain | Order::End) => return false,
+                    Some(Order::Drain | Order::End) => return !self.app.metrics.is_busy(),
                     Some(Order::Reload) => {}
                     None => asked = false,
                 },
@@ -218,10 +241,11 @@ impl Server {
     }
 
     /// Closes everything and gives tasks a moment to notice.
-    async fn end(&self, phase: &watch::Sender<Phase>, mut tasks: JoinSet<()>) {
+    async fn end(&self, phase: &watch::Sender<Phase>, mut tasks: Tasks) {
         let _ = phase.send(Phase::Over);
         let all = async {
-            while tasks.join_next().await.is_some() {}
+            while tasks.tcp.join_next().await.is_some() {}
+            while tasks.quic.join_next().await.is_some() {}
             while !self.is_idle() {
                 sleep(LOOK).await;
             }
@@ -258,6 +282,7 @@ impl Server {
             (old.listen == new.listen, "server.listen"),
             (old.metrics == new.metrics, "server.metrics"),
             (old.user == new.user && old.group == new.group, "server.user"),
+            (old.http3 == new.http3, "server.http3"),
             (self.config.limits == config.limits, "limits"),
         ] {
             if !same {
@@ -269,7 +294,7 @@ impl Server {
         self.config = config;
         self.config.limits = limits;
         let server = &mut self.config.server;
-        (server.listen, server.metrics) = (before.listen, before.metrics);
+        (server.listen, server.metrics, server.http3) = (before.listen, before.metrics, before.http3);
         (server.user, server.group) = (before.user, before.group);
         Ok(())
     }

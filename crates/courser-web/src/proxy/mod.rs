@@ -120,12 +120,7 @@ impl Origin {
     }
 
     /// The request as the origin gets it.
-    fn outward(
-        &self,
-        parts: Parts,
-        body: RequestBody,
-        peer: Peer,
-    ) -> Result<Request<Timed<RequestBody>>, Unanswered> {
+    fn outward(&self, parts: Parts, body: RequestBody, peer: Peer) -> Result<Request<Timed<RequestBody>>, Unanswered> {
         let mut headers = parts.headers;
         let field = || headers.get(header::HOST)?.to_str().ok()?.parse::<Authority>().ok();
         let host = parts.uri.authority().cloned().or_else(field);
@@ -137,8 +132,8 @@ impl Origin {
         outward.apply(&mut headers, host.as_ref(), parts.version);
         let mut uri = self.uri.clone().into_parts();
         uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
-        let uri =
-            Uri::from_parts(uri).map_err(|_| Unanswered(StatusCode::BAD_REQUEST, "The address cannot be passed on."))?;
+        let uri = Uri::from_parts(uri)
+            .map_err(|_| Unanswered(StatusCode::BAD_REQUEST, "The address cannot be passed on."))?;
         let mut request = Request::new(Timed::new(body, self.config.idle_timeout, None));
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;

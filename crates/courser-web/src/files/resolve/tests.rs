@@ -38,7 +38,7 @@ impl Place {
         symlink(&secret, www.join("absolute")).unwrap();
         symlink("../secret", www.join("upwards")).unwrap();
         symlink("..", www.join("parent")).unwrap();
-        symlink("/", www.join("root")).unwrap();
+        symlink("/", www.join("top")).unwrap();
         symlink("/proc/self/root", www.join("magic")).unwrap();
         symlink("/proc/self/cwd", www.join("cwd")).unwrap();
         symlink("../../secret", www.join("sub/twice")).unwrap();
@@ -124,7 +124,7 @@ const ATTACKS: [&str; 66] = [
     "/absolute",
     "/upwards",
     "/parent/secret",
-    "/root/etc/passwd",
+    "/top/etc/passwd",
     "/magic/etc/passwd",
     "/cwd/Cargo.toml",
     "/sub/twice",
