@@ -42,7 +42,8 @@ async fn every_version_gets_the_same_answers() {
     let dir = folder();
     let server = Running::start(&site(&dir));
     let clients = VERSIONS.map(|version| server.client(version));
-    let table: [(&str, &str, &[(&str, &str)], u16); 20] = [
+    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
+    let table: [Row; 20] = [
         ("GET", "/", &[], 200),
         ("HEAD", "/", &[], 200),
         ("GET", "/a.txt", &[], 200),

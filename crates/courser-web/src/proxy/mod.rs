@@ -164,6 +164,8 @@ impl Origin {
             return Err(Unanswered(StatusCode::BAD_GATEWAY, "The server behind this one answered something else."));
         }
         strip(&mut parts.headers);
+        // Where the origin offers other versions is not where we do.
+        parts.headers.remove(header::ALT_SVC);
         let mut answer =
             Response::new(Body::Stream(Timed::new(body, self.config.idle_timeout, Some(place)).boxed_unsync()));
         *answer.status_mut() = parts.status;
