@@ -9,6 +9,7 @@ pub mod fields;
 pub mod timed;
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::BodyExt;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -63,6 +65,17 @@ impl From<Unanswered> for Response<Body> {
     }
 }
 
+/// Whether an idle connection closed while the request was on its way: no part of an answer came.
+fn closed_meanwhile(e: &legacy::Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+    !e.is_connect()
+        && causes.any(|e| {
+            let gone = |e: &std::io::Error| matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+            e.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_incomplete_message() || e.is_canceled())
+                || e.downcast_ref().is_some_and(gone)
+        })
+}
+
 /// What this process calls itself in `Via`.
 fn own_name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
@@ -97,9 +110,18 @@ impl Origin {
             let text = "This method is not passed on.";
             return Ok(sentence(StatusCode::NOT_IMPLEMENTED, text));
         }
+        // What asks only, and says no more, may be asked twice.
+        let repeatable = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
         let request = self.outward(parts, body, peer)?;
         let place = self.place().await?;
-        let asked = tokio::time::timeout(self.config.response_timeout, self.client.request(request)).await;
+        let ask = |request| tokio::time::timeout(self.config.response_timeout, self.client.request(request));
+        let mut asked = ask(request).await;
+        if let (Ok(Err(e)), Some(parts)) = (&asked, repeatable)
+            && closed_meanwhile(e)
+        {
+            let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            asked = ask(self.outward(parts, empty, peer)?).await;
+        }
         match asked {
             Ok(Ok(response)) => self.inward(response, place),
             Ok(Err(e)) => Err(self.failed(&e)),
