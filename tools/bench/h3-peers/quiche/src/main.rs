@@ -29,6 +29,8 @@ fn config(o: &Opts) -> quiche::Config {
     c.set_initial_max_stream_data_bidi_local(1 << 20);
     c.set_initial_max_stream_data_bidi_remote(1 << 20);
     c.set_initial_max_stream_data_uni(1 << 20);
+    c.set_max_connection_window(32 << 20);
+    c.set_max_stream_window(16 << 20);
     c.set_initial_max_streams_bidi(1024);
     c.set_initial_max_streams_uni(16);
     c.set_disable_active_migration(true);
@@ -75,25 +77,35 @@ impl Udp {
         got > 0
     }
 
-    /// Sends everything that a connection has, in trains.
+    /// Sends everything that a connection has, in trains: datagrams of one size, and a shorter one at the end.
     fn flush(&mut self, conn: &mut quiche::Connection) {
         let most = self.state.max_gso_segments().min(40);
+        // A datagram that did not fit the train before it begins the next one.
+        let mut kept = None;
         loop {
-            let (mut len, mut segment, mut to, mut n) = (0, 0, None, 0);
+            let (mut len, mut segment, mut n) = (0, 0, 0);
+            let mut to: Option<SocketAddr> = None;
+            if let Some((at, size, whom)) = kept.take() {
+                self.out.copy_within(at..at + size, 0);
+                (len, segment, n, to) = (size, size, 1, Some(whom));
+            }
             let mut more = true;
             while n < most && len + 1472 <= self.out.len() {
                 let Ok((size, info)) = conn.send(&mut self.out[len..]) else {
                     more = false;
                     break;
                 };
+                if n > 0 && (size > segment || Some(info.to) != to) {
+                    kept = Some((len, size, info.to));
+                    break;
+                }
                 to = Some(info.to);
                 if n == 0 {
                     segment = size;
                 }
                 len += size;
                 n += 1;
-                if size != segment {
-                    // A longer one would not fit the train; quiche makes none behind a shorter one within one flush.
+                if size < segment {
                     break;
                 }
             }
@@ -105,7 +117,7 @@ impl Udp {
                     std::thread::yield_now();
                 }
             }
-            if !more || to.is_none() {
+            if kept.is_none() && (!more || to.is_none()) {
                 return;
             }
         }
@@ -127,8 +139,8 @@ fn main() {
 struct Served {
     quic: quiche::Connection,
     h3: Option<quiche::h3::Connection>,
-    /// Answers whose body found no room, with how much of it was sent.
-    partial: HashMap<u64, usize>,
+    /// Answers that found no room, with how much of the body was sent; none of it when not even the head was.
+    partial: HashMap<u64, Option<usize>>,
 }
 
 fn server(o: &Opts) {
@@ -184,24 +196,40 @@ fn serve(conn: &mut Served, config: &quiche::h3::Config, response: &[Header], bo
         conn.h3 = quiche::h3::Connection::with_transport(quic, config).ok();
     }
     let Some(h3) = &mut conn.h3 else { return };
-    conn.partial.retain(|id, sent| match h3.send_body(quic, *id, &body[*sent..], true) {
-        Ok(n) => {
-            *sent += n;
-            *sent < body.len()
-        }
-        Err(quiche::h3::Error::Done) => true,
-        Err(_) => false,
-    });
+    conn.partial.retain(|id, sent| !answer(h3, quic, *id, sent, response, body));
     while let Ok((id, event)) = h3.poll(quic) {
         if let Event::Headers { .. } = event {
-            if h3.send_response(quic, id, response, false).is_ok() {
-                let sent = h3.send_body(quic, id, body, true).unwrap_or(0);
-                if sent < body.len() {
-                    conn.partial.insert(id, sent);
-                }
+            let mut sent = None;
+            if !answer(h3, quic, id, &mut sent, response, body) {
+                conn.partial.insert(id, sent);
             }
         }
     }
+}
+
+/// Sends what there is room for; whether that was the rest.
+fn answer(
+    h3: &mut quiche::h3::Connection,
+    quic: &mut quiche::Connection,
+    id: u64,
+    sent: &mut Option<usize>,
+    response: &[Header],
+    body: &[u8],
+) -> bool {
+    if sent.is_none() {
+        match h3.send_response(quic, id, response, false) {
+            Ok(()) => *sent = Some(0),
+            Err(quiche::h3::Error::StreamBlocked | quiche::h3::Error::Done) => return false,
+            Err(_) => return true,
+        }
+    }
+    let at = sent.unwrap_or(0);
+    match h3.send_body(quic, id, &body[at..], true) {
+        Ok(n) => *sent = Some(at + n),
+        Err(quiche::h3::Error::Done) => {}
+        Err(_) => return true,
+    }
+    sent.is_some_and(|n| n == body.len())
 }
 
 fn client(o: &Opts) {
@@ -233,7 +261,7 @@ fn turn(udp: &mut Udp, quic: &mut quiche::Connection) {
         let _ = quic.recv(datagram, quiche::RecvInfo { from, to });
     }) {}
     quic.on_timeout();
-    assert!(!quic.is_closed(), "the connection was lost");
+    assert!(!quic.is_closed(), "the connection was lost: {:?} {:?} {}", quic.local_error(), quic.peer_error(), quic.is_timed_out());
 }
 
 fn run(
