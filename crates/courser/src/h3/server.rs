@@ -192,7 +192,7 @@ struct Pace {
 }
 
 /// A service that works for longer before it waits for anything holds the connection up.
-const QUICK: Duration = Duration::from_micros(50);
+const QUICK: Duration = Duration::from_micros(100);
 /// Requests that get a task after such a one.
 const APART: u32 = 64;
 
