@@ -13,7 +13,7 @@ use super::units;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXIT_CODES, after_long_help = LONG)]
 pub struct GetArgs {
-    /// What to fetch: https://HOST/PATH, https://HOST:PORT/PATH; several are fetched at the same time.
+    /// What to fetch: https://HOST/PATH, also HOST:PORT; several are fetched at the same time.
     #[arg(value_name = "URL", required = true)]
     pub urls: Vec<String>,
     /// Write the answer to this file; `-` is standard output. Once for each URL, in their order.
