@@ -141,6 +141,11 @@ async fn demo(request: Request<RecvBody>) -> Result<Response<AnyBody>, BoxError>
         "/echo" => Response::new(any(body)),
         "/nothing" => Response::builder().status(204).body(any(Full::default()))?,
         "/fails" => return Err("out of order".into()),
+        "/panics" => panic!("this is what the test wants"),
+        "/panics/later" => {
+            tokio::task::yield_now().await;
+            panic!("this is what the test wants")
+        }
         "/early" => {
             let exchange = head.extensions.get::<Exchange>().unwrap();
             let hints = Response::builder().status(103).header("link", "</style.css>; rel=preload").body(())?;
@@ -258,11 +263,13 @@ fn informational_responses_come_before_the_final_one() {
 }
 
 #[test]
-fn a_service_that_fails_resets_its_stream_and_no_other() {
+fn a_service_that_fails_or_panics_resets_its_stream_and_no_other() {
     run(|| async {
         let mut rig = rig(Server::default(), Client::default(), demo).await;
-        let failed = rig.requests.send(get("/fails")).await.unwrap_err();
-        assert!(matches!(failed, Error::Reset(Code::INTERNAL_ERROR)), "{failed}");
+        for path in ["/fails", "/panics", "/panics/later"] {
+            let failed = rig.requests.send(get(path)).await.unwrap_err();
+            assert!(matches!(failed, Error::Reset(Code::INTERNAL_ERROR)), "{path}: {failed}");
+        }
         assert_eq!(rig.requests.send(get("/who")).await.unwrap().status(), StatusCode::OK);
     });
 }
@@ -377,7 +384,8 @@ fn a_reader_that_waits_holds_the_sender_back() {
             }
             before = now;
         }
-        assert!(before < 50_000_000, "{before} bytes were taken while nobody read");
+        // Windows of 16 MiB at the reader and 32 MiB at the writer, and half a MiB between each and its worker.
+        assert!(before < 53_000_000, "{before} bytes were taken while nobody read");
         let all = response.into_body().read_to_end(200_000_000).await.unwrap();
         assert_eq!(all.len(), 100_000_000);
     });

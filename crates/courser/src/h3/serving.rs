@@ -4,6 +4,7 @@
 //! and put into a task only when it has to wait.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -146,13 +147,21 @@ where
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Err(e) = ready!(self.advance(cx)) else { return Poll::Ready(()) };
-        let code = match &e {
-            Error::Application(_) => Code::INTERNAL_ERROR,
-            _ => Code::REQUEST_CANCELLED,
+        // A service that panics is this request's trouble, not the connection's: the state here is left alone afterwards.
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.advance(cx)));
+        let code = match advanced {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            Ok(Poll::Ready(Err(e))) => {
+                tracing::debug!(stream = self.hold.stream.0, error = %e, "a request was not answered in full");
+                if matches!(e, Error::Application(_)) { Code::INTERNAL_ERROR } else { Code::REQUEST_CANCELLED }
+            }
+            Err(_) => {
+                tracing::error!(stream = self.hold.stream.0, "a service panicked; its request was reset");
+                Code::INTERNAL_ERROR
+            }
         };
         let hold = &self.hold;
-        tracing::debug!(stream = hold.stream.0, error = %e, "a request was not answered in full");
         hold.link.at_once(|h3, carrier| h3.cancel(carrier, hold.stream, code));
         self.stage = Stage::Over;
         Poll::Ready(())
