@@ -182,14 +182,8 @@ impl Connection {
         Ok(trailers)
     }
 
-    /// Whether all of the message was read, as far as it is known without asking the transport.
-    #[must_use]
-    pub fn is_read(&self, id: StreamId) -> bool {
-        self.exchanges.get(&id).is_none_or(|x| x.recv.phase != Phase::Head && x.recv.is_over())
-    }
-
-    /// The same after a look at the transport: whether nothing of the message is left to be polled.
-    pub fn is_read_now(&mut self, t: &mut dyn Transport, id: StreamId) -> bool {
+    /// Whether nothing of the message is left to be polled, after a look at the transport.
+    pub fn is_read(&mut self, t: &mut dyn Transport, id: StreamId) -> bool {
         let Some(x) = self.exchanges.get_mut(&id) else { return true };
         // What is wrong with the stream is told by the next poll.
         x.recv.phase != Phase::Head && (x.recv.is_over() || (x.recv.look(t, id).is_ok() && x.recv.is_over()))

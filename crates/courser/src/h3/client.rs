@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -61,10 +60,8 @@ impl Client {
     /// ```
     pub fn start(&self, connection: Connection) -> (SendRequest, Driving) {
         let link = Link::new(connection, Side::Client, self.config.clone(), super::seed());
-        let requests = SendRequest {
-            handles: Arc::new(Handles { link: Arc::clone(&link), count: AtomicUsize::new(1) }),
-            stall_timeout: self.stall_timeout,
-        };
+        let requests =
+            SendRequest { handles: Arc::new(Handles { link: Arc::clone(&link) }), stall_timeout: self.stall_timeout };
         (requests, Driving { driver: Driver::new(link) })
     }
 }
@@ -113,11 +110,18 @@ impl std::fmt::Debug for Driving {
 /// The handles of a connection; the last one lets it end.
 struct Handles {
     link: Arc<Link>,
-    count: AtomicUsize,
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.link.state(|state| state.abandoned = true);
+        self.link.call_driver();
+    }
 }
 
 /// Makes requests on one connection. Clones share it; when the last is dropped, the connection closes as soon as the requests
 /// that were made are over.
+#[derive(Clone)]
 pub struct SendRequest {
     handles: Arc<Handles>,
     stall_timeout: Option<Duration>,
@@ -173,22 +177,6 @@ impl SendRequest {
 
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.handles.link
-    }
-}
-
-impl Clone for SendRequest {
-    fn clone(&self) -> Self {
-        self.handles.count.fetch_add(1, Ordering::Relaxed);
-        Self { handles: Arc::clone(&self.handles), stall_timeout: self.stall_timeout }
-    }
-}
-
-impl Drop for SendRequest {
-    fn drop(&mut self) {
-        if self.handles.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.handles.link.state(|state| state.abandoned = true);
-            self.handles.link.call_driver();
-        }
     }
 }
 

@@ -243,7 +243,7 @@ impl Hold {
 
     /// Whether nothing of the message is left to be read.
     pub(super) fn is_read(&self) -> bool {
-        self.link.at_once(|h3, carrier| h3.is_read_now(carrier, self.stream))
+        self.link.at_once(|h3, carrier| h3.is_read(carrier, self.stream))
     }
 
     /// Ready when everything that HTTP/3 has of this message is with the transport.

@@ -173,7 +173,7 @@ where
 fn poll_head(hold: &Hold, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<Option<(request::Parts, bool)>> {
     let (head, whole) = hold.on(cx, |h3, carrier, stream| {
         let head = h3.poll_request(carrier, stream);
-        (head, h3.is_read_now(carrier, stream))
+        (head, h3.is_read(carrier, stream))
     });
     match head {
         Ok(Head::Ready(parts)) => return Poll::Ready(Some((parts, whole))),

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use courser_core::ids::{Dir, StreamId};
 use courser_h3::Code;
-use courser_h3::capsule::{self, Capsule, CapsuleReader};
-use courser_h3::webtransport::{self, PROTOCOLS, WT_SESSION_GONE};
+use courser_h3::capsule::{Capsule, CapsuleReader, WT_CLOSE_SESSION};
+use courser_h3::webtransport::{self, CloseSession, PROTOCOLS, REASON_MAX, WT_SESSION_GONE};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::{Body, Frame};
@@ -21,9 +21,6 @@ use super::exchange::Exchange;
 use super::link::Hold;
 use crate::aio::{RecvStream, SendStream};
 use crate::wait::{lock, wait_alone};
-
-/// Longest reason of a session's end, in bytes (draft-ietf-webtrans-http3 section 6).
-const REASON_MAX: usize = 1024;
 
 /// A WebTransport session. Clones are handles of the same one; it ends when the last is dropped, when [`close`](Self::close) is
 /// called, when the peer ends it, and with the connection. Its streams are reset then.
@@ -51,11 +48,11 @@ pub struct SessionEnd {
 }
 
 impl SessionEnd {
-    /// What a capsule says of the end; `None` when it says nothing of it.
-    fn of(capsule: &Capsule) -> Option<Self> {
+    /// What the capsule says; `None` when it is malformed.
+    fn of(capsule: Capsule) -> Option<Self> {
         let Capsule::Whole { value, .. } = capsule else { return None };
-        let (code, reason) = value.split_first_chunk::<4>()?;
-        Some(Self { code: u32::from_be_bytes(*code), reason: String::from_utf8_lossy(reason).into_owned() })
+        let CloseSession { code, reason } = CloseSession::decode(value)?;
+        Some(Self { code, reason: String::from_utf8_lossy(&reason).into_owned() })
     }
 }
 
@@ -101,8 +98,9 @@ impl Session {
         };
         exchange.link.share(exchange.stream);
         let hold = Hold { link: Arc::clone(&exchange.link), stream: exchange.stream };
-        let (session, out) = Self::begin(hold, body);
-        let mut response = Response::new(out);
+        let ours = Arc::new(Ours::default());
+        let session = Self::begin(hold, Arc::clone(&ours), body);
+        let mut response = Response::new(SessionBody { ours });
         if head.headers.contains_key("sec-webtransport-http3-draft02") {
             let name = HeaderName::from_static("sec-webtransport-http3-draft");
             response.headers_mut().insert(name, HeaderValue::from_static("draft02"));
@@ -110,20 +108,18 @@ impl Session {
         Ok((session, response))
     }
 
-    /// A session over a request's stream; `body` is what the peer says on it.
-    fn begin<B>(hold: Hold, body: B) -> (Self, SessionBody)
+    /// A session over a request's stream; `ours` is what this end says on it, `body` what the peer says.
+    fn begin<B>(hold: Hold, ours: Arc<Ours>, body: B) -> Self
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
         hold.link.state(|state| state.sessions.claim(hold.stream));
-        let ours = Arc::new(Ours::default());
-        let out = SessionBody { ours: Arc::clone(&ours) };
         let theirs = Arc::new(Mutex::new(Theirs::default()));
         let reader = Reader { hold: hold.again(), theirs: Arc::clone(&theirs), ours: Arc::clone(&ours) };
         tokio::spawn(reader.read(body));
-        (Self { inner: Arc::new(Inner { hold, ours, theirs }) }, out)
+        Self { inner: Arc::new(Inner { hold, ours, theirs }) }
     }
 
     /// The number of the stream that the session stands for.
@@ -195,10 +191,8 @@ impl Session {
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
-        let mut value = code.to_be_bytes().to_vec();
-        value.extend_from_slice(&reason.as_bytes()[..end]);
-        let mut out = Vec::with_capacity(value.len() + 8);
-        capsule::encode(capsule::WT_CLOSE_SESSION, &value, &mut out);
+        let mut out = Vec::new();
+        CloseSession { code, reason: Bytes::copy_from_slice(&reason.as_bytes()[..end]) }.encode(&mut out);
         self.inner.ours.end(out.into());
         finish(&self.inner.hold, &self.inner.theirs, SessionEnd { code, reason: reason[..end].to_owned() });
     }
@@ -279,11 +273,7 @@ impl SendRequest {
             return Err(Error::Misuse(format!("the server answered {}", head.status).into()));
         }
         let hold = body.hold().ok_or(Error::Misuse("the server ended the session at once".into()))?;
-        hold.link.state(|state| state.sessions.claim(hold.stream));
-        let theirs = Arc::new(Mutex::new(Theirs::default()));
-        let reader = Reader { hold: hold.again(), theirs: Arc::clone(&theirs), ours: Arc::clone(&ours) };
-        tokio::spawn(reader.read(body));
-        Ok((Session { inner: Arc::new(Inner { hold, ours, theirs }) }, Response::from_parts(head, ())))
+        Ok((Session::begin(hold, ours, body), Response::from_parts(head, ())))
     }
 }
 
@@ -356,16 +346,17 @@ impl Reader {
         B::Error: Into<BoxError>,
     {
         let mut body = std::pin::pin!(body);
-        let mut capsules = CapsuleReader::new(4 + REASON_MAX, |kind| kind == capsule::WT_CLOSE_SESSION);
-        let end = 'read: loop {
+        let mut capsules = CapsuleReader::new(4 + REASON_MAX, |kind| kind == WT_CLOSE_SESSION);
+        let end = loop {
             let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
             let Some(Ok(frame)) = frame else { break SessionEnd::default() };
             let Ok(mut data) = frame.into_data() else { continue };
             let mut data = data.copy_to_bytes(data.remaining());
-            while let Some(capsule) = capsules.next(&mut data) {
-                if let Some(end) = SessionEnd::of(&capsule) {
-                    break 'read end;
-                }
+            if let Some(capsule) = capsules.next(&mut data) {
+                break SessionEnd::of(capsule).unwrap_or_else(|| {
+                    self.hold.link.at_once(|h3, carrier| h3.cancel(carrier, self.hold.stream, Code::MESSAGE_ERROR));
+                    SessionEnd::default()
+                });
             }
         };
         finish(&self.hold, &self.theirs, end);

@@ -26,7 +26,7 @@ fn a_request_and_its_answer_arrive_with_content_and_trailers() {
     assert_eq!(pair.response(id).status, StatusCode::CREATED);
     assert_eq!(pair.content(Side::Client, id), (b"done".to_vec(), None));
     for (end, t) in [(&mut pair.client, &mut pair.c), (&mut pair.server, &mut pair.s)] {
-        assert!(end.is_read(id));
+        assert!(end.is_read(t, id));
         end.forget(t, id);
         assert_eq!(end.active_requests(), 0);
         let stream = &t.streams[&id];
