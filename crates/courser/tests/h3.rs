@@ -424,9 +424,21 @@ fn a_shutdown_answers_what_was_asked_and_refuses_the_rest() {
 }
 
 #[test]
+fn a_request_behind_the_end_of_a_drained_connection_may_be_made_again() {
+    run(|| async {
+        let mut rig = rig(Server::default(), Client::default(), demo).await;
+        rig.stop.take().unwrap().send(()).unwrap();
+        rig.driving.await.unwrap().unwrap();
+        let refused = rig.requests.send(get("/late")).await.unwrap_err();
+        assert!(refused.is_safe_to_retry(), "{refused}");
+    });
+}
+
+#[test]
 fn a_client_that_drops_its_handles_ends_the_connection_behind_its_last_answer() {
     run(|| async {
-        let Rig { mut requests, driving, endpoint: _e, server: _s, connection, .. } =
+        // The server's stop is held: dropped, it would drain, and the client might end the connection before its request.
+        let Rig { mut requests, driving, endpoint: _e, server: _s, connection, stop: _stop, .. } =
             rig(Server::default(), Client::default(), demo).await;
         let response = requests.send(get("/who")).await.unwrap();
         drop(requests);

@@ -297,13 +297,21 @@ where
     B::Error: Into<BoxError>,
 {
     let mut opener = link.conn().0.opener(Dir::Bi);
-    let slot = poll_fn(|cx| opener.poll(cx)).await.map_err(Error::Closed)?;
+    let slot = poll_fn(|cx| opener.poll(cx)).await.map_err(|e| unsent(link, e))?;
     let sent = link.with_stream(slot, |h3, carrier| match sending {
         Some(sending) => sending.with_head(|data, end| h3.send_request_with(carrier, head, data, end)),
         None => h3.send_request(carrier, head, true),
     });
     let stream = sent.map_err(|e| Error::of(e, &link.quic))?.ok_or(Error::Rejected)?;
     Ok(Hold { link: Arc::clone(link), stream })
+}
+
+/// The connection ended before the request had a stream. One that this end closed because the server drains refuses requests as
+/// GOAWAY does, so that whether the request came before or behind the close makes no difference.
+fn unsent(link: &Link, e: crate::error::ConnectionError) -> Error {
+    let drained = e.application().is_some_and(|(code, _)| code == Code::NO_ERROR.0)
+        && link.state(|state| state.h3().is_draining());
+    if drained { Error::Rejected } else { Error::Closed(e) }
 }
 
 async fn flush(hold: &Hold) -> Result<(), Error> {
