@@ -11,6 +11,7 @@
 //! | [`ring`] | bounded single-producer single-consumer rings; `ring::raw` has the only unsafe code |
 //! | [`doorbell`] | waking the other side only when it sleeps |
 //! | [`credit`] | how many bytes may wait per stream and direction |
+//! | [`reason`] | why sessions end, as a number and as a sentence |
 //! | [`port`] | the meeting place: two rings between threads or none on one thread, and events that cannot overflow |
 //!
 //! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
@@ -30,5 +31,6 @@ pub mod handle;
 pub mod msg;
 mod num;
 pub mod port;
+pub mod reason;
 pub mod ring;
 mod sync;

@@ -61,6 +61,10 @@ pub struct HandleTable<T> {
     retired: u32,
     /// Below the handle's limit only in tests: nobody can use a slot 2^28 times there.
     generation_max: u32,
+    /// The generation that stands in slots that were never used.
+    base: u32,
+    /// The highest generation given out.
+    highest: u32,
 }
 
 impl<T> HandleTable<T> {
@@ -77,7 +81,27 @@ impl<T> HandleTable<T> {
             len: 0,
             retired: 0,
             generation_max: GENERATION_MAX,
+            base: 0,
+            highest: 0,
         }
+    }
+
+    /// The same for a worker whose number another one had before: all handles have generations above `generation`, so that
+    /// none of them was given out by a table whose [highest](Self::highest_generation) that is. With 2^28 - 1 it is full at once.
+    #[must_use]
+    pub const fn continuing(mut self, generation: u32) -> Self {
+        self.base = if generation < GENERATION_MAX { generation } else { GENERATION_MAX };
+        self.highest = self.base;
+        if self.base == GENERATION_MAX {
+            self.slots_max = 0;
+        }
+        self
+    }
+
+    /// No handle has a higher generation.
+    #[must_use]
+    pub const fn highest_generation(&self) -> u32 {
+        self.highest
     }
 
     /// The worker that all handles of this table name.
@@ -121,6 +145,7 @@ impl<T> HandleTable<T> {
         slot.tag = kind.bits() << GENERATION_BITS | (slot.tag + 1);
         slot.entry = Some(value);
         let handle = Handle::from_tag(worker, slot.tag, index).expect("a used slot has a kind and a generation");
+        self.highest = self.highest.max(handle.generation());
         if index == self.fresh {
             self.fresh += 1;
         } else {
@@ -139,7 +164,8 @@ impl<T> HandleTable<T> {
             return None;
         }
         if widen(self.fresh) == self.pages.len() * PAGE {
-            self.pages.push((0..PAGE).map(|_| Slot { tag: 0, next: NONE, entry: None }).collect());
+            let tag = self.base;
+            self.pages.push((0..PAGE).map(|_| Slot { tag, next: NONE, entry: None }).collect());
         }
         Some(self.fresh)
     }
@@ -246,6 +272,32 @@ mod tests {
 
     fn short_lived<T>(slots_max: u32, generation_max: u32) -> HandleTable<T> {
         HandleTable { generation_max, ..HandleTable::new(0, slots_max) }
+    }
+
+    #[test]
+    fn a_table_that_continues_another_one_gives_out_none_of_its_handles() {
+        let mut first = HandleTable::new(1, 8);
+        let mut given = Vec::new();
+        for _ in 0..5 {
+            let (a, b) = (first.insert(Kind::Stream, ()).unwrap(), first.insert(Kind::Stream, ()).unwrap());
+            first.remove(a).unwrap();
+            first.remove(b).unwrap();
+            given.extend([a, b]);
+        }
+        let mut second = HandleTable::new(1, 8).continuing(first.highest_generation());
+        for handle in &given {
+            assert_eq!(second.get(*handle), Err(HandleError::Unknown));
+        }
+        let next = second.insert(Kind::Stream, ()).unwrap();
+        assert!(!given.contains(&next));
+        assert!(
+            given
+                .iter()
+                .filter(|old| old.index() == next.index())
+                .all(|old| second.get(*old) == Err(HandleError::Late))
+        );
+        let mut last = HandleTable::new(1, 8).continuing(u32::MAX);
+        assert!(last.insert(Kind::Stream, ()).is_err());
     }
 
     #[test]

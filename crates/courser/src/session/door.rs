@@ -2,10 +2,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 
 use courser_session::port::WorkerPort;
 
+use super::books::SessionRow;
 use crate::estate::Order;
 use crate::hub::crew::WorkerFigures;
 use crate::wait::{Waiters, Woken, lock};
@@ -25,11 +27,26 @@ pub(super) struct Door {
 
 /// What waits for the worker.
 #[derive(Default)]
-struct Arrivals {
-    ports: Vec<WorkerPort>,
-    orders: Vec<Order>,
+pub(super) struct Arrivals {
+    pub(super) ports: Vec<WorkerPort>,
+    pub(super) orders: Vec<Order>,
+    pub(super) questions: Vec<Question>,
     /// The worker is gone and looks no more.
     closed: bool,
+}
+
+/// Somebody wants to know which sessions there are.
+pub(super) struct Question {
+    /// At most so many.
+    pub(super) most: usize,
+    reply: SyncSender<Vec<SessionRow>>,
+}
+
+impl Question {
+    pub(super) fn answer(&self, rows: Vec<SessionRow>) {
+        // Whoever asked may have given up.
+        let _ = self.reply.try_send(rows);
+    }
 }
 
 /// Whether a worker that takes no new connections has none left.
@@ -58,6 +75,19 @@ impl Door {
         }
         drop(arrivals);
         self.news.store(true, Ordering::Release);
+    }
+
+    /// Asks the worker, which has to be woken then, for at most so many of its sessions. The answer comes through the receiver;
+    /// none from a worker that is gone.
+    pub(super) fn ask(&self, most: usize) -> Receiver<Vec<SessionRow>> {
+        let (reply, answer) = sync_channel(1);
+        let mut arrivals = lock(&self.arrivals);
+        if !arrivals.closed {
+            arrivals.questions.push(Question { most, reply });
+        }
+        drop(arrivals);
+        self.news.store(true, Ordering::Release);
+        answer
     }
 
     /// Asks the worker, which has to be woken then, to take no new connections.
@@ -90,12 +120,13 @@ impl Door {
     }
 
     /// What is new for the worker, if anything is.
-    pub(super) fn look(&self) -> Option<(Vec<WorkerPort>, Vec<Order>)> {
+    pub(super) fn look(&self) -> Option<Arrivals> {
         if !self.news.swap(false, Ordering::AcqRel) {
             return None;
         }
         let mut arrivals = lock(&self.arrivals);
-        Some((std::mem::take(&mut arrivals.ports), std::mem::take(&mut arrivals.orders)))
+        let closed = arrivals.closed;
+        Some(std::mem::replace(&mut *arrivals, Arrivals { closed, ..Arrivals::default() }))
     }
 
     /// Whether there is something new for the worker.

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use courser_core::engine::Engine;
 use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_around};
+use courser_session::handle::INDEX_LIMIT;
 use courser_session::port::{Inline, PortSetup, ThreadPort, pair};
 
-use super::books::Books;
+use super::books::{Books, SessionRow};
 use super::door::Door;
 use super::ports::Ports;
-use super::service::{Service, ServiceSetup};
+use super::service::{Generations, Service, ServiceSetup};
 use crate::clock::Clock;
 use crate::error::{ConnectionError, EndpointError, HandoverError};
 use crate::estate::{self, Estate, Order};
@@ -41,6 +42,11 @@ pub struct Options {
     server: Option<ServerOptions>,
     profiles: Vec<ClientOptions>,
     look: Option<Duration>,
+    /// The number of the first worker in its handles.
+    first_worker: u8,
+    sessions_max: u32,
+    /// By worker.
+    generations: Vec<Generations>,
 }
 
 impl Options {
@@ -53,6 +59,9 @@ impl Options {
             server: None,
             profiles: vec![profile],
             look: None,
+            first_worker: 0,
+            sessions_max: INDEX_LIMIT,
+            generations: Vec::new(),
         }
     }
 
@@ -65,6 +74,9 @@ impl Options {
             profiles: options.client.iter().cloned().collect(),
             server: Some(options),
             look: None,
+            first_worker: 0,
+            sessions_max: INDEX_LIMIT,
+            generations: Vec::new(),
         }
     }
 
@@ -79,6 +91,22 @@ impl Options {
     #[must_use]
     pub const fn look(mut self, look: Duration) -> Self {
         self.look = Some(look);
+        self
+    }
+
+    /// How many sessions a worker has at most; 2^24 unless said.
+    #[must_use]
+    pub const fn sessions_max(mut self, most: u32) -> Self {
+        self.sessions_max = most;
+        self
+    }
+
+    /// The workers' numbers in handles begin with `first`, for applications that are at several endpoints and want to tell
+    /// their handles apart. An endpoint whose workers get the numbers of workers that are gone continues their
+    /// [`Generations`], one for each worker, so that no handle is given out twice.
+    #[must_use]
+    pub fn worker_numbers(mut self, first: u8, generations: Vec<Generations>) -> Self {
+        (self.first_worker, self.generations) = (first, generations);
         self
     }
 
@@ -107,10 +135,13 @@ impl Options {
             }
         };
         let mut workers = Vec::with_capacity(posts.len());
-        for (number, (engine, socket, place)) in (0..).zip(posts) {
+        for (n, (engine, socket, place)) in posts.into_iter().enumerate() {
             let mut setup = ServiceSetup::client(self.profiles.clone());
             setup.is_server = self.server.is_some();
-            setup.worker = number;
+            setup.sessions_max = self.sessions_max;
+            // There are at most 256 workers.
+            setup.worker = self.first_worker.wrapping_add(u8::try_from(n).unwrap_or(u8::MAX));
+            setup.generations = self.generations.get(n).cloned().unwrap_or_default();
             let made = worker(engine, socket, clock, setup).map_err(EndpointError::Worker)?;
             workers.push(match place {
                 Some(place) => made.at(place),
@@ -319,6 +350,25 @@ impl Endpoint {
         }
         let mut handing = estate.begin(|worker, order| self.order(worker, order))?;
         block(None, |cx| handing.poll(cx)).unwrap_or(Err(HandoverError::TimedOut))
+    }
+
+    /// The sessions of each worker, at most `most` of each, for operators. Workers that do not answer within a second are left
+    /// out.
+    #[must_use]
+    pub fn sessions(&self, most: usize) -> Vec<SessionRow> {
+        let ask = |attended: &Attended| {
+            let answer = attended.door.ask(most);
+            attended.waker.wake();
+            answer
+        };
+        let answers: Vec<_> = self.staff.iter().map(ask).collect();
+        answers.iter().filter_map(|answer| answer.recv_timeout(Duration::from_secs(1)).ok()).flatten().collect()
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        self.staff.len()
     }
 
     /// Figures of each worker, as of when it last had nothing to do.

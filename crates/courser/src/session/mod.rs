@@ -103,8 +103,8 @@ pub use courser_session::handle::{Handle, HandleError, Kind};
 pub use courser_session::msg::{Completion, Endpoint as Remote, Rejection, SessionStats, Submission};
 pub use courser_session::port::{Inline, Port, PortSetup, SubmitError, ThreadPort, Waited};
 
-pub use books::{Books, Key};
+pub use books::{Books, Key, SessionRow};
 pub use endpoint::{Endpoint, InlineEndpoint, Options, look_time, worker};
 pub use ports::Ports;
 pub use reason::{Ended, Reason};
-pub use service::{Service, ServiceSetup};
+pub use service::{Generations, Service, ServiceSetup};

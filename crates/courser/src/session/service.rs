@@ -8,18 +8,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use courser_core::engine::{Engine, Event as EngineEvent, Meta, SendOutcome, Train, TrainMeta};
 use courser_core::error::CloseReason;
 use courser_core::ids::{ConnKey, Dir};
 use courser_core::stream::StreamEvent;
 use courser_core::time::Instant;
-use courser_session::handle::{Handle, HandleTable, Kind};
+use courser_session::handle::{GENERATION_MAX, Handle, HandleTable, Kind};
 use courser_session::port::{Event, Inline, InlinePort, Origin, Outbox, PortSetup, WorkerPort};
 
 use super::books::{Books, Key, Sessions};
-use super::door::Door;
-use super::reason::{Ended, Reason};
+use super::door::{Arrivals, Door};
+use super::reason::{self, Ended, Reason};
 use crate::estate;
 use crate::options::ClientOptions;
 use crate::worker::machine::{Machine, Relay};
@@ -65,6 +66,7 @@ enum Phase {
 pub struct Service {
     books: Books,
     sessions: Sessions,
+    generations: Generations,
     /// By the number of the port.
     ports: Vec<Option<Place>>,
     door: Arc<Door>,
@@ -87,19 +89,54 @@ pub struct ServiceSetup {
     pub sessions_max: u32,
     /// The number of the worker in its handles.
     pub worker: u8,
+    /// What an earlier worker of that number left, if there was one.
+    pub generations: Generations,
+}
+
+/// The highest generation in the handles of the workers that had one number after each other, so that a later one gives out
+/// none of an earlier one's handles. Clones share it. A worker writes it when it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Generations(Arc<AtomicU32>);
+
+impl Generations {
+    fn highest(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn reached(&self, generation: u32) {
+        self.0.fetch_max(generation, Ordering::AcqRel);
+    }
+
+    /// Whether no worker can have the number any more.
+    #[must_use]
+    pub fn are_used_up(&self) -> bool {
+        self.highest() >= GENERATION_MAX
+    }
 }
 
 impl ServiceSetup {
     /// For an engine that makes connections with these profiles.
     #[must_use]
-    pub const fn client(profiles: Vec<ClientOptions>) -> Self {
-        Self { profiles, is_server: false, sessions_max: 1 << 24, worker: 0 }
+    pub fn client(profiles: Vec<ClientOptions>) -> Self {
+        Self {
+            profiles,
+            is_server: false,
+            sessions_max: 1 << 24,
+            worker: 0,
+            generations: Generations(Arc::new(AtomicU32::new(0))),
+        }
     }
 
     /// For an engine that takes connections.
     #[must_use]
-    pub const fn server() -> Self {
-        Self { profiles: Vec::new(), is_server: true, sessions_max: 1 << 24, worker: 0 }
+    pub fn server() -> Self {
+        Self {
+            profiles: Vec::new(),
+            is_server: true,
+            sessions_max: 1 << 24,
+            worker: 0,
+            generations: Generations(Arc::new(AtomicU32::new(0))),
+        }
     }
 }
 
@@ -108,7 +145,8 @@ impl Service {
     #[must_use]
     pub fn new(engine: Engine, local: SocketAddr, setup: ServiceSetup) -> Self {
         Self {
-            sessions: HandleTable::new(setup.worker, setup.sessions_max),
+            sessions: HandleTable::new(setup.worker, setup.sessions_max).continuing(setup.generations.highest()),
+            generations: setup.generations.clone(),
             books: Books::new(engine, local, setup),
             ports: Vec::new(),
             door: Arc::default(),
@@ -186,7 +224,10 @@ impl Service {
     }
 
     fn look_at_the_door(&mut self, now: Instant) -> bool {
-        let Some((ports, orders)) = self.door.look() else { return false };
+        let Some(Arrivals { ports, orders, questions, .. }) = self.door.look() else { return false };
+        for question in questions {
+            question.answer(self.books.rows(&self.sessions, question.most));
+        }
         ports.into_iter().for_each(|port| {
             self.place(Place::Thread(port));
         });
@@ -333,6 +374,7 @@ impl Service {
 /// Whoever attaches a port or gives an order from now on is told at once that nobody serves it.
 impl Drop for Service {
     fn drop(&mut self) {
+        self.generations.reached(self.sessions.highest_generation());
         self.door.shut();
     }
 }
@@ -464,7 +506,7 @@ fn on_closed(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (k
         books.accept_streams(outbox, sessions, key, Dir::Uni);
     }
     let Some(conn) = books.forget_conn(key) else { return };
-    let ended = Ended::from(reason);
+    let ended = reason::ended(reason);
     let mut streams: Vec<Handle> = conn.streams.into_values().collect();
     streams.sort_unstable();
     for handle in streams {

@@ -7,6 +7,7 @@
 //! connection's map until both directions are over (`streams`). A stream's bytes wait here (`Parked::out`) only while the engine takes no
 //! more of it, and never more than the application's credit.
 
+mod rows;
 mod streams;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +30,7 @@ use crate::address_tokens::ServerTokens;
 use crate::options::ClientOptions;
 use crate::spans::{self, ConnSpan};
 
+pub use self::rows::SessionRow;
 pub use self::streams::StreamState;
 
 pub(in crate::session) type Sessions = HandleTable<Session<Key>>;

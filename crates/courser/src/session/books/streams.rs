@@ -61,6 +61,16 @@ struct Parked {
 }
 
 impl StreamState {
+    /// What it is doing, in a word.
+    pub(super) const fn word(&self) -> &'static str {
+        match (self.sends, self.receives) {
+            (true, true) => "open",
+            (true, false) => "sending",
+            (false, true) => "receiving",
+            (false, false) => "over",
+        }
+    }
+
     fn over(&self) -> Option<Reason> {
         let over = !self.sends && !self.receives;
         over.then_some(if self.aborted { Reason::GivenUp } else { Reason::Done })

@@ -1,0 +1,92 @@
+//! What an operator sees of a worker's sessions.
+
+use std::net::SocketAddr;
+
+use courser_core::ids::ConnKey;
+use courser_session::handle::Handle;
+
+use super::{Books, Conn, Key, Sessions};
+
+/// One session of a worker as an operator sees it, with the objects behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionRow {
+    /// Its name.
+    pub handle: Handle,
+    /// The listener that a connection came in on, the connection of a stream.
+    pub parent: Option<Handle>,
+    /// What it is doing, in a word.
+    pub state: &'static str,
+    /// The engine's object behind it: slot and generation of a connection, the stream ID of a stream.
+    pub context: String,
+    /// The address of this end; a stream has none of its own, since all datagrams are the connection's.
+    pub local: Option<SocketAddr>,
+    /// The peer's address, of connections.
+    pub remote: Option<SocketAddr>,
+    /// Bytes written: by the application to a stream, to the network by a connection.
+    pub written: u64,
+    /// Bytes read, likewise.
+    pub read: u64,
+    /// Sessions inside it.
+    pub children: u64,
+}
+
+impl Books {
+    /// The sessions of this worker, at most `most`, in the order of their slots.
+    pub(in crate::session) fn rows(&self, sessions: &Sessions, most: usize) -> Vec<SessionRow> {
+        sessions.iter().take(most).map(|(handle, session)| self.row(handle, &session.key)).collect()
+    }
+
+    fn row(&self, handle: Handle, key: &Key) -> SessionRow {
+        let mut row = SessionRow {
+            handle,
+            parent: None,
+            state: "over",
+            context: String::new(),
+            local: None,
+            remote: None,
+            written: 0,
+            read: 0,
+            children: 0,
+        };
+        match key {
+            Key::Listener => {
+                row.state = "listening";
+                row.local = Some(self.local);
+                let own = |conn: &&Box<Conn>| conn.parent == Some(handle);
+                row.children = self.conns.iter().flatten().filter(own).count() as u64;
+            }
+            Key::Connection(key) => self.fill_connection(&mut row, *key),
+            Key::Stream(stream) => {
+                row.parent = self.known(stream.conn).map(|conn| conn.handle);
+                row.state = stream.word();
+                row.context = stream.id.to_string();
+                (row.written, row.read) = (stream.written, stream.offset);
+            }
+        }
+        row
+    }
+
+    fn known(&self, key: ConnKey) -> Option<&Conn> {
+        self.conns.get(key.index as usize)?.as_deref().filter(|conn| conn.key == key)
+    }
+
+    fn fill_connection(&self, row: &mut SessionRow, key: ConnKey) {
+        row.context = format!("{}.{}", key.index, key.generation);
+        let Some(conn) = self.known(key) else { return };
+        row.parent = conn.parent;
+        row.children = conn.streams.len() as u64;
+        let settled = self.engine.identity(key).is_ok_and(|identity| identity.is_some());
+        row.state = match (conn.held, settled) {
+            (true, _) => "offered",
+            (false, true) => "open",
+            (false, false) => "opening",
+        };
+        row.remote = self.engine.remote(key).ok();
+        let own = self.engine.paths(key).ok().and_then(|paths| paths.iter().find(|path| path.in_use)?.local);
+        row.local = Some(own.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port())));
+        if let Ok(stats) = self.engine.conn_stats(key) {
+            (row.written, row.read) = (stats.sent.bytes, stats.received.bytes);
+        }
+    }
+}
