@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use common::{Identity, PATIENCE, loopback};
 use courser::Steering;
 use courser::session::{
-    Bytes, Completion, Endpoint, Handle, Interest, Kind, Options, Port, PortSetup, Ports, Remote, Submission, Waited,
-    WriteCredit,
+    Bytes, Completion, Endpoint, Generations, Handle, Interest, Kind, Options, Port, PortSetup, Ports, Remote,
+    Submission, Waited, WriteCredit,
 };
 
 fn remote(address: std::net::SocketAddr, server_name: &str) -> Box<Remote> {
@@ -199,4 +199,57 @@ fn each_worker_can_have_a_thread_of_the_application() {
     let task = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(ports.poll_wait(Interest::ANY, &task).is_some());
     assert_eq!(ports.into_inner().len(), 2);
+}
+
+#[test]
+fn operators_see_every_session_and_a_number_that_is_used_again_repeats_no_handle() {
+    let identity = Identity::new();
+    let generations = vec![Generations::default(), Generations::default()];
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let options = Options::server(loopback(), identity.server().workers(2));
+        let end = Endpoint::start(options.worker_numbers(7, generations.clone())).unwrap();
+        let mut ports = end.attach_all(PortSetup::default());
+        let listener = listen(&mut ports, &end);
+        let client = Endpoint::start(Options::client(identity.client().bind(loopback()))).unwrap();
+        let mut calling = client.attach(PortSetup::default());
+        calling.submit(Submission::Connect { token: 0, to: remote(end.local_addr(), "localhost") }).unwrap();
+        let mut connection = None;
+        until(&mut ports, "a connection", |ports, message| match message {
+            Completion::Accepted { handle, .. } => {
+                connection = Some(handle);
+                ports.submit(Submission::Accept { handle }).unwrap();
+                false
+            }
+            Completion::Established { .. } => true,
+            _ => false,
+        });
+        let connection = connection.unwrap();
+        ports.submit(Submission::OpenUni { connection, token: 1 }).unwrap();
+        let mut stream = None;
+        until(&mut ports, "a stream", |_, message| match message {
+            Completion::Opened { handle, .. } => {
+                stream = Some(handle);
+                true
+            }
+            _ => false,
+        });
+        let rows = end.sessions(100);
+        let row = |handle| rows.iter().find(|row| row.handle == handle).unwrap();
+        let (conn, stream) = (row(connection), row(stream.unwrap()));
+        assert_eq!((conn.state, conn.children), ("open", 1));
+        // A connection's parent is the part of the listener at its worker.
+        assert_eq!(
+            conn.parent.map(|parent| (parent.kind(), parent.worker())),
+            Some((Kind::Listener, connection.worker()))
+        );
+        assert_eq!(conn.remote.unwrap().port(), client.local_addr().port());
+        assert_eq!(conn.local, Some(end.local_addr()));
+        assert_eq!((stream.parent, stream.state, stream.remote), (Some(connection), "sending", None));
+        assert_eq!(rows.iter().filter(|row| row.state == "listening").count(), 2, "{rows:?}");
+        assert!(rows.iter().all(|row| (7..9).contains(&row.handle.worker())));
+        assert!(rows.iter().all(|row| seen.insert(row.handle)), "a handle was given out twice: {rows:?}");
+        assert!(seen.contains(&listener));
+        assert_eq!(end.sessions(1).len(), 2, "one of each worker");
+    }
 }

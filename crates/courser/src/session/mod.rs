@@ -92,6 +92,7 @@
 mod books;
 mod door;
 mod endpoint;
+mod options;
 mod ports;
 mod reason;
 mod service;
@@ -104,7 +105,8 @@ pub use courser_session::msg::{Completion, Endpoint as Remote, Rejection, Sessio
 pub use courser_session::port::{Inline, Port, PortSetup, SubmitError, ThreadPort, Waited};
 
 pub use books::{Books, Key, SessionRow};
-pub use endpoint::{Endpoint, InlineEndpoint, Options, look_time, worker};
+pub use endpoint::{Endpoint, InlineEndpoint, look_time, worker};
+pub use options::Options;
 pub use ports::Ports;
 pub use reason::{Ended, Reason};
 pub use service::{Generations, Service, ServiceSetup};

@@ -50,6 +50,8 @@ impl Listener {
 #[derive(Debug)]
 pub struct Ports {
     ports: Vec<ThreadPort>,
+    /// The number of the first one's worker.
+    first: u8,
     listeners: Vec<Listener>,
     /// The worker that is asked first for what happened.
     turn: usize,
@@ -60,8 +62,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    pub(super) const fn new(ports: Vec<ThreadPort>) -> Self {
-        Self { ports, listeners: Vec::new(), turn: 0, dialled: 0, later: VecDeque::new() }
+    pub(super) const fn new(ports: Vec<ThreadPort>, first: u8) -> Self {
+        Self { ports, first, listeners: Vec::new(), turn: 0, dialled: 0, later: VecDeque::new() }
     }
 
     /// The ports of the workers, for applications that go their own way.
@@ -120,6 +122,11 @@ impl Ports {
         self.ports.iter().all(ThreadPort::is_closed)
     }
 
+    /// Which port the handle's worker is at.
+    fn place(&self, handle: Handle) -> usize {
+        usize::from(handle.worker().wrapping_sub(self.first))
+    }
+
     fn flush(&mut self) {
         while let Some((worker, submission)) = self.later.pop_front() {
             let sent = self.ports.get_mut(worker).map(|port| port.submit(submission));
@@ -151,7 +158,7 @@ impl Ports {
             | Submission::Stop { stream, .. } => stream,
         };
         // A handle of a worker that there is not is rejected by any.
-        Some(usize::from(handle.worker()).min(self.ports.len().saturating_sub(1)))
+        Some(self.place(*handle).min(self.ports.len().saturating_sub(1)))
     }
 
     fn listener(&self, name: Handle) -> Option<usize> {
@@ -301,7 +308,8 @@ impl Port for Ports {
     }
 
     fn write(&mut self, stream: Handle, credit: &mut WriteCredit, data: &mut Bytes, fin: bool) -> usize {
-        match self.ports.get_mut(usize::from(stream.worker())) {
+        let place = self.place(stream);
+        match self.ports.get_mut(place) {
             Some(port) => port.write(stream, credit, data, fin),
             None => 0,
         }

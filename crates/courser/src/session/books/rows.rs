@@ -53,8 +53,8 @@ impl Books {
             Key::Listener => {
                 row.state = "listening";
                 row.local = Some(self.local);
-                let own = |conn: &&Box<Conn>| conn.parent == Some(handle);
-                row.children = self.conns.iter().flatten().filter(own).count() as u64;
+                let own = |conn: &Conn| conn.parent == Some(handle);
+                row.children = self.conns.iter().flatten().filter(|conn| own(conn)).count() as u64;
             }
             Key::Connection(key) => self.fill_connection(&mut row, *key),
             Key::Stream(stream) => {
