@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{Arc, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, fence};
 
 /// Wakes a sleeper. May be called when nobody sleeps, and from any thread; must not block.
 pub trait Bell: Send + Sync {
@@ -67,17 +67,41 @@ pub fn look_around(time: Duration, mut is_done: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// The ringer's look at the word by which the sleeper says what it waits for (0: nothing, it is awake), after the news was
+/// published. Whether the bell is to be rung. The word may lie in memory that another process writes: any value is harmless.
+pub(crate) fn rouses(asleep: &AtomicU64, news: Interest) -> bool {
+    // Pairs with the fence in `doze`: what was published before is seen by a sleeper that this side does not see sleeping.
+    fence(Ordering::SeqCst);
+    // The swap decides between several ringers: one rings, the others save it.
+    asleep.load(Ordering::Relaxed) & u64::from(news.0) != 0 && asleep.swap(0, Ordering::AcqRel) != 0
+}
+
+/// The sleeper says that it is about to sleep; it must look for work afterwards.
+pub(crate) fn doze(asleep: &AtomicU64, interest: Interest) {
+    // A swap rather than a store, here and below: it takes its place after a ringer's swap in one order that all agree on.
+    // Whoever goes to sleep can afford it.
+    asleep.swap(u64::from(interest.0), Ordering::AcqRel);
+    // Pairs with the fence in `rouses`: a ringer that does not see the flag published its work before, and the caller's look
+    // that follows sees that work.
+    fence(Ordering::SeqCst);
+}
+
+/// The sleeper is awake. Whether it was still thought to sleep; otherwise a ring was given, or is on its way.
+pub(crate) fn wakes(asleep: &AtomicU64) -> bool {
+    asleep.swap(0, Ordering::AcqRel) != 0
+}
+
 /// What the two sides share.
 struct Door {
     /// Interests of the sleeper; 0 while it is awake.
-    asleep: AtomicU32,
+    asleep: AtomicU64,
     bell: StdArc<dyn Bell>,
 }
 
 /// A door: whoever has work for the sleeper holds a ringer. There may be many ringers, but only one sleeper.
 #[must_use]
 pub fn doorbell(bell: StdArc<dyn Bell>) -> (Ringer, Sleeper) {
-    let door = Arc::new(Door { asleep: AtomicU32::new(0), bell });
+    let door = Arc::new(Door { asleep: AtomicU64::new(0), bell });
     (Ringer { door: Arc::clone(&door), counts: RingCounts::default() }, Sleeper { door })
 }
 
@@ -100,12 +124,7 @@ pub struct Ringer {
 impl Ringer {
     /// Tells the sleeper about news of this kind, which the caller has published already. Whether the bell was rung.
     pub fn notify(&mut self, news: Interest) -> bool {
-        // Pairs with the fence in `Sleeper::arm`: what was published before is seen by a sleeper that this side does not
-        // see sleeping.
-        fence(Ordering::SeqCst);
-        let asleep = self.door.asleep.load(Ordering::Relaxed);
-        // The swap decides between several ringers: one rings, the others save it.
-        let rings = asleep & news.0 != 0 && self.door.asleep.swap(0, Ordering::AcqRel) != 0;
+        let rings = rouses(&self.door.asleep, news);
         if rings {
             self.counts.given += 1;
             self.door.bell.ring();
@@ -144,17 +163,12 @@ impl Sleeper {
     /// Says that this side is about to sleep and wants a ring for news of this kind. The caller must look for work
     /// after this call and before it sleeps, and call [`Self::disarm`] when it is awake again.
     pub fn arm(&mut self, interest: Interest) {
-        // A swap rather than a store, here and below: it takes its place after a ringer's swap in one order that all
-        // agree on. Whoever goes to sleep can afford it.
-        self.door.asleep.swap(interest.0, Ordering::AcqRel);
-        // Pairs with the fence in `Ringer::notify`: a ringer that does not see the flag published its work before, and
-        // the caller's look that follows sees that work.
-        fence(Ordering::SeqCst);
+        doze(&self.door.asleep, interest);
     }
 
     /// Says that this side is awake. A ring that is on its way ends the next sleep at once, which does no harm.
     pub fn disarm(&mut self) {
-        self.door.asleep.swap(0, Ordering::AcqRel);
+        wakes(&self.door.asleep);
     }
 
     /// Sleeps by `block` unless `has_work` finds work after the bell is armed. Whether it slept.

@@ -33,4 +33,5 @@ mod num;
 pub mod port;
 pub mod reason;
 pub mod ring;
+pub mod segment;
 mod sync;

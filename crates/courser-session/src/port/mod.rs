@@ -14,6 +14,8 @@
 //! no dirty bit are bounded by taking no submission while there is no room for its answer. So a port never holds more
 //! than its sessions, its rings and as many answers as its completion ring has slots.
 
+#[cfg(unix)]
+mod bell;
 mod inline;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -29,6 +31,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use crate::segment::{BadSetup, SharedSetup};
+#[cfg(unix)]
+pub use bell::EventBell;
 pub use inline::{Inline, InlinePort};
 pub use outbox::{Event, Origin, Outbox, Read, Session, Source};
 pub use thread::{SubmitError, ThreadPort, Waited};
@@ -36,7 +41,7 @@ pub use worker::WorkerPort;
 
 use crate::{
     credit::WriteCredit,
-    doorbell::{Alarm, Bell, Ringer, doorbell},
+    doorbell::{Alarm, Bell, Interest, Ringer, doorbell},
     handle::{Handle, HandleTable},
     msg::{Completion, Submission},
     ring::channel,
@@ -98,6 +103,35 @@ pub trait Port {
             }
         }
     }
+}
+
+/// What an application can do with a port beside [`Port`] wherever its worker is: in another thread, or in another process.
+///
+/// An application with several ports sleeps on one bell that all their workers ring: it arms each port, looks once more at
+/// all of them, waits, and disarms them.
+pub trait AppPort: Port + Send {
+    /// Writes as much of `data` as credit and room allow, with one copy, to where the worker takes it from; how many bytes
+    /// it were. Otherwise as [`Port::write`].
+    fn write_slice(&mut self, stream: Handle, credit: &mut WriteCredit, data: &[u8], fin: bool) -> usize {
+        let count = credit.room().min(data.len());
+        if count == 0 || !self.has_room() {
+            return 0;
+        }
+        self.write(stream, credit, &mut Bytes::copy_from_slice(&data[..count]), fin && count == data.len())
+    }
+
+    /// From now on the worker rings the application's bell for news of this kind. The application must look again after this
+    /// call and before it sleeps.
+    fn arm(&mut self, interest: Interest);
+
+    /// The application is awake: no ring is needed.
+    fn disarm(&mut self);
+
+    /// Whether there is a completion, or nothing will come any more.
+    fn has_news(&mut self) -> bool;
+
+    /// Whether the worker is gone. What it said before can still be polled.
+    fn is_closed(&self) -> bool;
 }
 
 /// What a worker does for its applications, wherever it runs.

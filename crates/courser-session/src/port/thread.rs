@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 
 use bytes::Bytes;
 
-use super::Port;
+use super::{AppPort, Port};
 use crate::{
     credit::WriteCredit,
     doorbell::{Alarm, Interest, RingCounts, Ringer, Sleeper, look_around},
@@ -197,6 +197,26 @@ impl Port for ThreadPort {
 
     fn poll_into(&mut self, into: &mut Vec<Completion>, max: usize) -> usize {
         Self::poll_into(self, into, max)
+    }
+}
+
+impl AppPort for ThreadPort {
+    fn arm(&mut self, interest: Interest) {
+        self.sleeper.arm(interest);
+        // Before a sleep the worker must know that there is room.
+        self.freed(0);
+    }
+
+    fn disarm(&mut self) {
+        self.sleeper.disarm();
+    }
+
+    fn has_news(&mut self) -> bool {
+        Self::has_news(self)
+    }
+
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
     }
 }
 

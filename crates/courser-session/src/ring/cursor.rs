@@ -8,27 +8,27 @@ use crate::num::widen;
 
 /// The number of slots: a power of two of at most 2^30, so that the wrapping difference of two indices is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slots(u32);
+pub(crate) struct Slots(u32);
 
 impl Slots {
     const MAX: u32 = 1 << 30;
 
     /// That many slots; `None` when it is no power of two or too large.
-    pub(super) const fn new(count: u32) -> Option<Self> {
+    pub(crate) const fn new(count: u32) -> Option<Self> {
         if count.is_power_of_two() && count <= Self::MAX { Some(Self(count)) } else { None }
     }
 
-    pub(super) const fn count(self) -> u32 {
+    pub(crate) const fn count(self) -> u32 {
         self.0
     }
 
     /// Where the item of that index lies.
-    pub(super) const fn position(self, index: u32) -> usize {
+    pub(crate) const fn position(self, index: u32) -> usize {
         widen(index & (self.0 - 1))
     }
 
     /// Items between the two indices; `None` when there cannot be that many, which means that one of them is a lie.
-    pub(super) const fn filled(self, head: u32, tail: u32) -> Option<u32> {
+    pub(crate) const fn filled(self, head: u32, tail: u32) -> Option<u32> {
         let filled = tail.wrapping_sub(head);
         if filled <= self.0 { Some(filled) } else { None }
     }

@@ -8,7 +8,7 @@
 //!
 //! Items that nobody took are dropped with the last side. Each side sees when the other is gone.
 
-mod cursor;
+pub(crate) mod cursor;
 mod raw;
 
 #[cfg(test)]
