@@ -12,6 +12,7 @@
 //! | [`doorbell`] | waking the other side only when it sleeps |
 //! | [`credit`] | how many bytes may wait per stream and direction |
 //! | [`reason`] | why sessions end, as a number and as a sentence |
+//! | [`control`] | the socket between applications and a host: messages and descriptors |
 //! | [`port`] | the meeting place: two rings between threads or none on one thread, and events that cannot overflow |
 //!
 //! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
@@ -25,6 +26,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod control;
 pub mod credit;
 pub mod doorbell;
 pub mod handle;
