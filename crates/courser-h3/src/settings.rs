@@ -94,6 +94,61 @@ fn flag(value: u64, reason: &'static str) -> Result<bool, ConnectionError> {
 }
 
 impl Settings {
+    /// What holds for a server that permitted this on one connection and `other` on another, whichever of them a ticket came
+    /// from: the smaller of each. The QPACK table, whose capacity has to be an exact one, is unknown when they differ.
+    #[must_use]
+    pub fn least(&self, other: &Self) -> Self {
+        let same = self.qpack_max_table_capacity == other.qpack_max_table_capacity;
+        Self {
+            qpack_max_table_capacity: if same { self.qpack_max_table_capacity } else { 0 },
+            qpack_blocked_streams: self.qpack_blocked_streams.min(other.qpack_blocked_streams),
+            max_field_section_size: self.max_field_section_size.min(other.max_field_section_size),
+            connect_protocol: self.connect_protocol && other.connect_protocol,
+            datagrams: self.datagrams && other.datagrams,
+            webtransport_sessions: self.webtransport_sessions.min(other.webtransport_sessions),
+            wt_max_streams_uni: self.wt_max_streams_uni.min(other.wt_max_streams_uni),
+            wt_max_streams_bidi: self.wt_max_streams_bidi.min(other.wt_max_streams_bidi),
+            wt_max_data: self.wt_max_data.min(other.wt_max_data),
+        }
+    }
+
+    /// Whether a client that kept to what was `remembered` keeps to this too, as a server has to see to that takes 0-RTT.
+    ///
+    /// # Errors
+    /// QPACK_DECODER_STREAM_ERROR when the table's capacity is another one, H3_SETTINGS_ERROR when a limit was reduced.
+    pub fn check_kept(&self, remembered: &Self) -> Result<(), ConnectionError> {
+        //= rfc9204#3.2.3-2
+        let capacity = remembered.qpack_max_table_capacity;
+        if capacity != 0 && capacity != self.qpack_max_table_capacity {
+            let reason = "the server took 0-RTT and changed the capacity of its QPACK table";
+            return Err(ConnectionError::new(Code::QPACK_DECODER_STREAM_ERROR, reason));
+        }
+        let kept = self.qpack_blocked_streams >= remembered.qpack_blocked_streams
+            && self.max_field_section_size >= remembered.max_field_section_size
+            && self.connect_protocol >= remembered.connect_protocol
+            && self.webtransport_sessions >= remembered.webtransport_sessions
+            && self.wt_max_streams_uni >= remembered.wt_max_streams_uni
+            && self.wt_max_streams_bidi >= remembered.wt_max_streams_bidi
+            && self.wt_max_data >= remembered.wt_max_data;
+        //= rfc9114#7.2.4.2-11, rfc9297#2.1.1-5
+        if kept && self.datagrams >= remembered.datagrams {
+            return Ok(());
+        }
+        Err(wrong("the server took 0-RTT and reduced a limit"))
+    }
+
+    /// Whether the payload of a SETTINGS frame names this setting.
+    #[must_use]
+    pub fn names(payload: &[u8], id: u64) -> bool {
+        let mut r = Reader::new(payload);
+        while let (Some(named), Some(_)) = (r.varint(), r.varint()) {
+            if named == id {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Appends the payload of a SETTINGS frame. With a seed, a reserved setting stands among the others.
     pub fn encode(&self, grease: Option<u64>, out: &mut Vec<u8>) {
         let mut put = |id: u64, value: u64| {

@@ -216,8 +216,8 @@ impl Request {
         if shared.is_gone() {
             return Err(ConnectionError::EndpointGone.into());
         }
-        let conn = ConnRef(ConnSlot::new(shared, self.early));
         let server_name = self.server_name.unwrap_or_else(|| self.target.host.server_name());
+        let conn = ConnRef(ConnSlot::new(shared, self.early.then(|| server_name.as_str().into())));
         let dial = Dial {
             slot: Arc::clone(&conn.0),
             addrs: VecDeque::from(addrs),
@@ -312,7 +312,7 @@ impl Waiting {
         if self.shared.is_gone() {
             return Err(ConnectionError::EndpointGone.into());
         }
-        let conn = ConnRef(ConnSlot::new(&self.shared, early));
+        let conn = ConnRef(ConnSlot::new(&self.shared, early.then(Box::default)));
         if let Some(key) = self.key.take() {
             let (slot, settings) = (Arc::clone(&conn.0), settings.map(Box::new));
             if !self.shared.command(Command::Accept { key, slot, settings }) {

@@ -12,6 +12,7 @@
 //! | `local`, `peer` | the one-way streams of both ends; SETTINGS, GOAWAY, PRIORITY_UPDATE as they come |
 //! | `recv`, `read` | the receiving half of a message, and the calls that poll it |
 //! | `send`, `write` | the sending half, and the calls that fill it |
+//! | `resume` | 0-RTT at a client: remembered settings |
 //! | `life` | beginning, cancelling and forgetting of messages; graceful end; priorities; datagrams |
 //! | `budget` | what a peer may do in one go |
 //!
@@ -27,6 +28,7 @@ mod local;
 mod peer;
 mod read;
 mod recv;
+mod resume;
 mod send;
 mod write;
 
@@ -44,6 +46,7 @@ pub use self::config::{Body, Config, Error, Event, Head, Uni};
 use self::local::Local;
 use self::peer::Peer;
 use self::recv::Recv;
+use self::resume::Resumed;
 use self::send::SendHalf;
 use crate::error::ConnectionError;
 use crate::frame::{kind, push_frame, reserved, stream_type};
@@ -112,6 +115,8 @@ pub struct Connection {
     encoder_stream: Local,
     decoder_stream: Local,
     peer: Peer,
+    /// At a client with 0-RTT, until the server's answer to it and its SETTINGS are known.
+    resumed: Option<Box<Resumed>>,
     encoder: Encoder,
     decoder: Decoder,
     collector: Collector,
@@ -165,6 +170,7 @@ impl Connection {
             encoder_stream: Local::new(stream_type::QPACK_ENCODER),
             decoder_stream: Local::new(stream_type::QPACK_DECODER),
             peer: Peer::default(),
+            resumed: None,
             encoder: Encoder::new(encoder),
             decoder: Decoder::new(decoder),
             collector: Collector::default(),

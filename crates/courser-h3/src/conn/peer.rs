@@ -214,10 +214,7 @@ impl Connection {
         match kind {
             kind::SETTINGS => {
                 let settings = Settings::decode(payload)?;
-                self.encoder.set_peer_limits(settings.qpack_max_table_capacity, settings.qpack_blocked_streams)?;
-                self.peer.settings = Some(settings);
-                self.events.settings = true;
-                Ok(())
+                self.on_settings(settings, payload)
             }
             kind::GOAWAY => self.on_goaway(only_number(payload)?),
             kind::MAX_PUSH_ID => {

@@ -11,6 +11,7 @@ use crate::testing::Memory;
 mod end;
 mod exchange;
 mod more;
+mod resume;
 mod wire;
 
 /// A client and a server with their transports.

@@ -62,7 +62,7 @@ impl Connection {
         let outline = Outline::of(&head.headers);
         let line = RequestLine::new(head, &outline).map_err(Error::Misuse)?;
         //= rfc9114#7.2.4.2-1, rfc9114#9-4
-        if line.is_extended() && !self.peer_settings().is_some_and(|s| s.connect_protocol) {
+        if line.is_extended() && !self.permitted().is_some_and(|s| s.connect_protocol) {
             return Err(Error::Misuse("the server does not offer extended CONNECT, or did not say yet"));
         }
         let pseudo = section_size(line.pseudo());
@@ -199,7 +199,7 @@ impl Connection {
     /// Whether the peer takes a field section of these lines, whose size is at most `most`.
     //= rfc9114#4.2.2-1
     fn fits_peer<'a, L: Iterator<Item = Field<'a>>>(&self, most: u64, lines: impl FnOnce() -> L) -> Result<(), Error> {
-        let max = self.peer_settings().map_or(u64::MAX, |settings| settings.max_field_section_size);
+        let max = self.permitted().map_or(u64::MAX, |settings| settings.max_field_section_size);
         // What is left out is only counted when it matters.
         if most > max && section_size(lines()) > max {
             return Err(Error::TooLarge);

@@ -15,9 +15,11 @@ use tower_service::Service;
 
 use super::body::{RecvBody, SendBody};
 use super::driver::{Driver, hand_over};
+use super::early::{self, Remembered};
 use super::error::{BoxError, Error};
 use super::link::{Hold, Link};
 use super::respond::content_length;
+use crate::EarlyData;
 use crate::aio::Connection;
 
 /// How connections are used. The defaults suit most clients.
@@ -25,6 +27,7 @@ use crate::aio::Connection;
 pub struct Client {
     config: Config,
     stall_timeout: Option<Duration>,
+    remembered: Arc<Remembered>,
 }
 
 impl Client {
@@ -45,6 +48,11 @@ impl Client {
     /// Speaks HTTP/3 on a connection whose application protocol is [`ALPN`](super::ALPN): a handle to make requests with, and
     /// the future that drives the connection, which has to be polled, in a task of its own as a rule.
     ///
+    /// A connection that was asked for with [`Request::early_data`](crate::Request::early_data) sends requests as 0-RTT: those
+    /// with a safe method and without content, and what [`Replayable`](super::Replayable) says. Others wait for the handshake.
+    /// What a server permits is remembered by this object and its clones for that, so connections to a server should be started
+    /// by the same one.
+    ///
     /// # Examples
     ///
     /// ```no_run
@@ -60,6 +68,12 @@ impl Client {
     /// ```
     pub fn start(&self, connection: Connection) -> (SendRequest, Driving) {
         let link = Link::new(connection, Side::Client, self.config.clone(), super::seed());
+        if let Some(server) = link.conn().0.early_for() {
+            link.state(|state| {
+                let known = self.remembered.of(server).filter(|_| link.quic.early_data() != EarlyData::None);
+                state.resume(known, (Arc::clone(&self.remembered), server.into()));
+            });
+        }
         let requests =
             SendRequest { handles: Arc::new(Handles { link: Arc::clone(&link) }), stall_timeout: self.stall_timeout };
         (requests, Driving { driver: Driver::new(link) })
@@ -133,6 +147,9 @@ impl SendRequest {
     ///
     /// CONNECT makes a tunnel: bodies are its two directions; with [`Protocol`](super::Protocol) among the extensions it is an
     /// extended one (RFC 9220), which waits for the server's settings.
+    ///
+    /// On a connection with 0-RTT, a request without content that went early and is answered with 425 (Too Early) is made again
+    /// behind the handshake, once.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::is_safe_to_retry`] tells whether the server did nothing of it.
@@ -281,12 +298,20 @@ where
     if let Some(sending) = &mut sending {
         poll_fn(|cx| Poll::Ready(sending.begin(cx))).await?;
     }
-    let request = Cancel(Some(begin(&link, &head, sending.as_mut()).await?));
+    let early = early::goes_early(&link, &head, end).await?;
+    let mut request = Cancel(Some(begin(&link, &head, sending.as_mut()).await?));
     match sending {
         Some(sending) => send(request.hold(), sending).await?,
         None => flush(request.hold()).await?,
     }
-    let response = receive(request.hold(), &head).await?;
+    let mut response = receive(request.hold(), &head).await?;
+    if early && end && response.status == StatusCode::TOO_EARLY {
+        drop(request);
+        early::established(&link).await?;
+        request = Cancel(Some(begin::<B>(&link, &head, None).await?));
+        flush(request.hold()).await?;
+        response = receive(request.hold(), &head).await?;
+    }
     Ok(finish(request.done(), response, &head, patience))
 }
 

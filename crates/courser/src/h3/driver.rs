@@ -115,9 +115,23 @@ impl Driver {
             self.unis.retain(|known| *known != id);
             hand_over(&link, id, session, rest);
         }
+        self.early(cx).map_err(protocol)?;
         self.datagrams(cx).map_err(protocol)?;
         link.state(|state| state.tell_events());
         Ok(())
+    }
+
+    /// Tells HTTP/3 how 0-RTT was answered.
+    fn early(&self, cx: &Context<'_>) -> Result<(), courser_h3::ConnectionError> {
+        let link = &self.link;
+        if !link.state(|state| state.early_pending) {
+            return Ok(());
+        }
+        // Whoever waits for the end of the handshake is woken by the answer too.
+        let established = link.conn().0.poll_established(cx).is_ready();
+        let answer = super::early::answer(link);
+        link.state(|state| state.early_pending = answer.is_none() && !established);
+        answer.map_or(Ok(()), |accepted| link.at_once(|h3, carrier| h3.on_early_data(carrier, accepted)))
     }
 
     fn datagrams(&self, cx: &mut Context<'_>) -> Result<(), courser_h3::ConnectionError> {

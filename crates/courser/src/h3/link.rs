@@ -5,10 +5,12 @@ use std::task::{Context, Poll, Waker};
 
 use courser_core::ids::{Side, StreamId};
 use courser_core::time::Instant;
+use courser_h3::Settings;
 use courser_h3::conn::{Config, Connection, Event};
 use rustc_hash::FxHashMap;
 
 use super::carrier::{Carrier, Channel, Channels};
+use super::early::Remembered;
 use super::error::Error;
 use super::sessions::Sessions;
 use crate::aio;
@@ -35,6 +37,10 @@ pub(super) struct State {
     /// WebTransport sessions, and datagrams of requests.
     pub(super) sessions: Sessions,
     driver: Waker,
+    /// At a client that may use 0-RTT: where the server's settings are kept, and under which name.
+    remembered: Option<(Arc<Remembered>, Box<str>)>,
+    /// The answer to 0-RTT is awaited.
+    pub(super) early_pending: bool,
     /// Nobody makes requests any more; the driver may end when the last is over.
     pub(super) abandoned: bool,
 }
@@ -48,6 +54,8 @@ impl Link {
             settings_waiters: Vec::new(),
             sessions: Sessions::default(),
             driver: Waker::noop().clone(),
+            remembered: None,
+            early_pending: false,
             abandoned: false,
         };
         Arc::new(Self { quic, began: std::time::Instant::now(), state: Mutex::new(state) })
@@ -155,6 +163,15 @@ impl State {
         self.channels.remove(&stream)
     }
 
+    /// The connection may have 0-RTT: HTTP/3 keeps to what is `known` of the server, and what it says now is kept.
+    pub(super) fn resume(&mut self, known: Option<Settings>, keep: (Arc<Remembered>, Box<str>)) {
+        if let Some(known) = known {
+            self.h3.resume(known);
+            self.early_pending = true;
+        }
+        self.remembered = Some(keep);
+    }
+
     /// Whether no request is open and none will be.
     pub(super) fn is_over(&self) -> bool {
         (self.abandoned || self.h3.is_draining()) && self.h3.active_requests() == 0
@@ -194,7 +211,12 @@ impl State {
                         waker.wake();
                     }
                 }
-                Event::Settings => self.settings_waiters.drain(..).for_each(Waker::wake),
+                Event::Settings => {
+                    self.settings_waiters.drain(..).for_each(Waker::wake);
+                    if let (Some((kept, server)), Some(settings)) = (&self.remembered, self.h3.peer_settings()) {
+                        kept.note(server, *settings);
+                    }
+                }
                 _ => {}
             }
         }

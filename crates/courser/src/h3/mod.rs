@@ -8,6 +8,7 @@
 //! server, client   a task per connection; serving: a request from its head to the last byte of its answer
 //! body             what is received piece by piece; how an application's body is sent
 //! exchange         what a service can ask about the connection; web_transport: sessions
+//! early            0-RTT: what is remembered of servers, which requests go early
 //! driver           control and QPACK streams, datagrams, events
 //! link, carrier    the one lock per connection, and the byte contract of courser-h3 over slots of the hub
 //! ```
@@ -25,6 +26,7 @@ mod body;
 mod carrier;
 mod client;
 mod driver;
+mod early;
 mod error;
 mod exchange;
 mod link;
@@ -39,6 +41,7 @@ pub use client::{Client, Driving, Informational, ResponseFuture, SendRequest};
 pub use courser_h3::Code;
 pub use courser_h3::conn::Config;
 pub use courser_h3::message::Protocol;
+pub use early::Replayable;
 pub use error::{BoxError, Error};
 pub use exchange::Exchange;
 pub use server::{Full, Server, ServiceFn, service_fn};

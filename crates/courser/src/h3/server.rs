@@ -44,6 +44,7 @@ pub struct Server {
     head_timeout: Duration,
     stall_timeout: Duration,
     drain_timeout: Duration,
+    early_data: bool,
 }
 
 impl Default for Server {
@@ -53,6 +54,7 @@ impl Default for Server {
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            early_data: false,
         }
     }
 }
@@ -88,6 +90,20 @@ impl Server {
         self
     }
 
+    /// Serves requests that come as 0-RTT before the handshake is complete. Off by default: an attacker can repeat such requests
+    /// (RFC 8470). Those whose method is not safe wait for the handshake all the same; of the others the service can ask
+    /// [`Exchange::is_early`](super::Exchange::is_early), and answer 425 (Too Early) when it wants to be sure, or wait for
+    /// [`established`](crate::aio::Connection::established).
+    ///
+    /// Has no effect unless the TLS configuration of the endpoint takes 0-RTT. Clients keep to the settings that they remember:
+    /// one TLS configuration must not serve HTTP/3 configurations of which one permits less than another, since it would take
+    /// 0-RTT by tickets that came from the other (RFC 9114 section 7.2.4.2).
+    #[must_use]
+    pub const fn early_data(mut self, on: bool) -> Self {
+        self.early_data = on;
+        self
+    }
+
     /// Takes connections until `shutdown` is ready, each in a task of its own; then takes no more, sends GOAWAY on all, and
     /// returns when their requests are over, or the time for that is.
     pub async fn serve<S, B>(&self, endpoint: &Endpoint, service: S, shutdown: impl Future<Output = ()>)
@@ -108,7 +124,8 @@ impl Server {
                 () = &mut shutdown => break,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             };
-            let Ok(Ok(connecting)) = incoming.map(crate::aio::Incoming::accept) else { break };
+            let accepted = incoming.map(|i| if self.early_data { i.accept_early() } else { i.accept() });
+            let Ok(Ok(connecting)) = accepted else { break };
             let (this, service, mut begun) = (self.clone(), service.clone(), begun.clone());
             tasks.spawn(async move {
                 let Ok(connection) = connecting.await else { return };

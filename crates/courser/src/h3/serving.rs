@@ -39,6 +39,8 @@ where
 enum Stage<S: Service<Request<RecvBody>>, B> {
     /// Its head is awaited.
     Head(Stall),
+    /// It may be a replay and is not safe, so the end of the handshake is awaited.
+    Early(Request<RecvBody>),
     /// The service has not room for it.
     Ready(Request<RecvBody>),
     /// The service works.
@@ -70,9 +72,16 @@ where
         loop {
             self.stage = match &mut self.stage {
                 Stage::Head(stall) => match ready!(poll_head(&self.hold, stall, cx)) {
+                    Some((parts, whole)) if self.has_to_wait(&parts.method) => Stage::Early(self.request(parts, whole)),
                     Some((parts, whole)) => Stage::Ready(self.request(parts, whole)),
                     None => Stage::Over,
                 },
+                Stage::Early(_) => {
+                    let proven = ready!(self.hold.link.conn().0.poll_established(cx));
+                    proven.map_err(|_| Error::closed(&self.hold.link.quic))?;
+                    let Stage::Early(request) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
+                    Stage::Ready(request)
+                }
                 Stage::Ready(_) => {
                     let room = ready!(self.service.poll_ready(cx));
                     room.map_err(|e| Error::Application(e.into()))?;
@@ -98,6 +107,11 @@ where
                 Stage::Over => return Poll::Ready(Ok(())),
             };
         }
+    }
+
+    /// Whether the request must not be served before the client has proven to be there.
+    fn has_to_wait(&self, method: &Method) -> bool {
+        !method.is_safe() && self.hold.link.state(|state| state.is_early(self.hold.stream))
     }
 
     /// The request, with its body to be read unless it came `whole`.

@@ -127,15 +127,16 @@ pub(crate) struct ConnSlot {
     /// Written bytes that wait for the engine.
     pub(super) unsent: AtomicUsize,
     facts: OnceLock<Facts>,
-    /// The application wants the connection as soon as 0-RTT can go either way.
-    takes_early: bool,
+    /// The application wants the connection as soon as 0-RTT can go either way: at a client the name of the server, which TLS
+    /// keeps tickets by, otherwise an empty one.
+    early_for: Option<Box<str>>,
     closed: OnceLock<ConnectionError>,
     pub(super) state: Mutex<ConnState>,
 }
 
 impl ConnSlot {
     /// A connection with one handle.
-    pub(crate) fn new(shared: &Arc<Shared>, takes_early: bool) -> Arc<Self> {
+    pub(crate) fn new(shared: &Arc<Shared>, early_for: Option<Box<str>>) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::clone(shared),
             key: OnceLock::new(),
@@ -144,7 +145,7 @@ impl ConnSlot {
             unread: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             facts: OnceLock::new(),
-            takes_early,
+            early_for,
             closed: OnceLock::new(),
             state: Mutex::default(),
         })
@@ -192,7 +193,7 @@ impl ConnSlot {
 
     /// Ready when the handshake is complete, or before where the application takes a connection early.
     pub(crate) fn poll_given(&self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
-        if self.takes_early && lock(&self.state).given_early {
+        if self.early_for.is_some() && lock(&self.state).given_early {
             return Poll::Ready(Ok(()));
         }
         self.poll_established(cx)
@@ -413,10 +414,16 @@ impl ConnSlot {
     }
 
     pub(super) const fn takes_early(&self) -> bool {
-        self.takes_early
+        self.early_for.is_some()
     }
 
-    pub(super) fn is_established(&self) -> bool {
+    /// The server that a connection of this end was asked for, when it is wanted early.
+    #[cfg(feature = "h3")]
+    pub(crate) fn early_for(&self) -> Option<&str> {
+        self.early_for.as_deref()
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
         self.facts.get().is_some()
     }
 
