@@ -9,8 +9,8 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
@@ -122,8 +122,8 @@ pub struct App {
     /// What is counted.
     pub metrics: Metrics,
     log: AccessLog,
-    /// Whether HTTP/3 is there to be told of.
-    has_quic: AtomicBool,
+    /// The ports at which HTTP/3 is there to be told of.
+    quic_ports: OnceLock<Box<[u16]>>,
 }
 
 impl App {
@@ -135,7 +135,7 @@ impl App {
         config.check()?;
         let sites = RwLock::new(Arc::new(Sites::open(config)?));
         let log = AccessLog::open(&config.log)?;
-        Ok(Arc::new(Self { sites, metrics: Metrics::default(), log, has_quic: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { sites, metrics: Metrics::default(), log, quic_ports: OnceLock::new() }))
     }
 
     /// Takes these sites from the next request on.
@@ -149,9 +149,13 @@ impl App {
         &self.log
     }
 
-    /// From now on clients over TCP are told that there is HTTP/3 at the same port, or no more.
-    pub fn offer_quic(&self, on: bool) {
-        self.has_quic.store(on, Ordering::Relaxed);
+    /// Clients over TCP who come to one of these ports are told from now on that there is HTTP/3 at it. Counts once.
+    pub fn offer_quic(&self, ports: impl IntoIterator<Item = u16>) {
+        let _ = self.quic_ports.set(ports.into_iter().collect());
+    }
+
+    fn has_quic(&self, port: u16) -> bool {
+        self.quic_ports.get().is_some_and(|ports| ports.contains(&port))
     }
 
     /// Answers a request.
@@ -177,7 +181,7 @@ impl App {
         headers.entry(header::DATE).or_insert_with(|| {
             HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())).unwrap_or(HeaderValue::from_static(""))
         });
-        if version != Version::HTTP_3 && self.has_quic.load(Ordering::Relaxed) && sites.alt_svc_seconds > 0 {
+        if version != Version::HTTP_3 && self.has_quic(peer.port) && sites.alt_svc_seconds > 0 {
             let offer = format!("h3=\":{}\"; ma={}", peer.port, sites.alt_svc_seconds);
             if let Ok(offer) = offer.parse() {
                 headers.insert(header::ALT_SVC, offer);

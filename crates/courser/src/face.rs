@@ -1,7 +1,7 @@
 //! What both faces have in common: making endpoints, the handles' bookkeeping, requests for connections.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,15 +58,20 @@ pub(crate) fn bind(candidates: &[SocketAddr], options: &SocketOptions) -> Result
 
 /// Binds a server's sockets and makes its workers.
 pub(crate) fn server(local: SocketAddr, options: &ServerOptions) -> Result<Made, EndpointError> {
-    let mut staff = Staff::bind(local, options)?;
-    let estate = staff.estate().map_err(EndpointError::Worker)?;
-    let (clock, engines) = (staff.clock, staff.engines(options));
-    make(engines, clock, options.linger, Some(estate))
+    employ(Staff::bind(local, options)?, options)
+}
+
+/// Makes a server's workers around a socket that is bound.
+pub(crate) fn server_on(socket: UdpSocket, options: &ServerOptions) -> Result<Made, EndpointError> {
+    employ(Staff::on(socket, options)?, options)
 }
 
 /// Takes a server's sockets over from another process and makes the workers.
 pub(crate) fn successor(handover: Handover, options: &ServerOptions) -> Result<Made, EndpointError> {
-    let mut staff = Staff::adopt(handover, options)?;
+    employ(Staff::adopt(handover, options)?, options)
+}
+
+fn employ(mut staff: Staff, options: &ServerOptions) -> Result<Made, EndpointError> {
     let estate = staff.estate().map_err(EndpointError::Worker)?;
     let (clock, engines) = (staff.clock, staff.engines(options));
     make(engines, clock, options.linger, Some(estate))

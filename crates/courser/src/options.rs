@@ -29,10 +29,13 @@ pub struct SocketOptions {
     /// default; an idle worker sleeps at once). Zero sleeps always: less processor time where datagrams come tens of
     /// microseconds apart, for round trips that are several times as long.
     pub busy_poll: Duration,
+    /// Whether a socket at `[::]` takes IPv4 too, where the system has such sockets. Off, `0.0.0.0` of the same port can be
+    /// had beside it. A socket that the caller gives stays as it is.
+    pub dual_stack: bool,
 }
 
 impl Default for SocketOptions {
-    /// Buffers of 4 MiB, with offload, and 50 µs of looking before sleep.
+    /// Buffers of 4 MiB, with offload, 50 µs of looking before sleep, and both address families.
     fn default() -> Self {
         let usual = SocketConfig::new((Ipv4Addr::UNSPECIFIED, 0).into());
         Self {
@@ -40,6 +43,7 @@ impl Default for SocketOptions {
             send_buffer: usual.send_buffer,
             offload: usual.offload,
             busy_poll: usual.busy_poll,
+            dual_stack: usual.dual_stack,
         }
     }
 }
@@ -73,6 +77,13 @@ impl SocketOptions {
         self
     }
 
+    /// The same with or without IPv4 at `[::]`.
+    #[must_use]
+    pub const fn dual_stack(mut self, both: bool) -> Self {
+        self.dual_stack = both;
+        self
+    }
+
     /// A socket at `local`.
     pub(crate) const fn at(&self, local: SocketAddr) -> SocketConfig {
         let mut config = SocketConfig::new(local);
@@ -80,6 +91,7 @@ impl SocketOptions {
         config.send_buffer = self.send_buffer;
         config.offload = self.offload;
         config.busy_poll = self.busy_poll;
+        config.dual_stack = self.dual_stack;
         config
     }
 }

@@ -5,7 +5,7 @@
 //! resets, by which whoever is left answers for those who are gone. The TLS configuration is shared by its clones: tickets
 //! and the store of sessions that allow 0-RTT are the same for all. Memory and the number of handshakes are shared out.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use courser_core::cid::SeatCids;
@@ -67,7 +67,21 @@ impl Staff {
         options.settings.validate().map_err(EndpointError::Settings)?;
         let group = group::bind(&options.socket.at(local), group::workers(options.workers), options.steering)
             .map_err(|e| EndpointError::Bind(local, e))?;
-        Ok(Self {
+        Ok(Self::of(group, options))
+    }
+
+    /// Uses a socket that is bound.
+    pub(crate) fn on(socket: UdpSocket, options: &ServerOptions) -> Result<Self, EndpointError> {
+        options.settings.validate().map_err(EndpointError::Settings)?;
+        let unknown = || (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+        let local = socket.local_addr().unwrap_or_else(|_| unknown());
+        let group = group::given(&options.socket.at(local), socket, group::workers(options.workers), options.steering)
+            .map_err(|e| EndpointError::Bind(local, e))?;
+        Ok(Self::of(group, options))
+    }
+
+    fn of(group: Group, options: &ServerOptions) -> Self {
+        Self {
             clock: Clock::start(),
             steering: group.steering(),
             instance: 0,
@@ -75,7 +89,7 @@ impl Staff {
             elders: Vec::new(),
             reset_key: options.reset_key.map_or_else(draw_key, Zeroizing::new),
             token_keys: options.token_keys.clone().unwrap_or_else(|| TokenKeys::new(*draw_key())),
-        })
+        }
     }
 
     /// Takes the sockets over.

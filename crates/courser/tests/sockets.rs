@@ -247,3 +247,82 @@ mod tasks {
         });
     }
 }
+
+/// Whether a client reaches that server by the blocking face.
+fn meet(server: &Endpoint, identity: &Identity, to: SocketAddr) {
+    let client = Endpoint::client(identity.client()).unwrap();
+    let connecting = thread::spawn(move || client.connect_to(to, "localhost").map(|c| (client, c)));
+    let mut server = server.clone();
+    server.set_timeout(Some(PATIENCE));
+    let accepted = server.accept_connection().unwrap();
+    let (_end, connection) = connecting.join().unwrap().unwrap();
+    assert_eq!(accepted.remote_address().ip(), to.ip());
+    drop(connection);
+}
+
+#[test]
+fn a_socket_that_was_given_is_served_by_one_worker_and_by_several() {
+    let identity = Identity::new();
+    for workers in [1, 3] {
+        let given = UdpSocket::bind(V4).unwrap();
+        let to = given.local_addr().unwrap();
+        let server = Endpoint::server_on(given, identity.server().workers(workers)).unwrap();
+        assert_eq!((server.local_addr(), server.workers().len()), (to, workers));
+        for _ in 0..2 * workers {
+            meet(&server, &identity, to);
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_socket_that_was_given_is_served_by_tasks_too() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        use courser::aio::Endpoint;
+        let identity = Identity::new();
+        let given = UdpSocket::bind(V4).unwrap();
+        let to = given.local_addr().unwrap();
+        let server = Endpoint::server_on(given, identity.server()).unwrap();
+        let client = Endpoint::client(identity.client()).unwrap();
+        let (accepted, connected) =
+            tokio::join!(server.accept_connection(), client.connect_to(to, "localhost").unwrap());
+        assert_eq!((accepted.unwrap().remote_address().ip(), connected.unwrap().remote_address()), (to.ip(), to));
+    });
+}
+
+#[test]
+fn a_socket_that_cannot_be_served_is_refused_with_the_reason() {
+    let identity = Identity::new();
+    let refused = |socket: UdpSocket, why: &str| {
+        let e = Endpoint::server_on(socket, identity.server()).unwrap_err().to_string();
+        assert!(e.contains(why), "{e}");
+    };
+    let connected = UdpSocket::bind(V4).unwrap();
+    connected.connect("127.0.0.1:9").unwrap();
+    refused(connected, "is connected to somebody");
+    #[cfg(unix)]
+    {
+        use std::os::fd::OwnedFd;
+        let tcp = std::net::TcpListener::bind(V4).unwrap();
+        refused(UdpSocket::from(OwnedFd::from(tcp)), "not one of UDP");
+        let fresh = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        refused(UdpSocket::from(OwnedFd::from(fresh)), "is not bound");
+    }
+}
+
+#[test]
+fn one_port_of_each_family_can_be_had_beside_the_other() {
+    if !has_v6() {
+        return;
+    }
+    let identity = Identity::new();
+    let v4 = Endpoint::server(at("0.0.0.0:0"), identity.server()).unwrap();
+    let port = v4.local_addr().port();
+    let v6 = SocketAddr::new(at(BOTH).ip(), port);
+    assert!(Endpoint::server(v6, identity.server()).is_err(), "both families at once would take the other's port");
+    let alone = identity.server().socket(SocketOptions::default().dual_stack(false)).workers(2);
+    let v6 = Endpoint::server(v6, alone).unwrap();
+    meet(&v4, &identity, SocketAddr::new(at(V4).ip(), port));
+    meet(&v6, &identity, SocketAddr::new(at(V6).ip(), port));
+}

@@ -16,7 +16,8 @@ pub struct WebArgs {
     /// A configuration file in TOML; see `courser config default`. Flags and environment win over it.
     #[arg(long, value_name = "FILE", env = "COURSER_CONFIG", hide_env_values = true, help_heading = "Server")]
     pub config: Option<PathBuf>,
-    /// Where to listen, HOST:PORT, for TCP and UDP; several times for several addresses [default: 127.0.0.1:4433].
+    /// Where to listen, HOST:PORT, for TCP and UDP; several times for several addresses [default: 127.0.0.1:4433]. [::]:PORT is
+    /// for IPv4 too, unless an address of IPv4 with that port is named beside it.
     #[arg(
         long,
         value_name = "ADDR",
@@ -76,7 +77,8 @@ Signals:
   SIGHUP   read configuration and certificates again, for what comes then, and open the access log
            anew; with a mistake in them everything stays as it is
 
-A service manager can bind the sockets (LISTEN_FDS) and is told when the server is ready (NOTIFY_SOCKET).";
+A service manager can bind the sockets (LISTEN_FDS: TCP, UDP, or both; what it does not bind is bound at
+the same ports) and is told when the server is ready (NOTIFY_SOCKET).";
 
 impl WebArgs {
     /// The configuration file with these flags over it; the defaults when there is no file.

@@ -1,6 +1,9 @@
 //! The built programs, started and asked.
 #![allow(dead_code, clippy::unwrap_used, reason = "a test may fail, and need not use everything")]
 
+#[cfg(unix)]
+pub mod web;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -98,7 +98,7 @@ async fn answers_get_the_fields_of_their_site_and_the_offer_of_http3() {
     let (_, headers, _) = place.ask(request(Version::HTTP_2)).await;
     assert_eq!(headers["x-frame-options"], "DENY");
     assert!(!headers.contains_key("etag") && headers.contains_key("date") && !headers.contains_key("alt-svc"));
-    place.app.offer_quic(true);
+    place.app.offer_quic([8443]);
     let (_, headers, _) = place.ask(request(Version::HTTP_2)).await;
     assert_eq!(headers["alt-svc"], "h3=\":8443\"; ma=86400");
     let (_, headers, _) = place.ask(request(Version::HTTP_3)).await;

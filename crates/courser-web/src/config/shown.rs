@@ -6,7 +6,8 @@ pub const DEFAULT_TEXT: &str = r#"# Configuration of `courser serve` and `course
 # Flags win over the environment (COURSER_...), the environment over this file.
 
 [server]
-listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3)
+listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3); "[::]:443" is for IPv4 too, unless
+                                # an address of IPv4 with that port stands beside it
 # certificate = "cert.pem"      # without one a throw-away certificate is made
 # key = "key.pem"
 http3 = true

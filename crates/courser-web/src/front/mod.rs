@@ -38,7 +38,7 @@ use crate::metrics;
 
 use notify::{Manager, State};
 use quic::Quic;
-use sockets::{Inherited, Listening};
+use sockets::{Inherited, Listening, Sockets};
 use tcp::Shared;
 use tls::Identity;
 
@@ -127,11 +127,10 @@ impl Server {
         let user = privileges::find(&config.server)?;
         let app = App::open(&config)?;
         let identity = Identity::load(&config)?;
-        let listening = inherited.or_bind(&config.server.listen)?;
-        let figures = config.server.metrics.map(sockets::bind).transpose()?;
-        let addresses = listening.iter().filter(|_| config.server.http3);
-        let quic: Vec<_> = addresses.map(|at| Quic::bind(at.address, &identity, &config)).collect::<Result<_, _>>()?;
-        app.offer_quic(!quic.is_empty());
+        let Sockets { tcp: listening, udp } = inherited.or_bind(&config.server)?;
+        let figures = config.server.metrics.map(|at| sockets::bind(at, true)).transpose()?;
+        let quic: Vec<_> = udp.into_iter().map(|udp| Quic::bind(udp, &identity, &config)).collect::<Result<_, _>>()?;
+        app.offer_quic(quic.iter().map(|quic| quic.address().port()));
         if let Some(user) = user {
             privileges::become_user(&user)?;
         }

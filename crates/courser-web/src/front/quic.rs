@@ -13,6 +13,7 @@ use http::{Request, Response};
 use tokio::sync::watch;
 
 use super::Phase;
+use super::sockets::Udp;
 use super::tls::Identity;
 use crate::app::{Answer, Answering, App, Informational, Peer, Service};
 use crate::config::Config;
@@ -34,17 +35,30 @@ impl std::fmt::Debug for Quic {
 }
 
 impl Quic {
-    /// Binds the address. Certificates are looked up in the store of `identity`, so that new ones need nothing more.
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr()
+    }
+
+    /// Binds the address, or takes the socket that is there. Certificates are looked up in the store of `identity`, so that new ones need nothing more.
     ///
     /// # Errors
     /// The address cannot be had, or the limits make no sense.
-    pub fn bind(address: SocketAddr, identity: &Identity, config: &Config) -> Result<Self, WebError> {
+    pub fn bind(at: Udp, identity: &Identity, config: &Config) -> Result<Self, WebError> {
         let failed = |why: String| WebError::System { what: "HTTP/3", why };
         let tls = ServerConfig::builder().certificates(identity.store()).alpn([h3::ALPN]).build();
         let mut options = ServerOptions::new(tls.map_err(|e| failed(e.to_string()))?).workers(0);
         options.settings.idle_timeout = config.limits.idle;
         options.settings.max_streams_bidi = u64::from(config.limits.streams);
-        let endpoint = Endpoint::server(address, options).map_err(|e| match e {
+        let endpoint = match at {
+            Udp::Given(socket) => Endpoint::server_on(socket, options),
+            Udp::At { address, dual_stack } => {
+                options.socket.dual_stack = dual_stack;
+                Endpoint::server(address, options)
+            }
+        };
+        let endpoint = endpoint.map_err(|e| match e {
             courser::EndpointError::Bind(address, why) => WebError::Bind { address, why },
             other => failed(other.to_string()),
         })?;

@@ -64,6 +64,8 @@ pub async fn accept(listener: TcpListener, shared: Shared) {
         };
         match accepted {
             Ok((tcp, remote)) => {
+                // At a socket of both families clients of IPv4 come in disguise.
+                let remote = (remote.ip().to_canonical(), remote.port()).into();
                 let peer = Peer { remote, port, is_secure: true };
                 tokio::spawn(counted(tcp, peer, shared.clone(), place));
             }

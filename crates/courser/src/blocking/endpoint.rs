@@ -1,6 +1,6 @@
 //! Endpoints: a port and its workers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
@@ -52,6 +52,16 @@ impl Endpoint {
     /// See [`EndpointError`].
     pub fn server(local: SocketAddr, options: ServerOptions) -> Result<Self, EndpointError> {
         Self::start(face::server(local, &options)?, options.client, true)
+    }
+
+    /// An endpoint that takes connections at a UDP socket that is bound already: by a service manager, say, or with options
+    /// of the caller's. Further workers bind sockets of their own beside it where they may (the same user, a system that
+    /// shares ports); where not, the first worker reads for all. The socket must not be read by anybody else meanwhile.
+    ///
+    /// # Errors
+    /// See [`EndpointError`]; [`EndpointError::Bind`] for a socket that is not bound, or connected, or not of UDP.
+    pub fn server_on(socket: UdpSocket, options: ServerOptions) -> Result<Self, EndpointError> {
+        Self::start(face::server_on(socket, &options)?, options.client, true)
     }
 
     /// An endpoint that goes on where another one hands its port over; see [`Handover`]. There are as many workers as there

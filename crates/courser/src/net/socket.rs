@@ -229,6 +229,27 @@ impl Socket {
         Self::finish(config, udp, adapter, [receive_buffer, send_buffer])
     }
 
+    /// Uses a socket that somebody else bound, with buffers as large as wanted.
+    ///
+    /// # Errors
+    /// As the system reports it, and [`io::ErrorKind::InvalidInput`] for one that is of another kind, not bound, or connected.
+    pub(crate) fn given(config: &SocketConfig, udp: UdpSocket) -> io::Result<Self> {
+        let socket = socket2::SockRef::from(&udp);
+        let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if socket.r#type()? != Type::DGRAM {
+            return wrong("the socket that was given is not one of UDP");
+        }
+        if udp.local_addr()?.port() == 0 {
+            return wrong("the socket that was given is not bound");
+        }
+        if udp.peer_addr().is_ok() {
+            return wrong("the socket that was given is connected to somebody");
+        }
+        enlarge_receive(&socket, config.receive_buffer)?;
+        enlarge_send(&socket, config.send_buffer)?;
+        Self::adopt(config, udp)
+    }
+
     /// Takes over a socket that is bound already; of the configuration only offload and the wanted sizes matter.
     ///
     /// # Errors

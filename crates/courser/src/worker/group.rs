@@ -54,7 +54,21 @@ pub fn workers(asked: usize) -> u8 {
 /// # Errors
 /// As the system reports it.
 pub fn bind(config: &SocketConfig, workers: u8, wanted: Steering) -> io::Result<Group> {
-    let first = Socket::bind(&SocketConfig { reuse_port: false, ..config.clone() })?;
+    around(Socket::bind(&SocketConfig { reuse_port: false, ..config.clone() })?, config, workers, wanted)
+}
+
+/// The same around a socket that somebody else bound; the workers' other sockets are bound beside it, to its port. Where the
+/// system lets nobody do that (the port belongs to another user), its worker reads for all.
+///
+/// # Errors
+/// As the system reports it, and for a socket that cannot be used.
+pub fn given(config: &SocketConfig, udp: UdpSocket, workers: u8, wanted: Steering) -> io::Result<Group> {
+    let first = Socket::given(config, udp)?;
+    let dual_stack = first.local_addr().is_ipv6() && !socket2::SockRef::from(first.udp()).only_v6()?;
+    around(first, &SocketConfig { dual_stack, ..config.clone() }, workers, wanted)
+}
+
+fn around(first: Socket, config: &SocketConfig, workers: u8, wanted: Steering) -> io::Result<Group> {
     let config = SocketConfig { local: first.local_addr(), reuse_port: true, ..config.clone() };
     let wanted = if os::PORTS_ARE_SHARED { wanted } else { Steering::One };
     let mut group = Group { sockets: vec![first], steering: wanted };
