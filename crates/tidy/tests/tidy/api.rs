@@ -10,7 +10,16 @@ use tidy::{public_items, root, sources};
 
 use crate::assert_none;
 
-const LIBRARIES: [&str; 6] = ["courser", "courser-core", "courser-h3", "courser-session", "courser-sim", "courser-tls"];
+const LIBRARIES: [&str; 8] = [
+    "courser",
+    "courser-core",
+    "courser-fetch",
+    "courser-h3",
+    "courser-session",
+    "courser-sim",
+    "courser-tls",
+    "courser-web",
+];
 
 fn listing(name: &str) -> String {
     let mut out = format!("# Public items of {name}, by file. Made by: COURSER_BLESS=1 cargo test -p tidy api\n");
