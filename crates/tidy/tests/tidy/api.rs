@@ -10,13 +10,14 @@ use tidy::{public_items, root, sources};
 
 use crate::assert_none;
 
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "courser",
     "courser-core",
     "courser-fetch",
     "courser-h3",
     "courser-session",
     "courser-sim",
+    "courser-stack",
     "courser-tls",
     "courser-web",
 ];

@@ -17,7 +17,7 @@ const ROWS: [(usize, &[&str]); 7] = [
 ];
 
 /// Which of our crates a crate may depend on. Programs and tests of the tree are at the top.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("courser-core", &[]),
     ("courser-h3", &["courser-core"]),
     ("courser-session", &[]),
@@ -25,6 +25,7 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("courser-testing", &["courser-core", "courser-sim", "courser-tls"]),
     ("courser-tls", &["courser-core"]),
     ("courser", &["courser-core", "courser-h3", "courser-session", "courser-tls"]),
+    ("courser-stack", &["courser", "courser-session"]),
     ("courser-web", &["courser"]),
     ("courser-fetch", &["courser"]),
     ("courser-cli", &["courser", "courser-core", "courser-fetch", "courser-session", "courser-tls", "courser-web"]),

@@ -31,14 +31,11 @@ pub struct SessionRow {
     pub children: u64,
 }
 
-impl Books {
-    /// The sessions of this worker, at most `most`, in the order of their slots.
-    pub(in crate::session) fn rows(&self, sessions: &Sessions, most: usize) -> Vec<SessionRow> {
-        sessions.iter().take(most).map(|(handle, session)| self.row(handle, &session.key)).collect()
-    }
-
-    fn row(&self, handle: Handle, key: &Key) -> SessionRow {
-        let mut row = SessionRow {
+impl SessionRow {
+    /// A session of which nothing is known but its name, for workers of other protocols.
+    #[must_use]
+    pub const fn new(handle: Handle) -> Self {
+        Self {
             handle,
             parent: None,
             state: "over",
@@ -48,7 +45,18 @@ impl Books {
             written: 0,
             read: 0,
             children: 0,
-        };
+        }
+    }
+}
+
+impl Books {
+    /// The sessions of this worker, at most `most`, in the order of their slots.
+    pub(in crate::session) fn rows(&self, sessions: &Sessions, most: usize) -> Vec<SessionRow> {
+        sessions.iter().take(most).map(|(handle, session)| self.row(handle, &session.key)).collect()
+    }
+
+    fn row(&self, handle: Handle, key: &Key) -> SessionRow {
+        let mut row = SessionRow::new(handle);
         match key {
             Key::Listener => {
                 row.state = "listening";
