@@ -8,16 +8,17 @@
 //! |---|---|
 //! | [`handle`] | handles, and the table that gives them out and never gives one out twice |
 //! | [`msg`] | the vocabulary, typed for use in one process and as 32 bytes for use between processes |
-//! | [`ring`] | bounded single-producer single-consumer rings; `ring::raw` has the only unsafe code |
+//! | [`ring`] | bounded single-producer single-consumer rings |
 //! | [`doorbell`] | waking the other side only when it sleeps |
 //! | [`credit`] | how many bytes may wait per stream and direction |
 //! | [`reason`] | why sessions end, as a number and as a sentence |
 //! | [`control`] | the socket between applications and a host: messages and descriptors |
 //! | [`port`] | the meeting place: two rings between threads or none on one thread, and events that cannot overflow |
+//! | [`segment`] | the memory of a port between processes, of which the worker believes nothing |
 //!
-//! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk. Nothing here knows QUIC; a worker
-//! for another transport could use the same ports. A port between processes will reuse the handle, message, credit and
-//! doorbell modules, and the index arithmetic of the ring over a mapped segment.
+//! Bulk bytes never pass through a ring: a message carries the *ownership* of a chunk, or, between processes, the place of
+//! one. Nothing here knows QUIC; a worker for another transport could use the same ports. All unsafe code is in `ring::raw` and
+//! `segment::raw`.
 //!
 //! # Tests
 //!

@@ -111,8 +111,17 @@ impl Op {
 
     /// The op of that byte.
     #[must_use]
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|op| op.byte() == byte)
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        const BY_BYTE: [Option<Op>; 256] = {
+            let mut table = [None; 256];
+            let mut n = 0;
+            while n < Op::ALL.len() {
+                table[Op::ALL[n].byte() as usize] = Some(Op::ALL[n]);
+                n += 1;
+            }
+            table
+        };
+        BY_BYTE[byte as usize]
     }
 }
 
@@ -162,6 +171,19 @@ impl Raw {
     fn flagged(mut self, flags: u8) -> Self {
         self.flags = flags;
         self
+    }
+
+    /// The message as four words of this machine, for rings of words.
+    pub(crate) fn to_words(self) -> [u64; 4] {
+        let two = u64::from(self.chunk) << 32 | u64::from(self.len);
+        let [a, b, c, d, e, f] = self.reserved;
+        [self.handle, self.arg, two, u64::from_le_bytes([self.op, self.flags, a, b, c, d, e, f])]
+    }
+
+    /// The message in those four words.
+    pub(crate) fn from_words([handle, arg, two, rest]: [u64; 4]) -> Self {
+        let [op, flags, reserved @ ..] = rest.to_le_bytes();
+        Self { handle, arg, len: low(two), chunk: low(two >> 32), op, flags, reserved }
     }
 
     /// The 32 bytes.

@@ -39,7 +39,6 @@ impl EventBell {
 
     /// A silent bell that a process rings when it is given a [descriptor](Self::to_fd), and this one hears.
     #[cfg(target_os = "linux")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the worker's side between processes follows"))]
     pub(crate) fn counter() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;

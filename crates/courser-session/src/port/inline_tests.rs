@@ -1,102 +1,17 @@
 //! Tests of the port without rings: the same answers as between threads, bounded, and nothing left out.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::*;
+use super::{mirror::Mirror, *};
 use crate::{
     doorbell::Sleeper,
     handle::{HandleError, Kind},
     msg::{Op, Rejection},
     ring::PushError,
 };
-
-/// A worker whose peer sends everything back at once: bytes, ends, datagrams, codes.
-#[derive(Default)]
-struct Mirror {
-    streams: Vec<Back>,
-    datagrams: VecDeque<Bytes>,
-}
-
-/// What a stream sends back.
-#[derive(Default)]
-struct Back {
-    offset: u64,
-    bytes: VecDeque<u8>,
-    fin: bool,
-    told_fin: bool,
-}
-
-impl Mirror {
-    fn back(&mut self, key: u32) -> &mut Back {
-        let key = usize::try_from(key).unwrap();
-        if self.streams.len() <= key {
-            self.streams.resize_with(key + 1, Back::default);
-        }
-        &mut self.streams[key]
-    }
-}
-
-impl Source<u32> for Mirror {
-    fn read(&mut self, stream: &mut u32, max: u32) -> Read {
-        let back = self.back(*stream);
-        let count = back.bytes.len().min(usize::try_from(max).unwrap());
-        let fin = back.fin && count == back.bytes.len() && !back.told_fin;
-        if count == 0 && !fin {
-            return Read::Nothing;
-        }
-        let (offset, data) = (back.offset, back.bytes.drain(..count).collect::<Vec<_>>().into());
-        back.offset += u64::try_from(count).unwrap();
-        back.told_fin |= fin;
-        Read::Data { offset, data, fin }
-    }
-
-    fn datagram(&mut self, _: &u32) -> Option<Bytes> {
-        self.datagrams.pop_front()
-    }
-}
-
-impl Serve for Mirror {
-    type Key = u32;
-
-    fn serve(&mut self, outbox: &mut Outbox, sessions: &mut HandleTable<Session<u32>>, submission: Submission) {
-        let key = |sessions: &HandleTable<Session<u32>>, handle| sessions.get(handle).unwrap().key;
-        match submission {
-            Submission::OpenBi { token, .. } => {
-                let next = u32::try_from(token).unwrap();
-                if outbox.open(sessions, Kind::Stream, next, Origin::Token(token)).is_err() {
-                    outbox.reply(Completion::Failed { token, reason: 1, text: Bytes::new() });
-                }
-            }
-            Submission::Write { stream, data, fin } => {
-                let back = self.back(key(sessions, stream));
-                back.bytes.extend(&data);
-                back.fin |= fin;
-                outbox.event(sessions, stream, Event::Readable).unwrap();
-                outbox.released(sessions, stream, u64::try_from(data.len()).unwrap(), 0).unwrap();
-            }
-            Submission::Finish { stream } => {
-                self.back(key(sessions, stream)).fin = true;
-                outbox.event(sessions, stream, Event::Readable).unwrap();
-                outbox.event(sessions, stream, Event::AllAcked).unwrap();
-            }
-            Submission::Reset { stream, code } => outbox.event(sessions, stream, Event::Reset(code)).unwrap(),
-            Submission::Close { handle, code, .. } => {
-                outbox.event(sessions, handle, Event::Closed { code, reason: 0, text: Bytes::new() }).unwrap();
-            }
-            Submission::Datagram { connection, data, .. } => {
-                self.datagrams.push_back(data);
-                outbox.event(sessions, connection, Event::Datagram).unwrap();
-            }
-            Submission::Stats { handle, token } => {
-                outbox.reply(Completion::Stats { handle, token, stats: Box::default() });
-            }
-            _ => {}
-        }
-    }
-}
 
 /// What an application does with its port in one turn.
 type Visit<'a> = &'a mut dyn FnMut(&mut dyn Port);
@@ -112,6 +27,14 @@ fn threads(setup: PortSetup) -> (ThreadPort, WorkerPort, Sleeper) {
     let (ringer, sleeper) = doorbell(Arc::new(Alarm::new()));
     let (app, worker) = pair(setup, ringer, None);
     (app, worker, sleeper)
+}
+
+/// Both sides of a port between processes, in this one.
+#[cfg(target_os = "linux")]
+fn shared_here(port: PortSetup) -> (SharedPort, WorkerPort) {
+    let setup = SharedSetup { port, outbound_bytes: 65_536, chunk_bytes: 1024, inbound_chunks: 128 };
+    let (offer, worker) = shared(setup, EventBell::new().unwrap()).unwrap();
+    (SharedPort::map(offer).unwrap(), worker)
 }
 
 fn small() -> PortSetup {
@@ -170,6 +93,18 @@ fn an_exchange_over_any_port_echoes_every_byte_within_the_credit() {
         worker.serve(&mut table, &mut mirror, usize::MAX);
         worker.flush(&mut table, &mut mirror);
     });
+    #[cfg(target_os = "linux")]
+    {
+        let (mut app, mut worker) = shared_here(small());
+        let (mut table, mut mirror) = (Table::new(0, 4), Mirror::default());
+        connect(worker.outbox(), &mut table);
+        let between_processes = exchange(&mut |turn| {
+            turn(&mut app);
+            worker.serve(&mut table, &mut mirror, usize::MAX);
+            worker.flush(&mut table, &mut mirror);
+        });
+        assert!(inline == between_processes, "nor does another process");
+    }
     assert_eq!(inline.len(), 100_000);
     assert!(inline == threaded, "the worker's place changes nothing");
 }
@@ -312,6 +247,21 @@ proptest! {
             worker.flush(&mut table, &mut mirror);
             act(&mut app, step, &mut opened, &mut threaded);
         }
-        prop_assert_eq!(inline, threaded);
+        prop_assert_eq!(&inline, &threaded);
+
+        #[cfg(target_os = "linux")]
+        {
+            let (mut app, mut worker) = shared_here(setup);
+            let (mut table, mut mirror) = (Table::new(0, 5), Mirror::default());
+            connect(worker.outbox(), &mut table);
+            let (mut opened, mut between_processes) = (Vec::new(), Vec::new());
+            for step in steps.iter().flat_map(|step| [read_all.clone(), step.clone()]) {
+                worker.serve(&mut table, &mut mirror, usize::MAX);
+                worker.flush(&mut table, &mut mirror);
+                act(&mut app, step, &mut opened, &mut between_processes);
+            }
+            prop_assert_eq!(&inline, &between_processes);
+            prop_assert_eq!(worker.fault(), None);
+        }
     }
 }

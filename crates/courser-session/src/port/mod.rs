@@ -20,6 +20,9 @@ mod inline;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod inline_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+pub(crate) mod mirror;
 mod outbox;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -31,7 +34,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use crate::segment::{BadSetup, SharedSetup};
+pub use crate::segment::{BadSetup, Fault, SharedSetup};
+#[cfg(all(target_os = "linux", not(all(loom, test))))]
+pub use crate::segment::{Offer, SharedPort, shared};
 #[cfg(unix)]
 pub use bell::EventBell;
 pub use inline::{Inline, InlinePort};

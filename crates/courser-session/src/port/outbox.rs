@@ -12,7 +12,7 @@ use super::PortSetup;
 use crate::{
     credit::{DeliveryCredit, Grantor, INITIAL_WINDOW_BYTES, Share},
     handle::{Handle, HandleError, HandleTable, Kind, TableFull},
-    msg::{Completion, Rejection, Submission},
+    msg::{Completion, Op, Rejection, Submission},
     num::{clamp, widen},
 };
 
@@ -165,6 +165,8 @@ pub struct Outbox {
     replies_max: usize,
     share: Share,
     delivery_window: u32,
+    /// Bytes that one message to the application can carry.
+    read_max: u32,
     port: u32,
 }
 
@@ -178,8 +180,15 @@ impl Outbox {
             replies_max: widen(setup.completions.max(1)),
             share: Share::new(setup.share_bytes),
             delivery_window: setup.delivery_window_bytes.max(1),
+            read_max: u32::MAX,
             port: 0,
         }
+    }
+
+    /// From now on one message brings at most so many bytes of a stream.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only ports between processes have such a limit"))]
+    pub(crate) fn set_read_max(&mut self, bytes: u32) {
+        self.read_max = bytes;
     }
 
     /// The number that marks this port's sessions; ports of one worker must have different ones.
@@ -360,6 +369,16 @@ impl Outbox {
         }
     }
 
+    /// Answers a submission whose op does not fit the kind of its session.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only messages of other processes can be so wrong")
+    )]
+    pub(crate) fn refuse<K>(&mut self, sessions: &mut HandleTable<Session<K>>, handle: Handle, op: Op) {
+        let error = self.own(sessions, handle).err().unwrap_or(HandleError::WrongKind);
+        self.replies.push_back(Completion::Rejected { handle, op, why: Rejection::Handle(error) });
+    }
+
     fn book<K>(
         &mut self,
         sessions: &mut HandleTable<Session<K>>,
@@ -429,7 +448,7 @@ impl Outbox {
         while let Some(handle) = self.ready.pop_front() {
             let Ok(session) = sessions.get_mut(handle) else { continue };
             session.queued = false;
-            let message = Self::tell(session, handle, source);
+            let message = Self::tell(session, handle, (&mut *source, self.read_max));
             Self::queue(&mut self.ready, session, handle);
             if matches!(message, Some(Completion::Closed { .. })) {
                 self.forget(sessions, handle);
@@ -442,7 +461,11 @@ impl Outbox {
     }
 
     /// Tells the session's first event; `None` when it came to nothing.
-    fn tell<K>(session: &mut Session<K>, handle: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
+    fn tell<K>(
+        session: &mut Session<K>,
+        handle: Handle,
+        (source, max): (&mut dyn Source<K>, u32),
+    ) -> Option<Completion> {
         let tellable = session.tellable();
         let bit = tellable & tellable.wrapping_neg();
         if ![READABLE, DATAGRAM, FATE].contains(&bit) {
@@ -463,7 +486,7 @@ impl Outbox {
                 let limit = session.grantor.as_mut()?.grant()?;
                 Some(Completion::CreditGranted { stream: handle, limit })
             }
-            READABLE => Self::deliver(session, handle, source),
+            READABLE => Self::deliver(session, handle, (source, max)),
             RESET => ends.map(|ends| Completion::Reset { stream: handle, code: ends.reset }),
             STOPPED => ends.map(|ends| Completion::Stopped { stream: handle, code: ends.stopped }),
             ALL_ACKED => Some(Completion::AllAcked { stream: handle }),
@@ -491,8 +514,12 @@ impl Outbox {
         }
     }
 
-    fn deliver<K>(session: &mut Session<K>, stream: Handle, source: &mut dyn Source<K>) -> Option<Completion> {
-        match source.read(&mut session.key, session.delivery.room()) {
+    fn deliver<K>(
+        session: &mut Session<K>,
+        stream: Handle,
+        (source, max): (&mut dyn Source<K>, u32),
+    ) -> Option<Completion> {
+        match source.read(&mut session.key, session.delivery.room().min(max)) {
             Read::Data { offset, data, fin } => {
                 debug_assert!(clamp(data.len()) <= session.delivery.room(), "the source keeps to what was asked for");
                 session.delivery.delivered(data.len());

@@ -77,11 +77,9 @@ impl<T> Drop for Shared<T> {
 /// A ring's two sides.
 pub(super) fn pair<T>(slots: Slots) -> (RawProducer<T>, RawConsumer<T>) {
     let word = || Padded(AtomicU32::new(0));
-    let shared = Arc::new(Shared {
-        words: Words { tail: word(), head: word(), gone: word() },
-        slots,
-        cells: (0..slots.count()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
-    });
+    let words = Words { tail: word(), head: word(), gone: word() };
+    let cells = (0..slots.count()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let shared = Arc::new(Shared { words, slots, cells });
     let producer = RawProducer { shared: Arc::clone(&shared), tail: 0, published: 0, seen_head: 0 };
     (producer, RawConsumer { shared, head: 0, published: 0, seen_tail: 0 })
 }

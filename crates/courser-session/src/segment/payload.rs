@@ -1,0 +1,149 @@
+//! Payloads that are no bytes of the user's, as bytes.
+//!
+//! A place: version of the address (4 or 6), address, port (2), for version 6 flow label (4) and scope (4), profile (4), name
+//! (the rest, UTF-8). Figures: eight numbers of 8 bytes. All numbers are little-endian.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use crate::msg::{Endpoint, SessionStats};
+
+/// Bytes of a server's name at most: more than any has.
+const NAME_MAX: usize = 1024;
+
+pub(super) fn of_endpoint(endpoint: &Endpoint) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64 + endpoint.server_name.len());
+    match endpoint.address.ip() {
+        IpAddr::V4(ip) => {
+            bytes.push(4);
+            bytes.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(6);
+            bytes.extend(ip.octets());
+        }
+    }
+    bytes.extend(endpoint.address.port().to_le_bytes());
+    if let SocketAddr::V6(address) = endpoint.address {
+        bytes.extend(address.flowinfo().to_le_bytes());
+        bytes.extend(address.scope_id().to_le_bytes());
+    }
+    bytes.extend(endpoint.profile.to_le_bytes());
+    // A name that is too long for the transport stays so when it is cut here.
+    let mut end = endpoint.server_name.len().min(NAME_MAX);
+    while !endpoint.server_name.is_char_boundary(end) {
+        end -= 1;
+    }
+    bytes.extend_from_slice(&endpoint.server_name.as_bytes()[..end]);
+    bytes
+}
+
+/// Takes the next bytes off the front.
+fn next<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+pub(super) fn to_endpoint(mut bytes: &[u8]) -> Option<Endpoint> {
+    let rest = &mut bytes;
+    let [version] = next(rest)?;
+    let address = match version {
+        4 => SocketAddr::new(next::<4>(rest)?.into(), u16::from_le_bytes(next(rest)?)),
+        6 => {
+            let (ip, port) = (next::<16>(rest)?.into(), u16::from_le_bytes(next(rest)?));
+            SocketAddrV6::new(ip, port, u32::from_le_bytes(next(rest)?), u32::from_le_bytes(next(rest)?)).into()
+        }
+        _ => return None,
+    };
+    let profile = u32::from_le_bytes(next(rest)?);
+    if rest.len() > NAME_MAX {
+        return None;
+    }
+    Some(Endpoint { address, server_name: core::str::from_utf8(rest).ok()?.to_owned(), profile })
+}
+
+pub(super) fn of_stats(stats: &SessionStats) -> Vec<u8> {
+    let SessionStats {
+        written_bytes,
+        read_bytes,
+        datagrams_sent,
+        datagrams_received,
+        packets_lost,
+        rtt_us,
+        congestion_window_bytes,
+        children,
+    } = *stats;
+    let figures = [written_bytes, read_bytes, datagrams_sent, datagrams_received, packets_lost, rtt_us];
+    figures.into_iter().chain([congestion_window_bytes, children]).flat_map(u64::to_le_bytes).collect()
+}
+
+pub(super) fn to_stats(bytes: &[u8]) -> Option<SessionStats> {
+    let (figures, []) = bytes.as_chunks::<8>() else { return None };
+    let &[
+        written_bytes,
+        read_bytes,
+        datagrams_sent,
+        datagrams_received,
+        packets_lost,
+        rtt_us,
+        congestion_window_bytes,
+        children,
+    ] = <&[[u8; 8]; 8]>::try_from(figures).ok()?;
+    let number = u64::from_le_bytes;
+    Some(SessionStats {
+        written_bytes: number(written_bytes),
+        read_bytes: number(read_bytes),
+        datagrams_sent: number(datagrams_sent),
+        datagrams_received: number(datagrams_received),
+        packets_lost: number(packets_lost),
+        rtt_us: number(rtt_us),
+        congestion_window_bytes: number(congestion_window_bytes),
+        children: number(children),
+    })
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn places_and_figures_come_back_as_they_were(
+            ip: std::net::IpAddr, port: u16, extra: (u32, u32), profile: u32, name in "\\PC{0,60}", stats: [u64; 8],
+        ) {
+            let mut address = SocketAddr::new(ip, port);
+            if let SocketAddr::V6(address) = &mut address {
+                address.set_flowinfo(extra.0);
+                address.set_scope_id(extra.1);
+            }
+            let endpoint = Endpoint { address, server_name: name, profile };
+            prop_assert_eq!(to_endpoint(&of_endpoint(&endpoint)), Some(endpoint));
+            let bytes: Vec<u8> = stats.into_iter().flat_map(u64::to_le_bytes).collect();
+            prop_assert_eq!(of_stats(&to_stats(&bytes).unwrap()), bytes);
+        }
+
+        #[test]
+        fn whatever_comes_is_a_place_or_none(bytes in prop::collection::vec(any::<u8>(), 0..40), version in 3u8..8) {
+            let bytes: Vec<u8> = std::iter::once(version).chain(bytes).collect();
+            if let Some(endpoint) = to_endpoint(&bytes) {
+                prop_assert_eq!(of_endpoint(&endpoint), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_nobody_has_are_cut_or_refused() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let long = Endpoint { address, server_name: "ä".repeat(2000), profile: 0 };
+        let cut = to_endpoint(&of_endpoint(&long)).unwrap();
+        assert!(cut.server_name.len() > 1000 && long.server_name.starts_with(&cut.server_name));
+        let mut bytes = of_endpoint(&Endpoint { server_name: String::new(), ..long });
+        bytes.extend([b'a'; NAME_MAX + 1]);
+        assert_eq!(to_endpoint(&bytes), None);
+        assert_eq!(to_stats(&[0; 63]), None);
+        assert_eq!(to_stats(&[0; 72]), None);
+    }
+}
