@@ -11,6 +11,8 @@ use courser_testing::fuzz::mutate;
 
 const SECTIONS: &[u8] = include_bytes!("../testdata/fuzz/qpack-section-quiche.bin");
 const SESSIONS: &[u8] = include_bytes!("../testdata/fuzz/qpack-session-neqo.bin");
+/// Scripts that runs of the target here found: together they reach every branch that the fuzzer reached.
+const FOUND: &[u8] = include_bytes!("../testdata/fuzz/found-qpack.bin");
 const FILES: &[u8] = include_bytes!("../testdata/fuzz/qpack-file-ls-qpack.bin");
 
 /// Inputs of a file, each behind its length in two bytes.
@@ -68,7 +70,7 @@ fn operation(kind: u8, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn scripts_and_mutations_of_them_hold_every_rule() {
-    let mut corpus: Vec<Vec<u8>> = Vec::new();
+    let mut corpus: Vec<Vec<u8>> = inputs(FOUND).into_iter().map(<[u8]>::to_vec).collect();
     let lines = b"\x00/path/a\x01a cookie\x02own val\x83agent 1\x05123456789";
     for (n, section) in (0_u8..).zip(inputs(SECTIONS).into_iter().take(200)) {
         let own =

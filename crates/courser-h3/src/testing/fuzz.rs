@@ -120,7 +120,11 @@ pub fn connection(data: &[u8]) {
     t.piece = if flags & 16 == 0 { usize::MAX } else { 1 };
     t.room = if flags & 32 == 0 { 1 << 20 } else { 9 };
     t.may_open = [12, 12];
+    let remembered = config.settings(true);
     let mut play = Play { conn: Connection::new(side, config, 3), t, script, closed: None };
+    if flags & 64 != 0 {
+        play.conn.resume(remembered);
+    }
     let started = play.conn.start(&mut play.t);
     assert!(started.is_ok(), "nothing came yet");
     for _ in 0..400 {
@@ -164,6 +168,10 @@ impl Play<'_> {
                     stream.outgoing.clear();
                 }
                 let done = self.conn.pump(&mut self.t);
+                self.note(done.err().map(Error::from));
+            }
+            _ if which % 8 == 6 => {
+                let done = self.conn.on_early_data(&mut self.t, which & 8 != 0);
                 self.note(done.err().map(Error::from));
             }
             _ if which % 8 == 7 => self.conn.goaway(&mut self.t, which & 8 != 0),

@@ -18,7 +18,7 @@ use super::driver::{Driver, hand_over};
 use super::early::{self, Remembered};
 use super::error::{BoxError, Error};
 use super::link::{Hold, Link};
-use super::respond::content_length;
+use super::respond::{content_length, decimal};
 use crate::EarlyData;
 use crate::aio::Connection;
 
@@ -291,7 +291,7 @@ where
         && !head.headers.contains_key(http::header::CONTENT_LENGTH)
         && let Some(length) = body.size_hint().exact().filter(|length| *length > 0)
     {
-        head.headers.insert(http::header::CONTENT_LENGTH, length.into());
+        head.headers.insert(http::header::CONTENT_LENGTH, decimal(length));
     }
     let end = body.is_end_stream() && head.method != Method::CONNECT;
     let mut sending = (!end).then(|| SendBody::new(body, patience));

@@ -23,11 +23,24 @@ pub(super) fn complete(head: &mut response::Parts, body: &impl Body, method: &Me
         // An empty body in answer to HEAD says nothing of what GET would give.
         && let Some(length) = body.size_hint().exact().filter(|length| *length > 0 || *method != Method::HEAD)
     {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        head.headers.insert(CONTENT_LENGTH, decimal(length));
     }
     if !head.headers.contains_key(DATE) {
         head.headers.insert(DATE, date());
     }
+}
+
+/// A number as a field value, with one allocation.
+pub(super) fn decimal(mut number: u64) -> HeaderValue {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while at == digits.len() || number > 0 {
+        at -= 1;
+        // Below ten.
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    HeaderValue::from_bytes(&digits[at..]).unwrap_or(HeaderValue::from_static("0"))
 }
 
 /// The time as HTTP writes it, made once a second in each thread.
@@ -69,6 +82,13 @@ mod tests {
             [(204, Method::GET), (304, Method::GET), (103, Method::GET), (200, Method::CONNECT), (200, Method::HEAD)];
         for (status, method) in without {
             assert!(!completed(status, "", &method).contains_key(CONTENT_LENGTH), "{status} {method}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_with_all_their_digits() {
+        for number in [0, 7, 10, 909, u64::MAX] {
+            assert_eq!(decimal(number), HeaderValue::from(number));
         }
     }
 
