@@ -71,7 +71,7 @@ impl Options {
         self
     }
 
-    /// How long the worker keeps looking for submissions before it sleeps. The default is [`look_time`].
+    /// How long the worker keeps looking for submissions before it sleeps. The default is [`look_time`](super::look_time).
     #[must_use]
     pub const fn look(mut self, look: Duration) -> Self {
         self.look = Some(look);
