@@ -1,8 +1,11 @@
 //! HKDF-Expand-Label of TLS 1.3 (RFC 8446 section 7.1) and the exporter (section 7.5).
 
-use aws_lc_rs::{digest, hkdf, hmac};
 use courser_core::crypto::{CryptoFailed, Secret, Suite};
+use hmac::Hmac;
+use sha2::{Digest, Sha256, Sha384};
 use zeroize::Zeroizing;
+
+use crate::hash;
 
 /// What goes before every label.
 const PREFIX: &[u8] = b"tls13 ";
@@ -10,68 +13,65 @@ const PREFIX: &[u8] = b"tls13 ";
 /// The longest label that fits behind the prefix.
 const LABEL_MAX: usize = 255 - PREFIX.len();
 
-/// Length of the output, which the library wants as a type.
-struct Len(usize);
-
-impl hkdf::KeyType for Len {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
-/// The hash of a suite.
-pub(crate) const fn algorithm(suite: Suite) -> hkdf::Algorithm {
-    match suite {
-        Suite::Aes256Gcm => hkdf::HKDF_SHA384,
-        Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => hkdf::HKDF_SHA256,
-    }
-}
-
 /// Fills `out` from `secret`. Fails when a length does not fit the structure that is hashed.
 pub(crate) fn expand_label(
-    algorithm: hkdf::Algorithm,
+    suite: Suite,
     secret: &[u8],
     label: &[u8],
     context: &[u8],
     out: &mut [u8],
 ) -> Result<(), CryptoFailed> {
-    if secret.len() > 64 || label.len() > LABEL_MAX {
+    if secret.len() > 64 {
         return Err(CryptoFailed);
     }
-    let out_len = u16::try_from(out.len()).map_err(|_| CryptoFailed)?.to_be_bytes();
-    let label_len = u8::try_from(PREFIX.len() + label.len()).map_err(|_| CryptoFailed)?;
-    let context_len = u8::try_from(context.len()).map_err(|_| CryptoFailed)?;
-    let info: [&[u8]; 6] = [&out_len, &[label_len], PREFIX, label, &[context_len], context];
-    let prk = hkdf::Prk::new_less_safe(algorithm, secret);
-    let okm = prk.expand(&info, Len(out.len())).map_err(|_| CryptoFailed)?;
-    okm.fill(out).map_err(|_| CryptoFailed)
+    Expander::new(suite, secret).fill(label, context, out)
 }
 
-/// Expands one secret with several labels, for outputs that are no longer than the hash: its key is set up once.
-pub(crate) struct Expander(hmac::Key);
+/// Expands one secret with several labels: its key is set up once.
+pub(crate) enum Expander {
+    Sha256(Hmac<Sha256>),
+    Sha384(Hmac<Sha384>),
+}
 
 impl Expander {
-    pub(crate) fn new(algorithm: hkdf::Algorithm, secret: &[u8]) -> Self {
-        Self(hmac::Key::new(algorithm.hmac_algorithm(), secret))
+    /// With the hash of the suite.
+    pub(crate) fn new(suite: Suite, secret: &[u8]) -> Self {
+        match suite {
+            Suite::Aes256Gcm => Self::Sha384(hash::keyed(secret)),
+            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => Self::Sha256(hash::keyed(secret)),
+        }
     }
 
-    /// Fills `out` with an empty context. Fails when a length does not fit the structure that is hashed, or `out` is longer
-    /// than the hash.
-    pub(crate) fn fill(&self, label: &[u8], out: &mut [u8]) -> Result<(), CryptoFailed> {
+    /// Fills `out`. Fails when a length does not fit the structure that is hashed.
+    pub(crate) fn fill(&self, label: &[u8], context: &[u8], out: &mut [u8]) -> Result<(), CryptoFailed> {
         if label.len() > LABEL_MAX {
             return Err(CryptoFailed);
         }
         let out_len = u16::try_from(out.len()).map_err(|_| CryptoFailed)?.to_be_bytes();
         let label_len = u8::try_from(PREFIX.len() + label.len()).map_err(|_| CryptoFailed)?;
-        let mut context = hmac::Context::with_key(&self.0);
-        // RFC 5869 section 2.3: the first block is the MAC over the structure and the number of the block.
-        for part in [&out_len, [label_len].as_slice(), PREFIX, label, &[0], &[1]] {
-            context.update(part);
+        let context_len = u8::try_from(context.len()).map_err(|_| CryptoFailed)?;
+        let info: [&[u8]; 6] = [&out_len, &[label_len], PREFIX, label, &[context_len], context];
+        match self {
+            Self::Sha256(key) => hash::expand(key, &info, out),
+            Self::Sha384(key) => hash::expand(key, &info, out),
         }
-        let block = context.sign();
-        out.copy_from_slice(block.as_ref().get(..out.len()).ok_or(CryptoFailed)?);
-        Ok(())
+        .ok_or(CryptoFailed)
     }
+}
+
+/// The hash of a suite over `data`.
+fn digest<'a>(suite: Suite, data: &[u8], room: &'a mut [u8; 48]) -> &'a [u8] {
+    let len = match suite {
+        Suite::Aes256Gcm => {
+            room.copy_from_slice(&Sha384::digest(data));
+            48
+        }
+        Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => {
+            room[..32].copy_from_slice(&Sha256::digest(data));
+            32
+        }
+    };
+    &room[..len]
 }
 
 /// The exporter over an exporter secret.
@@ -82,34 +82,55 @@ pub(crate) fn export(
     context: &[u8],
     out: &mut [u8],
 ) -> Result<(), CryptoFailed> {
-    let hash = match suite {
-        Suite::Aes256Gcm => &digest::SHA384,
-        Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => &digest::SHA256,
-    };
-    let algorithm = algorithm(suite);
+    let (mut empty, mut of_context) = ([0; 48], [0; 48]);
+    let (empty, of_context) = (digest(suite, b"", &mut empty), digest(suite, context, &mut of_context));
     let mut derived = Zeroizing::new([0; 48]);
-    let derived = &mut derived[..hash.output_len()];
-    expand_label(algorithm, secret.as_slice(), label, digest::digest(hash, b"").as_ref(), derived)?;
-    expand_label(algorithm, derived, b"exporter", digest::digest(hash, context).as_ref(), out)
+    let derived = &mut derived[..empty.len()];
+    expand_label(suite, secret.as_slice(), label, empty, derived)?;
+    expand_label(suite, derived, b"exporter", of_context, out)
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::hkdf;
+
     use super::*;
 
+    struct Len(usize);
+
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+
     #[test]
-    fn several_outputs_of_one_secret_are_those_of_one_each() {
-        for (algorithm, len) in [(hkdf::HKDF_SHA256, 32), (hkdf::HKDF_SHA384, 48)] {
+    fn labels_give_what_another_implementation_gives() {
+        for (suite, algorithm, len) in [
+            (Suite::Aes128Gcm, hkdf::HKDF_SHA256, 32),
+            (Suite::ChaCha20Poly1305, hkdf::HKDF_SHA256, 32),
+            (Suite::Aes256Gcm, hkdf::HKDF_SHA384, 48),
+        ] {
             let secret = vec![9; len];
-            let expander = Expander::new(algorithm, &secret);
-            for (label, len) in [(b"quic key".as_slice(), 16), (b"quic iv", 12), (b"", 1), (b"quicv2 hp", len)] {
+            let expander = Expander::new(suite, &secret);
+            for (label, context, len) in [
+                (b"quic key".as_slice(), b"".as_slice(), 16),
+                (b"quic iv", b"", 12),
+                (b"", b"c", 1),
+                (b"quicv2 hp", &[3; 48], len),
+                (b"exporter", &[4; 32], 200),
+            ] {
                 let (mut ours, mut other) = (vec![0; len], vec![0; len]);
-                expander.fill(label, &mut ours).unwrap();
-                expand_label(algorithm, &secret, label, b"", &mut other).unwrap();
+                expander.fill(label, context, &mut ours).unwrap();
+                let (out_len, label_len) = ((len as u16).to_be_bytes(), [PREFIX.len() as u8 + label.len() as u8]);
+                let info: [&[u8]; 6] = [&out_len, &label_len, PREFIX, label, &[context.len() as u8], context];
+                let prk = hkdf::Prk::new_less_safe(algorithm, &secret);
+                prk.expand(&info, Len(len)).unwrap().fill(&mut other).unwrap();
                 assert_eq!(ours, other);
+                let mut once = vec![0; len];
+                expand_label(suite, &secret, label, context, &mut once).unwrap();
+                assert_eq!(ours, once);
             }
-            assert!(expander.fill(b"a", &mut vec![0; len + 1]).is_err());
-            assert!(expander.fill(&[b'a'; LABEL_MAX + 1], &mut [0]).is_err());
         }
     }
 
@@ -117,13 +138,13 @@ mod tests {
     fn lengths_that_do_not_fit_are_refused() {
         let mut out = [0; 16];
         let expand = |label: usize, context: usize, out: &mut [u8]| {
-            expand_label(hkdf::HKDF_SHA256, &[1; 32], &vec![b'a'; label], &vec![0; context], out)
+            expand_label(Suite::Aes128Gcm, &[1; 32], &vec![b'a'; label], &vec![0; context], out)
         };
         assert!(expand(LABEL_MAX, 255, &mut out).is_ok());
         assert!(expand(LABEL_MAX + 1, 0, &mut out).is_err());
         assert!(expand(1, 256, &mut out).is_err());
         assert!(expand(1, 0, &mut vec![0; 255 * 32]).is_ok());
         assert!(expand(1, 0, &mut vec![0; 255 * 32 + 1]).is_err());
-        assert!(expand_label(hkdf::HKDF_SHA256, &[1; 65], b"a", b"", &mut out).is_err());
+        assert!(expand_label(Suite::Aes128Gcm, &[1; 65], b"a", b"", &mut out).is_err());
     }
 }

@@ -10,15 +10,18 @@ use core::ops::Range;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
 use aws_lc_rs::cipher::{self, EncryptingKey, UnboundCipherKey};
-use aws_lc_rs::{constant_time, hkdf, hmac};
+use aws_lc_rs::constant_time;
 use courser_core::crypto::{
     CryptoFailed, Exporter, Head, KEY_LEN_MAX, KeyFactory, Keys, Material, Opener, SAMPLE_LEN, Sealer, Sealing, Secret,
     Suite, TAG_LEN, Unmasking,
 };
 use courser_core::ids::{Cid, PacketNumber, Side, Version};
+use hmac::Hmac;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::hkdf::{Expander, algorithm, expand_label, export};
+use crate::hash;
+use crate::hkdf::{Expander, expand_label, export};
 
 /// Length of the IV, in bytes.
 const IV_LEN: usize = 12;
@@ -138,12 +141,12 @@ const _: () = assert!(size_of::<PacketKey>() <= 96, "three of these live in ever
 /// What a secret gives.
 fn derive(version: Version, suite: Suite, secret: &[u8]) -> Material {
     let (labels, len) = (labels(version), aead_of(suite).key_len());
-    let (expander, mut made) = (Expander::new(algorithm(suite), secret), Material::empty());
+    let (expander, mut made) = (Expander::new(suite, secret), Material::empty());
     // Header protection takes a key as long as that of the AEAD.
     let derived = expander
-        .fill(labels.key, &mut made.key[..len])
-        .and_then(|()| expander.fill(labels.iv, &mut made.iv))
-        .and_then(|()| expander.fill(labels.hp, &mut made.header[..len]));
+        .fill(labels.key, b"", &mut made.key[..len])
+        .and_then(|()| expander.fill(labels.iv, b"", &mut made.iv))
+        .and_then(|()| expander.fill(labels.hp, b"", &mut made.header[..len]));
     derived.expect("a secret has at most 48 bytes, labels and outputs are short");
     made
 }
@@ -291,14 +294,13 @@ impl Opener for PacketKey {
 
 impl KeyFactory for AwsLc {
     fn initial(&self, version: Version, dcid: &Cid, side: Side) -> Keys {
-        let mac = hmac::Key::new(hmac::HMAC_SHA256, &labels(version).salt);
-        let initial = hmac::sign(&mac, dcid.as_slice());
+        let salt: Hmac<Sha256> = hash::keyed(&labels(version).salt);
+        let initial = hash::mac(&salt, [dcid.as_slice()], |secret| Expander::new(Suite::Aes128Gcm, secret));
         let key = |from: Side| {
-            let mut secret = [0; 32];
+            let mut secret = Zeroizing::new([0; 32]);
             let label: &[u8] = if from.is_client() { b"client in" } else { b"server in" };
-            expand_label(hkdf::HKDF_SHA256, initial.as_ref(), label, b"", &mut secret)
-                .expect("a digest, a short label and a short output");
-            Box::new(PacketKey::new(Suite::Aes128Gcm, &derive(version, Suite::Aes128Gcm, &secret)))
+            initial.fill(label, b"", &mut *secret).expect("a short label and a short output");
+            Box::new(PacketKey::new(Suite::Aes128Gcm, &derive(version, Suite::Aes128Gcm, &*secret)))
         };
         Keys { seal: key(side), open: key(side.peer()) }
     }
@@ -318,7 +320,7 @@ impl KeyFactory for AwsLc {
     fn next_secret(&self, version: Version, suite: Suite, secret: &Secret) -> Secret {
         let mut next = Zeroizing::new([0; 48]);
         let next = &mut next[..secret.as_slice().len()];
-        expand_label(algorithm(suite), secret.as_slice(), labels(version).update, b"", next)
+        expand_label(suite, secret.as_slice(), labels(version).update, b"", next)
             .expect("a secret has at most 48 bytes, the label is short");
         Secret::new(next).expect("as long as the secret before")
     }
@@ -346,10 +348,8 @@ impl KeyFactory for AwsLc {
     }
 
     fn mac(&self, key: &[u8; 32], data: &[&[u8]]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-        data.iter().for_each(|part| context.update(part));
         let mut out = [0; 32];
-        out.copy_from_slice(context.sign().as_ref());
+        hash::mac(&hash::keyed::<Hmac<Sha256>>(key), data.iter().copied(), |made| out.copy_from_slice(made));
         out
     }
 

@@ -10,6 +10,7 @@
 mod alert;
 mod client;
 mod early;
+mod hash;
 mod hkdf;
 mod key_log;
 mod keys;

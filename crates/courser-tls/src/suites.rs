@@ -3,9 +3,9 @@
 //! rustls derives keys of QUIC whenever secrets change, and has no way to decline them; ours are made from the secrets,
 //! because header protection, key updates and other versions need more than rustls gives (see [`crate::keys`]). It also
 //! derives the keys of TLS records, which QUIC does not have, and keeps them as long as the session. Deriving
-//! them costs a tenth of a handshake, and they take 1.4 kB. So the suites given to rustls have the same hashes, but a cipher
-//! and a QUIC part whose keys are empty, and a key derivation that leaves out the labels of both. An expansion with any other
-//! label, or in a form that is not known here, is done as rustls does it: nothing but those unused keys can come out empty,
+//! them costs a tenth of a handshake, and they take 1.4 kB. So the suites given to rustls have a cipher
+//! and a QUIC part whose keys are empty, and a key derivation ([`crate::hash`]) that leaves out the labels of both. An expansion with any other
+//! label, or in a form that is not known here, is done as RFC 5869 says: nothing but those unused keys can come out empty,
 //! and the empty ones refuse to protect anything.
 
 use std::sync::{LazyLock, OnceLock};
@@ -16,16 +16,18 @@ use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage,
     OutboundPlainMessage, Tls13AeadAlgorithm, UnsupportedOperationError,
 };
-use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
-use rustls::crypto::{ActiveKeyExchange, CipherSuiteCommon, aws_lc_rs::cipher_suite as suites, hmac};
+use rustls::crypto::{CipherSuiteCommon, aws_lc_rs::cipher_suite as suites};
 use rustls::quic::{Algorithm, HeaderProtectionKey, PacketKey, Tag};
 use rustls::{Error, SupportedCipherSuite, Tls13CipherSuite};
+use sha2::{Sha256, Sha384};
+
+use crate::hash::{Derivation, Hashing, Transcripts};
 
 /// The suite that rustls is to negotiate.
 pub(crate) fn lean(suite: Suite) -> SupportedCipherSuite {
-    static AES_128: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_AES_128_GCM_SHA256));
-    static AES_256: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_AES_256_GCM_SHA384));
-    static CHACHA: LazyLock<Lean> = LazyLock::new(|| Lean::of(suites::TLS13_CHACHA20_POLY1305_SHA256));
+    static AES_128: LazyLock<Lean<Sha256>> = LazyLock::new(|| Lean::of(suites::TLS13_AES_128_GCM_SHA256));
+    static AES_256: LazyLock<Lean<Sha384>> = LazyLock::new(|| Lean::of(suites::TLS13_AES_256_GCM_SHA384));
+    static CHACHA: LazyLock<Lean<Sha256>> = LazyLock::new(|| Lean::of(suites::TLS13_CHACHA20_POLY1305_SHA256));
     match suite {
         Suite::Aes128Gcm => AES_128.suite(),
         Suite::Aes256Gcm => AES_256.suite(),
@@ -34,21 +36,23 @@ pub(crate) fn lean(suite: Suite) -> SupportedCipherSuite {
 }
 
 /// A suite of rustls and, made from it once, the lean one.
-struct Lean {
+struct Lean<H: Hashing> {
     full: &'static Tls13CipherSuite,
-    derivation: Derivation,
+    transcripts: Transcripts<H>,
+    derivation: Derivation<H>,
     keys: NoKeys,
     records: NoRecords,
     lean: OnceLock<Tls13CipherSuite>,
 }
 
-impl Lean {
+impl<H: Hashing> Lean<H> {
     fn of(suite: SupportedCipherSuite) -> Self {
         let full = suite.tls13().expect("the suites named here are of TLS 1.3");
         let key_len = full.quic.map_or(0, Algorithm::aead_key_len);
         Self {
             full,
-            derivation: Derivation(full.hkdf_provider),
+            transcripts: Transcripts::new(),
+            derivation: Derivation::new(is_unused),
             keys: NoKeys { key_len },
             records: NoRecords { key_len: full.aead_alg.key_len() },
             lean: OnceLock::new(),
@@ -59,81 +63,13 @@ impl Lean {
         SupportedCipherSuite::Tls13(self.lean.get_or_init(|| Tls13CipherSuite {
             common: CipherSuiteCommon {
                 suite: self.full.common.suite,
-                hash_provider: self.full.common.hash_provider,
+                hash_provider: &self.transcripts,
                 confidentiality_limit: self.full.common.confidentiality_limit,
             },
             hkdf_provider: &self.derivation,
             aead_alg: &self.records,
             quic: Some(&self.keys),
         }))
-    }
-}
-
-/// Key derivation of a suite, but for what is expanded with a label of unused keys.
-struct Derivation(&'static dyn Hkdf);
-
-impl Hkdf for Derivation {
-    fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
-        self.0.extract_from_zero_ikm(salt)
-    }
-
-    fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        self.0.extract_from_secret(salt, secret)
-    }
-
-    fn extract_from_kx_shared_secret(
-        &self,
-        salt: Option<&[u8]>,
-        kx: Box<dyn ActiveKeyExchange>,
-        peer_pub_key: &[u8],
-    ) -> Result<Box<dyn HkdfExpander>, Error> {
-        self.0.extract_from_kx_shared_secret(salt, kx, peer_pub_key)
-    }
-
-    fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
-        Box::new(Expander { hkdf: self.0, okm: okm.clone(), expander: OnceLock::new() })
-    }
-
-    fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> hmac::Tag {
-        self.0.hmac_sign(key, message)
-    }
-
-    fn fips(&self) -> bool {
-        self.0.fips()
-    }
-}
-
-/// Expands a secret; what it takes to do so is set up when first needed.
-struct Expander {
-    hkdf: &'static dyn Hkdf,
-    okm: OkmBlock,
-    expander: OnceLock<Box<dyn HkdfExpander>>,
-}
-
-impl Expander {
-    fn expander(&self) -> &dyn HkdfExpander {
-        self.expander.get_or_init(|| self.hkdf.expander_for_okm(&self.okm)).as_ref()
-    }
-}
-
-impl HkdfExpander for Expander {
-    fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
-        if is_unused(info) {
-            output.fill(0);
-            return Ok(());
-        }
-        self.expander().expand_slice(info, output)
-    }
-
-    fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        if is_unused(info) {
-            return OkmBlock::new(&[0; OkmBlock::MAX_LEN][..self.hash_len()]);
-        }
-        self.expander().expand_block(info)
-    }
-
-    fn hash_len(&self) -> usize {
-        self.okm.as_ref().len()
     }
 }
 
@@ -242,6 +178,8 @@ impl HeaderProtectionKey for NoKey {
 
 #[cfg(test)]
 mod tests {
+    use rustls::crypto::tls13::{Hkdf, OkmBlock};
+
     use super::*;
 
     const ALL: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
