@@ -321,10 +321,12 @@ fn acknowledgements_of_what_was_never_sent_are_refused() {
 fn acknowledgements_of_skipped_numbers_are_refused() {
     let mut rig = Rig::at(Side::Server, Stage::Confirmed);
     let mut sent = std::collections::BTreeSet::new();
+    // An acknowledgement may be answered, too: by a probe for larger datagrams.
+    let mut answer = Vec::new();
     for _ in 0..2000 {
         rig.victim.ping(rig.key).unwrap();
         let seen = rig.collect();
-        for datagram in &seen.datagrams {
+        for datagram in answer.iter().chain(&seen.datagrams) {
             for (_, pn, _) in numbered(datagram) {
                 sent.insert(pn);
             }
@@ -337,7 +339,9 @@ fn acknowledgements_of_skipped_numbers_are_refused() {
             payload.extend((0x8000_0000 | u32::try_from(largest).unwrap()).to_be_bytes());
             payload.extend([0, 0, 0]);
             payload.extend(acked);
-            assert_eq!(rig.inject(Level::OneRtt, &payload).close, None);
+            let seen = rig.inject(Level::OneRtt, &payload);
+            assert_eq!(seen.close, None);
+            answer = seen.datagrams;
             rig.now += core::time::Duration::from_millis(5);
             continue;
         };

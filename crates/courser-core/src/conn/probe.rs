@@ -43,11 +43,13 @@ impl Connection {
     }
 
     /// A short answer fits the initial window only as long as no probe takes room in it: the search waits for a pause, or
-    /// until the connection turns out to have more to say.
+    /// until the connection turns out to have more to say. A pause begins when the peer acknowledged something: one that
+    /// closes as soon as it has its answer never needed larger datagrams.
     fn may_probe_mtu(&self) -> bool {
         self.confirmed
             && self.path.is_validated()
-            && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER || !self.streams.has_data())
+            && (self.stats.sent.datagrams >= MTU_SEARCH_AFTER
+                || !self.streams.has_data() && self.recovery.largest_acked(Space::Data).is_some())
     }
 
     /// A datagram of exactly the size that is searched for: PING and PADDING.

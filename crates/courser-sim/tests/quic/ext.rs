@@ -239,7 +239,7 @@ fn each_datagram_has_one_fate_and_those_told_as_acknowledged_came_once() {
         ("everything", base().loss(0.05).reorder(0.05, 40 * MS).duplicate(0.05)),
     ];
     for (name, link) in paths {
-        let mut net = Net::new(NetConfig::new(5, Duplex::symmetric(link)).job(Job::fetch(1_000)));
+        let mut net = Net::new(NetConfig::new(6, Duplex::symmetric(link)).job(Job::fetch(1_000)));
         net.run_until_done(20 * S);
         let (key, start) = (net.client_key(), net.world.now_us());
         let (mut fates, mut got) = (BTreeMap::<u64, Fate>::new(), BTreeMap::new());

@@ -98,6 +98,23 @@ fn data_leaves_in_sizes_that_have_passed_and_probes_carry_none() {
 }
 
 #[test]
+fn a_server_sends_no_probe_before_its_answer_was_acknowledged_and_searches_afterwards() {
+    for stays in [false, true] {
+        let config = NetConfig::new(1, Duplex::symmetric(path(1_472))).job(Job::fetch(64));
+        let (mut net, captures) = watched(config);
+        net.run_until_done(5 * S);
+        assert_eq!(captures[1].probes().len(), 0, "the answer is the client's, and the server knows of nothing more");
+        if stays {
+            let answered = net.world.now_us();
+            net.run_until(answered + S);
+            assert_eq!(sizes(&net), [1_472, 1_472], "a pause is there for the search");
+        }
+        net.finish();
+        assert_eq!(captures[1].probes().len(), usize::from(stays), "who closes at once is asked nothing");
+    }
+}
+
+#[test]
 fn the_search_gets_over_losses_reordering_delays_and_copies() {
     let found = |net: &Net, mtu: usize| sizes(net).iter().all(|s| (mtu - mtu / 20..=mtu).contains(&usize::from(*s)));
     for (name, link) in [

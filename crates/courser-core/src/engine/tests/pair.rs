@@ -141,13 +141,17 @@ impl Pair {
         }
     }
 
-    /// Moves to the next thing that happens; false when nothing will.
-    pub(super) fn step(&mut self) -> bool {
+    /// Lets both ends say what they have to say; when something happens next.
+    fn next(&mut self) -> Option<Instant> {
         self.flush(Way::Up);
         self.flush(Way::Down);
         let arrival = self.wire.iter().map(|(at, ..)| *at).min();
-        let next = [arrival, self.client.deadline(), self.server.deadline()].into_iter().flatten().min();
-        let Some(next) = next else { return false };
+        [arrival, self.client.deadline(), self.server.deadline()].into_iter().flatten().min()
+    }
+
+    /// Moves to the next thing that happens; false when nothing will.
+    pub(super) fn step(&mut self) -> bool {
+        let Some(next) = self.next() else { return false };
         self.now = self.now.max(next);
         let mut rest = VecDeque::new();
         for (at, way, mut datagram) in core::mem::take(&mut self.wire) {
@@ -174,16 +178,22 @@ impl Pair {
             if done(self) {
                 return true;
             }
-            if self.now > end || !self.step() {
+            if self.now > end {
                 return false;
+            }
+            if !self.step() {
+                // What was told last came without anything to follow.
+                return done(self);
             }
         }
         panic!("no progress in virtual time");
     }
 
+    /// Steps until exactly so much later.
     pub(super) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        self.run_until(time, |p| p.now >= end);
+        self.run_until(time, |p| p.next().is_none_or(|at| at > end));
+        self.now = self.now.max(end);
     }
 
     /// Takes the collected events of one end.
