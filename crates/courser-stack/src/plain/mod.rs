@@ -59,7 +59,11 @@ use courser::session::SessionRow;
 use courser_session::control::Protocol;
 use courser_session::doorbell::{Bell, Ringer, doorbell};
 use courser_session::handle::GENERATION_MAX;
+#[cfg(target_os = "linux")]
+use courser_session::port::EventBell;
 use courser_session::port::{PortSetup, ThreadPort, pair};
+#[cfg(target_os = "linux")]
+use courser_session::segment::{Offer, SharedSetup, shared};
 
 pub use books::CONNECTS_MAX;
 pub use rows::Row;
@@ -158,6 +162,18 @@ impl Plain {
         self.door.attach(worker);
         self.rouse.ring();
         application
+    }
+
+    /// A port for an application in another process, which gets what is in the offer; `application` is the bell that wakes it.
+    ///
+    /// # Errors
+    /// See [`shared`](courser_session::segment::shared).
+    #[cfg(target_os = "linux")]
+    pub fn attach_shared(&self, setup: SharedSetup, application: EventBell) -> io::Result<Offer> {
+        let (offer, worker) = shared(setup, application)?;
+        self.door.attach(worker);
+        self.rouse.ring();
+        Ok(offer)
     }
 
     /// The sessions that there are, at most `most`, for operators; none when the worker does not answer within a second.

@@ -4,12 +4,16 @@
 //! Each part is bounded per port and object. The worker sleeps in the event loop, and is rung by a waker.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use courser_session::doorbell::{Bell, Interest, Sleeper};
 use courser_session::handle::HandleTable;
 use courser_session::port::{Outbox, WorkerPort};
+#[cfg(target_os = "linux")]
+use mio::unix::SourceFd;
 use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::PlainSetup;
@@ -21,6 +25,12 @@ const SUBMISSIONS_MAX: usize = 256;
 /// Events of one look at the event loop.
 const EVENTS: usize = 1024;
 const WAKER: Token = Token(usize::MAX);
+
+/// The token of the bell of a port whose application is in another process. Slots of objects count from the other end.
+#[cfg(target_os = "linux")]
+const fn bell_of(port: usize) -> Token {
+    Token(usize::MAX - 1 - port)
+}
 
 /// Rings by waking the event loop.
 pub(super) struct Rouse(Waker);
@@ -77,6 +87,7 @@ impl Worker {
                 continue;
             }
             self.sleeper.arm(Interest::ANY);
+            self.ports.iter_mut().flatten().for_each(WorkerPort::arm);
             let timeout = if self.has_work() {
                 Some(Duration::ZERO)
             } else {
@@ -84,6 +95,7 @@ impl Worker {
             };
             let looked = self.look(&mut events, timeout);
             self.sleeper.disarm();
+            self.ports.iter_mut().flatten().for_each(WorkerPort::disarm);
             looked?;
         }
     }
@@ -109,6 +121,15 @@ impl Worker {
         let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
         // More ports than 32 bits count would need more memory than there is.
         port.outbox().set_port(u32::try_from(free).unwrap_or(u32::MAX));
+        #[cfg(target_os = "linux")]
+        if let Some(bell) = port.bell() {
+            let registered =
+                self.poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), bell_of(free), mio::Interest::READABLE);
+            if registered.is_err() {
+                // A port whose application could not wake the worker: it goes, and the application learns of it.
+                return;
+            }
+        }
         if free == self.ports.len() {
             self.ports.push(Some(port));
         } else {
@@ -160,6 +181,9 @@ impl Worker {
     /// A port's application is gone: its sessions end.
     fn end_port(&mut self, number: usize) {
         let Some(mut port) = self.ports.get_mut(number).and_then(Option::take) else { return };
+        if let Some(fault) = port.fault() {
+            tracing::warn!(port = number, %fault, "a port of plain sessions was closed");
+        }
         let outbox = port.outbox();
         for handle in outbox.own_handles(&self.sessions) {
             outbox.forget(&mut self.sessions, handle);

@@ -1,5 +1,7 @@
 //! The worker with sockets of the loopback interface. Nothing here waits for a time: tests wait for what happens.
 
+#[cfg(target_os = "linux")]
+mod shared;
 mod tcp;
 mod tcp_ends;
 mod udp;
