@@ -13,6 +13,7 @@
 //! | [`credit`] | how many bytes may wait per stream and direction |
 //! | [`reason`] | why sessions end, as a number and as a sentence |
 //! | [`control`] | the socket between applications and a host: messages and descriptors |
+//! | `stack` | what programs call: sockets that are QUIC, TCP or UDP, over a host (Linux) |
 //! | [`port`] | the meeting place: two rings between threads or none on one thread, and events that cannot overflow |
 //! | [`segment`] | the memory of a port between processes, of which the worker believes nothing |
 //!
@@ -37,4 +38,6 @@ pub mod port;
 pub mod reason;
 pub mod ring;
 pub mod segment;
+#[cfg(target_os = "linux")]
+pub mod stack;
 mod sync;

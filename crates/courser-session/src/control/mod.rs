@@ -12,6 +12,8 @@
 //! **Nothing is believed.** Messages are bounded as a whole ([`MESSAGE_MAX`]) and in each field, and decoding is total and
 //! exact: what is taken is what encoding makes of it, bit by bit, so that no two texts say the same.
 
+#[cfg(target_os = "linux")]
+mod client;
 mod codec;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -22,6 +24,8 @@ mod transport;
 use core::fmt;
 use std::net::SocketAddr;
 
+#[cfg(target_os = "linux")]
+pub use client::Client;
 pub use codec::Malformed;
 #[cfg(target_os = "linux")]
 pub use transport::{FDS_MAX, connect, receive, send};

@@ -64,12 +64,20 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 /// [`InvalidData`](io::ErrorKind::InvalidData) for a message that is longer than [`MESSAGE_MAX`] or has more than
 /// [`FDS_MAX`] descriptors, which is dropped; otherwise what the system says.
 pub fn receive(socket: BorrowedFd<'_>, buf: &mut Vec<u8>, fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    receive_with(socket, (buf, fds), RecvFlags::empty())
+}
+
+pub(super) fn receive_with(
+    socket: BorrowedFd<'_>,
+    (buf, fds): (&mut Vec<u8>, &mut Vec<OwnedFd>),
+    flags: RecvFlags,
+) -> io::Result<usize> {
     fds.clear();
     buf.resize(MESSAGE_MAX, 0);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let got = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags | RecvFlags::CMSG_CLOEXEC);
         let got = match got {
             Err(Errno::INTR) => continue,
             Err(error) => {

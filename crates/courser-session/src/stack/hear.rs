@@ -1,0 +1,292 @@
+//! What workers say, and what becomes of sessions by it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+
+use super::{
+    entry::{Connection, Entry, Over, Part, STREAMS_MAX, Stream, What},
+    state::{LENT_MAX, State},
+};
+use crate::{
+    control::Protocol,
+    handle::{Handle, Kind},
+    msg::{Completion, Op, Rejection, Submission},
+    reason::{Ended, Reason},
+};
+
+/// A run of chunks is at least this large: what a short message costs its port.
+const LENT_LEAST: usize = 4096;
+/// The bit of a stream's number that says that it brings bytes only.
+const INWARD: u64 = 2;
+
+impl State {
+    /// A worker said something.
+    pub(super) fn hear(&mut self, place: usize, message: Completion) {
+        match message {
+            Completion::Opened { token, handle, number } => self.on_opened(place, (token, handle, number)),
+            Completion::Failed { token, .. } => self.on_failed(place, token, Ended::of(&message)),
+            Completion::Established { connection } => self.on_established(connection),
+            Completion::Accepted { handle, parent, number } => self.on_accepted(place, (handle, parent, number)),
+            Completion::Closed { handle, .. } => self.on_closed(place, handle, Ended::of(&message)),
+            Completion::Data { stream, data, fin, .. } => self.on_data(place, stream, (data, fin)),
+            Completion::Datagram { connection, data } => self.on_connection(connection, |c| c.keep(data)),
+            Completion::DatagramRoom { connection } => self.on_connection(connection, |c| c.blocked = false),
+            Completion::CreditGranted { stream, limit } => self.on_stream(stream, |s| _ = s.credit.grant(limit)),
+            Completion::Reset { stream, code } => self.on_stream(stream, |s| {
+                s.reading.get_or_insert(Over::Code(code));
+            }),
+            Completion::Stopped { stream, code } => self.on_stream(stream, |s| {
+                s.writing = s.writing.filter(|over| *over != Over::Fin).or(Some(Over::Code(code)));
+            }),
+            Completion::AllAcked { stream } => {
+                self.laid_to_rest(stream);
+                self.on_stream(stream, |s| s.acked = true);
+            }
+            Completion::Stats { handle, stats, .. } => {
+                if let Some(session) = self.by_handle.get(&handle).copied() {
+                    if let Some(entry) = self.sessions.get_mut(&session) {
+                        entry.stats = Some(stats);
+                    }
+                    self.touch(session);
+                }
+            }
+            Completion::Rejected { handle, op: Op::Datagram, why } => self.on_connection(handle, |c| {
+                c.dropped += 1;
+                match why {
+                    Rejection::Overrun => c.blocked = true,
+                    Rejection::Argument => c.unfit = true,
+                    Rejection::Handle(_) => {}
+                }
+            }),
+            // A submission that met the end of its session on the way; the end is told by itself.
+            Completion::Rejected { .. }
+            | Completion::DatagramFate { .. }
+            | Completion::Readable { .. }
+            | Completion::Wake => {}
+        }
+    }
+
+    fn on_connection(&mut self, handle: Handle, change: impl FnOnce(&mut Connection)) {
+        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        if let Some(connection) = self.sessions.get_mut(&session).and_then(Entry::connection) {
+            change(connection);
+            self.touch(session);
+        }
+    }
+
+    fn on_stream(&mut self, handle: Handle, change: impl FnOnce(&mut Stream)) {
+        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        if let Some(stream) = self.sessions.get_mut(&session).and_then(Entry::stream) {
+            change(stream);
+            self.touch(session);
+        }
+    }
+
+    fn on_opened(&mut self, place: usize, (session, handle, number): (u64, Handle, u64)) {
+        self.lives(place);
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            // Closed while it was being opened.
+            self.orphans.insert(handle, None);
+            self.post(place, Submission::Close { handle, code: 0, reason: Bytes::new() });
+            return;
+        };
+        entry.handle.get_or_insert(handle);
+        if entry.protocol == Protocol::Quic {
+            entry.number = number;
+        } else if let (Some(local), Ok(port)) = (&mut entry.local, u16::try_from(number)) {
+            local.set_port(port);
+        }
+        if let Some(listener) = entry.listener() {
+            let part = listener.parts.iter_mut().find(|(at, part)| *at == place && *part == Part::Asked);
+            if let Some((_, part)) = part {
+                *part = Part::Open(handle);
+            }
+        }
+        self.by_handle.insert(handle, session);
+        self.touch(session);
+    }
+
+    fn on_failed(&mut self, place: usize, session: u64, ended: Option<Ended>) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        let over = match entry.listener() {
+            Some(listener) => {
+                let part = listener.parts.iter_mut().find(|(at, part)| *at == place && *part == Part::Asked);
+                if let Some((_, part)) = part {
+                    *part = Part::Over;
+                }
+                listener.is_over()
+            }
+            None => true,
+        };
+        if over && entry.end.is_none() {
+            entry.end = ended;
+        }
+        self.touch(session);
+    }
+
+    fn on_established(&mut self, handle: Handle) {
+        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        let Some(connection) = self.sessions.get_mut(&session).and_then(Entry::connection) else { return };
+        connection.established = true;
+        let listener = connection.listener.take();
+        self.touch(session);
+        if let Some(listener) = listener {
+            self.arrive(listener, session);
+        }
+    }
+
+    /// A connection that came in can be accepted.
+    fn arrive(&mut self, at: u64, session: u64) {
+        match self.sessions.get_mut(&at).and_then(Entry::listener) {
+            Some(listener) => {
+                listener.under_way = listener.under_way.saturating_sub(1);
+                listener.ready.push_back(session);
+                self.touch(at);
+            }
+            // The listener was closed meanwhile.
+            None => self.release(session, 0, Bytes::new()),
+        }
+    }
+
+    fn on_accepted(&mut self, place: usize, (handle, parent, number): (Handle, Handle, u64)) {
+        self.lives(place);
+        let above = self.by_handle.get(&parent).copied();
+        let full = self.sessions.len() >= self.sessions_max;
+        let Some((above, entry)) =
+            above.filter(|_| !full).and_then(|above| Some((above, self.sessions.get_mut(&above)?)))
+        else {
+            return self.turn_away(place, handle);
+        };
+        let (protocol, local) = (entry.protocol, entry.local);
+        let (nonblocking, timeout) = (entry.nonblocking, entry.timeout);
+        let has_room = match &entry.what {
+            What::Listener(listener) => listener.has_room(),
+            What::Connection(connection) => connection.ready.len() < STREAMS_MAX,
+            _ => false,
+        };
+        if !has_room {
+            return self.turn_away(place, handle);
+        }
+        let what = match (&mut entry.what, handle.kind()) {
+            (What::Listener(listener), Kind::Connection) => {
+                listener.under_way += 1;
+                What::Connection(Box::new(Connection { listener: Some(above), ..Connection::default() }))
+            }
+            (What::Listener(listener), Kind::Stream) => {
+                listener.under_way += 1;
+                What::Stream(Box::default())
+            }
+            (What::Connection(_), _) => {
+                let writing = (number & INWARD != 0).then_some(Over::Never);
+                What::Stream(Box::new(Stream { parent: Some(above), writing, ..Stream::default() }))
+            }
+            _ => return self.turn_away(place, handle),
+        };
+        let mut new = Entry::new(protocol, what);
+        (new.handle, new.place, new.endpoint) = (Some(handle), place, self.endpoint_of(place));
+        (new.local, new.nonblocking, new.timeout, new.number) = (local, nonblocking, timeout, number);
+        if protocol != Protocol::Quic {
+            new.peer = peer(number);
+        }
+        let session = self.enter(new);
+        self.by_handle.insert(handle, session);
+        self.touch(session);
+        self.welcome(place, (above, session, handle));
+    }
+
+    /// What came in is kept. A connection over UDP or QUIC still has to be told so.
+    fn welcome(&mut self, place: usize, (above, session, handle): (u64, u64, Handle)) {
+        if handle.kind() == Kind::Connection {
+            return self.post(place, Submission::Accept { handle });
+        }
+        match self.sessions.get_mut(&above).map(|entry| &mut entry.what) {
+            Some(What::Listener(_)) => self.arrive(above, session),
+            Some(What::Connection(connection)) => {
+                connection.ready.push_back(session);
+                self.touch(above);
+            }
+            _ => {}
+        }
+    }
+
+    fn turn_away(&mut self, place: usize, handle: Handle) {
+        self.orphans.insert(handle, None);
+        self.post(place, Submission::Refuse { handle, code: 0 });
+    }
+
+    fn on_data(&mut self, place: usize, handle: Handle, (data, fin): (Bytes, bool)) {
+        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        let Some(Some(at)) = self.places.get_mut(place) else { return };
+        let Some(stream) = self.sessions.get_mut(&session).and_then(Entry::stream) else { return };
+        if stream.reading == Some(Over::Here) {
+            return;
+        }
+        if !data.is_empty() {
+            let cost = data.len().max(LENT_LEAST);
+            if at.lent + cost > LENT_MAX {
+                stream.inbox.push_back((Bytes::copy_from_slice(&data), 0));
+            } else {
+                at.lent += cost;
+                stream.inbox.push_back((data, cost));
+            }
+        }
+        if fin {
+            stream.reading.get_or_insert(Over::Fin);
+        }
+        self.touch(session);
+    }
+
+    /// The peer has all of a stream that the application closed.
+    fn laid_to_rest(&mut self, handle: Handle) {
+        let Some(parent) = self.orphans.get_mut(&handle).and_then(Option::take) else { return };
+        if let Some(connection) = self.sessions.get_mut(&parent).and_then(Entry::connection) {
+            connection.lingering = connection.lingering.saturating_sub(1);
+            self.touch(parent);
+        }
+    }
+
+    fn on_closed(&mut self, place: usize, handle: Handle, ended: Option<Ended>) {
+        self.laid_to_rest(handle);
+        self.orphans.remove(&handle);
+        let session = self.by_handle.remove(&handle);
+        self.died(place);
+        let Some(session) = session else { return };
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        let ended = ended.unwrap_or(Ended::plain(Reason::Internal));
+        let mut forgotten = None;
+        match &mut entry.what {
+            What::Listener(listener) => {
+                let mine = listener.parts.iter_mut().find(|(_, part)| *part == Part::Open(handle));
+                if let Some((_, part)) = mine {
+                    *part = Part::Over;
+                }
+                if !listener.is_over() {
+                    return;
+                }
+            }
+            What::Stream(stream) if ended.reason == Reason::Done => {
+                stream.acked = true;
+                stream.reading.get_or_insert(Over::Fin);
+            }
+            What::Connection(connection) => forgotten = connection.listener.take(),
+            _ => {}
+        }
+        entry.end.get_or_insert(ended);
+        self.touch(session);
+        if let Some(above) = forgotten {
+            // Its handshake failed; nobody ever heard of it.
+            if let Some(listener) = self.sessions.get_mut(&above).and_then(Entry::listener) {
+                listener.under_way = listener.under_way.saturating_sub(1);
+            }
+            self.release(session, 0, Bytes::new());
+        }
+    }
+}
+
+/// The peer of a session over TCP or UDP that came in, as its number tells it: an IPv4 address and a port.
+fn peer(number: u64) -> Option<SocketAddr> {
+    let ip = u32::try_from(number >> 16).ok().filter(|ip| *ip != 0)?;
+    let port = u16::try_from(number & 0xffff).ok()?;
+    Some(SocketAddr::from((Ipv4Addr::from(ip), port)))
+}

@@ -1,0 +1,554 @@
+//! Sessions come and go: create, settings, connect, bind, listen, accept, close.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Dir, Error, Opened, Session, Stack,
+    entry::{Connection, Entry, Listener, Over, Part, Stream, What},
+    state::{Endpoint, State},
+    uri::Target,
+    wait::{Patience, Step},
+};
+use crate::{
+    control::{Open, Profile, Protocol, Role, Trust},
+    msg::{Endpoint as Remote, Submission},
+    reason::{Ended, Reason},
+};
+
+/// Connections that wait to be accepted, when a program says no number, and at most.
+const BACKLOG: (u32, u32) = (128, 4096);
+/// How long opening a listener may take.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long closing a connection waits for the last bytes of its streams.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A setting of a session, before it is connected or bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Setting {
+    /// After so long without a packet a connection is over.
+    IdleTimeout(Duration),
+    /// After so long without a packet one is sent to keep the connection.
+    KeepAlive(Duration),
+    /// Whether unreliable datagrams are taken.
+    Datagrams(bool),
+    /// How many workers a listener has.
+    Workers(u16),
+    /// The name of the congestion controller.
+    Congestion(String),
+    /// How many streams the peer may have open at a time, of each direction.
+    Streams(u64),
+}
+
+fn millis(time: Duration) -> Option<u64> {
+    Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Profile {
+    fn set(&mut self, setting: Setting) {
+        match setting {
+            Setting::IdleTimeout(time) => self.idle_timeout_ms = millis(time),
+            Setting::KeepAlive(time) => self.keep_alive_ms = millis(time),
+            Setting::Datagrams(yes) => self.datagrams = yes,
+            Setting::Workers(count) => self.workers = Some(count),
+            Setting::Congestion(name) => self.congestion = Some(name),
+            Setting::Streams(count) => self.streams = Some(count),
+        }
+    }
+}
+
+impl Stack {
+    /// A session of that protocol. It blocks, without a limit of time, until it is told otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::ServiceGone`].
+    pub fn create(&self, protocol: Protocol) -> Result<Session, Error> {
+        let mut state = self.0.lock();
+        if state.gone {
+            return Err(Error::ServiceGone);
+        }
+        if state.sessions.len() >= state.sessions_max {
+            return Err(Error::Full);
+        }
+        let entry = Entry { given: true, ..Entry::new(protocol, What::Fresh) };
+        Ok(Session(state.enter(entry)))
+    }
+
+    /// What a listener proves itself with: its certificate with those that lead to a root, and its key, in PEM. Several may be
+    /// added; the client's choice of a name decides.
+    ///
+    /// # Errors
+    /// What the host says of it; [`Error::Unfit`] for a session that is in use already.
+    pub fn add_certificate(&self, session: Session, chain: &[u8], key: &[u8]) -> Result<(), Error> {
+        self.settle_profile(session, |_| {})?;
+        let id = self.0.ask(|control| control.add_certificate(chain, key))?;
+        self.settle_profile(session, |profile| profile.certificates.push(id))
+    }
+
+    /// The application's protocols (ALPN), the most wanted first.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a session that is in use already.
+    pub fn set_alpn(&self, session: Session, names: &[&[u8]]) -> Result<(), Error> {
+        self.settle_profile(session, |profile| profile.alpn = names.iter().map(|name| name.to_vec()).collect())
+    }
+
+    /// Whose certificates are believed when it connects.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a session that is in use already.
+    pub fn set_trust(&self, session: Session, trust: Trust) -> Result<(), Error> {
+        self.settle_profile(session, |profile| profile.trust = trust)
+    }
+
+    /// A setting.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a session that is in use already.
+    pub fn set_option(&self, session: Session, setting: Setting) -> Result<(), Error> {
+        self.settle_profile(session, |profile| profile.set(setting))
+    }
+
+    fn settle_profile(&self, session: Session, change: impl FnOnce(&mut Profile)) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let entry = state.entry(session.0)?;
+        if !matches!(entry.what, What::Fresh) {
+            return Err(Error::Unfit("settings are for sessions that are neither connected nor bound yet"));
+        }
+        change(&mut entry.profile);
+        Ok(())
+    }
+
+    /// Whether calls fail with [`Error::WouldBlock`] instead of waiting. Sessions that are accepted begin as their listener is.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    pub fn set_nonblocking(&self, session: Session, nonblocking: bool) -> Result<(), Error> {
+        self.0.lock().entry(session.0).map(|entry| entry.nonblocking = nonblocking)
+    }
+
+    /// How long each call may take before it fails with [`Error::TimedOut`]; `None`: for ever.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    pub fn set_timeout(&self, session: Session, timeout: Option<Duration>) -> Result<(), Error> {
+        self.0.lock().entry(session.0).map(|entry| entry.timeout = timeout)
+    }
+
+    pub(super) fn patience(&self, session: Session) -> Result<Patience, Error> {
+        let mut state = self.0.lock();
+        let entry = state.entry(session.0)?;
+        Ok(Patience { nonblocking: entry.nonblocking, timeout: entry.timeout })
+    }
+
+    /// Connects to `quic://host:port`, `tcp://…` or `udp://…` and waits until that is done. One that does not block is begun,
+    /// and fails with [`Error::WouldBlock`]; called again, it says how far it is.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] says why there is no connection; [`Error::Address`], [`Error::Refused`].
+    pub fn connect(&self, session: Session, uri: &str) -> Result<(), Error> {
+        let (begun, protocol, profile) = {
+            let mut state = self.0.lock();
+            let entry = state.entry(session.0)?;
+            (!matches!(entry.what, What::Fresh), entry.protocol, entry.profile.clone())
+        };
+        if !begun {
+            let target = fitting(uri, protocol)?;
+            let address = target.resolve()?;
+            let endpoint = self.dialler(protocol, profile)?;
+            let mut state = self.0.lock();
+            let begun = begin(&mut state, session.0, endpoint, (address, target.host));
+            self.0.leave(state);
+            begun?;
+        }
+        let patience = self.patience(session)?;
+        self.0.wait(Some(session.0), patience, |state| is_up(state, session.0))
+    }
+
+    /// Opens a stream in an established connection, as connecting on the connection's handle does in other host stacks. It
+    /// waits while the peer allows no more streams.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] says why there is no stream; [`Error::Unfit`] when the second session is no QUIC connection.
+    pub fn connect_stream(&self, session: Session, connection: Session, dir: Dir) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        if matches!(state.entry(session.0)?.what, What::Fresh) {
+            let begun = begin_stream(&mut state, session.0, connection.0, dir);
+            self.0.leave(state);
+            begun?;
+        } else {
+            drop(state);
+        }
+        let patience = self.patience(session)?;
+        self.0.wait(Some(session.0), patience, |state| is_up(state, session.0))
+    }
+
+    /// The endpoint that makes connections with those settings.
+    fn dialler(&self, protocol: Protocol, profile: Profile) -> Result<u32, Error> {
+        let plain = protocol != Protocol::Quic;
+        // Two threads with the same new settings must not open two endpoints: the request is made with the control locked.
+        self.0.ask(|control| {
+            let known = {
+                let state = self.0.lock();
+                if state.gone {
+                    return Err(Error::ServiceGone);
+                }
+                let dialler = state.diallers.iter().find(|(with, _)| *with == profile).map(|(_, number)| *number);
+                if plain { state.plain } else { dialler }
+            };
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let open = Open { protocol, role: Role::Dial(None), profile };
+            let opened = control.open(&open)?;
+            let mut state = self.0.lock();
+            let number = state.add_endpoint(opened);
+            if plain {
+                state.plain = Some(number);
+            } else {
+                state.diallers.push((open.profile, number));
+            }
+            Ok(number)
+        })
+    }
+
+    /// Gives a session the address at which it is to listen. Port 0 lets the system choose; see [`Self::local_addr`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`] says why the address cannot be had.
+    pub fn bind(&self, session: Session, uri: &str) -> Result<(), Error> {
+        let (protocol, profile) = {
+            let mut state = self.0.lock();
+            let entry = state.entry(session.0)?;
+            if !matches!(entry.what, What::Fresh) {
+                return Err(Error::Unfit("only a session that is neither connected nor bound can be bound"));
+            }
+            (entry.protocol, entry.profile.clone())
+        };
+        let address = fitting(uri, protocol)?.resolve()?;
+        if protocol != Protocol::Quic {
+            let endpoint = self.dialler(protocol, Profile::default())?;
+            return self.bound(session, endpoint, address);
+        }
+        let opened = self.0.ask(|control| control.open(&Open { protocol, role: Role::Listen(address), profile }))?;
+        let local = opened.local;
+        let endpoint = self.0.lock().add_endpoint(opened);
+        self.bound(session, endpoint, local)
+    }
+
+    fn bound(&self, session: Session, endpoint: u32, local: std::net::SocketAddr) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let Some(entry) = state.sessions.get_mut(&session.0) else {
+            // Closed meanwhile by another thread.
+            if state.plain != Some(endpoint) {
+                state.idle.push(endpoint);
+            }
+            self.0.leave(state);
+            return Err(Error::NoSession);
+        };
+        entry.what = What::Bound(local);
+        (entry.endpoint, entry.local) = (Some(endpoint), Some(local));
+        Ok(())
+    }
+
+    /// Takes connections from now on. So many wait to be accepted at most (0: 128; 4,096 at most); further ones are refused.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] says why nobody listens; [`Error::Unfit`] when it is not bound.
+    pub fn listen(&self, session: Session, backlog: u32) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let begun = begin_listening(&mut state, session.0, backlog);
+        self.0.leave(state);
+        begun?;
+        let patience = Patience { nonblocking: false, timeout: Some(LISTEN_TIMEOUT) };
+        self.0.wait(Some(session.0), patience, |state| {
+            let Some(entry) = state.sessions.get_mut(&session.0) else { return Step::Done(Err(Error::NoSession)) };
+            if let Some(end) = entry.end.clone() {
+                return Step::Done(Err(Error::Ended(end)));
+            }
+            // All workers must have answered: whoever connects now finds somebody.
+            match entry.listener() {
+                Some(listener) if listener.parts.iter().all(|(_, part)| *part != Part::Asked) => Step::Done(Ok(())),
+                _ => Step::Wait,
+            }
+        })
+    }
+
+    /// What came in: on a listener the next connection, on a QUIC connection the next stream of the peer.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] when the listener or the connection is over; [`Error::Unfit`] on other sessions.
+    pub fn accept(&self, session: Session) -> Result<Session, Error> {
+        let patience = self.patience(session)?;
+        self.0.wait(Some(session.0), patience, |state| {
+            let Some(entry) = state.sessions.get_mut(&session.0) else { return Step::Done(Err(Error::NoSession)) };
+            let ready = match &mut entry.what {
+                What::Listener(listener) => listener.ready.pop_front(),
+                What::Connection(connection) if entry.protocol == Protocol::Quic => connection.ready.pop_front(),
+                _ => {
+                    let what = "connections are accepted from a session that listens, streams from a QUIC connection";
+                    return Step::Done(Err(Error::Unfit(what)));
+                }
+            };
+            match (ready, &entry.end) {
+                (Some(ready), _) => {
+                    if let Some(entry) = state.sessions.get_mut(&ready) {
+                        entry.given = true;
+                    }
+                    // Poll tells what it can do already.
+                    state.touch(ready);
+                    Step::Done(Ok(Session(ready)))
+                }
+                (None, Some(end)) => Step::Done(Err(Error::Ended(end.clone()))),
+                (None, None) => Step::Wait,
+            }
+        })
+    }
+
+    /// Ends a session; its number is never used again. What was written to a stream still arrives: closing it says so to the
+    /// peer as [`finish`](Self::finish) does, and closing a QUIC connection waits up to five seconds, or the session's timeout,
+    /// until the peer has the last bytes of its closed streams, unless the session does not block.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    pub fn close(&self, session: Session) -> Result<(), Error> {
+        let patience = self.patience(session)?;
+        let linger = Patience { timeout: patience.timeout.or(Some(LINGER)), ..patience };
+        // How the wait ends makes no difference.
+        let _ = self.0.wait(Some(session.0), linger, |state| {
+            let lingers = |c: &mut Connection| c.lingering > 0;
+            let entry = state.sessions.get_mut(&session.0).filter(|entry| entry.end.is_none());
+            if entry.and_then(Entry::connection).is_some_and(lingers) { Step::Wait } else { Step::Done(Ok(())) }
+        });
+        self.close_with(session, 0, b"")
+    }
+
+    /// Ends a session at once. A connection is closed with this code and reason, a stream that is not finished is given up with
+    /// the code.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    pub fn close_with(&self, session: Session, code: u64, reason: &[u8]) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let closed = state.entry(session.0).map(|_| ());
+        state.release(session.0, code, Bytes::copy_from_slice(reason));
+        self.0.leave(state);
+        closed
+    }
+}
+
+fn fitting(uri: &str, protocol: Protocol) -> Result<Target, Error> {
+    let target = Target::parse(uri)?;
+    if target.protocol == protocol {
+        Ok(target)
+    } else {
+        Err(Error::Address(format!("the session was created for {protocol}, the address is for {}", target.protocol)))
+    }
+}
+
+fn begin(
+    state: &mut State,
+    session: u64,
+    endpoint: u32,
+    (address, host): (std::net::SocketAddr, String),
+) -> Result<(), Error> {
+    let place = state.next_place(endpoint).ok_or_else(|| state.why_not(endpoint))?;
+    let local = state.endpoints.get(&endpoint).map(|endpoint| endpoint.local);
+    let entry = state.entry(session)?;
+    if !matches!(entry.what, What::Fresh) {
+        return Err(Error::Unfit("another thread connects or binds the session"));
+    }
+    let protocol = entry.protocol;
+    entry.what =
+        if protocol == Protocol::Tcp { What::Stream(Box::default()) } else { What::Connection(Box::default()) };
+    (entry.place, entry.endpoint, entry.peer, entry.local) = (place, Some(endpoint), Some(address), local);
+    let server_name = if protocol == Protocol::Quic { host } else { protocol.name().to_owned() };
+    let to = Box::new(Remote { address, server_name, profile: 0 });
+    state.post(place, Submission::Connect { token: session, to });
+    Ok(())
+}
+
+fn begin_stream(state: &mut State, session: u64, connection: u64, dir: Dir) -> Result<(), Error> {
+    let of = "streams are opened in a QUIC connection that is established";
+    let parent = state.entry(connection)?;
+    if let Some(end) = &parent.end {
+        return Err(Error::Ended(end.clone()));
+    }
+    let Some(handle) = parent.handle.filter(|_| parent.protocol == Protocol::Quic) else {
+        return Err(Error::Unfit(of));
+    };
+    if parent.connection().is_none_or(|connection| !connection.established) {
+        return Err(Error::Unfit(of));
+    }
+    let (place, endpoint, local, peer) = (parent.place, parent.endpoint, parent.local, parent.peer);
+    let entry = state.entry(session)?;
+    if entry.protocol != Protocol::Quic {
+        return Err(Error::Unfit(of));
+    }
+    let reading = (dir == Dir::Uni).then_some(Over::Never);
+    entry.what = What::Stream(Box::new(Stream { parent: Some(connection), reading, ..Stream::default() }));
+    (entry.place, entry.endpoint, entry.local, entry.peer) = (place, endpoint, local, peer);
+    let submission = match dir {
+        Dir::Bi => Submission::OpenBi { connection: handle, token: session },
+        Dir::Uni => Submission::OpenUni { connection: handle, token: session },
+    };
+    state.post(place, submission);
+    Ok(())
+}
+
+/// Whether a session that was begun is open.
+fn is_up(state: &mut State, session: u64) -> Step<()> {
+    let gone = state.gone;
+    let Some(entry) = state.sessions.get_mut(&session) else { return Step::Done(Err(Error::NoSession)) };
+    if entry.is_open() {
+        return Step::Done(Ok(()));
+    }
+    if let Some(end) = &entry.end {
+        return Step::Done(Err(Error::Ended(end.clone())));
+    }
+    let connects = matches!(entry.what, What::Connection(_) | What::Stream(_));
+    match (connects, gone) {
+        (false, _) => Step::Done(Err(Error::Unfit("a session that listens does not connect"))),
+        (true, true) => Step::Done(Err(Error::ServiceGone)),
+        (true, false) => Step::Wait,
+    }
+}
+
+fn begin_listening(state: &mut State, session: u64, backlog: u32) -> Result<(), Error> {
+    if state.gone {
+        return Err(Error::ServiceGone);
+    }
+    if state.draining {
+        return Err(Error::Ended(Ended::plain(Reason::Draining)));
+    }
+    let entry = state.entry(session)?;
+    let (What::Bound(address), Some(endpoint)) = (&entry.what, entry.endpoint) else {
+        return Err(Error::Unfit("only a session that is bound can listen"));
+    };
+    let (address, protocol) = (*address, entry.protocol);
+    let places = state.endpoints.get(&endpoint).map(|endpoint| endpoint.places.clone()).unwrap_or_default();
+    if places.is_empty() {
+        return Err(state.why_not(endpoint));
+    }
+    let backlog = if backlog == 0 { BACKLOG.0 } else { backlog.min(BACKLOG.1) };
+    let listener = Listener {
+        parts: places.iter().map(|place| (*place, Part::Asked)).collect(),
+        backlog: crate::num::widen(backlog),
+        ready: std::collections::VecDeque::new(),
+        under_way: 0,
+    };
+    let entry = state.entry(session)?;
+    entry.what = What::Listener(Box::new(listener));
+    entry.place = places[0];
+    let server_name = if protocol == Protocol::Quic { String::new() } else { protocol.name().to_owned() };
+    for place in places {
+        let at = Box::new(Remote { address, server_name: server_name.clone(), profile: 0 });
+        state.post(place, Submission::Listen { token: session, at });
+    }
+    Ok(())
+}
+
+impl State {
+    /// Takes an endpoint in; its number.
+    fn add_endpoint(&mut self, opened: Opened) -> u32 {
+        let Opened { endpoint, local, ports, .. } = opened;
+        let places = ports.into_iter().map(|port| self.place(port, endpoint)).collect();
+        self.endpoints.insert(endpoint, Endpoint { local, places, live: 0, dialled: 0, ends: false });
+        endpoint
+    }
+
+    /// The application has no use for a session any more.
+    pub(super) fn release(&mut self, session: u64, code: u64, reason: Bytes) {
+        // Those that hang on it without the application's knowledge go with it.
+        let mut all = vec![session];
+        while let Some(session) = all.pop() {
+            if let Some(entry) = self.sessions.remove(&session) {
+                self.part_with(session, entry, (code, reason.clone()), &mut all);
+            }
+        }
+    }
+
+    fn part_with(&mut self, session: u64, mut entry: Entry, (code, reason): (u64, Bytes), all: &mut Vec<u64>) {
+        let (place, over) = (entry.place, entry.end.is_some());
+        if let Some(handle) = entry.handle {
+            self.by_handle.remove(&handle);
+        }
+        match &mut entry.what {
+            What::Fresh => {}
+            What::Bound(_) => {
+                if let Some(endpoint) = entry.endpoint.filter(|number| Some(*number) != self.plain) {
+                    self.idle.push(endpoint);
+                }
+            }
+            What::Listener(listener) => {
+                all.extend(listener.ready.drain(..));
+                self.close_listener(listener, entry.endpoint, (code, &reason));
+            }
+            What::Connection(connection) => {
+                all.extend(connection.ready.drain(..));
+                if let Some(handle) = entry.handle.filter(|_| !over) {
+                    self.orphans.insert(handle, None);
+                    self.post(place, Submission::Close { handle, code, reason });
+                }
+            }
+            What::Stream(stream) => {
+                if let Some(Some(at)) = self.places.get_mut(place) {
+                    let lent: usize = stream.inbox.drain(..).map(|(_, cost)| cost).sum();
+                    at.lent = at.lent.saturating_sub(lent);
+                }
+                if let Some(handle) = entry.handle.filter(|_| !over) {
+                    self.close_stream((place, handle), stream, code);
+                }
+            }
+        }
+        // Whoever waits for it learns that it is no more.
+        let waits = |of: Option<u64>| of == Some(session);
+        self.waiters.iter().filter(|waiter| waits(waiter.session)).for_each(|waiter| waiter.woken.notify_one());
+        if self.leader.as_ref().is_some_and(|leader| waits(leader.session)) {
+            self.call_leader = true;
+        }
+    }
+
+    fn close_stream(&mut self, (place, handle): (usize, crate::handle::Handle), stream: &Stream, code: u64) {
+        if stream.reading.is_none() && stream.parent.is_some() {
+            self.post(place, Submission::Stop { stream: handle, code });
+        }
+        if code != 0 {
+            self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
+        } else if stream.writing.is_none() {
+            self.post(place, Submission::Finish { stream: handle });
+        }
+        let unsent = stream.writing.is_none_or(|over| over == Over::Fin) && !stream.acked && code == 0;
+        let parent = stream.parent.filter(|_| unsent);
+        if let Some(connection) = parent.and_then(|parent| self.sessions.get_mut(&parent)).and_then(Entry::connection) {
+            connection.lingering += 1;
+        }
+        self.orphans.insert(handle, parent);
+        if stream.parent.is_none() {
+            // TCP: the system sends the rest by itself.
+            self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
+        }
+    }
+
+    fn close_listener(&mut self, listener: &Listener, endpoint: Option<u32>, (code, reason): (u64, &Bytes)) {
+        for (place, part) in &listener.parts {
+            if let Part::Open(handle) = *part {
+                self.by_handle.remove(&handle);
+                self.orphans.insert(handle, None);
+                self.post(*place, Submission::Close { handle, code, reason: reason.clone() });
+            }
+        }
+        // Connections that were accepted live on in the endpoint; it ends with the last of them.
+        let plain = self.plain;
+        if let Some(number) = endpoint.filter(|number| Some(*number) != plain)
+            && let Some(endpoint) = self.endpoints.get_mut(&number)
+        {
+            endpoint.ends = true;
+            if endpoint.live == 0 {
+                self.idle.push(number);
+            }
+        }
+    }
+}
