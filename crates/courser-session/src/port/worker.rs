@@ -87,6 +87,16 @@ impl WorkerPort {
         }
     }
 
+    /// Whether the application of an armed port rang, or is about to. `false` for a port between threads.
+    #[must_use]
+    pub fn is_rung(&self) -> bool {
+        match &self.link {
+            Link::Thread { .. } => false,
+            #[cfg(target_os = "linux")]
+            Link::Shared(link) => link.is_rung(),
+        }
+    }
+
     /// The worker is awake.
     pub fn disarm(&mut self) {
         #[cfg(target_os = "linux")]

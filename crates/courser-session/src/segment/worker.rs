@@ -47,6 +47,7 @@ pub(crate) struct WorkerLink {
     counts: RingCounts,
     /// Bytes taken since the application heard of room.
     taken_bytes: u64,
+    armed: bool,
     /// Sleeps since the bell was silenced.
     sleeps: u8,
 }
@@ -91,6 +92,7 @@ impl WorkerLink {
             fault: None,
             counts: RingCounts::default(),
             taken_bytes: 0,
+            armed: false,
             sleeps: 0,
         }
     }
@@ -308,12 +310,21 @@ impl WorkerLink {
 
     /// This side is about to sleep, and looks once more afterwards.
     pub(crate) fn arm(&mut self, interest: Interest) {
+        self.armed = true;
         doze(self.word(WORKER_ASLEEP), interest);
+    }
+
+    /// Whether the application took note that this side sleeps, and rings.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.armed && self.word(WORKER_ASLEEP).load(Ordering::Acquire) == 0
     }
 
     /// This side is awake. The bell is silenced when it was rung: a system call that is spared when something else ended the
     /// sleep, but not for ever, since a bell may also be rung late, or without need.
     pub(crate) fn disarm(&mut self) {
+        if !core::mem::take(&mut self.armed) {
+            return;
+        }
         self.sleeps += 1;
         if !wakes(self.word(WORKER_ASLEEP)) || self.sleeps >= IDLE_RINGS_MAX {
             self.sleeps = 0;

@@ -22,7 +22,7 @@ use courser_core::config::MIN_DATAGRAM;
 use socket2::{Domain, Protocol, Type};
 
 use super::adapter::{Adapter, Arrival, Offload, Outgoing, SLOT_BYTES, SLOTS_MAX};
-use super::os::{self, Bell, Fault, RelayOut};
+use super::os::{self, Fault, RelayOut};
 
 /// Most payload bytes that one send call takes: an IPv4 packet's length field less the smallest headers.
 const CALL_BYTES_MAX: usize = 65_535 - 20 - 8;
@@ -304,12 +304,12 @@ impl Socket {
         matches!(self.inbound, Inbound::Relay { .. })
     }
 
-    /// Waits until there is something to read, room to send (when that is asked for), the bell rings, or the time is over.
-    pub(crate) fn wait(&self, bell: &Bell, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits until there is something to read, room to send (when that is asked for), a bell rings, or the time is over.
+    pub(crate) fn wait(&self, bells: os::Bells<'_>, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
         match &self.inbound {
-            Inbound::Udp => os::wait(&self.udp, bell, writable, timeout),
-            Inbound::Nothing => os::wait_apart(&self.udp, None, bell, writable, timeout),
-            Inbound::Relay { out, .. } => os::wait_apart(&self.udp, Some(out), bell, writable, timeout),
+            Inbound::Udp => os::wait(&self.udp, bells, writable, timeout),
+            Inbound::Nothing => os::wait_apart(&self.udp, None, bells, writable, timeout),
+            Inbound::Relay { out, .. } => os::wait_apart(&self.udp, Some(out), bells, writable, timeout),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 
-use courser_session::port::WorkerPort;
+use courser_session::port::{Fault, WorkerPort};
 
 use super::books::SessionRow;
 use crate::estate::Order;
@@ -22,6 +22,8 @@ pub(super) struct Door {
     /// No new connections are taken any more.
     draining: AtomicBool,
     figures: Mutex<WorkerFigures>,
+    /// What an application did last for which its port was closed.
+    fault: Mutex<Option<Fault>>,
     drained: Mutex<Drained>,
 }
 
@@ -158,6 +160,14 @@ impl Door {
 
     pub(super) fn publish(&self, figures: WorkerFigures) {
         *lock(&self.figures) = figures;
+    }
+
+    pub(super) fn blame(&self, fault: Fault) {
+        *lock(&self.fault) = Some(fault);
+    }
+
+    pub(super) fn fault(&self) -> Option<Fault> {
+        *lock(&self.fault)
     }
 
     /// Asks the worker to end.

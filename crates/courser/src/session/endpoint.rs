@@ -10,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_around};
-use courser_session::port::{Inline, PortSetup, ThreadPort, pair};
+#[cfg(target_os = "linux")]
+use courser_session::port::{EventBell, Offer, SharedSetup, shared};
+use courser_session::port::{Fault, Inline, PortSetup, ThreadPort, WorkerPort, pair};
 
 use super::books::{Books, SessionRow};
 use super::door::Door;
@@ -168,6 +170,36 @@ impl Endpoint {
         self.staff.get(worker).map(|attended| attended.attach(setup))
     }
 
+    /// A port of that worker that rings `also` with its own alarm, for an application that waits for several ports, or for
+    /// other things, at once; see [`AppPort`](courser_session::port::AppPort).
+    #[must_use]
+    pub fn attach_with(&self, worker: usize, setup: PortSetup, also: Option<Arc<dyn Bell>>) -> Option<ThreadPort> {
+        self.staff.get(worker).map(|attended| attended.attach_with(setup, also))
+    }
+
+    /// A port of that worker for an application in another process, which is given the offer; `application` is the bell that
+    /// the worker rings while the application sleeps.
+    ///
+    /// # Errors
+    /// `InvalidInput` for sizes that make no segment, `NotFound` for a worker that there is not, `Unsupported` where workers
+    /// cannot wait for bells; otherwise when the system has no memory or no descriptors left.
+    #[cfg(target_os = "linux")]
+    pub fn attach_shared(&self, worker: usize, setup: SharedSetup, application: EventBell) -> io::Result<Offer> {
+        if cfg!(feature = "portable") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let attended = self.staff.get(worker).ok_or(io::ErrorKind::NotFound)?;
+        let (offer, port) = shared(setup, application)?;
+        attended.place(port);
+        Ok(offer)
+    }
+
+    /// What an application of that worker did last that no honest one does, for which its port was closed.
+    #[must_use]
+    pub fn fault(&self, worker: usize) -> Option<Fault> {
+        self.staff.get(worker)?.door.fault()
+    }
+
     /// A port of each worker, used like one: a listener listens at all of them.
     #[must_use]
     pub fn attach_all(&self, setup: PortSetup) -> Ports {
@@ -259,10 +291,18 @@ impl Endpoint {
 
 impl Attended {
     fn attach(&self, setup: PortSetup) -> ThreadPort {
-        let (application, worker) = pair(setup, self.ringer.clone(), None);
-        self.door.attach(worker);
-        self.waker.wake();
+        self.attach_with(setup, None)
+    }
+
+    fn attach_with(&self, setup: PortSetup, also: Option<Arc<dyn Bell>>) -> ThreadPort {
+        let (application, worker) = pair(setup, self.ringer.clone(), also);
+        self.place(worker);
         application
+    }
+
+    fn place(&self, port: WorkerPort) {
+        self.door.attach(port);
+        self.waker.wake();
     }
 }
 
@@ -317,8 +357,10 @@ fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, (look, door): (Dur
         let (engine, connections) = (engine.stats(), engine.connections());
         door.publish(WorkerFigures { engine, worker: stats, connections, is_gone: false });
         sleeper.arm(Interest::ANY);
+        worker.machine().arm();
         let waited = if worker.machine().has_work() { Ok(()) } else { worker.wait(&turn) };
         sleeper.disarm();
+        worker.machine().disarm();
         waited?;
     }
 }

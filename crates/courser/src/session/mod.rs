@@ -102,7 +102,9 @@ pub use courser_session::credit::WriteCredit;
 pub use courser_session::doorbell::Interest;
 pub use courser_session::handle::{Handle, HandleError, Kind};
 pub use courser_session::msg::{Completion, Endpoint as Remote, Rejection, SessionStats, Submission};
-pub use courser_session::port::{Inline, Port, PortSetup, SubmitError, ThreadPort, Waited};
+pub use courser_session::port::{AppPort, Fault, Inline, Port, PortSetup, SubmitError, ThreadPort, Waited};
+#[cfg(target_os = "linux")]
+pub use courser_session::port::{EventBell, Offer, SharedPort, SharedSetup};
 
 pub use books::{Books, Key, SessionRow};
 pub use endpoint::{Endpoint, InlineEndpoint, look_time, worker};

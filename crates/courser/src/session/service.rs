@@ -23,6 +23,8 @@ use super::door::{Arrivals, Door};
 use super::reason::{self, Ended, Reason};
 use crate::estate;
 use crate::options::ClientOptions;
+#[cfg(all(unix, not(feature = "portable")))]
+use crate::worker::machine::Ears;
 use crate::worker::machine::{Machine, Relay};
 
 /// Submissions of one port that a turn takes at most.
@@ -41,6 +43,14 @@ impl Place {
         match self {
             Self::Thread(port) => port.outbox(),
             Self::Inline(port) => port.outbox(),
+        }
+    }
+
+    #[cfg(all(unix, not(feature = "portable")))]
+    fn bell(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        match self {
+            Self::Thread(port) => port.bell(),
+            Self::Inline(_) => None,
         }
     }
 }
@@ -279,6 +289,12 @@ impl Service {
     /// A port's application is gone: its sessions end.
     fn end_port(&mut self, number: usize) {
         let Some(mut place) = self.ports.get_mut(number).and_then(Option::take) else { return };
+        if let Place::Thread(port) = &place
+            && let Some(fault) = port.fault()
+        {
+            tracing::warn!(port = number, %fault, "an application's port is closed");
+            self.door.blame(fault);
+        }
         for handle in place.outbox().own_handles(&self.sessions) {
             match place.outbox().forget(&mut self.sessions, handle) {
                 Some(Key::Connection(key)) => self.books.abandon(key),
@@ -363,6 +379,23 @@ impl Service {
         found
     }
 
+    /// The worker goes to sleep: applications in other processes have to ring.
+    pub(super) fn arm(&mut self) {
+        self.threads().for_each(WorkerPort::arm);
+    }
+
+    /// The worker is awake.
+    pub(super) fn disarm(&mut self) {
+        self.threads().for_each(WorkerPort::disarm);
+    }
+
+    fn threads(&mut self) -> impl Iterator<Item = &mut WorkerPort> {
+        self.ports.iter_mut().flatten().filter_map(|place| match place {
+            Place::Thread(port) => Some(port),
+            Place::Inline(_) => None,
+        })
+    }
+
     /// Everything is closed.
     fn stop(&mut self, now: Instant) {
         self.phase = Phase::Stopping;
@@ -423,6 +456,15 @@ impl Machine for Service {
 
     fn on_relay_end(&mut self) {
         self.books.engine.set_cooldown(self.phase != Phase::Running);
+    }
+
+    #[cfg(all(unix, not(feature = "portable")))]
+    fn ears(&self) -> Ears<'_> {
+        Ears(self.ports.iter().flatten().filter_map(Place::bell).collect())
+    }
+
+    fn is_rung(&self) -> bool {
+        self.ports.iter().flatten().any(|place| matches!(place, Place::Thread(port) if port.is_rung()))
     }
 
     fn deadline(&self) -> Option<Instant> {

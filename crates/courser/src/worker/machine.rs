@@ -7,7 +7,7 @@ use courser_core::engine::Engine;
 use courser_core::time::Instant;
 
 use super::WorkerStats;
-use crate::net::os::RelayOut;
+use crate::net::os::{Ear, RelayOut};
 use crate::net::socket::Socket;
 
 pub use courser_core::engine::{Meta, SendOutcome, Train, TrainMeta};
@@ -48,12 +48,26 @@ pub trait Machine {
     /// That process is gone: what comes to the port comes here again.
     fn on_relay_end(&mut self) {}
 
+    /// What else the worker listens to while it sleeps.
+    fn ears(&self) -> Ears<'_> {
+        Ears::default()
+    }
+
+    /// Whether somebody outside rang, or is about to, since the machine was told that its worker goes to sleep.
+    fn is_rung(&self) -> bool {
+        false
+    }
+
     /// What the worker counted until this turn.
     fn on_turn(&mut self, _stats: &WorkerStats) {}
 
     /// When `process` has to be called even though nothing came in.
     fn deadline(&self) -> Option<Instant>;
 }
+
+/// Bells that somebody outside rings.
+#[derive(Debug, Default)]
+pub struct Ears<'a>(pub(crate) Vec<Ear<'a>>);
 
 /// Where trains come out that another process received.
 #[derive(Debug)]

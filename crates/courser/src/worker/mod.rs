@@ -341,7 +341,8 @@ impl<M: Machine> Worker<M> {
             return Ok(());
         }
         self.stats.waits += 1;
-        let waited = self.socket.wait(self.waker.bell(), turn.blocked, timeout.map(|t| t.saturating_sub(look)));
+        let (bell, ears) = (self.waker.bell(), self.machine.ears().0);
+        let waited = self.socket.wait((bell, &ears), turn.blocked, timeout.map(|t| t.saturating_sub(look)));
         self.waker.woke();
         self.busy.slept(self.clock.now().since(began));
         waited
@@ -360,7 +361,7 @@ impl<M: Machine> Worker<M> {
     /// Looks once; whether a turn is due, or `None` as long as that is open.
     fn look_once(&mut self, began: Instant, long: Duration, timeout: Option<Duration>) -> io::Result<Option<bool>> {
         self.unread = self.receive()? > 0;
-        if self.unread || self.waker.is_called() {
+        if self.unread || self.waker.is_called() || self.machine.is_rung() {
             self.stats.busy_hits += 1;
             self.busy.hit();
             return Ok(Some(true));

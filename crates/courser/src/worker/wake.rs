@@ -148,7 +148,7 @@ mod tests {
             if seen.load(Ordering::Acquire) < 2000 && waker.sleep() {
                 // Without a limit a lost call would hang the test; with a generous one it shows as a slow wait.
                 let began = std::time::Instant::now();
-                os::wait(&udp, waker.bell(), false, Some(Duration::from_secs(20))).unwrap();
+                os::wait(&udp, (waker.bell(), &[]), false, Some(Duration::from_secs(20))).unwrap();
                 assert!(began.elapsed() < Duration::from_secs(15), "a call was slept through");
                 waker.woke();
                 let _ = udp.recv(&mut [0; 1]);

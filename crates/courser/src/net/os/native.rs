@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use courser_core::ids::Ecn;
@@ -105,7 +105,7 @@ impl Bell {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl AsFd for Bell {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
@@ -141,35 +141,52 @@ impl Bell {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl AsFd for Bell {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.hear.as_fd()
     }
 }
 
-/// Waits until the socket has something to read, has room (when `writable` is asked for), the bell rings, or the time is
+/// Somebody else's bell, readable when it was rung.
+pub(crate) type Ear<'a> = BorrowedFd<'a>;
+/// The worker's own bell, which a wait silences, and those of others, which it does not.
+pub(crate) type Bells<'a> = (&'a Bell, &'a [Ear<'a>]);
+
+/// Waits until the socket has something to read, has room (when `writable` is asked for), a bell rings, or the time is
 /// over. May return early.
-pub(crate) fn wait(udp: &UdpSocket, bell: &Bell, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
+pub(crate) fn wait(udp: &UdpSocket, bells: Bells<'_>, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
     let interest = if writable { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    poll_all(&mut [PollFd::new(bell, PollFlags::IN), PollFd::new(udp, interest)], bell, timeout)
+    poll_all([PollFd::new(bells.0, PollFlags::IN), PollFd::new(udp, interest)], bells, timeout)
 }
 
 /// The same where the socket is only for sending; what comes in comes out of a relay, if there is one.
 pub(crate) fn wait_apart(
     udp: &UdpSocket,
     heard: Option<&super::RelayOut>,
-    bell: &Bell,
+    bells: Bells<'_>,
     writable: bool,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     // The bell in the places of what is not waited for.
-    let ring = || PollFd::new(bell, PollFlags::IN);
+    let ring = || PollFd::new(bells.0, PollFlags::IN);
     let room = if writable { PollFd::new(udp, PollFlags::OUT) } else { ring() };
     let heard = heard.map_or_else(ring, |relay| PollFd::new(relay, PollFlags::IN));
-    poll_all(&mut [ring(), room, heard], bell, timeout)
+    poll_all([ring(), room, heard], bells, timeout)
 }
 
-/// Polls; the bell is the first.
-fn poll_all(fds: &mut [PollFd<'_>], bell: &Bell, timeout: Option<Duration>) -> io::Result<()> {
+/// Polls these, of which the worker's bell is the first, and the other bells.
+fn poll_all<const N: usize>(
+    mut fds: [PollFd<'_>; N],
+    (bell, ears): Bells<'_>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    if ears.is_empty() {
+        return poll_these(&mut fds, bell, timeout);
+    }
+    let ears = ears.iter().map(|ear| PollFd::from_borrowed_fd(*ear, PollFlags::IN));
+    poll_these(&mut fds.into_iter().chain(ears).collect::<Vec<_>>(), bell, timeout)
+}
+
+fn poll_these(fds: &mut [PollFd<'_>], bell: &Bell, timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
     match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}

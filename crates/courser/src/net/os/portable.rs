@@ -86,8 +86,13 @@ impl Bell {
     }
 }
 
+/// There are no other bells.
+pub(crate) type Ear<'a> = std::marker::PhantomData<&'a ()>;
+/// The worker's own bell, and no others.
+pub(crate) type Bells<'a> = (&'a Bell, &'a [Ear<'a>]);
+
 /// Waits until the socket has something to read, the bell rings, or the time is over. May return early.
-pub(crate) fn wait(udp: &UdpSocket, _: &Bell, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
+pub(crate) fn wait(udp: &UdpSocket, _: Bells<'_>, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
     let timeout = match timeout {
         Some(t) if writable => Some(t.min(WRITABLE_WAIT)),
         None if writable => Some(WRITABLE_WAIT),
@@ -108,11 +113,11 @@ pub(crate) fn wait(udp: &UdpSocket, _: &Bell, writable: bool, timeout: Option<Du
 pub(crate) fn wait_apart(
     udp: &UdpSocket,
     _: Option<&super::RelayOut>,
-    bell: &Bell,
+    bells: Bells<'_>,
     writable: bool,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
-    wait(udp, bell, writable, timeout)
+    wait(udp, bells, writable, timeout)
 }
 
 /// Asks for a receive buffer beyond the system's limit: not here.
