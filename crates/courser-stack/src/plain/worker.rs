@@ -79,7 +79,11 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.books.now = Instant::now();
-            let Some(mut busy) = self.look_at_the_door() else { return Ok(()) };
+            let Some(mut busy) = self.look_at_the_door() else {
+                // What applications said last is still carried out: they may have gone right behind it.
+                self.turn(&events);
+                return Ok(());
+            };
             busy |= self.turn(&events);
             events.clear();
             if busy {

@@ -198,3 +198,16 @@ fn nobody_tells_what_became_of_a_datagram_over_udp() {
     app.say(Submission::Datagram { connection: session, data: Bytes::new(), tag: Some(1) });
     app.hear(|m| matches!(m, Completion::Rejected { why: Rejection::Argument, .. }).then_some(()));
 }
+
+#[test]
+fn what_an_application_said_last_is_sent_when_the_worker_ends() {
+    let raw = raw();
+    for n in 0..50_u8 {
+        let plain = Plain::start(PlainSetup::default()).unwrap();
+        let mut app = App::new(&plain);
+        let session = app.connect(Protocol::Udp, raw.local_addr().unwrap());
+        app.send(session, &[n]);
+        drop((app, plain));
+        assert_eq!(receive(&raw).0, [n]);
+    }
+}
