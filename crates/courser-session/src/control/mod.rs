@@ -15,6 +15,7 @@
 #[cfg(target_os = "linux")]
 mod client;
 mod codec;
+pub mod fuzz;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

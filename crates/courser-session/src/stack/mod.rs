@@ -34,6 +34,10 @@
 //! [`Stack::set_nonblocking`] says otherwise, then they answer [`Error::WouldBlock`], and [`Stack::poll`] tells when it is worth
 //! calling again; [`Stack::descriptor`] is readable in the meantime, for programs with an event loop.
 //!
+//! A stack has no thread of its own: it takes what comes in while one of its calls is being made. A server whose threads are all
+//! busy elsewhere answers new connections when one of them is back in [`Stack::accept`], [`Stack::poll`] or any other call that
+//! waits.
+//!
 //! # Bounds
 //!
 //! | What | At most | When full |

@@ -40,6 +40,10 @@ impl Ground {
 
     /// A listener, and where it is.
     pub fn listen(&self) -> (Session, String) {
+        self.listen_at("127.0.0.1")
+    }
+
+    pub fn listen_at(&self, host: &str) -> (Session, String) {
         let listener = self.create(&self.server);
         if self.protocol == Protocol::Quic {
             self.server.add_certificate(listener, &self.certificate, &self.key).unwrap();
@@ -47,7 +51,7 @@ impl Ground {
             self.server.set_option(listener, Setting::Workers(self.workers)).unwrap();
             self.server.set_option(listener, Setting::Datagrams(true)).unwrap();
         }
-        self.server.bind(listener, &format!("{}://127.0.0.1:0", self.protocol)).unwrap();
+        self.server.bind(listener, &format!("{}://{host}:0", self.protocol)).unwrap();
         self.server.listen(listener, 0).unwrap();
         let port = self.server.local_addr(listener).unwrap().port();
         assert_ne!(port, 0, "the listener knows where it is");
@@ -65,15 +69,18 @@ impl Ground {
         caller
     }
 
-    /// A connection: the server's end and the client's.
+    /// A connection: the server's end and the client's. What comes in is taken in by a thread that waits for it.
     pub fn connect(&self, listener: Session, uri: &str) -> (Session, Session) {
         let caller = self.caller();
-        self.client.connect(caller, uri).unwrap();
-        if self.protocol == Protocol::Udp {
-            // Nobody hears of a UDP session before its first datagram.
-            self.client.send_datagram(caller, b"hello").unwrap();
-        }
-        let accepted = self.server.accept(listener).unwrap();
+        let accepted = thread::scope(|scope| {
+            let accepting = scope.spawn(|| self.server.accept(listener).unwrap());
+            self.client.connect(caller, uri).unwrap();
+            if self.protocol == Protocol::Udp {
+                // Nobody hears of a UDP session before its first datagram.
+                self.client.send_datagram(caller, b"hello").unwrap();
+            }
+            accepting.join().unwrap()
+        });
         if self.protocol == Protocol::Udp {
             assert_eq!(self.server.recv_datagram(accepted).unwrap(), &b"hello"[..]);
         }

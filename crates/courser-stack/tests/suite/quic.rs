@@ -150,21 +150,25 @@ fn closing_waits_for_the_last_bytes(ground: &Ground) {
 }
 
 fn certificates_are_judged(ground: &Ground) {
-    let (listener, uri) = ground.listen();
-    let stranger = ground.caller();
-    ground.client.set_trust(stranger, Trust::System).unwrap();
-    let Err(Error::Ended(ended)) = ground.client.connect(stranger, &uri) else { panic!("nobody vouches for it") };
-    assert_eq!(ended.reason, Reason::Tls);
-    let misled = ground.caller();
-    let Err(Error::Ended(ended)) = ground.client.connect(misled, &uri.replace("localhost", "127.0.0.1")) else {
-        panic!("the certificate is for another name")
-    };
-    assert_eq!(ended.reason, Reason::Tls);
-    let trusting = ground.caller();
-    ground.client.set_trust(trusting, Trust::Anybody).unwrap();
-    ground.client.connect(trusting, &uri).unwrap();
-    ground.client.close(trusting).unwrap();
-    let wrong = ground.create(&ground.server);
-    assert!(matches!(ground.server.add_certificate(wrong, b"no certificate", b"no key"), Err(Error::Refused(_))));
-    ground.server.close(listener).unwrap();
+    let (listener, uri) = ground.listen_at("0.0.0.0");
+    thread::scope(|scope| {
+        // Takes in whoever comes, until the listener is closed.
+        scope.spawn(|| while ground.server.accept(listener).is_ok() {});
+        let stranger = ground.caller();
+        ground.client.set_trust(stranger, Trust::System).unwrap();
+        let Err(Error::Ended(ended)) = ground.client.connect(stranger, &uri) else { panic!("nobody vouches for it") };
+        assert_eq!(ended.reason, Reason::Tls);
+        let misled = ground.caller();
+        // The same listener by an address that its certificate does not name.
+        let elsewhere = uri.replace("localhost", "127.0.0.2");
+        let Err(Error::Ended(ended)) = ground.client.connect(misled, &elsewhere) else { panic!("it has another name") };
+        assert_eq!(ended.reason, Reason::Tls);
+        let trusting = ground.caller();
+        ground.client.set_trust(trusting, Trust::Anybody).unwrap();
+        ground.client.connect(trusting, &uri).unwrap();
+        ground.client.close(trusting).unwrap();
+        let wrong = ground.create(&ground.server);
+        assert!(matches!(ground.server.add_certificate(wrong, b"no certificate", b"no key"), Err(Error::Refused(_))));
+        ground.server.close(listener).unwrap();
+    });
 }
