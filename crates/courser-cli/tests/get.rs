@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -210,6 +211,55 @@ fn heads_forms_and_answers_go_to_standard_output() {
     assert!(String::from_utf8(out.stdout).unwrap().starts_with("GET /x "));
 }
 
+#[test]
+fn what_came_before_the_answer_is_shown_to_who_wants_to_see_heads() {
+    let scene = Scene::new(&["localhost"], |_, tls| {
+        let _ = tls.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n");
+        say(tls, "200 OK", "", b"");
+    });
+    let out = scene.get(&["-I", &scene.url("/f")]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(said, "HTTP/1.1 103\nlink: </x>\n\nHTTP/1.1 200\ncontent-length: 0\n");
+    let out = scene.get(&["-v", &scene.url("/f")]);
+    assert!(err(&out).contains("HTTP/1.1 103\nlink: </x>\n\nHTTP/1.1 200\n"), "{}", err(&out));
+    let out = scene.get(&["--json", &scene.url("/f")]);
+    let v: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let before = &v["results"][0]["informational"][0];
+    assert_eq!((before["status"].as_u64(), before["headers"][0][1].as_str()), (Some(103), Some("</x>")));
+}
+
+#[test]
+fn name_servers_of_the_users_are_asked_for_addresses_and_records() {
+    let scene = Scene::new(&["web.test"], |_, tls| say(tls, "200 OK", "", b"fine"));
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = socket.local_addr().unwrap().to_string();
+    let (tell, asked) = mpsc::channel();
+    thread::spawn(move || {
+        let mut query = [0; 2048];
+        while let Ok((n, from)) = socket.recv_from(&mut query) {
+            // The question ends behind the name's empty label, its type and its class.
+            let end = 12 + query[12..n].iter().position(|b| *b == 0).unwrap() + 5;
+            let kind = query[end - 3];
+            let _ = tell.send(kind);
+            let address = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
+            let records: &[u8] = if kind == 1 { &address } else { &[] };
+            let mut reply = query[..2].to_vec();
+            reply.extend([0x81, 0x80, 0, 1, 0, u8::from(kind == 1), 0, 0, 0, 0]);
+            reply.extend(&query[12..end]);
+            reply.extend(records);
+            let _ = socket.send_to(&reply, from);
+        }
+    });
+    let url = format!("https://web.test:{}/f", scene.addr.port());
+    let out = scene.get(&["--dns-servers", &server, &url]);
+    assert_eq!(out.status.code(), Some(0), "{}", err(&out));
+    // The server may be later than the client, who does not wait for it.
+    while asked.recv_timeout(Duration::from_secs(60)).expect("records are asked for") != 65 {}
+    let out = scene.get(&["--dns-servers", &server, "--no-https-records", &url]);
+    assert_eq!(out.status.code(), Some(0), "{}", err(&out));
+    assert!(asked.try_iter().all(|kind| kind != 65), "and are not");
+}
+
 const SIZE: usize = 4_000_000;
 
 /// Sends the first half, tells, and waits for leave to send the rest; knows ranges.
@@ -240,7 +290,7 @@ fn begun(scene: &Scene, half: &Receiver<()>) -> Child {
     // What is gathered in memory does not survive: some of it has to be in the file.
     let part = scene.path("f.part");
     while std::fs::metadata(&part).map_or(0, |m| m.len()) < 1_000_000 {
-        thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     child
 }

@@ -14,16 +14,18 @@ use crate::alt_svc::cache::Cache;
 use crate::alt_svc::{Origin, parse};
 use crate::body::{Counted, Incoming, Meter, Outgoing, Payload, Pulse};
 use crate::coding;
+use crate::dns::Names;
 use crate::error::{Error, Outcome};
+use crate::informational::{Ear, Informational};
 use crate::options::{Http, Options};
-use crate::pool::{Lease, Pool};
-use crate::race::{Racer, lock};
+use crate::pool::{Key, Lease, Pool};
+use crate::race::{Racer, Way, lock};
 use crate::redirect;
 use crate::retry::is_idempotent;
 use crate::timing::Timing;
 use crate::via::quic::Quic;
 use crate::via::tcp::Tcp;
-use crate::via::{Dial, Protocol};
+use crate::via::{Dial, Protocol, Route, Told};
 
 /// The name of this client.
 const AGENT: &str = concat!("courser/", env!("CARGO_PKG_VERSION"));
@@ -66,6 +68,10 @@ pub struct Answer {
     pub redirects: u32,
     /// Whether the connection was there already.
     pub reused: bool,
+    /// Who told of HTTP/3, where that carried it.
+    pub told: Option<Told>,
+    /// What the server said before it answered.
+    pub informational: Vec<Informational>,
     /// How long it took so far.
     pub timing: Timing,
     /// Its body.
@@ -77,7 +83,7 @@ pub struct Answer {
 /// A connection in use, and whose it is.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    origin: Origin,
+    key: Key,
     lease: Lease,
 }
 
@@ -96,19 +102,25 @@ impl Client {
     /// There are no issuers to trust.
     pub fn new(options: Options) -> Outcome<Self> {
         let options = Arc::new(options);
-        let tcp = Arc::new(Tcp::new(&options)?);
+        let names = Arc::new(Names::new(options.clone()));
+        let tcp = Arc::new(Tcp::new(&options, &names)?);
         let quic = match options.http {
             Http::Never3 => None,
-            _ => Some(Arc::new(Quic::new(&options)?) as Arc<dyn Dial>),
+            _ => Some(Arc::new(Quic::new(&options, &names)?) as Arc<dyn Dial>),
         };
-        Ok(Self::with(options, tcp, quic))
+        Ok(Self::over(options, tcp, quic, names))
     }
 
     /// A client with other ways to get connections.
     #[must_use]
     pub fn with(options: Arc<Options>, tcp: Arc<dyn Dial>, quic: Option<Arc<dyn Dial>>) -> Self {
+        let names = Arc::new(Names::new(options.clone()));
+        Self::over(options, tcp, quic, names)
+    }
+
+    fn over(options: Arc<Options>, tcp: Arc<dyn Dial>, quic: Option<Arc<dyn Dial>>, names: Arc<Names>) -> Self {
         let cache = Arc::new(Mutex::new(Cache::open(options.alt_svc.clone())));
-        let racer = Racer::new(options.clone(), tcp, quic, cache);
+        let racer = Racer::new(options.clone(), (tcp, quic), cache, names);
         Self { options, racer, pool: Pool::default() }
     }
 
@@ -146,36 +158,67 @@ impl Client {
 
     /// One request and its answer, on whichever connection carries it.
     async fn exchange(&self, ask: &Ask, pulse: &Pulse, meter: &Meter, start: Instant) -> Outcome<Answer> {
-        let origin = checked(&ask.url)?;
+        let mut key = Key { origin: checked(&ask.url)?, way: Way::Any };
         let mut used = 0;
         loop {
-            let lease = self.pool.lease(&origin, &self.racer).await?;
+            let lease = self.pool.lease(&key, &self.racer).await?;
             used += 1;
-            let request = self.request(ask, &lease, pulse).await?;
+            let ear = Ear::new(pulse);
+            let mut request = self.request(ask, &lease, pulse).await?;
+            request.extensions_mut().insert(ear.clone());
             pulse.beat();
             let error = match pulse.watch(self.options.stall_timeout, lease.via.send(request)).await? {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    self.learn(&origin, &head.headers);
-                    // The alternative does not know the origin (RFC 9110 section 15.5.20): the origin itself does.
-                    if let (StatusCode::MISDIRECTED_REQUEST, Some((host, port))) = (head.status, &lease.alternative)
+                    self.learn(&key.origin, &head.headers);
+                    if head.status == StatusCode::MISDIRECTED_REQUEST
                         && used < CONNECTIONS_MAX
+                        && self.misled(&key, &lease)
                     {
-                        lock(self.racer.cache()).broke(&origin, host.as_deref(), *port, SystemTime::now());
-                        self.pool.discard(&origin, &lease);
                         continue;
                     }
-                    return Ok(answer((ask, origin, lease), head, body, (pulse, meter, start)));
+                    let mut answer = answer((ask, key, lease), head, body, (pulse, meter, start));
+                    answer.informational = ear.heard();
+                    return Ok(answer);
                 }
                 Err(error) => error,
             };
-            self.pool.discard(&origin, &lease);
-            // A server may close a connection that waits at the very moment at which a request goes out.
-            let closed = matches!(error, Error::Closed { .. });
-            let again = closed && (error.is_before_request() || lease.steps.is_none() && is_idempotent(&ask.method));
-            if !again || used == CONNECTIONS_MAX {
-                return Err(error);
+            match self.instead(&key, &lease, &error, is_idempotent(&ask.method)) {
+                Some(way) if used < CONNECTIONS_MAX => key.way = way,
+                _ => return Err(error),
             }
+        }
+    }
+
+    /// Whether an alternative does not know the origin (RFC 9110 section 15.5.20): the origin itself does.
+    fn misled(&self, key: &Key, lease: &Lease) -> bool {
+        let elsewhere = lease.route.as_ref().filter(|r| r.is_elsewhere(&key.origin));
+        if let Some(route) = elsewhere {
+            self.racer.broke(&key.origin, route);
+            self.pool.discard(key, lease);
+        }
+        elsewhere.is_some()
+    }
+
+    /// Over what a request is made again that got no answer; none: it is not.
+    fn instead(&self, key: &Key, lease: &Lease, error: &Error, harmless: bool) -> Option<Way> {
+        let over_http3 = lease.route.is_some();
+        let tcp_permitted = self.options.http != Http::Only3;
+        if matches!(error, Error::Fallback { .. }) {
+            // It is of this request alone: the connection carries others on.
+            return tcp_permitted.then_some(Way::Http1);
+        }
+        self.pool.discard(key, lease);
+        if !matches!(error, Error::Closed { .. }) {
+            return None;
+        }
+        let fresh = lease.steps.is_some();
+        match error.is_before_request() {
+            // Who turns requests away that come over new connections may be less busy at its other door.
+            true if over_http3 && fresh && tcp_permitted => Some(Way::Tcp),
+            true => Some(key.way),
+            // A server may close a connection that waits at the very moment at which a request goes out.
+            false => (!fresh && harmless).then_some(key.way),
         }
     }
 
@@ -200,9 +243,12 @@ impl Client {
                 headers.remove(name);
             }
         }
-        if let Some((host, port)) = &lease.alternative {
-            let host = host.as_deref().or(ask.url.host_str()).unwrap_or_default();
-            if let Ok(value) = HeaderValue::try_from(format!("{host}:{port}")) {
+        // It belongs to Alt-Svc (RFC 7838 section 5); records are nothing that the server's answers spoke of.
+        let origin = checked(&ask.url)?;
+        let elsewhere = |r: &&Route| r.told == Told::AltSvc && r.is_elsewhere(&origin);
+        if let Some(route) = lease.route.as_ref().filter(elsewhere) {
+            let host = route.host.as_ref().unwrap_or(&origin.host);
+            if let Ok(value) = HeaderValue::try_from(format!("{host}:{}", route.port)) {
                 headers.insert(ALT_USED, value);
             }
         }
@@ -235,7 +281,7 @@ impl Client {
 
     /// The body was read to its end: the connection is good for another request.
     pub async fn give_back(&self, hold: Hold) {
-        self.pool.give_back(&hold.origin, hold.lease).await;
+        self.pool.give_back(&hold.key, hold.lease).await;
     }
 
     /// Ends connections in good order and writes what was learned about alternatives.
@@ -265,7 +311,7 @@ pub fn checked(url: &Url) -> Outcome<Origin> {
 }
 
 fn answer(
-    (ask, origin, lease): (&Ask, Origin, Lease),
+    (ask, key, lease): (&Ask, Key, Lease),
     head: http::response::Parts,
     body: Incoming,
     (pulse, meter, start): (&Pulse, &Meter, Instant),
@@ -289,8 +335,10 @@ fn answer(
         remote: lease.via.remote(),
         redirects: 0,
         reused: steps.is_none(),
+        told: lease.route.as_ref().map(|r| r.told),
+        informational: Vec::new(),
         timing,
         body: Counted::new(body, expected, pulse.clone(), meter.clone()),
-        hold: Hold { origin, lease },
+        hold: Hold { key, lease },
     }
 }

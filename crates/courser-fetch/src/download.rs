@@ -14,10 +14,11 @@ use crate::body::{Meter, Payload, Pulse};
 use crate::client::{Answer, Ask, Client};
 use crate::coding::Content;
 use crate::error::{Error, Outcome};
+use crate::informational::Informational;
 use crate::partial::{Note, Partial};
 use crate::retry;
 use crate::timing::Timing;
-use crate::via::Protocol;
+use crate::via::{Protocol, Told};
 
 /// Where the body goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,10 @@ pub struct Head {
     pub redirects: u32,
     /// Whether the connection was there already.
     pub reused: bool,
+    /// Who told of HTTP/3, where that carried it.
+    pub told: Option<Told>,
+    /// What the server said before it answered.
+    pub informational: Vec<Informational>,
 }
 
 /// Does a job.
@@ -272,6 +277,8 @@ impl Done {
             remote: answer.remote,
             redirects: answer.redirects,
             reused: answer.reused,
+            told: answer.told,
+            informational: answer.informational.clone(),
         });
     }
 }

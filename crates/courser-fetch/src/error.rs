@@ -77,6 +77,11 @@ pub enum Error {
         /// What it was.
         why: String,
     },
+    /// The server does not give this over HTTP/3, but over HTTP/1.1 (RFC 9114 section 8.1, H3_VERSION_FALLBACK).
+    Fallback {
+        /// The peer.
+        peer: String,
+    },
     /// The body broke off.
     Cut {
         /// Bytes that came.
@@ -164,7 +169,7 @@ impl Error {
             Self::BadUrl { .. } | Self::NameNotFound { .. } => 3,
             Self::NoAnswer { .. } => 4,
             Self::Untrusted { .. } | Self::Tls { .. } => 5,
-            Self::Closed { .. } | Self::Protocol { .. } | Self::Coding(_) => 6,
+            Self::Closed { .. } | Self::Protocol { .. } | Self::Fallback { .. } | Self::Coding(_) => 6,
             Self::Unreadable { .. } | Self::Unwritable { .. } | Self::Local { .. } => 7,
             Self::Status { status, .. } if *status >= 500 => 9,
             Self::Status { .. } => 8,
@@ -197,6 +202,7 @@ impl Error {
             Self::NameNotFound { .. } => "check the spelling and the name servers, or give the address with --resolve",
             Self::NoAnswer { .. } => "check that the server runs and that no firewall is in the way",
             Self::Untrusted { .. } => "name the issuer's certificate with --cacert, and check the name and both clocks",
+            Self::Fallback { .. } => "leave out --http3-only",
             Self::Cut { .. } => "run it again: what came is kept, and is not fetched twice where the server permits",
             Self::Stalled { .. } => "try again later, or permit longer rests with --stall-timeout",
             Self::TimeOut { .. } => "permit more with --max-time; what came is kept for the next run",
@@ -268,6 +274,7 @@ impl fmt::Display for Error {
             Self::Tls { peer, why } => write!(f, "TLS with {peer} failed: {why}"),
             Self::Closed { peer, why, .. } => write!(f, "{peer} closed before it answered: {why}"),
             Self::Protocol { peer, why } => write!(f, "{peer} does not keep to HTTP: {why}"),
+            Self::Fallback { peer } => write!(f, "{peer} wants to be asked for this over HTTP/1.1"),
             Self::Cut { got, expected: Some(n), why } => {
                 write!(f, "the body broke off after {got} of {n} bytes ({why})")
             }

@@ -5,7 +5,8 @@
 //! client    one request to its answer: redirects, alternatives, pool
 //! race      HTTP/3 against TCP                          pool      connections by origin
 //! via       one connection, whatever carries it         dns       names to addresses
-//! alt_svc   what servers say about HTTP/3               redirect  where an answer points
+//! offers    what HTTPS records say about HTTP/3         redirect  where an answer points
+//! alt_svc   what servers say about it                   informational  what they say before they answer
 //! partial   files that are not complete yet             name      names for files
 //! body      bytes out and in                            coding    what servers compressed
 //! retry     when and how often again                    error     why not
@@ -27,7 +28,9 @@ pub mod coding;
 pub mod dns;
 pub mod download;
 pub mod error;
+pub mod informational;
 pub mod name;
+pub mod offers;
 pub mod options;
 pub mod partial;
 pub mod pool;

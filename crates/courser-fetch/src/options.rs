@@ -1,7 +1,7 @@
 //! What holds for every job of a client.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,6 +74,10 @@ pub struct Options {
     pub trust: Trust,
     /// Addresses for names and ports, before any name server is asked.
     pub resolve: HashMap<(String, u16), Vec<IpAddr>>,
+    /// Name servers that are asked instead of those of the system's settings.
+    pub name_servers: Vec<SocketAddr>,
+    /// Whether HTTPS records may say that a server has HTTP/3 (RFC 9460).
+    pub records: bool,
     /// How long name, connection and handshake may take together.
     pub connect_timeout: Duration,
     /// How long nothing may move during an exchange.
@@ -104,6 +108,8 @@ impl Default for Options {
             http: Http::Auto,
             trust: Trust::Platform,
             resolve: HashMap::new(),
+            name_servers: Vec::new(),
+            records: false,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             max_time: None,
@@ -133,6 +139,17 @@ pub fn resolve_entry(text: &str) -> Result<((String, u16), Vec<IpAddr>), String>
     if host.is_empty() { Err(wrong()) } else { Ok(((host.to_ascii_lowercase(), port), addresses)) }
 }
 
+/// Reads `ADDRESS` or `ADDRESS:PORT` of a name server; an IPv6 address with a port has brackets.
+///
+/// # Errors
+/// What the text should look like.
+pub fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|a| SocketAddr::new(a, 53));
+    let server =
+        text.parse().or(bare).map_err(|_| "write ADDRESS or ADDRESS:PORT, for example 192.0.2.53".to_owned())?;
+    if SocketAddr::port(&server) == 0 { Err("port 0 is nobody's".into()) } else { Ok(server) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +161,22 @@ mod tests {
         assert_eq!(resolve_entry("h:1:::1").unwrap().1, ["::1".parse::<IpAddr>().unwrap()]);
         for bad in ["", "h", "h:1", "h:x:1.2.3.4", ":1:1.2.3.4", "h:1:", "h:70000:1.2.3.4", "h:1:name"] {
             assert!(resolve_entry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn name_servers_are_read() {
+        for (text, server) in [
+            ("192.0.2.53", "192.0.2.53:53"),
+            ("192.0.2.53:5353", "192.0.2.53:5353"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+        ] {
+            assert_eq!(name_server(text), Ok(server.parse().unwrap()), "{text}");
+        }
+        for bad in ["", "dns.example", "1.2.3", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:70000"] {
+            assert!(name_server(bad).is_err(), "{bad}");
         }
     }
 

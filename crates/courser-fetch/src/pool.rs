@@ -9,18 +9,27 @@ use std::time::Duration;
 
 use crate::alt_svc::Origin;
 use crate::error::Outcome;
-use crate::race::Racer;
-use crate::via::{Dialled, Steps, Via};
+use crate::race::{Racer, Way};
+use crate::via::{Dialled, Route, Steps, Via};
 
 /// Connections of HTTP/1.1 that wait for one origin.
 const IDLE_MAX: usize = 8;
 /// How long an answer that was read may take to set its connection free.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// What connections have in common that can stand in for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Where they lead.
+    pub origin: Origin,
+    /// What they may be made of.
+    pub way: Way,
+}
+
 /// The connections of a client.
 #[derive(Debug, Default)]
 pub struct Pool {
-    slots: Mutex<HashMap<Origin, Arc<Slot>>>,
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,8 +49,8 @@ struct Held {
 pub struct Lease {
     /// The connection.
     pub via: Arc<dyn Via>,
-    /// Where it goes, when not to the origin itself.
-    pub alternative: Option<(Option<String>, u16)>,
+    /// Where it goes, with HTTP/3.
+    pub route: Option<Route>,
     /// What it took to make it; none when it was there.
     pub steps: Option<Steps>,
 }
@@ -58,22 +67,22 @@ impl Slot {
             held.idle.retain(|d| d.via.is_open());
             held.idle.pop()
         })?;
-        Some(Lease { via: found.via, alternative: found.alternative, steps: None })
+        Some(Lease { via: found.via, route: found.route, steps: None })
     }
 }
 
 impl Pool {
-    fn slot(&self, origin: &Origin) -> Arc<Slot> {
+    fn slot(&self, key: &Key) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.entry(origin.clone()).or_default().clone()
+        slots.entry(key.clone()).or_default().clone()
     }
 
     /// A connection that is there, or a new one.
     ///
     /// # Errors
     /// None is there and none can be made.
-    pub async fn lease(&self, origin: &Origin, racer: &Racer) -> Outcome<Lease> {
-        let slot = self.slot(origin);
+    pub async fn lease(&self, key: &Key, racer: &Racer) -> Outcome<Lease> {
+        let slot = self.slot(key);
         if let Some(lease) = slot.take() {
             return Ok(lease);
         }
@@ -81,8 +90,8 @@ impl Pool {
         if let Some(lease) = slot.take() {
             return Ok(lease);
         }
-        let made = racer.connect(origin).await?;
-        let lease = Lease { via: made.via.clone(), alternative: made.alternative.clone(), steps: Some(made.steps) };
+        let made = racer.connect(&key.origin, key.way).await?;
+        let lease = Lease { via: made.via.clone(), route: made.route.clone(), steps: Some(made.steps) };
         if made.via.protocol().is_shared() {
             slot.held().shared = Some(made);
         }
@@ -90,23 +99,23 @@ impl Pool {
     }
 
     /// The exchange is over; the connection may be good for another.
-    pub async fn give_back(&self, origin: &Origin, lease: Lease) {
+    pub async fn give_back(&self, key: &Key, lease: Lease) {
         if lease.via.protocol().is_shared()
             || !matches!(tokio::time::timeout(SETTLE, lease.via.ready()).await, Ok(true))
         {
             return;
         }
-        let slot = self.slot(origin);
+        let slot = self.slot(key);
         let mut held = slot.held();
         if held.idle.len() < IDLE_MAX {
             let steps = lease.steps.unwrap_or_default();
-            held.idle.push(Dialled { via: lease.via, steps, alternative: lease.alternative });
+            held.idle.push(Dialled { via: lease.via, steps, route: lease.route });
         }
     }
 
     /// The connection is not to be used again.
-    pub fn discard(&self, origin: &Origin, lease: &Lease) {
-        let slot = self.slot(origin);
+    pub fn discard(&self, key: &Key, lease: &Lease) {
+        let slot = self.slot(key);
         slot.held().shared.take_if(|d| Arc::ptr_eq(&d.via, &lease.via));
     }
 

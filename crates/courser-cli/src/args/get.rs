@@ -1,11 +1,11 @@
 //! `courser get`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use courser_fetch::options::resolve_entry;
+use courser_fetch::options::{name_server, resolve_entry};
 
 use super::units;
 
@@ -100,6 +100,12 @@ pub struct WayArgs {
     /// Take this address for a host and port; several with commas between them.
     #[arg(long, value_name = "HOST:PORT:ADDR", value_parser = resolve_entry, help_heading = "Connection")]
     pub resolve: Vec<((String, u16), Vec<IpAddr>)>,
+    /// Ask these name servers instead of the system's; several with commas between them.
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = name_server, help_heading = "Connection")]
+    pub dns_servers: Vec<SocketAddr>,
+    /// Do not ask name servers for HTTPS records, which may say that a server has HTTP/3.
+    #[arg(long, help_heading = "Connection")]
+    pub no_https_records: bool,
     /// Try HTTP/3 also where nothing is known of it; TCP runs beside it.
     #[arg(long, conflicts_with_all = ["http3_only", "no_http3"], help_heading = "Connection")]
     pub http3: bool,
@@ -140,8 +146,10 @@ Files:
   file has not changed, and everything if it has.
 
 HTTP/3:
-  Servers say with Alt-Svc that they have it; that is remembered in the user's cache folder. QUIC gets a
-  head start of 150 ms; then TCP runs beside it, and what stands first is used.
+  Servers say with Alt-Svc that they have it; that is remembered in the user's cache folder. Where nothing
+  is remembered, name servers are asked for HTTPS records beside addresses. QUIC gets a head start of
+  150 ms; then TCP runs beside it, and what stands first is used. What a server does not give over HTTP/3
+  is asked for again over TCP.
 
 Exit codes:
   0    every answer was a 2xx and came whole, over a certificate that was verified

@@ -130,8 +130,11 @@ fn shown(job: &Job) -> String {
 fn tell(args: &GetArgs, all: &[Done], took: Duration, ui: &Ui) -> u8 {
     let results: Vec<Fetched> = args.urls.iter().zip(all).map(|(url, done)| Fetched::new(url, done)).collect();
     for fetched in &results {
-        if args.request.head && fetched.status.is_some() {
-            ui.say(fetched.head());
+        if fetched.status.is_some() {
+            match args.request.head {
+                true => ui.say(fetched.head()),
+                false => ui.detail(fetched.head()),
+            }
         }
         if let Some(error) = &fetched.error {
             let url = if results.len() > 1 { format!("{}: ", fetched.url) } else { String::new() };
@@ -171,6 +174,8 @@ fn options(args: &GetArgs) -> Outcome<Options> {
         http,
         trust,
         resolve: way.resolve.iter().cloned().collect(),
+        name_servers: way.dns_servers.clone(),
+        records: !way.no_https_records,
         connect_timeout: patience.connect_timeout,
         stall_timeout: patience.stall_timeout,
         max_time: patience.max_time,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use courser_fetch::informational::Informational;
+use courser_fetch::via::Told;
 use courser_fetch::{Done, Timing};
 use http::HeaderMap;
 use serde::Serialize;
@@ -34,8 +36,13 @@ pub struct Fetched {
     pub status: Option<u16>,
     /// What carried it.
     pub protocol: Option<String>,
+    /// Who told that the server has HTTP/3, where that carried the answer.
+    pub http3_from: Option<Told>,
     /// From where.
     pub remote: Option<String>,
+    /// What the server said before it answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub informational: Vec<Before>,
     /// Its fields.
     pub headers: Vec<(String, String)>,
     /// What came after its body.
@@ -61,6 +68,21 @@ pub struct Fetched {
     pub exit_code: u8,
 }
 
+/// An informational response.
+#[derive(Clone, Debug, Serialize)]
+pub struct Before {
+    /// Its status.
+    pub status: u16,
+    /// Its fields.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Before {
+    fn of(heard: &Informational) -> Self {
+        Self { status: heard.status.as_u16(), headers: fields(&heard.headers) }
+    }
+}
+
 /// Fields as text. Values keep their bytes where they are text, without anything that steers a terminal.
 fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     let clean = |bytes: &[u8]| -> String {
@@ -80,7 +102,9 @@ impl Fetched {
             final_url: head.map(|h| h.url.to_string()),
             status: head.map(|h| h.status.as_u16()),
             protocol: head.map(|h| h.protocol.to_string()),
+            http3_from: head.and_then(|h| h.told),
             remote: head.map(|h| h.remote.to_string()),
+            informational: head.map(|h| h.informational.iter().map(Before::of).collect()).unwrap_or_default(),
             headers: head.map(|h| fields(&h.headers)).unwrap_or_default(),
             trailers: done.trailers.as_ref().map(fields).unwrap_or_default(),
             size: done.size,
@@ -95,14 +119,22 @@ impl Fetched {
         }
     }
 
-    /// The header section as it is printed.
+    /// The header section as it is printed, behind those that came before it.
     #[must_use]
     pub fn head(&self) -> String {
-        let mut out = format!("{} {}", self.protocol.as_deref().unwrap_or(""), self.status.unwrap_or(0));
-        for (name, value) in &self.headers {
-            let _ = write!(out, "\n{name}: {value}");
+        let protocol = self.protocol.as_deref().unwrap_or("");
+        let section = |status: u16, headers: &[(String, String)]| {
+            let mut out = format!("{protocol} {status}");
+            for (name, value) in headers {
+                let _ = write!(out, "\n{name}: {value}");
+            }
+            out
+        };
+        let mut out = String::new();
+        for before in &self.informational {
+            let _ = write!(out, "{}\n\n", section(before.status, &before.headers));
         }
-        out
+        out + &section(self.status.unwrap_or(0), &self.headers)
     }
 
     /// One line for people.
@@ -149,7 +181,12 @@ impl Fetched {
         ];
         let told: Vec<_> = parts.iter().filter_map(|(n, d)| Some(format!("{n} {}", text::time((*d)?)))).collect();
         let reused = if self.connection_reused { " (on a connection that was there)" } else { "" };
-        format!("  until: {}{reused}", told.join(", "))
+        let from = match self.http3_from {
+            // Who asked for it knows.
+            None | Some(Told::Option) => String::new(),
+            Some(told) => format!("; HTTP/3 {told}"),
+        };
+        format!("  until: {}{reused}{from}", told.join(", "))
     }
 }
 
@@ -170,6 +207,19 @@ mod tests {
         assert_eq!(f.parts(), "  until: name 2.00 ms, total 1.00 s");
         done.resumed_from = 1 << 20;
         assert!(Fetched::new("https://h/f", &done).summary().contains("1.00 MiB of it were there"));
+    }
+
+    #[test]
+    fn what_came_before_the_answer_and_who_told_of_http_3_is_shown() {
+        let link = HeaderMap::from_iter([(http::header::LINK, http::HeaderValue::from_static("</x>"))]);
+        let mut f = Fetched::new("https://h/f", &Done::default());
+        f.informational = vec![Before::of(&Informational { status: http::StatusCode::EARLY_HINTS, headers: link })];
+        (f.protocol, f.status) = (Some("HTTP/3".into()), Some(200));
+        assert_eq!(f.head(), "HTTP/3 103\nlink: </x>\n\nHTTP/3 200");
+        f.http3_from = Some(Told::HttpsRecord);
+        assert!(f.parts().ends_with("; HTTP/3 known from an HTTPS record"), "{}", f.parts());
+        let json = serde_json::to_value(&f).unwrap();
+        assert_eq!((&json["http3_from"], &json["informational"][0]["status"]), (&"https-record".into(), &103.into()));
     }
 
     #[test]

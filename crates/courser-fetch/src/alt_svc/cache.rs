@@ -53,6 +53,21 @@ pub struct Known {
     pub failures: u64,
 }
 
+impl Known {
+    fn is_at(&self, host: Option<&str>, port: u16) -> bool {
+        self.host.as_deref() == host && self.port == port
+    }
+
+    fn is_of(&self, network: Option<IpAddr>) -> bool {
+        self.network.is_none() || network.is_none() || self.network == network
+    }
+
+    /// Until when there is anything to remember.
+    fn ends(&self) -> u64 {
+        self.until.max(self.broken_until)
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
 const fn is_zero(n: &u64) -> bool {
     *n == 0
@@ -93,13 +108,31 @@ impl Cache {
         !self.touched.is_empty()
     }
 
-    /// The alternative to try for an origin, if there is one that is fresh, not broken, and of this network.
-    #[must_use]
-    pub fn find(&self, origin: &Origin, network: Option<IpAddr>, now: SystemTime) -> Option<&Known> {
+    /// The alternatives to try for an origin, in the server's order: those that are fresh, not broken, and of this
+    /// network.
+    pub fn usable<'a>(
+        &'a self,
+        origin: &Origin,
+        network: Option<IpAddr>,
+        now: SystemTime,
+    ) -> impl Iterator<Item = &'a Known> + use<'a> {
         let now = seconds(now);
-        let here = |k: &&Known| k.network.is_none() || network.is_none() || k.network == network;
-        let known = self.origins.get(&origin.to_string())?;
-        known.iter().filter(here).find(|k| k.until > now && k.broken_until <= now)
+        let known = self.origins.get(&origin.to_string()).into_iter().flatten();
+        known.filter(move |k| k.is_of(network) && k.until > now && k.broken_until <= now)
+    }
+
+    /// Whether a place is left alone at present, whoever named it.
+    #[must_use]
+    pub fn is_broken(
+        &self,
+        origin: &Origin,
+        (host, port): (Option<&str>, u16),
+        network: Option<IpAddr>,
+        now: SystemTime,
+    ) -> bool {
+        let now = seconds(now);
+        let mut known = self.origins.get(&origin.to_string()).into_iter().flatten();
+        known.any(|k| k.is_at(host, port) && k.is_of(network) && k.broken_until > now)
     }
 
     /// Takes a server's advice. What is known of failures stays: the advice does not say that they are over.
@@ -135,11 +168,31 @@ impl Cache {
         });
     }
 
+    /// A place of which no server told did not answer in this network: it is left alone like one of which one told.
+    pub fn broke_here(
+        &mut self,
+        origin: &Origin,
+        (host, port): (Option<&str>, u16),
+        network: Option<IpAddr>,
+        now: SystemTime,
+    ) {
+        let name = origin.to_string();
+        if !self.origins.contains_key(&name) {
+            self.make_room(seconds(now));
+        }
+        let known = self.origins.entry(name).or_default();
+        if !known.iter().any(|k| k.is_at(host, port)) && known.len() < PER_ORIGIN_MAX {
+            let host = host.map(str::to_owned);
+            known.push(Known { host, port, until: 0, network, broken_until: 0, failures: 0 });
+        }
+        self.broke(origin, host, port, now);
+    }
+
     /// It answered.
     pub fn works(&mut self, origin: &Origin, host: Option<&str>, port: u16) {
         let name = origin.to_string();
         let known = self.origins.get(&name).into_iter().flatten();
-        if known.into_iter().any(|k| k.failures > 0 && k.host.as_deref() == host && k.port == port) {
+        if known.into_iter().any(|k| k.failures > 0 && k.is_at(host, port)) {
             self.change(origin, host, port, |k| (k.failures, k.broken_until) = (0, 0));
         }
     }
@@ -147,16 +200,16 @@ impl Cache {
     fn change(&mut self, origin: &Origin, host: Option<&str>, port: u16, mut with: impl FnMut(&mut Known)) {
         let name = origin.to_string();
         let Some(known) = self.origins.get_mut(&name) else { return };
-        for k in known.iter_mut().filter(|k| k.host.as_deref() == host && k.port == port) {
+        for k in known.iter_mut().filter(|k| k.is_at(host, port)) {
             with(k);
             self.touched.insert(name.clone());
         }
     }
 
     fn make_room(&mut self, now: u64) {
-        self.origins.retain(|_, known| known.iter().any(|k| k.until > now));
+        self.origins.retain(|_, known| known.iter().any(|k| k.ends() > now));
         while self.origins.len() >= ORIGINS_MAX {
-            let ends = |known: &Vec<Known>| known.iter().map(|k| k.until).max().unwrap_or(0);
+            let ends = |known: &Vec<Known>| known.iter().map(Known::ends).max().unwrap_or(0);
             let Some(first) = self.origins.iter().min_by_key(|(_, k)| ends(k)).map(|(n, _)| n.clone()) else { return };
             self.origins.remove(&first);
         }
@@ -259,6 +312,10 @@ mod tests {
         Origin { host: host.into(), port: 443 }
     }
 
+    fn find<'a>(c: &'a Cache, origin: &Origin, network: Option<IpAddr>, now: SystemTime) -> Option<&'a Known> {
+        c.usable(origin, network, now).next()
+    }
+
     fn says(line: &str) -> Advice {
         advice([line], 0).unwrap()
     }
@@ -271,10 +328,10 @@ mod tests {
     fn advice_is_believed_until_it_ends() {
         let (mut c, t, o) = (Cache::default(), start(), origin("a"));
         c.learn(&o, says(r#"h3=":44"; ma=60"#), None, t);
-        assert_eq!(c.find(&o, None, later(t, 59)).map(|k| k.port), Some(44));
-        assert_eq!(c.find(&o, None, later(t, 60)), None);
-        assert_eq!(c.find(&origin("b"), None, t), None);
-        assert_eq!(c.find(&Origin { port: 444, ..o }, None, t), None);
+        assert_eq!(find(&c, &o, None, later(t, 59)).map(|k| k.port), Some(44));
+        assert_eq!(find(&c, &o, None, later(t, 60)), None);
+        assert_eq!(find(&c, &origin("b"), None, t), None);
+        assert_eq!(find(&c, &Origin { port: 444, ..o }, None, t), None);
     }
 
     #[test]
@@ -282,11 +339,11 @@ mod tests {
         let (mut c, t, o) = (Cache::default(), start(), origin("a"));
         c.learn(&o, says(r#"h3=":1""#), None, t);
         c.learn(&o, says(r#"h3=":2""#), None, t);
-        assert_eq!(c.find(&o, None, t).map(|k| k.port), Some(2));
+        assert_eq!(find(&c, &o, None, t).map(|k| k.port), Some(2));
         c.learn(&o, Advice::Clear, None, t);
-        assert_eq!(c.find(&o, None, t), None);
+        assert_eq!(find(&c, &o, None, t), None);
         c.learn(&o, says(r#"h3=":3"; ma=0"#), None, t);
-        assert_eq!(c.find(&o, None, t), None);
+        assert_eq!(find(&c, &o, None, t), None);
     }
 
     #[test]
@@ -295,8 +352,8 @@ mod tests {
         let (here, there) = (Some("192.0.2.1".parse().unwrap()), Some("198.51.100.1".parse().unwrap()));
         c.learn(&origin("a"), says(r#"h3=":1""#), here, t);
         c.learn(&origin("b"), says(r#"h3=":1"; persist=1"#), here, t);
-        assert!(c.find(&origin("a"), here, t).is_some() && c.find(&origin("b"), here, t).is_some());
-        assert!(c.find(&origin("a"), there, t).is_none() && c.find(&origin("b"), there, t).is_some());
+        assert!(find(&c, &origin("a"), here, t).is_some() && find(&c, &origin("b"), here, t).is_some());
+        assert!(find(&c, &origin("a"), there, t).is_none() && find(&c, &origin("b"), there, t).is_some());
     }
 
     #[test]
@@ -305,19 +362,43 @@ mod tests {
         c.learn(&o, says(r#"h3=":1"; ma=2000000, h3="x:2"; ma=2000000"#), None, t);
         for rest in [300, 600, 1200] {
             c.broke(&o, None, 1, t);
-            assert_eq!(c.find(&o, None, later(t, rest - 1)).map(|k| k.port), Some(2), "the next one");
+            assert_eq!(find(&c, &o, None, later(t, rest - 1)).map(|k| k.port), Some(2), "the next one");
             t = later(t, rest);
-            assert_eq!(c.find(&o, None, t).map(|k| k.port), Some(1));
+            assert_eq!(find(&c, &o, None, t).map(|k| k.port), Some(1));
         }
         c.learn(&o, says(r#"h3=":1""#), None, t);
         c.broke(&o, None, 1, t);
-        assert!(c.find(&o, None, later(t, 2399)).is_none(), "new advice does not end it");
+        assert!(find(&c, &o, None, later(t, 2399)).is_none(), "new advice does not end it");
         c.works(&o, None, 1);
-        assert!(c.find(&o, None, t).is_some());
+        assert!(find(&c, &o, None, t).is_some());
         for _ in 0..100 {
             c.broke(&o, None, 1, t);
         }
         assert!(c.origins["a:443"][0].broken_until <= seconds(t) + BROKEN_MOST);
+    }
+
+    #[test]
+    fn places_of_which_no_server_told_are_left_alone_too() {
+        let (mut c, t, o) = (Cache::default(), start(), origin("a"));
+        let (here, there) = (Some("192.0.2.1".parse().unwrap()), Some("198.51.100.1".parse().unwrap()));
+        c.broke_here(&o, (None, 443), here, t);
+        assert!(
+            c.is_broken(&o, (None, 443), here, later(t, 299)) && !c.is_broken(&o, (None, 443), here, later(t, 300))
+        );
+        assert!(!c.is_broken(&o, (None, 443), there, t) && !c.is_broken(&o, (None, 444), here, t));
+        assert_eq!(find(&c, &o, here, later(t, 300)), None, "it is no advice");
+        // The server's own word keeps what is known of failures.
+        c.learn(&o, says(r#"h3=":443""#), None, t);
+        assert_eq!(find(&c, &o, here, later(t, 299)), None);
+        assert_eq!(find(&c, &o, here, later(t, 300)).map(|k| k.port), Some(443));
+        for port in 1..100 {
+            c.broke_here(&o, (None, port), here, t);
+        }
+        assert_eq!(c.origins["a:443"].len(), PER_ORIGIN_MAX);
+        for n in 0..ORIGINS_MAX + 10 {
+            c.broke_here(&origin(&format!("h{n}")), (None, 443), here, t);
+        }
+        assert_eq!(c.origins.len(), ORIGINS_MAX);
     }
 
     #[test]
@@ -329,7 +410,7 @@ mod tests {
         }
         assert_eq!(c.origins.len(), ORIGINS_MAX);
         assert!(c.origins.values().all(|k| k.len() == PER_ORIGIN_MAX));
-        assert!(c.find(&origin("h0"), None, t).is_none() && c.find(&origin("h1009"), None, t).is_some());
+        assert!(find(&c, &origin("h0"), None, t).is_none() && find(&c, &origin("h1009"), None, t).is_some());
     }
 
     #[test]
@@ -344,10 +425,10 @@ mod tests {
         two.save(t).unwrap();
         assert!(!one.is_changed());
         let mut both = Cache::open(Some(path.clone()));
-        assert!(both.find(&origin("a"), None, t).is_some() && both.find(&origin("b"), None, t).is_some());
+        assert!(find(&both, &origin("a"), None, t).is_some() && find(&both, &origin("b"), None, t).is_some());
         both.learn(&origin("a"), Advice::Clear, None, t);
         both.save(t).unwrap();
-        assert!(Cache::open(Some(path.clone())).find(&origin("a"), None, t).is_none());
+        assert!(find(&Cache::open(Some(path.clone())), &origin("a"), None, t).is_none());
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         for junk in ["", "{", "[]", r#"{"format":2,"origins":{}}"#, "\0\0"] {
             std::fs::write(&path, junk).unwrap();

@@ -6,10 +6,10 @@ pub mod quic;
 pub mod tcp;
 pub mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use serde::Serialize;
@@ -87,6 +87,47 @@ pub struct Steps {
     pub handshake: Duration,
 }
 
+/// Who told that an origin speaks HTTP/3 somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// The server, in a field of an earlier answer.
+    AltSvc,
+    /// A record of the DNS.
+    HttpsRecord,
+    /// Nobody: the user wanted it tried.
+    Option,
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AltSvc => "known from Alt-Svc",
+            Self::HttpsRecord => "known from an HTTPS record",
+            Self::Option => "tried as wanted",
+        })
+    }
+}
+
+/// Where an origin speaks HTTP/3, and who told so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Another host; none: the origin's.
+    pub host: Option<String>,
+    /// The UDP port.
+    pub port: u16,
+    /// Who told.
+    pub told: Told,
+}
+
+impl Route {
+    /// Whether it leads to another place than the origin's own.
+    #[must_use]
+    pub fn is_elsewhere(&self, origin: &Origin) -> bool {
+        self.host.as_ref().is_some_and(|h| *h != origin.host) || self.port != origin.port
+    }
+}
+
 /// A connection that was just made.
 #[derive(Clone, Debug)]
 pub struct Dialled {
@@ -94,8 +135,8 @@ pub struct Dialled {
     pub via: Arc<dyn Via>,
     /// What it took.
     pub steps: Steps,
-    /// Where it goes, when that is not the origin itself: host and port as the advice had them.
-    pub alternative: Option<(Option<String>, u16)>,
+    /// Where it goes, with HTTP/3.
+    pub route: Option<Route>,
 }
 
 /// Whom to connect to.
@@ -107,19 +148,35 @@ pub struct Target {
     pub host: String,
     /// The port there.
     pub port: u16,
+    /// Addresses there, when they are known; nobody is asked then.
+    pub addresses: Vec<IpAddr>,
+    /// When the way to the connection began: steps are counted from there.
+    pub since: Instant,
+    /// How long its name took, when that is over.
+    pub named: Option<Duration>,
+    /// Whether it has to be HTTP/1.1.
+    pub http1: bool,
 }
 
 impl Target {
     /// The origin itself.
     #[must_use]
     pub fn itself(origin: &Origin) -> Self {
-        Self { origin: origin.clone(), host: origin.host.clone(), port: origin.port }
+        Self::alternative(origin, None, origin.port)
     }
 
     /// An alternative of the origin.
     #[must_use]
     pub fn alternative(origin: &Origin, host: Option<&str>, port: u16) -> Self {
-        Self { origin: origin.clone(), host: host.unwrap_or(&origin.host).to_owned(), port }
+        Self {
+            origin: origin.clone(),
+            host: host.unwrap_or(&origin.host).to_owned(),
+            port,
+            addresses: Vec::new(),
+            since: Instant::now(),
+            named: None,
+            http1: false,
+        }
     }
 }
 

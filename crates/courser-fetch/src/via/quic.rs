@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use courser::aio::Endpoint;
 use courser::h3::{self, Code, SendRequest};
@@ -15,8 +15,9 @@ use http_body_util::BodyExt;
 
 use super::{Boxed, Dial, Dialled, Protocol, Steps, Target, Via};
 use crate::body::{Incoming, Outgoing};
-use crate::dns;
+use crate::dns::Names;
 use crate::error::{Error, Outcome, chain, harmless};
+use crate::informational::Ear;
 use crate::options::{Options, Trust};
 
 /// How long the last words on a connection may take.
@@ -29,6 +30,7 @@ const OF_CERTIFICATES: [u8; 6] = [42, 43, 44, 45, 46, 48];
 #[derive(Debug)]
 pub struct Quic {
     options: Arc<Options>,
+    names: Arc<Names>,
     tls: tls::ClientConfig,
     /// Made with the first connection: it needs the runtime.
     endpoint: Mutex<Option<Arc<Endpoint>>>,
@@ -39,7 +41,7 @@ impl Quic {
     ///
     /// # Errors
     /// There are no issuers to trust.
-    pub fn new(options: &Arc<Options>) -> Outcome<Self> {
+    pub fn new(options: &Arc<Options>, names: &Arc<Names>) -> Outcome<Self> {
         let failed = |e: tls::ConfigError| Error::Tls { peer: "any server".into(), why: e.to_string() };
         let roots = match &options.trust {
             Trust::Platform => tls::Roots::platform(),
@@ -47,7 +49,7 @@ impl Quic {
         };
         let tls =
             tls::ClientConfig::builder().roots(roots.map_err(failed)?).alpn([h3::ALPN]).build().map_err(failed)?;
-        Ok(Self { options: options.clone(), tls, endpoint: Mutex::new(None) })
+        Ok(Self { options: options.clone(), names: names.clone(), tls, endpoint: Mutex::new(None) })
     }
 
     fn endpoint(&self) -> Outcome<Arc<Endpoint>> {
@@ -68,11 +70,11 @@ impl Quic {
 
 impl Dial for Quic {
     fn dial(&self, target: Target) -> Boxed<'static, Outcome<Dialled>> {
-        let (endpoint, options) = (self.endpoint(), self.options.clone());
-        let limit = options.connect_timeout;
+        let (endpoint, names) = (self.endpoint(), self.names.clone());
+        let limit = self.options.connect_timeout;
         Box::pin(async move {
             let peer = target.origin.to_string();
-            match tokio::time::timeout(limit, dial(endpoint?, options, target)).await {
+            match tokio::time::timeout(limit, dial(endpoint?, names, target)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Error::NoAnswer { peer, why: format!("nobody answered over UDP within {limit:?}") }),
             }
@@ -80,10 +82,10 @@ impl Dial for Quic {
     }
 }
 
-async fn dial(endpoint: Arc<Endpoint>, options: Arc<Options>, target: Target) -> Outcome<Dialled> {
-    let (start, peer) = (Instant::now(), target.origin.to_string());
-    let addresses = dns::resolve(&options, &target.host, target.port).await?;
-    let dns = start.elapsed();
+async fn dial(endpoint: Arc<Endpoint>, names: Arc<Names>, target: Target) -> Outcome<Dialled> {
+    let (start, peer) = (target.since, target.origin.to_string());
+    let addresses = names.of(&target).await?;
+    let dns = target.named.unwrap_or_else(|| start.elapsed());
     // The certificate has to be the origin's, wherever the connection goes (RFC 7838 section 2.1).
     let name = target.origin.host.trim_start_matches('[').trim_end_matches(']');
     let failed = |e: ConnectError| failure(&peer, &e);
@@ -95,7 +97,7 @@ async fn dial(endpoint: Arc<Endpoint>, options: Arc<Options>, target: Target) ->
     let (requests, driving) = h3::Client::default().start(connection);
     // What ends the connection is told to each request on it.
     tokio::spawn(async move { drop(driving.await) });
-    Ok(Dialled { via: Arc::new(Connection { requests, remote, peer, _endpoint: endpoint }), steps, alternative: None })
+    Ok(Dialled { via: Arc::new(Connection { requests, remote, peer, _endpoint: endpoint }), steps, route: None })
 }
 
 /// Why there is no connection.
@@ -157,6 +159,9 @@ impl Connection {
                 None => Error::Local { what: "the request's body".into(), why },
             },
             h3::Error::Misuse(what) => Error::Usage(what.to_string()),
+            h3::Error::Reset(Code::VERSION_FALLBACK) | h3::Error::Stopped(Code::VERSION_FALLBACK) => {
+                Error::Fallback { peer }
+            }
             e if e.is_safe_to_retry() => Error::Closed { peer, why, sent: false },
             h3::Error::Closed(_) | h3::Error::Reset(_) | h3::Error::Stopped(_) | h3::Error::TimedOut(_) => {
                 Error::Closed { peer, why, sent: true }
@@ -184,7 +189,10 @@ impl Via for Connection {
         self.requests.is_open()
     }
 
-    fn send(&self, request: Request<Outgoing>) -> Boxed<'_, Outcome<Response<Incoming>>> {
+    fn send(&self, mut request: Request<Outgoing>) -> Boxed<'_, Outcome<Response<Incoming>>> {
+        if let Some(ear) = request.extensions_mut().remove::<Ear>() {
+            request.extensions_mut().insert(h3::Informational::new(move |r| ear.hear(r.status(), r.headers())));
+        }
         let answer = self.requests.clone().send(request);
         Box::pin(async move {
             let answer = answer.await.map_err(|e| self.failure(&e))?;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -21,8 +21,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Boxed, Dial, Dialled, Protocol, Steps, Target, Via, tls};
 use crate::body::{Incoming, Outgoing};
-use crate::dns;
+use crate::dns::Names;
 use crate::error::{Error, Outcome, chain};
+use crate::informational::Ear;
 use crate::options::Options;
 
 /// How long an address has before the next one is tried beside it.
@@ -36,7 +37,10 @@ const HEADERS_MAX: u32 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Tcp {
     options: Arc<Options>,
+    names: Arc<Names>,
     tls: Arc<ClientConfig>,
+    /// Without HTTP/2.
+    tls_http1: Arc<ClientConfig>,
 }
 
 impl Tcp {
@@ -44,14 +48,17 @@ impl Tcp {
     ///
     /// # Errors
     /// There are no issuers to trust.
-    pub fn new(options: &Arc<Options>) -> Outcome<Self> {
-        Ok(Self { options: options.clone(), tls: tls::client(&options.trust)? })
+    pub fn new(options: &Arc<Options>, names: &Arc<Names>) -> Outcome<Self> {
+        let tls = tls::client(&options.trust)?;
+        let mut http1 = ClientConfig::clone(&tls);
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { options: options.clone(), names: names.clone(), tls, tls_http1: Arc::new(http1) })
     }
 
     async fn dial_within(self, target: Target) -> Outcome<Dialled> {
-        let (start, peer) = (Instant::now(), target.origin.to_string());
-        let addresses = dns::resolve(&self.options, &target.host, target.port).await?;
-        let dns = start.elapsed();
+        let (start, peer) = (target.since, target.origin.to_string());
+        let addresses = self.names.of(&target).await?;
+        let dns = target.named.unwrap_or_else(|| start.elapsed());
         let stream = connect(addresses).await.map_err(|why| Error::NoAnswer { peer: peer.clone(), why })?;
         let connect = start.elapsed();
         let gone = |e: std::io::Error| Error::NoAnswer { peer: peer.clone(), why: e.to_string() };
@@ -60,10 +67,11 @@ impl Tcp {
         let bare = target.origin.host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned())
             .map_err(|e| Error::BadUrl { url: target.origin.to_string(), why: e.to_string() })?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await.map_err(|e| tls::failure(&peer, &e))?;
+        let tls = if target.http1 { self.tls_http1 } else { self.tls };
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| tls::failure(&peer, &e))?;
         let sender = speak(stream, &peer).await?;
         let steps = Steps { dns, connect: Some(connect), handshake: start.elapsed() };
-        Ok(Dialled { via: Arc::new(Connection { sender, remote, peer }), steps, alternative: None })
+        Ok(Dialled { via: Arc::new(Connection { sender, remote, peer }), steps, route: None })
     }
 }
 
@@ -151,6 +159,10 @@ impl Connection {
         let answer = match &self.sender {
             Sender::H1(sender) => {
                 to_origin_form(&mut request);
+                // Over HTTP/2 the library below keeps them to itself.
+                if let Some(ear) = request.extensions_mut().remove::<Ear>() {
+                    hyper::ext::on_informational(&mut request, move |r| ear.hear(r.status(), r.headers()));
+                }
                 let mut sender = sender.lock().await;
                 if sender.ready().await.is_err() {
                     return Err(self.over());

@@ -6,13 +6,17 @@
 //! | `broken` | servers that fail, stall, lie or vanish |
 //! | `resume` | what an earlier run left |
 //! | `wire` | HTTP/1.1 byte by byte: 1xx, lengths, connections that wait |
-//! | `race` | alternatives, and HTTP/3 against TCP |
+//! | `race` | alternatives and records, and HTTP/3 against TCP |
+//! | `records` | HTTPS records of a name server on loopback |
+//! | `again` | requests that are made again over TCP |
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
+mod again;
 mod broken;
 mod plain;
 mod race;
+mod records;
 mod resume;
 mod support;
 mod wire;

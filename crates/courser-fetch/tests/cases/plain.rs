@@ -28,7 +28,7 @@ over_each! {
         let head = done.head.unwrap();
         let spoken = match kind {
             Kind::H1 => Protocol::Http11,
-            Kind::H2 => Protocol::Http2,
+            Kind::H2 | Kind::Either => Protocol::Http2,
             Kind::H3 => Protocol::Http3,
         };
         assert_eq!((head.protocol, head.remote, head.reused), (spoken, server.addr, false));
@@ -237,4 +237,24 @@ async fn two_answers_never_share_a_file() {
     let jobs = [job("https://a/x", Sink::File("x".into())), job("https://b/x", Sink::File("x".into()))];
     assert_eq!(batch::check(&jobs).unwrap_err().code(), 2);
     assert!(batch::check(&jobs[..1]).is_ok());
+}
+
+#[tokio::test]
+async fn informational_answers_are_heard_over_http_3() {
+    let handler = Arc::new(|request: http::Request<bytes::Bytes>| {
+        let exchange = request.extensions().get::<courser::h3::Exchange>().unwrap();
+        for n in 0..40 {
+            let hint = http::Response::builder().status(103).header("link", format!("</{n}>")).body(()).unwrap();
+            exchange.send_informational(hint).unwrap();
+        }
+        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async { answer(200, &[], "ok") });
+        answer
+    });
+    let server = Server::start(Kind::H3, handler).await;
+    let c = client_of(Kind::H3, |_| {});
+    let done = fetch(&c, &job(&server.url("/"), Sink::Nothing)).await;
+    assert_eq!((code(&done), done.size), (0, 2), "{:?}", done.failed);
+    let heard = done.head.unwrap().informational;
+    assert_eq!((heard.len(), &heard[3].headers["link"]), (16, &http::HeaderValue::from_static("</3>")));
+    c.close().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Alternatives, and HTTP/3 against TCP. QUIC is played by a dialler that a test steers, and
 //! at the end it is itself.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,9 +11,11 @@ use bytes::Bytes;
 use courser_fetch::alt_svc::cache::Cache;
 use courser_fetch::alt_svc::{Origin, network, parse};
 use courser_fetch::body::{Incoming, Outgoing};
+use courser_fetch::dns::Resolve;
 use courser_fetch::error::Outcome;
-use courser_fetch::race::Racer;
-use courser_fetch::via::{Boxed, Dial, Dialled, Protocol, Steps, Target, Via};
+use courser_fetch::offers::Offer;
+use courser_fetch::race::{Racer, Way};
+use courser_fetch::via::{Boxed, Dial, Dialled, Protocol, Steps, Target, Told, Via};
 use courser_fetch::{Client, Error, Http, Options, Sink};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -35,6 +38,8 @@ enum Fate {
 struct Fake {
     protocol: Protocol,
     fate: Mutex<Fate>,
+    /// Another fate for ports.
+    at: Mutex<HashMap<u16, Fate>>,
     /// Where it was sent to.
     dialled: Mutex<Vec<Target>>,
     /// Requests that came, and what is answered.
@@ -48,6 +53,7 @@ impl Fake {
         Arc::new(Self {
             protocol,
             fate: Mutex::new(fate),
+            at: Mutex::default(),
             dialled: Mutex::default(),
             seen: Arc::default(),
             status: Arc::new(AtomicUsize::new(200)),
@@ -58,12 +64,21 @@ impl Fake {
     fn dials(&self) -> usize {
         self.dialled.lock().unwrap().len()
     }
+
+    fn ports(&self) -> Vec<u16> {
+        self.dialled.lock().unwrap().iter().map(|t| t.port).collect()
+    }
+
+    fn set(&self, port: u16, fate: Fate) {
+        self.at.lock().unwrap().insert(port, fate);
+    }
 }
 
 impl Dial for Fake {
     fn dial(&self, target: Target) -> Boxed<'static, Outcome<Dialled>> {
+        let fate = self.at.lock().unwrap().get(&target.port).copied();
+        let fate = fate.unwrap_or_else(|| *self.fate.lock().unwrap());
         self.dialled.lock().unwrap().push(target);
-        let fate = *self.fate.lock().unwrap();
         let via = Arc::new(FakeVia {
             protocol: self.protocol,
             seen: self.seen.clone(),
@@ -74,7 +89,7 @@ impl Dial for Fake {
             match fate {
                 Fate::Stands(after) => {
                     tokio::time::sleep(Duration::from_millis(after)).await;
-                    Ok(Dialled { via, steps: Steps::default(), alternative: None })
+                    Ok(Dialled { via, steps: Steps::default(), route: None })
                 }
                 Fate::Fails(after) => {
                     tokio::time::sleep(Duration::from_millis(after)).await;
@@ -135,20 +150,62 @@ struct Course {
 
 /// A racer that knows of an alternative at port 8443.
 fn course(http: Http, tcp: Fate, quic: Fate) -> Course {
-    let (tcp, quic) = (Fake::new(Protocol::Http2, tcp), Fake::new(Protocol::Http3, quic));
+    told(r#"h3=":8443"; persist=1"#, http, (tcp, quic))
+}
+
+/// A racer that knows what a server told.
+fn told(advice: &str, http: Http, (tcp, quic): (Fate, Fate)) -> Course {
     let mut cache = Cache::default();
-    let advice = parse::advice([r#"h3=":8443"; persist=1"#], 0).unwrap();
+    let advice = parse::advice([advice], 0).unwrap();
     cache.learn(&origin(), advice, network(), SystemTime::now());
+    racing(cache, http, (tcp, quic), Zone::default())
+}
+
+fn racing(cache: Cache, http: Http, (tcp, quic): (Fate, Fate), zone: Zone) -> Course {
+    let (tcp, quic) = (Fake::new(Protocol::Http2, tcp), Fake::new(Protocol::Http3, quic));
     let options = Arc::new(Options { http, ..Options::default() });
-    let racer = Racer::new(options, tcp.clone(), Some(quic.clone()), Arc::new(Mutex::new(cache)));
+    let cache = Arc::new(Mutex::new(cache));
+    let racer = Racer::new(options, (tcp.clone(), Some(quic.clone())), cache, Arc::new(zone));
     Course { tcp, quic, racer }
+}
+
+/// Name servers that a test steers: what they say, and after how many milliseconds.
+#[derive(Clone, Debug, Default)]
+struct Zone {
+    records: Option<(u64, Vec<Offer>)>,
+    addresses: Option<(u64, Vec<&'static str>)>,
+}
+
+impl Resolve for Zone {
+    fn has_records(&self, _: &Origin) -> bool {
+        self.records.is_some()
+    }
+
+    fn addresses(&self, host: &str, port: u16) -> Boxed<'_, Outcome<Vec<SocketAddr>>> {
+        let (host, Some((after, list))) = (host.to_owned(), self.addresses.clone()) else {
+            return Box::pin(std::future::pending());
+        };
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            let list: Vec<_> = list.iter().map(|a| SocketAddr::new(a.parse().unwrap(), port)).collect();
+            if list.is_empty() { Err(Error::NameNotFound { host, why: "as the test wants".into() }) } else { Ok(list) }
+        })
+    }
+
+    fn offers(&self, _: &Origin) -> Boxed<'_, Vec<Offer>> {
+        let Some((after, offers)) = self.records.clone() else { return Box::pin(std::future::pending()) };
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            offers
+        })
+    }
 }
 
 impl Course {
     /// What carries the requests, and how long that took.
     async fn run(&self) -> (Outcome<Protocol>, Duration) {
         let start = Instant::now();
-        let outcome = self.racer.connect(&origin()).await;
+        let outcome = self.racer.connect(&origin(), Way::Any).await;
         (outcome.map(|d| d.via.protocol()), start.elapsed())
     }
 }
@@ -213,13 +270,164 @@ async fn wishes_about_versions_are_kept() {
     let c = course(Http::Only3, Fate::Stands(0), Fate::Fails(0));
     assert_eq!((c.run().await.0.unwrap_err().code(), c.tcp.dials()), (4, 0));
     // First the alternative, then the origin itself.
-    let ports: Vec<_> = c.quic.dialled.lock().unwrap().iter().map(|t| t.port).collect();
-    assert_eq!(ports, [8443, 443]);
+    assert_eq!(c.quic.ports(), [8443, 443]);
     let unknown = Origin { host: "b.test".into(), port: 443 };
     let c = course(Http::Prefer3, Fate::Stands(0), Fate::Stands(0));
-    assert_eq!(c.racer.connect(&unknown).await.unwrap().via.protocol(), Protocol::Http3);
+    assert_eq!(c.racer.connect(&unknown, Way::Any).await.unwrap().via.protocol(), Protocol::Http3);
     let c = course(Http::Auto, Fate::Stands(0), Fate::Stands(0));
-    assert_eq!(c.racer.connect(&unknown).await.unwrap().via.protocol(), Protocol::Http2);
+    assert_eq!(c.racer.connect(&unknown, Way::Any).await.unwrap().via.protocol(), Protocol::Http2);
+}
+
+/// Four alternatives, of which only the third answers.
+const SEVERAL: &str = r#"h3=":1"; persist=1, h3=":2"; persist=1, h3=":3"; persist=1, h3=":4"; persist=1"#;
+
+#[tokio::test(start_paused = true)]
+async fn several_alternatives_run_one_after_the_other_in_one_race() {
+    let c = told(SEVERAL, Http::Only3, (Fate::Stands(0), Fate::Vanishes));
+    c.quic.set(3, Fate::Stands(20));
+    let (outcome, took) = c.run().await;
+    assert_eq!((outcome, took), (Ok(Protocol::Http3), Duration::from_millis(220)));
+    assert_eq!(c.quic.ports(), [1, 2, 3]);
+    // Those that were not faster with a head start are left alone: the next race begins with the winner.
+    assert_eq!(c.run().await, (Ok(Protocol::Http3), Duration::from_millis(20)));
+    assert_eq!(c.quic.ports(), [1, 2, 3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alternative_that_is_refused_costs_no_time() {
+    let c = told(SEVERAL, Http::Auto, (Fate::Stands(50), Fate::Fails(0)));
+    c.quic.set(3, Fate::Stands(20));
+    assert_eq!(c.run().await, (Ok(Protocol::Http3), Duration::from_millis(20)));
+    assert_eq!((c.quic.ports(), c.tcp.dials()), (vec![1, 2, 3], 0));
+    // All of them refuse: TCP waits for nothing either.
+    let c = told(SEVERAL, Http::Auto, (Fate::Stands(50), Fate::Fails(0)));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(50)));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(50)), "all are left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nothing_stands_nothing_is_learned_of_an_alternative() {
+    let c = course(Http::Auto, Fate::Fails(0), Fate::Fails(0));
+    for _ in 0..2 {
+        assert_eq!(c.run().await.0.unwrap_err().code(), 4);
+    }
+    assert_eq!((c.quic.dials(), c.tcp.dials()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_alternatives_that_vanish_delay_tcp_no_longer_than_one() {
+    let c = told(SEVERAL, Http::Auto, (Fate::Stands(40), Fate::Vanishes));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(190)));
+    assert_eq!(c.quic.ports(), [1, 2], "what had not begun does not begin");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slower_alternative_that_stands_in_the_end_is_trusted_again() {
+    let c = told(SEVERAL, Http::Auto, (Fate::Fails(0), Fate::Vanishes));
+    c.quic.set(1, Fate::Stands(140));
+    c.quic.set(2, Fate::Stands(10));
+    assert_eq!(c.run().await, (Ok(Protocol::Http3), Duration::from_millis(110)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(c.run().await.0, Ok(Protocol::Http3));
+    assert_eq!(c.quic.ports(), [1, 2, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_lost_are_bounded_and_end_with_the_client() {
+    let c = told(SEVERAL, Http::Prefer3, (Fate::Stands(40), Fate::Vanishes));
+    for n in 0..100 {
+        let lone = Origin { host: format!("h{n}.test"), port: 443 };
+        let dialled = c.racer.connect(&lone, Way::Any).await.unwrap();
+        assert_eq!((dialled.via.protocol(), dialled.route), (Protocol::Http2, None));
+    }
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    tokio::task::yield_now().await;
+    assert!((1..=40).contains(&alive()), "{}", alive());
+    c.racer.close();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(alive(), 0);
+}
+
+fn h3_at(port: u16) -> Offer {
+    Offer { port, h3: true, tcp: true, ..Offer::default() }
+}
+
+/// A racer that knows nothing, beside name servers.
+fn asking(http: Http, fates: (Fate, Fate), records: (u64, Vec<Offer>), addresses: (u64, Vec<&'static str>)) -> Course {
+    racing(Cache::default(), http, fates, Zone { records: Some(records), addresses: Some(addresses) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_makes_the_first_visit_go_over_quic() {
+    let fates = (Fate::Stands(0), Fate::Stands(30));
+    let c = asking(Http::Auto, fates, (60, vec![h3_at(443)]), (20, vec!["192.0.2.1", "2001:db8::1"]));
+    let dialled = c.racer.connect(&origin(), Way::Any).await.unwrap();
+    let route = dialled.route.unwrap();
+    assert_eq!((dialled.via.protocol(), route.told, route.port), (Protocol::Http3, Told::HttpsRecord, 443));
+    let target = c.quic.dialled.lock().unwrap()[0].clone();
+    assert_eq!((target.host.as_str(), target.addresses.len(), c.tcp.dials()), ("a.test", 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_delay_addresses_no_longer_than_50_ms() {
+    let fates = (Fate::Stands(0), Fate::Stands(0));
+    let c = asking(Http::Auto, fates, (10_000, vec![h3_at(443)]), (20, vec!["192.0.2.1"]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(70)));
+    assert_eq!((c.quic.dials(), c.tcp.dialled.lock().unwrap()[0].addresses.len()), (0, 1), "no name is asked twice");
+    let c = asking(Http::Auto, fates, (30, vec![]), (20, vec!["192.0.2.1"]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(30)), "no records are an answer too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_save_the_wait_for_addresses() {
+    let offer = Offer { hints: vec!["192.0.2.7".parse().unwrap()], ..h3_at(8443) };
+    let c = asking(Http::Auto, (Fate::Stands(0), Fate::Stands(5)), (10, vec![offer]), (10_000, vec!["192.0.2.1"]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http3), Duration::from_millis(15)));
+    let target = c.quic.dialled.lock().unwrap()[0].clone();
+    assert_eq!((target.port, target.addresses[0].to_string().as_str()), (8443, "192.0.2.7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_leads_nowhere_costs_the_head_start_once() {
+    let fates = (Fate::Stands(40), Fate::Vanishes);
+    let c = asking(Http::Auto, fates, (0, vec![h3_at(443)]), (0, vec!["192.0.2.1"]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(190)));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(40)));
+    assert_eq!(c.quic.dials(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_told_is_not_asked_for() {
+    let c = course(Http::Auto, Fate::Stands(0), Fate::Stands(0));
+    assert_eq!(c.run().await, (Ok(Protocol::Http3), Duration::ZERO), "its name servers never answer");
+    let fates = (Fate::Stands(0), Fate::Stands(0));
+    let c = asking(Http::Never3, fates, (10, vec![h3_at(443)]), (10, vec!["192.0.2.1"]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::ZERO), "nor is it where nothing comes of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_alias_is_where_tcp_goes_first() {
+    let alias = Offer { host: Some("pool.test".into()), port: 443, tcp: true, ..Offer::default() };
+    let c = asking(Http::Auto, (Fate::Stands(5), Fate::Stands(0)), (10, vec![alias]), (0, vec![]));
+    assert_eq!(c.run().await, (Ok(Protocol::Http2), Duration::from_millis(15)));
+    let target = c.tcp.dialled.lock().unwrap()[0].clone();
+    assert_eq!((target.host.as_str(), target.origin), ("pool.test", origin()));
+    // Neither address nor record: the name is wrong.
+    let c = asking(Http::Auto, (Fate::Stands(0), Fate::Stands(0)), (10, vec![]), (0, vec![]));
+    assert_eq!(c.run().await.0.unwrap_err().code(), 3);
+    // And nobody waits for records for ever.
+    let c = asking(Http::Auto, (Fate::Stands(0), Fate::Stands(0)), (1_000_000, vec![]), (0, vec![]));
+    let (outcome, took) = c.run().await;
+    assert_eq!((outcome.unwrap_err().code(), took), (3, Duration::from_secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_about_versions_are_kept_with_records() {
+    let fates = (Fate::Stands(0), Fate::Fails(0));
+    let c = asking(Http::Only3, fates, (0, vec![h3_at(8443)]), (0, vec!["192.0.2.1"]));
+    assert_eq!((c.run().await.0.unwrap_err().code(), c.tcp.dials(), c.quic.ports()), (4, 0, vec![8443, 443]));
+    let c = asking(Http::Prefer3, fates, (0, vec![]), (0, vec!["192.0.2.1"]));
+    assert_eq!((c.run().await.0, c.quic.ports()), (Ok(Protocol::Http2), vec![443]));
 }
 
 /// A client between a played TCP and a played QUIC, whose memory is in a file.
@@ -306,6 +514,11 @@ async fn run(server: &Server, choices: &impl Fn(&mut Options)) -> (Protocol, Dur
 async fn the_second_run_goes_over_quic() {
     let quic = Server::start(Kind::H3, at_once(|_| answer(200, &[], "over QUIC"))).await;
     let (tcp, _folder, choices) = advising(quic.addr.port()).await;
+    let choices = |o: &mut Options| {
+        choices(o);
+        // QUIC has all the time it wants: nothing here is about who is faster.
+        o.head_start = Duration::from_secs(60);
+    };
     assert_eq!(run(&tcp, &choices).await.0, Protocol::Http2);
     assert_eq!(run(&tcp, &choices).await.0, Protocol::Http3);
     let seen = &quic.requests()[0];

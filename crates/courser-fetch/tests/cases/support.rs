@@ -31,6 +31,8 @@ pub enum Kind {
     H1,
     H2,
     H3,
+    /// HTTP/2 or HTTP/1.1, whatever the client likes better.
+    Either,
 }
 
 /// The issuer of all certificates here.
@@ -171,7 +173,11 @@ impl Server {
         if kind == Kind::H3 {
             return Self::quic(names, handler);
         }
-        let alpn: &[&[u8]] = if kind == Kind::H1 { &[b"http/1.1"] } else { &[b"h2"] };
+        let alpn: &[&[u8]] = match kind {
+            Kind::H1 => &[b"http/1.1"],
+            Kind::Either => &[b"h2", b"http/1.1"],
+            _ => &[b"h2"],
+        };
         let acceptor = acceptor(names, alpn);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -184,12 +190,11 @@ impl Server {
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request| serve(request, handler.clone(), Arc::clone(&seen)));
+                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     let io = TokioIo::new(stream);
-                    match kind {
-                        Kind::H1 => {
-                            drop(hyper::server::conn::http1::Builder::new().serve_connection(io, service).await)
-                        }
-                        _ => drop(
+                    match h2 {
+                        false => drop(hyper::server::conn::http1::Builder::new().serve_connection(io, service).await),
+                        true => drop(
                             hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                                 .serve_connection(io, service)
                                 .await,

@@ -49,6 +49,16 @@ async fn informational_answers_come_before_the_answer() {
     assert_eq!((code(&done), done.size), (0, 2), "{:?}", done.failed);
     let head = done.head.unwrap();
     assert_eq!((head.status.as_u16(), head.headers.contains_key("link")), (200, false));
+    let hints = head.informational.iter().find(|i| i.status == 103).unwrap();
+    assert_eq!(hints.headers["link"], "</x>");
+}
+
+#[tokio::test]
+async fn of_informational_answers_without_end_the_first_are_kept() {
+    let many = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".repeat(1_000);
+    let says = [many, b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()].concat();
+    let done = told(says.leak(), true).await;
+    assert_eq!((code(&done), done.head.unwrap().informational.len()), (0, 16), "{:?}", done.failed);
 }
 
 #[tokio::test]
