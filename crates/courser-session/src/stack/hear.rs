@@ -87,7 +87,7 @@ impl State {
         self.lives(place);
         let Some(entry) = self.sessions.get_mut(&session) else {
             // Closed while it was being opened.
-            self.orphans.insert(handle, None);
+            self.orphans.insert(handle, (place, None));
             self.post(place, Submission::Close { handle, code: 0, reason: Bytes::new() });
             return;
         };
@@ -211,7 +211,7 @@ impl State {
     }
 
     fn turn_away(&mut self, place: usize, handle: Handle) {
-        self.orphans.insert(handle, None);
+        self.orphans.insert(handle, (place, None));
         self.post(place, Submission::Refuse { handle, code: 0 });
     }
 
@@ -239,7 +239,7 @@ impl State {
 
     /// The peer has all of a stream that the application closed.
     fn laid_to_rest(&mut self, handle: Handle) {
-        let Some(parent) = self.orphans.get_mut(&handle).and_then(Option::take) else { return };
+        let Some(parent) = self.orphans.get_mut(&handle).and_then(|(_, parent)| parent.take()) else { return };
         if let Some(connection) = self.sessions.get_mut(&parent).and_then(Entry::connection) {
             connection.lingering = connection.lingering.saturating_sub(1);
             self.touch(parent);

@@ -489,7 +489,7 @@ impl State {
             What::Connection(connection) => {
                 all.extend(connection.ready.drain(..));
                 if let Some(handle) = entry.handle.filter(|_| !over) {
-                    self.orphans.insert(handle, None);
+                    self.orphans.insert(handle, (place, None));
                     self.post(place, Submission::Close { handle, code, reason });
                 }
             }
@@ -525,7 +525,7 @@ impl State {
         if let Some(connection) = parent.and_then(|parent| self.sessions.get_mut(&parent)).and_then(Entry::connection) {
             connection.lingering += 1;
         }
-        self.orphans.insert(handle, parent);
+        self.orphans.insert(handle, (place, parent));
         if stream.parent.is_none() {
             // TCP: the system sends the rest by itself.
             self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
@@ -536,7 +536,7 @@ impl State {
         for (place, part) in &listener.parts {
             if let Part::Open(handle) = *part {
                 self.by_handle.remove(&handle);
-                self.orphans.insert(handle, None);
+                self.orphans.insert(handle, (*place, None));
                 self.post(*place, Submission::Close { handle, code, reason: reason.clone() });
             }
         }

@@ -82,8 +82,8 @@ pub(super) struct State {
     pub(super) sessions_max: usize,
     last: u64,
     pub(super) by_handle: FxHashMap<Handle, u64>,
-    /// Closed by the application, not yet by the worker; with the connection that waits for them.
-    pub(super) orphans: FxHashMap<Handle, Option<u64>>,
+    /// Closed by the application, not yet by the worker; with the place and the connection that waits for them.
+    pub(super) orphans: FxHashMap<Handle, (usize, Option<u64>)>,
     pub(super) places: Vec<Option<Place>>,
     pub(super) endpoints: FxHashMap<u32, Endpoint>,
     /// Endpoints for connecting, by their settings.
@@ -287,6 +287,11 @@ impl State {
     pub(super) fn forget_endpoint(&mut self, endpoint: u32, why: &str) {
         let Some(gone) = self.endpoints.remove(&endpoint) else { return };
         self.farewell = Some((endpoint, gone_for(why)));
+        let Self { sessions, by_handle, orphans, .. } = self;
+        // Nobody will say their last word.
+        orphans.retain(|_, (place, _)| !gone.places.contains(place));
+        let lives = |session| sessions.get(&session).is_some_and(|entry: &Entry| !gone.places.contains(&entry.place));
+        by_handle.retain(|_, session| lives(*session));
         for at in gone.places {
             self.bury(at, why);
             if let Some(place) = self.places.get_mut(at) {

@@ -315,6 +315,14 @@ fn no_more_connections_wait_than_the_backlog_has_room_for() {
     assert_eq!(stack.accept(listener), Err(Error::WouldBlock));
     worker.serve(&mut sessions, &mut heard, 1000);
     assert_eq!((heard.accepted, heard.refused), (7, 103), "three were still under way");
+    // This worker never said the last word of those that were refused; nothing of them stays when the endpoint goes.
+    let mut state = stack.0.lock();
+    assert_eq!(state.orphans.len(), 103);
+    state.forget_endpoint(1, "it went");
+    assert_eq!((state.orphans.len(), state.by_handle.len()), (0, 0));
+    drop(state);
+    assert!(matches!(stack.read(accepted, &mut [0]), Err(Error::Unfit(_))), "a connection carries no bytes itself");
+    assert!(matches!(stack.end(accepted), Ok(Some(_))));
 }
 
 /// A host that has one port to give.
