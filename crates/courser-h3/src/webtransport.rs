@@ -31,6 +31,13 @@ pub fn stream_head(dir: Dir, session: StreamId) -> Bytes {
     Bytes::from(out)
 }
 
+/// Whether a request asks for a session: an extended CONNECT with one of the [`PROTOCOLS`].
+#[must_use]
+pub fn is_asked_for_by(head: &http::request::Parts) -> bool {
+    head.method == http::Method::CONNECT
+        && head.extensions.get::<crate::Protocol>().is_some_and(|p| PROTOCOLS.contains(&p.as_str()))
+}
+
 /// Whether a session may have that ID: it is that of a request stream.
 #[must_use]
 pub const fn is_session_id(id: u64) -> bool {

@@ -189,3 +189,29 @@ fn a_server_that_does_not_offer_it_is_not_asked() {
         assert!(matches!(e, Error::Misuse(_)), "{e}");
     });
 }
+
+#[test]
+fn sessions_beyond_the_number_are_refused_and_room_comes_back() {
+    run(|| async {
+        let mut rig = rig(Config { webtransport_sessions: 2, ..speaks() }).await;
+        let one = session(&mut rig).await;
+        let two = session(&mut rig).await;
+        let request = || Request::get("https://localhost/chat").body(Full::default()).unwrap();
+        assert!(matches!(rig.requests.web_transport(request()).await, Err(Error::Rejected)));
+        one.0.close(0, "");
+        one.1.closed().await;
+        drop(one);
+        // The server hears of the end in its own time, and may have to reject until then.
+        let three = loop {
+            match rig.requests.web_transport(request()).await {
+                Ok((session, _)) => break session,
+                Err(e) => assert!(e.is_safe_to_retry(), "{e}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        let three_there = rig.sessions.recv().await.unwrap();
+        assert!(three.send_datagram(b"three") && two.0.send_datagram(b"two"));
+        assert_eq!(three_there.recv_datagram().await.unwrap(), "three");
+        assert_eq!(two.1.recv_datagram().await.unwrap(), "two");
+    });
+}

@@ -29,7 +29,8 @@ pub struct Config {
     pub connect_protocol: bool,
     /// Takes HTTP datagrams (RFC 9297). The transport has to take datagrams then.
     pub datagrams: bool,
-    /// How many WebTransport sessions may be open; 0 speaks no WebTransport. Needs the two before.
+    /// How many WebTransport sessions may be open; 0 speaks no WebTransport. Needs the two before. Those beyond are rejected with
+    /// H3_REQUEST_REJECTED, and may be begun again elsewhere.
     pub webtransport_sessions: u64,
     /// Sends identifiers that mean nothing, so that peers stay able to ignore them.
     pub grease: bool,

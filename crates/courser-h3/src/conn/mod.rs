@@ -45,9 +45,9 @@ use self::budget::Budget;
 pub use self::config::{Body, Config, Error, Event, Head, Uni};
 use self::local::Local;
 use self::peer::Peer;
-use self::recv::Recv;
+use self::recv::{Phase, Recv};
 use self::resume::Resumed;
-use self::send::SendHalf;
+use self::send::{SendHalf, Stage};
 use crate::error::ConnectionError;
 use crate::frame::{kind, push_frame, reserved, stream_type};
 use crate::message::decode::Collector;
@@ -65,6 +65,8 @@ struct Exchange {
     method: Method,
     /// The request may have datagrams: it is an extended CONNECT.
     extended: bool,
+    /// It is a WebTransport session.
+    session: bool,
     /// It came behind a GOAWAY that refuses it, and is only looked at because it may be a stream of a WebTransport session.
     late: bool,
     /// Nobody holds it any more; what waits is still sent.
@@ -85,6 +87,13 @@ enum Method {
     Other,
     Head,
     Connect,
+}
+
+impl Exchange {
+    /// Whether it is a WebTransport session of which neither direction is over yet.
+    fn is_open_session(&self) -> bool {
+        self.session && self.recv.phase != Phase::Over && matches!(self.send.stage, Stage::Head | Stage::Body)
+    }
 }
 
 impl Method {
@@ -280,6 +289,11 @@ impl Connection {
         if !rest.is_empty() {
             self.rests.insert(id, rest);
         }
+    }
+
+    /// WebTransport sessions that are open.
+    fn open_sessions(&self) -> u64 {
+        wide(self.exchanges.values().filter(|x| x.is_open_session()).count())
     }
 
     fn alive(&self) -> Result<(), ConnectionError> {

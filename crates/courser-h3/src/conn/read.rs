@@ -12,6 +12,7 @@ use crate::message::decode::Section;
 use crate::priority;
 use crate::qpack::Decoded;
 use crate::transport::Transport;
+use crate::webtransport;
 
 /// Bytes for the QPACK decoder stream that are worth a write of their own.
 const BUNCH: usize = 16;
@@ -53,7 +54,7 @@ impl Connection {
             Got::Section | Got::Oversized if self.reject_late(t, id) => Ok(Head::Gone),
             Got::Section if self.side.is_server() => {
                 let parts = self.accept_request(t, id)?;
-                Ok(Head::Ready(parts))
+                Ok(if self.is_session_too_many(t, id, &parts) { Head::Gone } else { Head::Ready(parts) })
             }
             Got::WebTransport(session) => {
                 let exchange = self.exchanges.remove(&id);
@@ -72,6 +73,23 @@ impl Connection {
             Got::WaitsForTable => Ok(Head::WaitsForTable),
             Got::Section | Got::Data(_) | Got::End => Ok(Head::Gone),
         }
+    }
+
+    /// Rejects a WebTransport session that is one more than may be open. Whether it was.
+    fn is_session_too_many(&mut self, t: &mut dyn Transport, id: StreamId, parts: &request::Parts) -> bool {
+        let limit = self.config.webtransport_sessions;
+        if limit == 0 || !webtransport::is_asked_for_by(parts) {
+            return false;
+        }
+        if self.open_sessions() >= limit {
+            self.abandon(t, id, Code::REQUEST_REJECTED.0);
+            self.exchanges.remove(&id);
+            return true;
+        }
+        if let Some(x) = self.exchanges.get_mut(&id) {
+            x.session = true;
+        }
+        false
     }
 
     fn accept_request(&mut self, t: &mut dyn Transport, id: StreamId) -> Result<request::Parts, Error> {

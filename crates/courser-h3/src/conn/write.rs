@@ -15,7 +15,7 @@ use crate::message::encode::{Outline, RequestLine, response_lines, section_size,
 use crate::priority;
 use crate::qpack::Field;
 use crate::transport::Transport;
-use crate::wide;
+use crate::{webtransport, wide};
 
 /// Content that is copied to stand in one write with its head, in bytes.
 const SMALL: usize = 2048;
@@ -29,7 +29,7 @@ impl Connection {
     /// content. An extended CONNECT has the extension [`crate::Protocol`], and the peer's settings have to permit it.
     ///
     /// # Errors
-    /// See [`Error`]. [`Error::Rejected`] when this connection takes no more requests.
+    /// See [`Error`]. [`Error::Rejected`] when this connection takes no more requests, or no more WebTransport sessions.
     pub fn send_request(
         &mut self,
         t: &mut dyn Transport,
@@ -65,6 +65,11 @@ impl Connection {
         if line.is_extended() && !self.permitted().is_some_and(|s| s.connect_protocol) {
             return Err(Error::Misuse("the server does not offer extended CONNECT, or did not say yet"));
         }
+        let session = line.is_extended() && webtransport::is_asked_for_by(head);
+        let most = self.permitted().map_or(0, |s| s.webtransport_sessions);
+        if session && most > 0 && self.open_sessions() >= most {
+            return Err(Error::Rejected);
+        }
         let pseudo = section_size(line.pseudo());
         self.fits_peer(pseudo + outline.size(), || line.lines(&head.headers, &outline))?;
         let method = Method::of(&head.method);
@@ -76,7 +81,7 @@ impl Connection {
         if let Some(p) = outline.priority.and_then(priority::parse) {
             t.set_priority(id, p);
         }
-        let mut exchange = Exchange { method, extended: line.is_extended(), ..Exchange::default() };
+        let mut exchange = Exchange { method, extended: line.is_extended(), session, ..Exchange::default() };
         exchange.send.content_left = content_left;
         self.exchanges.insert(id, exchange);
         let done = self.send_head(t, id, line.lines(&head.headers, &outline), body, end);

@@ -91,9 +91,7 @@ impl Session {
     {
         let (head, body) = request.into_parts();
         let exchange = head.extensions.get::<Exchange>();
-        let asked = head.method == Method::CONNECT
-            && head.extensions.get::<super::Protocol>().is_some_and(|p| PROTOCOLS.contains(&p.as_str()));
-        let Some(exchange) = exchange.filter(|_| asked) else {
+        let Some(exchange) = exchange.filter(|_| webtransport::is_asked_for_by(&head)) else {
             return Err(Error::Misuse("the request does not ask for WebTransport".into()));
         };
         exchange.link.share(exchange.stream);
@@ -256,7 +254,8 @@ impl SendRequest {
     ///
     /// # Errors
     /// [`Error::Misuse`] when the server does not offer WebTransport, or answers with another status than a success, which is
-    /// in the text; otherwise see [`Error`].
+    /// in the text; [`Error::Rejected`] when as many sessions are open on this connection as the server permits, which is one
+    /// with a server that says no number; otherwise see [`Error`].
     pub async fn web_transport<B>(&mut self, request: Request<B>) -> Result<(Session, Response<()>), Error> {
         self.settled().await?;
         if !self.link().state(|state| state.h3().peer_settings().is_some_and(|s| s.webtransport_sessions > 0)) {

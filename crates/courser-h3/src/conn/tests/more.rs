@@ -203,6 +203,50 @@ fn sessions_open_streams_behind_a_goaway_and_requests_are_still_rejected() {
 }
 
 #[test]
+fn sessions_beyond_the_number_are_rejected_until_one_is_over() {
+    let server = Config { datagrams: true, webtransport_sessions: 2, ..Config::default() };
+    let mut pair = Pair::with(server.clone(), server);
+    let begin = |pair: &mut Pair| {
+        let id = pair.ask(&extended("webtransport-h3"), false);
+        pair.request(id);
+        id
+    };
+    let first = begin(&mut pair);
+    begin(&mut pair);
+    assert_eq!(pair.client.send_request(&mut pair.c, &extended("webtransport"), false), Err(Error::Rejected));
+    // A client that does not count is told by the server, and other requests are not its concern.
+    pair.client.peer.settings.as_mut().unwrap().webtransport_sessions = 100;
+    let third = pair.ask(&extended("webtransport"), false);
+    assert!(matches!(pair.server.poll_request(&mut pair.s, third), Ok(Head::Gone)));
+    let refused = &pair.s.streams[&third];
+    assert_eq!((refused.reset, refused.stopped), (Some(0x10b), Some(0x10b)));
+    let other = pair.ask(&extended("websocket"), false);
+    pair.request(other);
+    pair.turn();
+    assert_eq!(pair.client.poll_response(&mut pair.c, third).err(), Some(Error::Rejected));
+    pair.client.peer.settings.as_mut().unwrap().webtransport_sessions = 2;
+    pair.client.cancel(&mut pair.c, first, Code::REQUEST_CANCELLED);
+    pair.turn();
+    // The server learns of it by reading.
+    assert!(pair.server.poll_body(&mut pair.s, first).is_err());
+    let again = begin(&mut pair);
+    assert!(again > third && pair.server.error().is_none());
+}
+
+#[test]
+fn a_server_that_names_no_number_permits_one_session() {
+    let config = Config { datagrams: true, webtransport_sessions: 5, ..Config::default() };
+    let mut pair = Pair::silent(config, Config::default());
+    pair.client.start(&mut pair.c).unwrap();
+    // SETTINGS with extended CONNECT, datagrams and the newest draft's flag alone.
+    pair.c.receive(StreamId(3), &[0, 4, 9, 8, 1, 0x33, 1, 0xac, 0x7c, 0xf0, 0, 1], false);
+    pair.client.on_uni(&mut pair.c, StreamId(3)).unwrap();
+    assert_eq!(pair.client.peer_settings().map(|s| s.webtransport_sessions), Some(1));
+    assert!(pair.client.send_request(&mut pair.c, &extended("webtransport-h3"), false).unwrap().is_some());
+    assert_eq!(pair.client.send_request(&mut pair.c, &extended("webtransport-h3"), false), Err(Error::Rejected));
+}
+
+#[test]
 fn browsers_are_told_of_webtransport_in_the_words_of_their_drafts() {
     let config = Config { datagrams: true, webtransport_sessions: 9, ..Config::default() };
     let (mut out, settings) = (Vec::new(), config.settings(true));
