@@ -4,7 +4,7 @@
 //!
 //! A round trip is one submission and the completion that answers it: [`Submission::Finish`] answered by
 //! [`Completion::AllAcked`] (`small`), or a datagram of 64 bytes that comes back (`64 B`), which both sides read.
-//! The worker spins for a while per message in place of an engine. Four ways to drive it:
+//! The worker spins for a while per message in place of an engine. Six ways to drive it:
 //!
 //! | Way | Worker | Application |
 //! |---|---|---|
@@ -12,6 +12,8 @@
 //! | `loaded` | own thread, looks around before it sleeps | keeps several batches on their way, looks before it sleeps |
 //! | `lockstep` | the same | one batch on its way |
 //! | `asleep` | own thread, sleeps as soon as it has nothing to do | one batch on its way, sleeps at once as well |
+//! | `shared` | as `loaded`, over a segment as between processes (Linux) | the same |
+//! | `shared-lockstep` | as `lockstep`, over a segment | the same |
 //!
 //! The ways take turns within a run, so that a noisy machine hurts all of them; figures are medians over the runs, and
 //! the ratio is the median of each run's ratio. On Linux the worker has the second processor and the application the
@@ -49,7 +51,7 @@ Measures round trips through ports.
   --depth N       batches on their way in the loaded way (default 4)
   --spin US       how long a side looks around before it sleeps, microseconds (default 50)
   --turn N        submissions the worker takes before it answers (default 16)
-  --only WAY      inline, loaded, lockstep or asleep: only that way beside inline
+  --only WAY      inline, loaded, lockstep, asleep, shared or shared-lockstep: only that way beside inline
   --payload P     small or 64: only that kind
   --json          one JSON object per line
 ";
@@ -64,10 +66,16 @@ enum Way {
     Loaded,
     Lockstep,
     Asleep,
+    Shared,
+    SharedLockstep,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Inline, Self::Loaded, Self::Lockstep, Self::Asleep];
+    const ALL: &[Self] = if cfg!(target_os = "linux") {
+        &[Self::Inline, Self::Loaded, Self::Lockstep, Self::Asleep, Self::Shared, Self::SharedLockstep]
+    } else {
+        &[Self::Inline, Self::Loaded, Self::Lockstep, Self::Asleep]
+    };
 
     const fn name(self) -> &'static str {
         match self {
@@ -75,6 +83,8 @@ impl Way {
             Self::Loaded => "loaded",
             Self::Lockstep => "lockstep",
             Self::Asleep => "asleep",
+            Self::Shared => "shared",
+            Self::SharedLockstep => "shared-lockstep",
         }
     }
 }
@@ -125,7 +135,7 @@ impl Options {
                 "--turn" => options.turn = number(&value()?)?.max(1),
                 "--only" => {
                     let name = value()?;
-                    let way = Way::ALL.into_iter().find(|way| way.name() == name);
+                    let way = Way::ALL.iter().copied().find(|way| way.name() == name);
                     options.ways = vec![Way::Inline, way.ok_or_else(|| format!("no way is called {name}"))?];
                     options.ways.dedup();
                 }
@@ -325,8 +335,8 @@ fn application<P: Port>(port: &mut P, load: Load, mut idle: impl FnMut(&mut P)) 
     start.elapsed()
 }
 
-/// The worker's thread, until the application is gone.
-fn work(mut port: WorkerPort, mut sleeper: Sleeper, bell: &Alarm, load: Load) -> (RingCounts, u64) {
+/// The worker's thread, until the application is gone. `sleep` ends when there is work.
+fn work(mut port: WorkerPort, load: Load, mut sleep: impl FnMut(&mut WorkerPort)) -> (RingCounts, u64) {
     if load.pins {
         pin(1);
     }
@@ -336,13 +346,7 @@ fn work(mut port: WorkerPort, mut sleeper: Sleeper, bell: &Alarm, load: Load) ->
         let served = port.serve(&mut sessions, &mut echo, load.turn);
         let told = port.flush(&mut sessions, &mut echo);
         if served + told == 0 && !look_around(load.look, || port.has_work()) {
-            sleeper.sleep(
-                Interest::ANY,
-                || port.has_work(),
-                || {
-                    bell.block(None);
-                },
-            );
+            sleep(&mut port);
         }
     }
     (port.ring_counts(), disturbances() - before)
@@ -361,14 +365,68 @@ fn between_threads(load: Load) -> Sample {
     let bell = Arc::new(Alarm::new());
     let (ringer, sleeper) = doorbell(Arc::clone(&bell) as Arc<dyn Bell>);
     let (mut port, worker_port) = pair(PortSetup::default(), ringer, None);
-    let worker = thread::spawn(move || work(worker_port, sleeper, &bell, load));
+    let mut sleeper: Sleeper = sleeper;
+    let sleep = move |port: &mut WorkerPort| {
+        sleeper.sleep(
+            Interest::ANY,
+            || port.has_work(),
+            || {
+                bell.block(None);
+            },
+        );
+    };
+    let worker = thread::spawn(move || work(worker_port, load, sleep));
     let idle = move |port: &mut ThreadPort| {
         port.look_then_wait(load.look, None);
     };
     let time = application(&mut port, load, idle);
-    let (mine, disturbed) = (port.ring_counts(), disturbances() - before);
+    let mine = (port.ring_counts(), disturbances() - before);
     drop(port);
-    let (theirs, disturbed_too) = worker.join().expect("the worker does not panic");
+    sample(time, load, mine, worker.join().expect("the worker does not panic"))
+}
+
+/// Both sides over one segment, each with a mapping of its own, as two processes have it.
+#[cfg(target_os = "linux")]
+fn over_a_segment(load: Load) -> Sample {
+    use courser_session::port::{AppPort, EventBell, SharedPort, SharedSetup, shared};
+    use std::os::fd::AsFd;
+    let before = disturbances();
+    let bell = EventBell::new().expect("descriptors");
+    let (offer, worker_port) = shared(SharedSetup::default(), bell.clone()).expect("memory");
+    let mut port = SharedPort::map(offer).expect("the offer is good");
+    let rung = worker_port.bell().expect("a shared port has a bell").as_fd().try_clone_to_owned();
+    let rung = EventBell::from_fd(rung.expect("descriptors"));
+    let sleep = move |port: &mut WorkerPort| {
+        port.arm();
+        if !port.has_work() {
+            rung.wait(None);
+        }
+        port.disarm();
+    };
+    let worker = thread::spawn(move || work(worker_port, load, sleep));
+    let idle = move |port: &mut SharedPort| {
+        if look_around(load.look, || port.has_news()) {
+            return;
+        }
+        port.arm(Interest::MESSAGES);
+        if !port.has_news() {
+            bell.wait(None);
+        }
+        port.disarm();
+    };
+    let time = application(&mut port, load, idle);
+    let mine = (port.ring_counts(), disturbances() - before);
+    drop(port);
+    sample(time, load, mine, worker.join().expect("the worker does not panic"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn over_a_segment(_: Load) -> Sample {
+    unreachable!("there are no segments here")
+}
+
+fn sample(time: Duration, load: Load, mine: (RingCounts, u64), theirs: (RingCounts, u64)) -> Sample {
+    let ((mine, disturbed), (theirs, disturbed_too)) = (mine, theirs);
     let all = real(wide(load.messages + load.warm()));
     Sample {
         nanoseconds: nanoseconds(time, load),
@@ -406,7 +464,7 @@ fn measure(options: &Options, work_ns: usize, has_payload: bool, batch: usize, s
     let load = |way| Load {
         has_payload,
         batch,
-        depth: if way == Way::Loaded { options.depth } else { 1 },
+        depth: if matches!(way, Way::Loaded | Way::Shared) { options.depth } else { 1 },
         messages: (if way == Way::Asleep { 32 * batch } else { options.messages }).next_multiple_of(batch),
         steps,
         look: if way == Way::Asleep { Duration::ZERO } else { options.spin },
@@ -416,7 +474,11 @@ fn measure(options: &Options, work_ns: usize, has_payload: bool, batch: usize, s
     let mut samples = vec![Vec::new(); options.ways.len()];
     for _ in 0..options.runs {
         for (way, samples) in options.ways.iter().zip(&mut samples) {
-            let run = || if *way == Way::Inline { inline(load(*way)) } else { between_threads(load(*way)) };
+            let run = || match way {
+                Way::Inline => inline(load(*way)),
+                Way::Loaded | Way::Lockstep | Way::Asleep => between_threads(load(*way)),
+                Way::Shared | Way::SharedLockstep => over_a_segment(load(*way)),
+            };
             let tries = (0..options.tries).map(|_| run());
             samples.push(undisturbed(tries).expect("at least one try"));
         }
@@ -438,7 +500,7 @@ fn measure(options: &Options, work_ns: usize, has_payload: bool, batch: usize, s
             );
         } else {
             println!(
-                "{work_ns:>7}  {kind:<5} {batch:>5}  {way:<8} {ns:>10.1} {trip:>13.0} {:>10.0} {given:>11.1} \
+                "{work_ns:>7}  {kind:<5} {batch:>5}  {way:<15} {ns:>10.1} {trip:>13.0} {:>10.0} {given:>11.1} \
                  {saved:>11.1} {:>6.1} % {disturbed:>9}",
                 1e9 / ns,
                 ratio * 100.0
@@ -461,7 +523,7 @@ fn main() -> ExitCode {
     let steps_per_ns = calibrate();
     if !options.json {
         println!(
-            "work ns  kind  batch  way      ns/message ns/round trip messages/s given/1000  saved/1000    ratio disturbed"
+            "work ns  kind  batch  way             ns/message ns/round trip messages/s given/1000  saved/1000    ratio disturbed"
         );
     }
     for work_ns in &options.work_ns {

@@ -162,7 +162,7 @@ fn honest(step: usize, port: &mut SharedPort, opened: &mut Vec<Handle>, heard: &
     let submission = match step % 7 {
         1 if opened.len() < 4 => Submission::OpenBi { connection, token: wide(step) },
         2 if last != connection => Submission::Write { stream: last, data: vec![1; step % 900].into(), fin: false },
-        3 => Submission::Datagram { connection, data: vec![2; step % 1000].into(), tag: None },
+        3 => Submission::Datagram { connection, data: vec![2; step * 7 % 2000].into(), tag: None },
         4 if last != connection => Submission::Consumed { stream: last, bytes: wide((step - 2) % 900).min(100) },
         5 => Submission::Stats { handle: connection, token: wide(step) },
         _ => return,

@@ -11,9 +11,9 @@
 
 #![allow(unsafe_code)]
 
-use bytes::Bytes;
-
-use crate::sync::{Arc, AtomicU64};
+use crate::sync::AtomicU64;
+#[cfg(not(all(loom, test)))]
+use {crate::sync::Arc, bytes::Bytes};
 
 /// Words that several sides can access.
 pub(super) enum Memory {

@@ -31,7 +31,7 @@ pub struct SharedSetup {
 
 impl Default for SharedSetup {
     fn default() -> Self {
-        Self { port: PortSetup::default(), outbound_bytes: 1 << 20, chunk_bytes: 4096, inbound_chunks: 512 }
+        Self { port: PortSetup::default(), outbound_bytes: 256 << 10, chunk_bytes: 1024, inbound_chunks: 2048 }
     }
 }
 

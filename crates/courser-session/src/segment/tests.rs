@@ -357,3 +357,124 @@ mod plain {
         drop(app);
     }
 }
+
+#[cfg(loom)]
+mod loom_tests {
+    use std::sync::Arc as StdArc;
+
+    use bytes::Bytes;
+    use loom::thread;
+
+    use crate::{
+        doorbell::{Alarm, Bell, Interest},
+        handle::{Handle, HandleTable, Kind},
+        msg::{Completion, Submission},
+        port::{Port, PortSetup},
+        segment::{
+            SharedSetup,
+            application::{Here, SharedPort},
+            layout::Layout,
+            raw::Memory,
+            worker::WorkerLink,
+        },
+        sync::Arc,
+    };
+
+    /// Both ends over memory of the checker, and the worker's bell. There is one chunk.
+    fn both(slots: u32) -> (SharedPort, WorkerLink, StdArc<Alarm>) {
+        let port = PortSetup { submissions: slots, completions: slots, ..PortSetup::default() };
+        let setup = SharedSetup { port, outbound_bytes: 64, chunk_bytes: 16, inbound_chunks: 1 };
+        let layout = Layout::new(setup).unwrap();
+        let memory = Arc::new(Memory::heap(layout.words));
+        let (application, worker) = (StdArc::new(Alarm::new()), StdArc::new(Alarm::new()));
+        let link = WorkerLink::new(Arc::clone(&memory), layout, application as StdArc<dyn Bell>, None);
+        let here = Here::new(memory, layout, StdArc::clone(&worker) as StdArc<dyn Bell>);
+        (SharedPort::new(here), link, worker)
+    }
+
+    fn connection() -> Handle {
+        HandleTable::<()>::new(0, 1).insert(Kind::Connection, ()).ok().unwrap()
+    }
+
+    fn bounded(test: impl Fn() + Sync + Send + 'static) {
+        // Every place at which one side is interrupted, and each two of them.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(test);
+    }
+
+    #[test]
+    fn loom_what_is_submitted_wakes_the_worker_and_is_whole() {
+        bounded(|| {
+            let (mut app, mut link, alarm) = both(2);
+            let connection = connection();
+            let writer = thread::spawn(move || {
+                for n in 1..=2u8 {
+                    let data = Bytes::from(vec![n; 9]);
+                    let sent = app.submit(Submission::Datagram { connection, data, tag: None });
+                    // The arena has one line: the second message may have to wait for it, which is another test's.
+                    if sent.is_err() {
+                        return (app, n - 1);
+                    }
+                }
+                (app, 2)
+            });
+            let mut got = 0;
+            // A lost wake-up is a deadlock, which the checker reports; the first one always goes out.
+            while got == 0 {
+                while let Some(taken) = link.pop() {
+                    let Ok(Submission::Datagram { data, .. }) = taken else { panic!("{taken:?}") };
+                    got += 1;
+                    assert_eq!(data, [got; 9][..]);
+                }
+                link.arm(Interest::MESSAGES);
+                if got == 0 && !link.has_submissions() {
+                    alarm.block(None);
+                }
+                link.disarm();
+            }
+            let (app, sent) = writer.join().unwrap();
+            while let Some(taken) = link.pop() {
+                assert!(taken.is_ok());
+                got += 1;
+            }
+            assert_eq!((got, link.fault()), (sent, None));
+            drop(app);
+        });
+    }
+
+    #[test]
+    fn loom_a_chunk_that_comes_back_wakes_a_worker_without_chunks() {
+        bounded(|| {
+            let (mut app, mut link, alarm) = both(2);
+            let connection = connection();
+            let reader = thread::spawn(move || {
+                let mut got = Vec::new();
+                while got.len() < 2 {
+                    match app.poll() {
+                        Some(Completion::Datagram { data, .. }) => got.push(data[8]),
+                        Some(other) => panic!("{other:?}"),
+                        None => thread::yield_now(),
+                    }
+                }
+                // Before it does something else for long.
+                while app.poll().is_some() {}
+                got
+            });
+            for n in 1..=2u8 {
+                while link.room().is_none() {
+                    link.arm(Interest::ANY);
+                    if !link.has_room() {
+                        alarm.block(None);
+                    }
+                    link.disarm();
+                }
+                link.put(Completion::Datagram { connection, data: vec![n; 9].into() });
+                link.publish();
+                link.notify(Interest::MESSAGES);
+            }
+            assert_eq!(reader.join().unwrap(), [1, 2]);
+            assert_eq!(link.fault(), None);
+        });
+    }
+}
