@@ -109,11 +109,16 @@ fn a_configuration_is_read_again_and_a_wrong_one_is_not_taken() {
     place.config(&site("other").replace("[log]", "alt-svc = \"1h\"\n[log]").replace("1s", "2s"));
     signal(&web.child, "-HUP");
     web.until("are read again");
+    // A successor that does not come up changes nothing.
+    place.config(&site("nowhere"));
     signal(&web.child, "-USR2");
-    web.until("gives its ports to no other process");
+    web.until("this one goes on");
+    assert!(web.get(place.ca(), "/").unwrap().ends_with("other"));
+    assert_eq!(web.get_h3(&place.cert, "/"), "other");
     signal(&web.child, "-TERM");
     assert_eq!(web.ended(), Some(0));
-    assert_eq!(fs::read_to_string(log).unwrap().lines().count(), 1);
+    // One before the log was another, two behind.
+    assert_eq!(fs::read_to_string(log).unwrap().lines().count(), 3);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
@@ -341,9 +341,16 @@ pub struct Activity {
     now: AtomicUsize,
     /// Requests that there were.
     total: AtomicU64,
+    /// The next answer is to be the last.
+    is_last: AtomicBool,
 }
 
 impl Activity {
+    /// Answers over HTTP/1.1 say from now on that their connection closes behind them.
+    pub fn set_last(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
     /// How many requests there were, when none is being answered: two equal answers mean that nothing happened between.
     #[must_use]
     pub fn idle_since(&self) -> Option<u64> {
@@ -400,8 +407,12 @@ impl Service {
     {
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let (app, peer, in_use) = (Arc::clone(&self.app), self.peer, InUse::of(&self.activity));
+        let has_fields_of_connections = request.version() <= Version::HTTP_11;
         Box::pin(async move {
             let mut response = app.answer(request, peer).await;
+            if has_fields_of_connections && in_use.0.is_last.load(Ordering::Relaxed) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response.body_mut().in_use = Some(in_use);
             Ok(response)
         })

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use courser::ConnStats;
 use http::{StatusCode, Version};
 
 /// Upper ends of the classes of durations, in milliseconds.
@@ -31,6 +32,11 @@ pub struct Metrics {
     pub(crate) accepted: AtomicU64,
     /// TLS handshakes over TCP that failed.
     pub(crate) handshakes_failed: AtomicU64,
+    /// QUIC connections with HTTP/3 that ended, and what they sent and lost.
+    quic_ended: AtomicU64,
+    quic_sent_packets: AtomicU64,
+    quic_lost_packets: AtomicU64,
+    quic_retransmitted_bytes: AtomicU64,
     /// Requests that an origin did not answer.
     pub(crate) origin_failed: AtomicU64,
     /// Lines that the access log did not take.
@@ -53,6 +59,18 @@ impl Metrics {
     /// Whether a request is being answered.
     pub(crate) fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) != 0
+    }
+
+    /// A QUIC connection is over.
+    pub(crate) fn end_connection(&self, stats: &ConnStats) {
+        add(&self.quic_ended);
+        for (counter, n) in [
+            (&self.quic_sent_packets, stats.sent.packets),
+            (&self.quic_lost_packets, stats.lost_packets),
+            (&self.quic_retransmitted_bytes, stats.retransmitted_bytes),
+        ] {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     /// An answer is over.
@@ -113,6 +131,14 @@ impl Metrics {
             ("http_responses_broken_total", &self.broken, "Answers that ended before their end."),
             ("tcp_connections_total", &self.accepted, "TCP connections that were accepted."),
             ("tls_handshakes_failed_total", &self.handshakes_failed, "TLS handshakes over TCP that failed."),
+            ("quic_ended_connections_total", &self.quic_ended, "QUIC connections that carried HTTP/3 and ended."),
+            ("quic_ended_sent_packets_total", &self.quic_sent_packets, "Packets that these sent."),
+            ("quic_ended_lost_packets_total", &self.quic_lost_packets, "Packets that these declared lost."),
+            (
+                "quic_ended_retransmitted_bytes_total",
+                &self.quic_retransmitted_bytes,
+                "Bytes of streams that these sent again.",
+            ),
             ("origin_failed_total", &self.origin_failed, "Requests that an origin did not answer."),
             ("access_log_dropped_total", &self.log_dropped, "Lines that the access log did not take."),
             ("reloads_total", &self.reloads, "Configurations that were read again."),

@@ -109,7 +109,7 @@ async fn answers_under_way_are_finished_and_nothing_begins() {
         let body = timeout(PATIENCE, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
         assert_eq!(body.len(), 48 << 20, "{version:?}");
         assert!(timeout(PATIENCE, server.served).await.unwrap().unwrap(), "{version:?}");
-        assert!(server.news.lock().unwrap()[0].contains("Draining"));
+        assert!(server.news.lock().unwrap().iter().any(|news| news.contains("Draining")));
         assert!(tokio::net::TcpStream::connect(server.addr).await.is_err());
     }
 }
@@ -188,5 +188,64 @@ async fn fields_have_a_limit() {
         }
         assert_eq!(client.get("/").await.unwrap().status, 200, "{version:?}");
     }
+    assert!(server.end().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_http3_hear_goaway_and_no_error_when_the_server_ends_at_once() {
+    use courser::ClientOptions;
+    use courser::aio::Endpoint;
+    use courser::h3;
+    let dir = folder();
+    fs::write(dir.path().join("huge"), vec![7; 48 << 20]).unwrap();
+    let server = Running::start(&site(&dir));
+    let tls = courser::tls::ClientConfig::builder().danger_accept_any_certificate().alpn([h3::ALPN]).build().unwrap();
+    let endpoint = Endpoint::client(ClientOptions::new(tls)).unwrap();
+    let connection = endpoint.connect_to(server.addr, "localhost").unwrap().await.unwrap();
+    let known = connection.clone();
+    let (mut requests, driving) = h3::Client::default().start(connection);
+    let driven = tokio::spawn(driving);
+    let request = Request::get(format!("https://localhost:{}/huge", server.addr.port())).body(empty()).unwrap();
+    let response = requests.send(request).await.unwrap();
+    assert!(!server.end().await, "a request was under way");
+    assert_eq!(known.closed().await.application().map(|(code, _)| code), Some(h3::Code::NO_ERROR.0));
+    assert!(timeout(PATIENCE, response.into_body().collect()).await.unwrap().is_err());
+    // The client drove its connection to an end that is no error.
+    timeout(PATIENCE, driven).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_tell_of_quic_too() {
+    let dir = folder();
+    let server = Running::start(&format!("[server]\nmetrics = \"127.0.0.1:0\"\n{}", site(&dir)));
+    let client = server.client(Version::HTTP_3);
+    client.get("/long.bin").await.unwrap();
+    let figures = async || {
+        let mut tcp = tokio::net::TcpStream::connect(server.figures.unwrap()).await.unwrap();
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let sum = |text: &str, name: &str| -> f64 {
+        let of_name = |line: &&str| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "));
+        text.lines().filter(of_name).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    let text = figures().await;
+    let listen = format!("listen=\"{}\",worker=\"0\"", server.addr);
+    assert!(text.contains(&format!("courser_engine_connections{{{listen}}}")), "{text}");
+    assert!(text.contains("courser_http_requests_total{version=\"3\",class=\"2xx\"} 1"), "{text}");
+    drop(client);
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while sum(&figures().await, "courser_quic_ended_connections_total") < 1.0 {
+        assert!(tokio::time::Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let text = figures().await;
+    assert!(sum(&text, "courser_engine_accepted_total") >= 1.0, "{text}");
+    assert!(sum(&text, "courser_quic_ended_sent_packets_total") > 1000.0, "{text}");
+    // Workers tell as of their last turns.
+    assert!(sum(&text, "courser_worker_sent_bytes_total") > 0.0, "{text}");
+    assert!(text.contains("courser_quic_ended_lost_packets_total "), "{text}");
     assert!(server.end().await);
 }

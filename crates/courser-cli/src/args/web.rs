@@ -76,6 +76,9 @@ Signals:
   SIGINT   end at once
   SIGHUP   read configuration and certificates again, for what comes then, and open the access log
            anew; with a mistake in them everything stays as it is
+  SIGUSR2  start the program anew, from the file it was started from and with the same flags, and give
+           it all sockets: no request is lost. This process ends when its last request has; SIGTERM
+           sets it the limit of --drain. The sockets stay where they are, whatever the file says (Linux)
 
 A service manager can bind the sockets (LISTEN_FDS: TCP, UDP, or both; what it does not bind is bound at
 the same ports) and is told when the server is ready (NOTIFY_SOCKET).";

@@ -1,12 +1,13 @@
 //! Running a web server from the command line: signals in, words out. `courser serve` and `courser proxy` differ in their
 //! flags only.
 
+use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 
 use courser_web::config::Config;
 use courser_web::error::WebError;
 use courser_web::front::notify::Manager;
-use courser_web::front::sockets::Inherited;
 use courser_web::front::{News, Order, Server};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ pub fn serve(config: &dyn Fn() -> Outcome<Config>, ui: &Ui) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Failure::local("starting threads", &e))?;
-    let inherited = Inherited::from_env().map_err(failure)?;
+    let (inherited, predecessor) = inherit()?;
     let (orders, told) = mpsc::unbounded_channel();
     let server = {
         let _inside = runtime.enter();
@@ -41,10 +42,15 @@ pub fn serve(config: &dyn Fn() -> Outcome<Config>, ui: &Ui) -> Outcome {
     };
     announce(&server, ui);
     let again = || configured().map_err(|e| WebError::System { what: "configuration", why: e.to_string() });
+    let predecessor = Cell::new(predecessor);
     let complete = std::thread::scope(|scope| {
         let Wishes { tell, told: asked } = wishes;
-        scope.spawn(move || pass_on(&asked, &orders, ui));
-        let served = runtime.block_on(server.serve(told, again, |news| say(&news, ui)));
+        scope.spawn(move || pass_on(&asked, &orders));
+        let hear = |news: News<'_>| match news {
+            News::Serving => predecessor.take().into_iter().for_each(Predecessor::tell),
+            other => say(&other, ui),
+        };
+        let served = runtime.block_on(server.serve(told, again, Arc::new(give), hear));
         // Nobody is left to be told anything.
         let _ = tell.send(Wish::Over);
         served.map_err(failure)
@@ -53,6 +59,80 @@ pub fn serve(config: &dyn Fn() -> Outcome<Config>, ui: &Ui) -> Outcome {
     runtime.shutdown_background();
     ui.object(&Report { complete });
     Ok(())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use here::{Predecessor, give, inherit};
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use not_here::{Predecessor, give, inherit};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod here {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use courser_web::error::WebError;
+    use courser_web::front::sockets::Inherited;
+    use courser_web::front::succession::Succession;
+
+    use super::failure;
+    use crate::failure::{Failure, Outcome};
+    use crate::operate::upgrade;
+
+    /// The process that waits until this one serves.
+    pub struct Predecessor(UnixStream);
+
+    impl Predecessor {
+        pub fn tell(mut self) {
+            // Who does not listen any more has gone.
+            let _ = self.0.write_all(b"!");
+        }
+    }
+
+    /// What was bound already: by the process before this one, or by a service manager.
+    pub fn inherit() -> Outcome<(Inherited, Option<Predecessor>)> {
+        let Some(from) = upgrade::predecessor()? else {
+            return Ok((Inherited::from_env().map_err(failure)?, None));
+        };
+        let all = Succession::receive(&from).map_err(|e| Failure::local("taking the sockets over", &e))?;
+        Ok((all.into(), Some(Predecessor(from))))
+    }
+
+    /// Gives the sockets to a new process of this program.
+    pub fn give(all: Succession) -> Result<u32, WebError> {
+        let unwilling = |e: Failure| WebError::System { what: "handing the sockets over", why: e.to_string() };
+        upgrade::successor(|to| all.send(to)).map_err(unwilling)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod not_here {
+    use courser_web::error::WebError;
+    use courser_web::front::sockets::Inherited;
+    use courser_web::front::succession::Succession;
+
+    use super::failure;
+    use crate::failure::Outcome;
+
+    /// There is none.
+    pub enum Predecessor {}
+
+    impl Predecessor {
+        pub fn tell(self) {
+            match self {}
+        }
+    }
+
+    /// What a service manager bound.
+    pub fn inherit() -> Outcome<(Inherited, Option<Predecessor>)> {
+        Ok((Inherited::from_env().map_err(failure)?, None))
+    }
+
+    /// This system cannot do that.
+    pub fn give(_: Succession) -> Result<u32, WebError> {
+        let why = "this system cannot hand sockets over".into();
+        Err(WebError::System { what: "handing the sockets over", why })
+    }
 }
 
 /// With `--json`, standard output is for one object.
@@ -76,16 +156,13 @@ fn announce(server: &Server, ui: &Ui) {
 }
 
 /// Wishes of the operator become orders for the server.
-fn pass_on(asked: &std::sync::mpsc::Receiver<Wish>, orders: &mpsc::UnboundedSender<Order>, ui: &Ui) {
+fn pass_on(asked: &std::sync::mpsc::Receiver<Wish>, orders: &mpsc::UnboundedSender<Order>) {
     for wish in asked {
         let order = match wish {
             Wish::Drain => Order::Drain,
             Wish::End => Order::End,
             Wish::Reload => Order::Reload,
-            Wish::Upgrade => {
-                ui.warn("this server gives its ports to no other process; let a service manager bind the sockets");
-                continue;
-            }
+            Wish::Upgrade => Order::HandOver,
             Wish::Over => return,
         };
         if orders.send(order).is_err() {
@@ -96,6 +173,11 @@ fn pass_on(asked: &std::sync::mpsc::Receiver<Wish>, orders: &mpsc::UnboundedSend
 
 fn say(news: &News<'_>, ui: &Ui) {
     match news {
+        News::Serving => {}
+        News::Succeeded(process) => {
+            ui.note(format_args!("process {process} has the sockets; this one ends when its last request has"));
+        }
+        News::NotSucceeded(why) => ui.warn(why),
         News::Reloaded => ui.note("configuration and certificates are read again"),
         News::NotReloaded(why) => ui.warn(format_args!("{why}; everything stays as it was")),
         News::NeedsRestart(what) => ui.warn(format_args!("`{what}` changed; that counts when the server is restarted")),

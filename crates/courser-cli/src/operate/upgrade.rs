@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use here::{Inheritance, inherit, upgrade};
+pub use here::{Inheritance, inherit, predecessor, successor, upgrade};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub use not_here::{Inheritance, inherit, upgrade};
 
@@ -57,18 +57,31 @@ mod here {
         }
     }
 
-    /// What this process was started to take over, if it was; to be asked before anything else is done.
+    fn untakeable(e: &io::Error) -> Failure {
+        Failure::local("taking the port over", e)
+    }
+
+    /// The process that this one was started to take over from, if it was; to be asked before anything else is done. It
+    /// sends what there is to be taken, and waits for one byte that says that this one serves.
     ///
     /// # Errors
     /// There is nothing although there should be.
-    pub fn inherit() -> Outcome<Option<Inheritance>> {
+    pub fn predecessor() -> Outcome<Option<UnixStream>> {
         remember_program();
         if std::env::var_os(TAKE_OVER).is_none() {
             return Ok(None);
         }
-        let failed = |e: io::Error| Failure::local("taking the port over", &e);
-        let from = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
-        Ok(Some(Inheritance { port: Handover::receive(&from).map_err(failed)?, from }))
+        let from = io::stdin().as_fd().try_clone_to_owned().map_err(|e| untakeable(&e))?;
+        Ok(Some(UnixStream::from(from)))
+    }
+
+    /// The port that this process was started to take over, if it was; to be asked before anything else is done.
+    ///
+    /// # Errors
+    /// There is nothing although there should be.
+    pub fn inherit() -> Outcome<Option<Inheritance>> {
+        let Some(from) = predecessor()? else { return Ok(None) };
+        Ok(Some(Inheritance { port: Handover::receive(&from).map_err(|e| untakeable(&e))?, from }))
     }
 
     /// Gives the port to a new process of the same program; its number.
@@ -76,30 +89,38 @@ mod here {
     /// # Errors
     /// Why not; everything is as before then.
     pub fn upgrade(operated: &dyn Operated) -> Outcome<u32> {
+        let handover = operated.hand_over()?;
+        successor(|to| handover.send(to))
+    }
+
+    /// Starts a new process of the same program, to which `give` sends what it is to take over; its number, when it serves.
+    ///
+    /// # Errors
+    /// Why not; there is no such process then.
+    pub fn successor(give: impl FnOnce(&UnixStream) -> io::Result<()>) -> Outcome<u32> {
         let failed = |e: io::Error| Failure::local("starting the new process", &e);
         let program = PROGRAM.get().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let handover = operated.hand_over()?;
+        let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
         let mut child = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(TAKE_OVER, "1")
             .stdin(OwnedFd::from(theirs))
             .spawn()
             .map_err(failed)?;
-        match give(handover, &ours) {
+        let given = (|| {
+            for limit in [ours.set_read_timeout(Some(PATIENCE)), ours.set_write_timeout(Some(PATIENCE))] {
+                limit?;
+            }
+            give(&ours)?;
+            ours.read_exact(&mut [0])
+        })();
+        match given {
             Ok(()) => Ok(child.id()),
             Err(e) => {
                 end(&mut child);
                 Err(failed(io::Error::new(e.kind(), format!("it did not come up ({e}); this one goes on"))))
             }
         }
-    }
-
-    /// Sends the port and waits until it is served.
-    fn give(handover: Handover, mut to: &UnixStream) -> io::Result<()> {
-        to.set_read_timeout(Some(PATIENCE))?;
-        handover.send(to)?;
-        to.read_exact(&mut [0])
     }
 
     /// Nothing is left of a process that did not come up.

@@ -23,7 +23,7 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// A server that was started, and what it says.
 pub struct Web {
     pub child: Child,
-    pub addr: String,
+    at: At,
     pub said: BufReader<std::process::ChildStderr>,
 }
 
@@ -45,7 +45,7 @@ impl Web {
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         let addr = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self { child, addr, said }
+        Self { child, at: At { addr }, said }
     }
 
     /// Reads what it says until a line has this in it.
@@ -62,6 +62,26 @@ impl Web {
         }
     }
 
+    /// Waits for its end; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it does not end");
+    }
+}
+
+/// Where a server is, for its clients.
+#[derive(Clone)]
+pub struct At {
+    pub addr: String,
+}
+
+impl At {
     pub fn connect(&self, ca: &Path) -> Tls {
         self.try_connect(ca).unwrap()
     }
@@ -99,17 +119,13 @@ impl Web {
         assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
         String::from_utf8(got.stdout).unwrap()
     }
+}
 
-    /// Waits for its end; its exit code.
-    pub fn ended(&mut self) -> Option<i32> {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end");
+impl std::ops::Deref for Web {
+    type Target = At;
+
+    fn deref(&self) -> &At {
+        &self.at
     }
 }
 

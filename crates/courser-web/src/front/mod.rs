@@ -5,7 +5,7 @@
 //! tcp         HTTP/1.1 and HTTP/2                         stalled     clients that take nothing of what TCP has for them
 //! quic        HTTP/3
 //! privileges  becoming another user                       notify      telling a service manager
-//! figures     for Prometheus
+//! figures     for Prometheus                              succession  the process that takes this one's place
 //! ```
 //!
 //! The beginning is in the order in which things can go wrong: what is configured is opened, addresses are bound, then
@@ -18,13 +18,16 @@ pub mod privileges;
 pub mod quic;
 pub mod sockets;
 pub mod stalled;
+pub mod succession;
 pub mod tcp;
 pub mod tls;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use courser::aio::Endpoint;
 use courser::certs::Fingerprint;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -39,6 +42,7 @@ use crate::metrics;
 use notify::{Manager, State};
 use quic::Quic;
 use sockets::{Inherited, Listening, Sockets};
+use succession::Succession;
 use tcp::Shared;
 use tls::Identity;
 
@@ -59,6 +63,8 @@ pub enum Phase {
 /// What a server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Give all sockets to a process that takes this one's place, and end when the requests under way have.
+    HandOver,
     /// End when the requests under way have, or the time is over; the second time at once.
     Drain,
     /// End now.
@@ -70,6 +76,12 @@ pub enum Order {
 /// What a server has to tell its operator.
 #[derive(Debug)]
 pub enum News<'a> {
+    /// Whoever comes is answered from now on.
+    Serving,
+    /// The process of that number has the sockets; this one ends when its last request has.
+    Succeeded(u32),
+    /// Nobody took the sockets; everything is as before.
+    NotSucceeded(&'a WebError),
     /// New requests find the configuration that was just read.
     Reloaded,
     /// The configuration that was just read is not taken; everything is as before.
@@ -82,16 +94,21 @@ pub enum News<'a> {
     CutOff,
 }
 
+/// Finds somebody who takes the sockets, and waits until he serves; his number. May block.
+pub type Successor = dyn Fn(Succession) -> Result<u32, WebError> + Send + Sync;
+
 /// Where orders come from.
 pub type Orders = mpsc::UnboundedReceiver<Order>;
 
 /// What runs while a server serves.
 #[derive(Default)]
 struct Tasks {
-    /// They accept connections; those are counted.
+    /// They accept connections until the end begins; connections are counted.
     tcp: JoinSet<()>,
     /// Each ends with its last connection.
     quic: JoinSet<()>,
+    /// Shows figures.
+    figures: JoinSet<()>,
 }
 
 /// A server whose addresses are bound.
@@ -102,6 +119,8 @@ pub struct Server {
     identity: Identity,
     listening: Vec<Listening>,
     quic: Vec<Quic>,
+    /// The same ports while they are served.
+    ports: Vec<Endpoint>,
     figures: Option<Listening>,
     manager: Manager,
 }
@@ -127,14 +146,14 @@ impl Server {
         let user = privileges::find(&config.server)?;
         let app = App::open(&config)?;
         let identity = Identity::load(&config)?;
-        let Sockets { tcp: listening, udp } = inherited.or_bind(&config.server)?;
-        let figures = config.server.metrics.map(|at| sockets::bind(at, true)).transpose()?;
+        let Sockets { tcp: listening, udp, figures } = inherited.or_bind(&config.server)?;
         let quic: Vec<_> = udp.into_iter().map(|udp| Quic::bind(udp, &identity, &config)).collect::<Result<_, _>>()?;
         app.offer_quic(quic.iter().map(|quic| quic.address().port()));
         if let Some(user) = user {
             privileges::become_user(&user)?;
         }
-        Ok(Self { config, app, identity, listening, quic, figures, manager })
+        let ports = quic.iter().map(|quic| quic.endpoint().clone()).collect();
+        Ok(Self { config, app, identity, listening, quic, ports, figures, manager })
     }
 
     /// Where it listens.
@@ -162,7 +181,7 @@ impl Server {
     }
 
     /// Serves until it is told to end; whether all requests under way had ended by then. `again` reads the configuration
-    /// anew, `tell` hears what happens.
+    /// anew, `give` finds a successor, `tell` hears what happens.
     ///
     /// # Errors
     /// It cannot begin.
@@ -170,9 +189,50 @@ impl Server {
         mut self,
         mut orders: Orders,
         again: impl Fn() -> Result<Config, WebError>,
+        give: Arc<Successor>,
         tell: impl Fn(News<'_>),
     ) -> Result<bool, WebError> {
         let (phase, heard) = watch::channel(Phase::Serving);
+        let mut tasks = self.begin(&heard)?;
+        self.manager.tell(State::Ready);
+        tell(News::Serving);
+        let limit = loop {
+            match orders.recv().await {
+                Some(Order::Reload) => self.reload(&again, &tell),
+                Some(Order::HandOver) => match self.hand_over(&give).await {
+                    Ok(successor) => {
+                        self.manager.tell(State::Succeeded(successor));
+                        tell(News::Succeeded(successor));
+                        // Who asks for figures wants those of the server that goes on.
+                        tasks.figures.abort_all();
+                        break None;
+                    }
+                    Err(e) => tell(News::NotSucceeded(&e)),
+                },
+                Some(Order::Drain) if !self.config.server.drain.is_zero() => {
+                    self.manager.tell(State::Stopping);
+                    break Some(self.config.server.drain);
+                }
+                Some(Order::Drain | Order::End) | None => {
+                    self.manager.tell(State::Stopping);
+                    let complete = !self.app.metrics.is_busy();
+                    self.end(&phase, tasks).await;
+                    return Ok(complete);
+                }
+            }
+        };
+        self.listening.clear();
+        let _ = phase.send(Phase::Draining);
+        let complete = self.drained(limit, &mut tasks, &mut orders, &tell).await;
+        if !complete {
+            tell(News::CutOff);
+        }
+        self.end(&phase, tasks).await;
+        Ok(complete)
+    }
+
+    /// Answers whoever comes.
+    fn begin(&mut self, heard: &watch::Receiver<Phase>) -> Result<Tasks, WebError> {
         let places = Arc::new(Semaphore::new(self.config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let shared = Shared {
             app: Arc::clone(&self.app),
@@ -182,38 +242,36 @@ impl Server {
             phase: heard.clone(),
         };
         let mut tasks = Tasks::default();
-        for listening in self.listening.drain(..) {
-            tasks.tcp.spawn(tcp::accept(listening.socket, shared.clone()));
+        for listening in &self.listening {
+            tasks.tcp.spawn(tcp::accept(Arc::clone(&listening.socket), shared.clone()));
         }
         for quic in self.quic.drain(..) {
             tasks.quic.spawn(quic.serve(Arc::clone(&self.app), heard.clone()));
         }
-        if let Some(figures) = self.figures.take() {
-            tasks.tcp.spawn(figures::serve(figures.socket, Arc::clone(&self.app), heard));
+        if let Some(figures) = &self.figures {
+            let (app, ports) = (Arc::clone(&self.app), self.ports.clone());
+            let serve = figures::serve(Arc::clone(&figures.socket), app, ports, heard.clone());
+            tasks.figures.spawn(serve);
         }
-        self.manager.tell(State::Ready);
-        loop {
-            match orders.recv().await {
-                Some(Order::Reload) => self.reload(&again, &tell),
-                Some(Order::Drain) if !self.config.server.drain.is_zero() => break,
-                Some(Order::Drain | Order::End) | None => {
-                    self.manager.tell(State::Stopping);
-                    let complete = !self.app.metrics.is_busy();
-                    self.end(&phase, tasks).await;
-                    return Ok(complete);
-                }
-            }
+        Ok(tasks)
+    }
+
+    /// Gives the sockets to a successor. When there is none this server has them still: what was handed over comes back by
+    /// itself.
+    async fn hand_over(&self, give: &Arc<Successor>) -> Result<u32, WebError> {
+        let failed = |why: String| WebError::System { what: "handing the sockets over", why };
+        let copy = |at: &Listening| Ok(std::net::TcpListener::from(at.socket.as_fd().try_clone_to_owned()?));
+        let copied = |copies: std::io::Result<_>| copies.map_err(|e: std::io::Error| failed(e.to_string()));
+        let mut all = Succession {
+            tcp: copied(self.listening.iter().map(copy).collect())?,
+            figures: self.figures.as_ref().map(copy).transpose().map_err(|e| failed(e.to_string()))?,
+            quic: Vec::new(),
+        };
+        for port in &self.ports {
+            all.quic.push(port.hand_over().await.map_err(|e| failed(e.to_string()))?);
         }
-        self.manager.tell(State::Stopping);
-        let limit = self.config.server.drain;
-        tell(News::Draining(limit));
-        let _ = phase.send(Phase::Draining);
-        let complete = self.drained(Instant::now() + limit, &mut tasks, &mut orders).await;
-        if !complete {
-            tell(News::CutOff);
-        }
-        self.end(&phase, tasks).await;
-        Ok(complete)
+        let give = Arc::clone(give);
+        tokio::task::spawn_blocking(move || give(all)).await.unwrap_or_else(|e| Err(failed(e.to_string())))
     }
 
     /// Whether no connection over TCP is left.
@@ -221,16 +279,42 @@ impl Server {
         self.app.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
     }
 
-    /// Waits until the last connection has gone, but not longer than until then, nor past another order to end.
-    async fn drained(&self, until: Instant, tasks: &mut Tasks, orders: &mut Orders) -> bool {
+    /// Waits until the last connection has gone, but not longer than for that time, nor past another order to end. Without a
+    /// limit the first such order sets one.
+    async fn drained(
+        &self,
+        limit: Option<Duration>,
+        tasks: &mut Tasks,
+        orders: &mut Orders,
+        tell: &impl Fn(News<'_>),
+    ) -> bool {
+        let until = |limit| {
+            tell(News::Draining(limit));
+            Instant::now() + limit
+        };
+        let mut until_then = limit.map(until);
         let mut asked = true;
-        while !(self.is_idle() && tasks.quic.is_empty()) {
+        while !(tasks.tcp.is_empty() && self.is_idle() && tasks.quic.is_empty()) {
+            let over = async {
+                match until_then {
+                    Some(then) => sleep_until(then).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = sleep(LOOK) => {}
                 Some(_) = tasks.quic.join_next() => {}
-                () = sleep_until(until) => return !self.app.metrics.is_busy(),
+                Some(_) = tasks.tcp.join_next() => {}
+                () = over => return !self.app.metrics.is_busy(),
                 order = orders.recv(), if asked => match order {
+                    Some(Order::Drain) if until_then.is_none() && !self.config.server.drain.is_zero() => {
+                        until_then = Some(until(self.config.server.drain));
+                    }
                     Some(Order::Drain | Order::End) => return !self.app.metrics.is_busy(),
+                    Some(Order::HandOver) => {
+                        let why = "this server ends".into();
+                        tell(News::NotSucceeded(&WebError::System { what: "handing the sockets over", why }));
+                    }
                     Some(Order::Reload) => {}
                     None => asked = false,
                 },
@@ -245,6 +329,7 @@ impl Server {
         let all = async {
             while tasks.tcp.join_next().await.is_some() {}
             while tasks.quic.join_next().await.is_some() {}
+            while tasks.figures.join_next().await.is_some() {}
             while !self.is_idle() {
                 sleep(LOOK).await;
             }

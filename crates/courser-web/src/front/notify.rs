@@ -20,6 +20,8 @@ pub enum State {
     Reloading,
     /// The server is about to end.
     Stopping,
+    /// The process of that number is the server from now on.
+    Succeeded(u32),
 }
 
 impl Manager {
@@ -62,6 +64,7 @@ impl Manager {
             State::Ready => "READY=1".to_owned(),
             State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()),
             State::Stopping => "STOPPING=1".to_owned(),
+            State::Succeeded(process) => format!("MAINPID={process}"),
         };
         if let Err(e) = socket.send(text.as_bytes()) {
             tracing::warn!("the service manager cannot be told: {e}");
@@ -89,6 +92,7 @@ mod tests {
             (State::Ready, "READY=1"),
             (State::Reloading, "RELOADING=1\nMONOTONIC_USEC="),
             (State::Stopping, "STOPPING=1"),
+            (State::Succeeded(7), "MAINPID=7"),
         ] {
             manager.tell(state);
             let mut buffer = [0; 100];

@@ -1,16 +1,18 @@
 //! HTTP/3, at the ports that TCP has too.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use courser::ServerOptions;
-use courser::aio::Endpoint;
+use courser::aio::{Connecting, Endpoint};
 use courser::h3::{self, Exchange, RecvBody};
 use courser::tls::ServerConfig;
 use http::{Request, Response};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Phase;
 use super::sockets::Udp;
@@ -53,6 +55,7 @@ impl Quic {
         options.settings.max_streams_bidi = u64::from(config.limits.streams);
         let endpoint = match at {
             Udp::Given(socket) => Endpoint::server_on(socket, options),
+            Udp::Handed(port) => Endpoint::take_over(port, options),
             Udp::At { address, dual_stack } => {
                 options.socket.dual_stack = dual_stack;
                 Endpoint::server(address, options)
@@ -62,31 +65,90 @@ impl Quic {
             courser::EndpointError::Bind(address, why) => WebError::Bind { address, why },
             other => failed(other.to_string()),
         })?;
+        // How long a drain may last is the server's affair, which can change.
         let mut limits = h3::Config::default();
         limits.max_field_section_size = config.limits.fields;
         let server = h3::Server::default()
             .config(limits)
             .head_timeout(config.limits.idle)
             .stall_timeout(config.limits.stalled)
-            .drain_timeout(config.server.drain);
+            .drain_timeout(Duration::MAX);
         Ok(Self { endpoint, server })
     }
 
-    /// Serves until the server is over, or has drained.
+    /// The port, to be looked at or handed over.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Serves until the server is over, or has drained. Who began before the drain did is let in still: a connection whose
+    /// handshake is under way belongs to this process, whoever has the port.
     pub async fn serve(self, app: Arc<App>, mut phase: watch::Receiver<Phase>) {
         let service = PerRequest { app, port: self.endpoint.local_addr().port() };
-        let mut draining = phase.clone();
-        let drain = async move {
-            let _ = draining.wait_for(|phase| *phase != Phase::Serving).await;
-        };
-        tokio::select! {
-            () = self.server.serve(&self.endpoint, service, drain) => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
+        let (mut connections, mut lets_in, mut seen) = (JoinSet::new(), true, Phase::Serving);
+        // Once begun, nobody new is answered, and who waits is told when nobody can come any more.
+        let mut drain = pin!(None);
+        while lets_in || !connections.is_empty() {
+            tokio::select! {
+                incoming = self.endpoint.accept(), if lets_in => match incoming.map(courser::aio::Incoming::accept) {
+                    Ok(Ok(connecting)) => {
+                        let (server, service) = (self.server.clone(), service.clone());
+                        connections.spawn(serve(connecting, server, service, phase.clone()));
+                    }
+                    _ => lets_in = false,
+                },
+                Some(_) = connections.join_next() => {}
+                now = after(&mut phase, seen) => {
+                    seen = now;
+                    if now == Phase::Over {
+                        break;
+                    }
+                    drain.set(Some(self.endpoint.drain(Duration::MAX)));
+                }
+                () = done(drain.as_mut()) => drain.set(None),
+            }
         }
-        let limit = if *phase.borrow() == Phase::Over { Duration::ZERO } else { FAREWELL };
-        let _ = self.endpoint.drain(limit).await;
+        // Each connection tells its client, whether it drained or not.
+        let told = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, told).await;
+        let _ = self.endpoint.drain(FAREWELL).await;
         // What says so leaves with the worker's next turn.
         let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Goes on with a drain that began.
+async fn done<T>(drain: Pin<&mut Option<impl Future<Output = T>>>) {
+    match drain.as_pin_mut() {
+        Some(drain) => drop(drain.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The next phase behind that one.
+async fn after(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
+    // Without a server there is nobody to serve for.
+    phase.wait_for(|now| *now != seen).await.map_or(Phase::Over, |now| *now)
+}
+
+/// One connection, from its handshake to its end.
+async fn serve(connecting: Connecting, server: h3::Server, service: PerRequest, phase: watch::Receiver<Phase>) {
+    let reached = |wanted: fn(Phase) -> bool| {
+        let mut phase = phase.clone();
+        async move {
+            // Without a server there is nobody to serve for.
+            let _ = phase.wait_for(|now| wanted(*now)).await;
+        }
+    };
+    let (ending, over) = (reached(|now| now != Phase::Serving), reached(|now| now == Phase::Over));
+    let Ok(connection) = connecting.await else { return };
+    let (app, known) = (Arc::clone(&service.app), connection.clone());
+    if let Err(e) = server.serve_connection_until(connection, service, ending, over).await {
+        tracing::debug!(error = %e, "an HTTP/3 connection failed");
+    }
+    if let Ok(stats) = tokio::time::timeout(FAREWELL, known.stats()).await {
+        app.metrics.end_connection(&stats);
     }
 }
 

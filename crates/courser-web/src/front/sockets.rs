@@ -11,11 +11,14 @@
 //! it.
 
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::sync::Arc;
 
+use courser::Handover;
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::succession::Succession;
 use crate::config;
 use crate::error::WebError;
 
@@ -26,7 +29,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct Listening {
     /// The socket.
-    pub socket: TcpListener,
+    pub socket: Arc<TcpListener>,
     /// Its address, with the port that the system chose where it was 0.
     pub address: SocketAddr,
 }
@@ -36,6 +39,8 @@ pub struct Listening {
 pub enum Udp {
     /// At a socket that is there.
     Given(UdpSocket),
+    /// At a port that the process before this one hands over, with the connections that stay there.
+    Handed(Handover),
     /// At an address that is to be bound.
     At {
         /// Which.
@@ -52,13 +57,25 @@ pub struct Sockets {
     pub tcp: Vec<Listening>,
     /// HTTP/3.
     pub udp: Vec<Udp>,
+    /// Figures, if they are to be had anywhere.
+    pub figures: Option<Listening>,
 }
 
-/// What a service manager gave; empty when there is none. To be asked once, at the start of the program.
+/// What a service manager gave, or the process before this one; empty when there is neither. To be asked once, at the start of
+/// the program.
 #[derive(Debug, Default)]
 pub struct Inherited {
     pub(crate) tcp: Vec<StdListener>,
     pub(crate) udp: Vec<UdpSocket>,
+    handed: Vec<Handover>,
+    figures: Option<StdListener>,
+}
+
+impl From<Succession> for Inherited {
+    fn from(all: Succession) -> Self {
+        let Succession { tcp, figures, quic } = all;
+        Self { tcp, udp: Vec::new(), handed: quic, figures }
+    }
 }
 
 impl Inherited {
@@ -103,8 +120,8 @@ impl Inherited {
 
     /// Whether there is any.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.tcp.is_empty() && self.udp.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.tcp.is_empty() && self.udp.is_empty() && self.handed.is_empty()
     }
 
     /// The sockets that were given, or new ones at the addresses of a configuration; see the table of the module.
@@ -123,7 +140,14 @@ impl Inherited {
         } else {
             self.tcp.into_iter().map(adopt).collect::<Result<_, _>>()?
         };
-        let udp = if udp_at.is_empty() {
+        let figures = match (self.figures, server.metrics) {
+            (Some(socket), Some(_)) => Some(adopt(socket)?),
+            (_, Some(address)) => Some(bind(address, true)?),
+            (_, None) => None,
+        };
+        let udp = if server.http3 && !self.handed.is_empty() {
+            self.handed.into_iter().map(Udp::Handed).collect()
+        } else if udp_at.is_empty() {
             let beside = |at: &Listening| {
                 let v6_only = at.address.is_ipv6() && SockRef::from(&at.socket).only_v6().unwrap_or(false);
                 Udp::At { address: at.address, dual_stack: !v6_only }
@@ -132,7 +156,7 @@ impl Inherited {
         } else {
             self.udp.into_iter().map(Udp::Given).collect()
         };
-        Ok(Sockets { tcp, udp })
+        Ok(Sockets { tcp, udp, figures })
     }
 }
 
@@ -154,7 +178,7 @@ fn adopt(socket: StdListener) -> Result<Listening, WebError> {
     let address = socket.local_addr().map_err(|e| unusable(&e))?;
     let failed = |why| WebError::Bind { address, why };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Listening { socket: TcpListener::from_std(socket).map_err(failed)?, address })
+    Ok(Listening { socket: Arc::new(TcpListener::from_std(socket).map_err(failed)?), address })
 }
 
 /// Listens there; with `dual_stack` an address of all of IPv6 is one of all of IPv4 too.
@@ -201,36 +225,39 @@ mod tests {
         let datagrams = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = listener();
         let at = tcp.local_addr().unwrap();
-        let given = Inherited { tcp: vec![tcp], udp: Vec::new() }.or_bind(&elsewhere).unwrap();
+        let given = Inherited { tcp: vec![tcp], ..Inherited::default() }.or_bind(&elsewhere).unwrap();
         assert_eq!((given.tcp.len(), given.tcp[0].address), (1, at));
         assert!(matches!(&given.udp[..], [Udp::At { address, .. }] if *address == at));
 
         let udp = datagrams();
         let at = udp.local_addr().unwrap();
-        let given = Inherited { tcp: Vec::new(), udp: vec![udp] }.or_bind(&elsewhere).unwrap();
+        let given = Inherited { udp: vec![udp], ..Inherited::default() }.or_bind(&elsewhere).unwrap();
         assert_eq!((given.tcp.len(), given.tcp[0].address), (1, at));
         assert!(matches!(&given.udp[..], [Udp::Given(socket)] if socket.local_addr().unwrap() == at));
 
-        let both = Inherited { tcp: vec![listener()], udp: vec![datagrams(), datagrams()] };
+        let both = Inherited { tcp: vec![listener()], udp: vec![datagrams(), datagrams()], ..Inherited::default() };
         assert!(!both.is_empty());
         let given = both.or_bind(&elsewhere).unwrap();
         assert_eq!((given.tcp.len(), given.udp.len()), (1, 2));
 
         let off = config::Server { http3: false, ..elsewhere };
-        let e = Inherited { tcp: vec![listener()], udp: vec![datagrams()] }.or_bind(&off).unwrap_err().to_string();
+        let e = Inherited { tcp: vec![listener()], udp: vec![datagrams()], ..Inherited::default() }
+            .or_bind(&off)
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("`server.http3` is off"), "{e}");
-        assert!(Inherited { tcp: vec![listener()], udp: Vec::new() }.or_bind(&off).unwrap().udp.is_empty());
+        assert!(Inherited { tcp: vec![listener()], ..Inherited::default() }.or_bind(&off).unwrap().udp.is_empty());
     }
 
     #[test]
     fn what_cannot_be_listened_at_is_refused() {
         let first = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let twice = Inherited { tcp: Vec::new(), udp: vec![first.try_clone().unwrap(), first] };
+        let twice = Inherited { udp: vec![first.try_clone().unwrap(), first], ..Inherited::default() };
         assert!(twice.check().unwrap_err().to_string().contains("two UDP sockets are at 127.0.0.1:"));
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let connection = StdListener::from(std::os::fd::OwnedFd::from(stream));
-        let one = Inherited { tcp: vec![connection], udp: Vec::new() };
+        let one = Inherited { tcp: vec![connection], ..Inherited::default() };
         assert!(one.check().unwrap_err().to_string().contains("Accept=no"));
     }
 

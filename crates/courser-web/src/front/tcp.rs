@@ -1,8 +1,9 @@
 //! HTTP/1.1 and HTTP/2 over TLS over TCP.
 //!
 //! Each connection is a task. It ends by itself, or when it is idle for too long, or when the server ends: first it is told
-//! to end after the requests under way, later it is closed.
+//! to end after the requests under way and those that are on their way to it, later it is closed.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, Sleep, interval_at, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::Phase;
@@ -22,6 +23,9 @@ use crate::metrics;
 
 /// How long to wait when the system has no descriptor for a connection.
 const BREATH: Duration = Duration::from_millis(100);
+/// Time for requests that are on their way when the end begins. Until then only an answer over HTTP/1.1 says that it is the
+/// last: a connection that was closed under a request could not say whether that counted.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// How often HTTP/2 clients are asked whether they are there.
 const PING: Duration = Duration::from_secs(30);
 /// Fields of one request over HTTP/1.1.
@@ -49,7 +53,7 @@ impl std::fmt::Debug for Shared {
 }
 
 /// Accepts connections until the server is to end; then no longer listens.
-pub async fn accept(listener: TcpListener, shared: Shared) {
+pub async fn accept(listener: Arc<TcpListener>, shared: Shared) {
     let mut phase = shared.phase.clone();
     let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
@@ -67,6 +71,9 @@ pub async fn accept(listener: TcpListener, shared: Shared) {
                 // At a socket of both families clients of IPv4 come in disguise.
                 let remote = (remote.ip().to_canonical(), remote.port()).into();
                 let peer = Peer { remote, port, is_secure: true };
+                // Counted at once: a server that ends must know of it before its task has begun.
+                metrics::add(&shared.app.metrics.accepted);
+                shared.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(counted(tcp, peer, shared.clone(), place));
             }
             Err(e) => {
@@ -82,8 +89,6 @@ pub async fn accept(listener: TcpListener, shared: Shared) {
 
 async fn counted(tcp: TcpStream, peer: Peer, shared: Shared, place: OwnedSemaphorePermit) {
     let app = Arc::clone(&shared.app);
-    metrics::add(&app.metrics.accepted);
-    app.metrics.connections.fetch_add(1, Ordering::Relaxed);
     serve(tcp, peer, shared).await;
     app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     drop(place);
@@ -99,6 +104,8 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
     };
     let service = Service::new(app, peer);
     let activity = service.activity();
+    // Runs from the beginning of the end on.
+    let mut parting = pin!(None::<Sleep>);
     let builder = builder(&limits);
     let io = TokioIo::new(Stalled::new(stream, limits.stalled));
     let connection = builder.serve_connection(io, service);
@@ -117,10 +124,15 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
                 Phase::Serving => {}
                 Phase::Draining => {
                     ending = true;
-                    connection.as_mut().graceful_shutdown();
+                    activity.set_last();
+                    parting.set(Some(sleep(ON_THE_WAY)));
                 }
                 Phase::Over => return,
             },
+            () = over(parting.as_mut()) => {
+                parting.set(None);
+                connection.as_mut().graceful_shutdown();
+            }
             _ = ticks.tick() => {
                 let now = activity.idle_since();
                 if now.is_some() && now == seen {
@@ -133,6 +145,14 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
                 seen = now;
             }
         }
+    }
+}
+
+/// Ready when the timer is; never without one.
+async fn over(timer: Pin<&mut Option<Sleep>>) {
+    match timer.as_pin_mut() {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
     }
 }
 

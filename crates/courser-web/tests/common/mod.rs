@@ -11,8 +11,10 @@ use courser::aio::Endpoint;
 use courser::h3;
 use courser::{ClientOptions, tls};
 use courser_web::config::{Config, Proxy};
+use courser_web::error::WebError;
 use courser_web::front::notify::Manager;
 use courser_web::front::sockets::Inherited;
+use courser_web::front::succession::Succession;
 use courser_web::front::{Order, Server};
 use courser_web::proxy::connect::Connector;
 use http::{HeaderMap, Request, StatusCode, Uri, Version};
@@ -67,14 +69,24 @@ impl Running {
         if config.log.access == "-" {
             config.log.access = "off".into();
         }
-        let server = Server::bind(config.clone(), Inherited::default(), Manager::default()).unwrap();
+        let nobody = |_| Err(WebError::Privileges("nobody takes it".into()));
+        Self::go_on(config, Inherited::default(), nobody)
+    }
+
+    /// One with sockets that are there, and somebody who may take them from it.
+    pub fn go_on(
+        config: Config,
+        inherited: Inherited,
+        give: impl Fn(Succession) -> Result<u32, WebError> + Send + Sync + 'static,
+    ) -> Self {
+        let server = Server::bind(config.clone(), inherited, Manager::default()).unwrap();
         let (addr, figures) = (server.addresses()[0], server.figures_address());
         let (orders, told) = mpsc::unbounded_channel();
         let news: Arc<Mutex<Vec<String>>> = Arc::default();
         let said = Arc::clone(&news);
         let served = tokio::spawn(async move {
             let tell = |news: courser_web::front::News<'_>| said.lock().unwrap().push(format!("{news:?}"));
-            server.serve(told, move || Ok(config.clone()), tell).await.unwrap()
+            server.serve(told, move || Ok(config.clone()), Arc::new(give), tell).await.unwrap()
         });
         Self { addr, figures, orders, served, news }
     }
@@ -177,6 +189,15 @@ impl AnyClient {
         let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("an end")?;
         let trailers = body.trailers().cloned();
         Ok(Got { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes(), trailers })
+    }
+
+    /// Whether a request that ended like this was not processed, so that it can be made again; if so, on a new connection.
+    pub async fn may_repeat(&self, e: &BoxError) -> bool {
+        let unprocessed = e.downcast_ref::<h3::Error>().is_some_and(h3::Error::is_safe_to_retry);
+        if unprocessed {
+            *self.quic.lock().await = None;
+        }
+        unprocessed
     }
 
     pub async fn get(&self, uri: &str) -> Result<Got, BoxError> {

@@ -141,7 +141,7 @@ impl Server {
         drop((begin, begun));
         let all = async { while tasks.join_next().await.is_some() {} };
         // A connection keeps to the limit by itself; the second one is for those whose handshake is under way.
-        let _ = tokio::time::timeout(self.drain_timeout + Duration::from_secs(1), all).await;
+        let _ = tokio::time::timeout(self.drain_timeout.saturating_add(Duration::from_secs(1)), all).await;
     }
 
     /// Serves one connection until it ends; when `shutdown` is ready it is drained: the client hears GOAWAY, requests that
@@ -168,6 +168,30 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.serve_connection_until(connection, service, shutdown, std::future::pending()).await
+    }
+
+    /// The same; when `end` is ready the connection ends at once, whatever requests there are: the client hears GOAWAY, and that
+    /// the connection is closed with `H3_NO_ERROR`.
+    ///
+    /// # Errors
+    /// As for [`serve_connection`](Self::serve_connection).
+    pub async fn serve_connection_until<S, B>(
+        &self,
+        connection: Connection,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+        end: impl Future<Output = ()>,
+    ) -> Result<(), Error>
+    where
+        S: Service<Request<RecvBody>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let mut end = pin!(end);
         let link = Link::new(connection, Side::Server, self.config.clone(), super::seed());
         let mut driver = Driver::new(Arc::clone(&link));
         let mut shutdown = pin!(shutdown);
@@ -181,7 +205,7 @@ impl Server {
                 tokio::spawn(serving);
             }
         };
-        let end = poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             let ended = driver.poll(cx, &mut on_stream);
             if let Poll::Ready(e) = ended {
                 return Poll::Ready(Some(e));
@@ -189,10 +213,13 @@ impl Server {
             if drain.began.is_none() && shutdown.as_mut().poll(cx).is_ready() {
                 drain.begin(&link);
             }
+            if !drain.cut && end.as_mut().poll(cx).is_ready() {
+                drain.cut(&link);
+            }
             drain.poll(cx, &link).map(|()| None)
         })
         .await;
-        match end {
+        match ended {
             None => Ok(()),
             Some(e) => super::outcome(e),
         }
@@ -235,20 +262,36 @@ struct Drain {
     /// Since when, and until when clients may have made requests without knowing.
     began: Option<(Timer, Timer)>,
     last: bool,
+    /// Requests are not waited for any more.
+    cut: bool,
+    /// There are no requests; the connection ends by itself.
+    parts: bool,
 }
 
 /// Time for requests that are on their way when the first GOAWAY leaves.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// Time for a GOAWAY to leave before the connection is closed: what is written leaves with the worker's next turn.
+const PARTING: Duration = Duration::from_millis(20);
 
 impl Drain {
     const fn new(limit: Duration) -> Self {
-        Self { limit, began: None, last: false }
+        Self { limit, began: None, last: false, cut: false, parts: false }
     }
 
     fn begin(&mut self, link: &Link) {
         link.at_once(|h3, carrier| h3.goaway(carrier, false));
         let wait = |limit| Box::pin(tokio::time::sleep(limit));
         self.began = Some((wait(ON_THE_WAY.min(self.limit)), wait(self.limit)));
+    }
+
+    /// What is left of the time is the time to say so.
+    fn cut(&mut self, link: &Link) {
+        self.cut = true;
+        if !std::mem::replace(&mut self.last, true) {
+            link.at_once(|h3, carrier| h3.goaway(carrier, true));
+        }
+        let wait = || Box::pin(tokio::time::sleep(PARTING));
+        self.began = Some((wait(), wait()));
     }
 
     /// Ready when the connection was closed.
@@ -258,8 +301,12 @@ impl Drain {
             link.at_once(|h3, carrier| h3.goaway(carrier, true));
             self.last = true;
         }
-        let idle = self.last && link.state(|state| state.h3().active_requests() == 0);
-        if !idle && limit.as_mut().poll(cx).is_pending() {
+        if self.last && !self.cut && !self.parts && link.state(|state| state.h3().active_requests() == 0) {
+            // What was written of the last answers may still be on its way; the connection ends when it was delivered.
+            self.parts = true;
+            link.quic.conn().0.part(Code::NO_ERROR.0);
+        }
+        if limit.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
         link.quic.close(Code::NO_ERROR.0, b"");

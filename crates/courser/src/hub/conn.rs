@@ -98,6 +98,8 @@ pub(super) struct ConnState {
     moved: Option<SocketAddr>,
     /// The application closed, with this code and reason.
     close: Option<(u64, Vec<u8>)>,
+    /// With which code to close once the peer has all that was finished.
+    part: Option<u64>,
     stats: ConnStats,
     /// Questions for figures, and how many of them were answered.
     asked: u64,
@@ -254,6 +256,13 @@ impl ConnSlot {
             drop(state);
             self.kick();
         }
+    }
+
+    /// Closes once the peer has everything of the streams that were finished; the first call counts.
+    #[cfg(feature = "h3")]
+    pub(crate) fn part(self: &Arc<Self>, code: u64) {
+        lock(&self.state).part.get_or_insert(code);
+        self.kick();
     }
 
     /// Hands a datagram over; pending while the queue is full.
@@ -500,8 +509,14 @@ impl ConnSlot {
         state.openings[dir as usize].is_short()
     }
 
-    pub(super) fn take_close(&self) -> Option<(u64, Vec<u8>)> {
-        lock(&self.state).close.take()
+    pub(super) fn parts_with(&self) -> Option<u64> {
+        lock(&self.state).part
+    }
+
+    /// How the connection is to end: now, or with which code once everything is delivered.
+    pub(super) fn take_close(&self) -> (Option<(u64, Vec<u8>)>, Option<u64>) {
+        let mut state = lock(&self.state);
+        (state.close.take(), state.part)
     }
 
     /// Moves datagrams and their fates, and answers questions for figures. Where the engine has no room for a datagram it

@@ -33,6 +33,7 @@ pub(crate) mod shared;
 pub(crate) mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use courser_core::engine::{EarlyData, Engine, Event, Meta, SendOutcome, Train, TrainMeta};
 use courser_core::error::CloseReason;
@@ -59,6 +60,8 @@ use crate::worker::machine::{Machine, Relay};
 /// So many streams the application is told of before what it has to say is sent: ends that answer in smaller batches work at
 /// the same time rather than in turns.
 const TOLD_BEFORE_SENDING: usize = 16;
+/// A connection that ends when everything is delivered may take so long, if whoever asked for that has no limit.
+const PARTING_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Sessions of one hub, at most.
 const SESSIONS_MAX: u32 = 1 << 24;
 
@@ -75,7 +78,7 @@ struct Conn {
     handle: Handle,
     side: Side,
     streams: Keyed<StreamId, Arc<StreamSlot>>,
-    /// Without handles; closed at that time at the latest.
+    /// Without handles, or ending when everything is delivered; closed at that time at the latest.
     linger: Option<Instant>,
     /// Where a client keeps what its server gives for later connections.
     tokens: Option<ServerTokens>,
@@ -292,22 +295,25 @@ impl Hub {
         self.open_begun(key, Dir::Bi);
         self.open_begun(key, Dir::Uni);
         slot.pump(&mut self.engine, key, &mut self.woken);
-        if let Some((code, reason)) = slot.take_close() {
+        let (close, parts) = slot.take_close();
+        if let Some((code, reason)) = close {
             // A code that cannot be is refused by the faces.
             let _ = self.engine.close(now, key, code, &reason);
         } else if slot.is_abandoned() {
-            self.linger(now, key);
+            self.linger(now, key, self.shared.linger);
+        } else if parts.is_some() {
+            self.linger(now, key, PARTING_MAX);
         }
     }
 
-    /// A connection has no handles any more.
-    fn linger(&mut self, now: Instant, key: ConnKey) {
-        let until = now + self.shared.linger;
+    /// A connection has no handles any more, or is to end when everything is delivered.
+    fn linger(&mut self, now: Instant, key: ConnKey, limit: Duration) {
+        let until = now + limit;
         let Some(conn) = self.conns.get_mut(&key) else { return };
         if conn.linger.is_none() {
-            conn.linger = Some(until);
             self.lingering.push(key);
         }
+        conn.linger = Some(conn.linger.map_or(until, |before| before.min(until)));
         self.close_if_idle(now, key);
     }
 
@@ -316,7 +322,8 @@ impl Hub {
         let Some(conn) = self.conns.get(&key) else { return };
         let Some(until) = conn.linger else { return };
         if until <= now || !conn.streams.values().any(|s| s.is_unacked()) {
-            let _ = self.engine.close(now, key, 0, b"");
+            let code = conn.slot.parts_with().unwrap_or(0);
+            let _ = self.engine.close(now, key, code, b"");
         }
     }
 
@@ -363,7 +370,7 @@ impl Hub {
         self.conns.insert(key, Conn { slot, handle, side, streams, linger: None, tokens: None, span });
         if abandoned {
             // Its handle went before there was a key; nobody calls again.
-            self.linger(now, key);
+            self.linger(now, key, self.shared.linger);
         }
     }
 
