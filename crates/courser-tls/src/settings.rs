@@ -124,6 +124,13 @@ impl Credentials {
         Self::from_pem(&read(chain.as_ref())?, &read(key.as_ref())?)
     }
 
+    /// The end entity's certificate, in DER.
+    #[must_use]
+    pub fn leaf(&self) -> &[u8] {
+        // Every way to make credentials refuses an empty chain.
+        self.chain.first().map_or(&[], |leaf| leaf)
+    }
+
     /// From DER: the chain with the leaf first, and the key as PKCS #8, PKCS #1 or SEC 1.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ pub(crate) fn server_config(options: &ServerOptions, workers: usize) -> ServerCo
     server.handshakes_max = options.handshakes_max.div_ceil(workers.max(1));
     server.minis_max = options.minis_max.div_ceil(workers.max(1));
     server.sources = options.sources;
-    server.ask = true;
+    server.ask = options.ask;
     server
 }
 

@@ -243,6 +243,9 @@ pub struct ServerOptions {
     /// Key of stateless reset tokens: with the same one after a restart peers notice at once that their connections are
     /// gone. `None`: one drawn at random.
     pub reset_key: Option<[u8; 32]>,
+    /// Whether the application decides about each connection before its handshake goes on; otherwise every one is taken at once,
+    /// and can be closed. True unless said.
+    pub ask: bool,
 }
 
 impl ServerOptions {
@@ -264,7 +267,15 @@ impl ServerOptions {
             workers: 1,
             steering: Steering::default(),
             reset_key: None,
+            ask: true,
         }
+    }
+
+    /// Whether the application decides about each connection before its handshake goes on.
+    #[must_use]
+    pub const fn ask(mut self, ask: bool) -> Self {
+        self.ask = ask;
+        self
     }
 
     /// The same with so many workers; 0: as many as can run at once.

@@ -43,6 +43,10 @@ pub struct EchoServerArgs {
     /// How the program talks to the transport: direct or session.
     #[arg(long, value_name = "FACE", default_value = "direct")]
     pub api: EchoApi,
+    /// Have no transport, but a port of the service at this socket (`courser stack`).
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["api", "workers"])]
+    pub socket: Option<std::path::PathBuf>,
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -85,6 +89,10 @@ pub struct EchoClientArgs {
     /// How the program talks to the transport: direct or session. Through a session port it is one thread.
     #[arg(long, value_name = "FACE", default_value = "direct")]
     pub api: EchoApi,
+    /// Have no transport, but a port of the service at this socket (`courser stack`).
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["api", "threads"])]
+    pub socket: Option<std::path::PathBuf>,
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustArgs,

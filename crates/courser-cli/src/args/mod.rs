@@ -19,6 +19,8 @@ pub mod proxy;
 pub mod qlog;
 #[cfg(unix)]
 pub mod serve;
+#[cfg(unix)]
+pub mod stack;
 pub mod units;
 #[cfg(unix)]
 pub mod web;
@@ -70,7 +72,7 @@ Exit codes:
 
 Environment:
   COURSER_LOG  what to log, like --log
-  COURSER_...  flags of serve and proxy, as their help names them
+  COURSER_...  flags of serve, proxy and stack, as their help names them
   QLOGDIR      where traces of connections go, like --qlog
   NO_COLOR     no colours when set and not empty";
 
@@ -86,6 +88,12 @@ pub enum Command {
     /// Check a configuration file of these servers, or print one to begin with.
     #[cfg(unix)]
     Config(config::ConfigArgs),
+    /// Be QUIC, TCP and UDP for other programs of this machine.
+    #[cfg(unix)]
+    Stack(Box<stack::StackArgs>),
+    /// Ask such a service what it has, and test it.
+    #[cfg(unix)]
+    Ctl(stack::CtlArgs),
     /// Move data between two ends on this machine and check every byte.
     Demo(demo::DemoArgs),
     /// Echo server, and a client that checks what comes back and times each phase.

@@ -31,6 +31,17 @@ pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
 }
 
 fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
+    #[cfg(unix)]
+    if let Some(socket) = &args.socket {
+        let ready = |addr| {
+            ui.note(format_args!("listening on {addr}, through the service"));
+            if args.identity.cert.is_none() {
+                ui.note("throw-away certificate; clients need --insecure");
+            }
+        };
+        let at = (address::listen(&args.uri)?, &args.identity);
+        return faces::session::away::serve(socket, at, &ready, &|failure| ui.warn(failure));
+    }
     let inherited = upgrade::inherit()?;
     let tuning = super::tuning(&args.transport, ui)?;
     let choice = TlsChoice::of(ALPN)?;
@@ -73,7 +84,18 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     // A thread without a connection has nothing to do.
     let threads = u64::from(args.threads).min(connections).max(1);
     let job = EchoJob { connections, streams, bytes: args.bytes, timeout: args.timeout };
-    let report = if args.api == EchoApi::Session {
+    #[cfg(unix)]
+    let away = args.socket.as_deref().map(|socket| faces::session::away::Away::new(socket, &args.trust)).transpose()?;
+    #[cfg(not(unix))]
+    let away: Option<std::convert::Infallible> = None;
+    let report = if let Some(_away) = &away {
+        stop.listen(Vec::new())?;
+        #[cfg(unix)]
+        let report = faces::session::echo::call_away(&dial, _away, &job)?;
+        #[cfg(not(unix))]
+        let report = match *_away {};
+        report
+    } else if args.api == EchoApi::Session {
         stop.listen(Vec::new())?;
         faces::session::echo::call(&dial, &tuning, &job)?
     } else {

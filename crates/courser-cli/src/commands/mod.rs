@@ -3,6 +3,8 @@
 pub mod completions;
 #[cfg(unix)]
 pub mod config;
+#[cfg(unix)]
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod echo;
@@ -17,6 +19,8 @@ pub mod proxy;
 pub mod qlog;
 #[cfg(unix)]
 pub mod serve;
+#[cfg(unix)]
+pub mod stack;
 #[cfg(unix)]
 pub mod web;
 
@@ -46,6 +50,10 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
         Command::Proxy(args) => proxy::run(args, ui).map(|()| 0),
         #[cfg(unix)]
         Command::Config(args) => config::run(args, ui).map(|()| 0),
+        #[cfg(unix)]
+        Command::Stack(args) => stack::run(args, ui).map(|()| 0),
+        #[cfg(unix)]
+        Command::Ctl(args) => ctl::run(args, ui.is_json(), ui).map(|()| 0),
         Command::Demo(args) => demo::run(args, ui).map(|()| 0),
         Command::Echo(args) => echo::run(args, ui).map(|()| 0),
         Command::Perf(args) => perf::run(args, ui).map(|()| 0),

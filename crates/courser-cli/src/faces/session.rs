@@ -2,8 +2,10 @@
 //! as a server has workers.
 //!
 //! ```text
+//! away      echo programs whose worker is in another process
 //! session   the server, and what both clients have in common
 //! desk      the application's table of connections and streams; programs see it as [`Streams`]
+//! gate      where the worker is
 //! perf      a perf client
 //! echo      an echo client
 //! ```
@@ -12,8 +14,11 @@
 //!
 //! [`Streams`]: crate::transport::Streams
 
+#[cfg(unix)]
+pub mod away;
 mod desk;
 pub mod echo;
+mod gate;
 mod perf;
 
 use std::collections::VecDeque;
@@ -24,13 +29,13 @@ use courser::Handover;
 use courser::clock::Clock;
 use courser::net::resolve::ATTEMPT_DELAY;
 use courser::session::{
-    Completion, Ended, Endpoint, Handle, Kind, Options, PortSetup, Reason, Remote, Submission, ThreadPort, Waited,
-    look_time,
+    Completion, Ended, Endpoint, Handle, Kind, Options, PortSetup, Reason, Remote, Submission, Waited, look_time,
 };
 use courser_core::error::{CloseReason, TransportCode};
 use courser_tls::ServerConfig as TlsServer;
 
 use self::desk::{Desk, What};
+use self::gate::Gate;
 pub use self::perf::call;
 use super::LOOK;
 use crate::apps::body::Counter;
@@ -79,7 +84,8 @@ pub fn serve_with<A: App>(host: &super::Host<'_>, make: impl FnMut() -> A + Clon
         let (stop, served, operator) = (&stop, &served, host.operator);
         let at = endpoint.local_addr();
         let mut others = Vec::new();
-        let mut ports: Vec<_> = (0..count).filter_map(|worker| endpoint.attach_at(worker, port_setup())).collect();
+        let attach = |worker| endpoint.attach_at(worker, port_setup()).map(Gate::from);
+        let mut ports: Vec<_> = (0..count).filter_map(attach).collect();
         // Who comes before a port listens is refused.
         ports.iter_mut().try_for_each(|port| listen(port, at))?;
         let Some(own) = ports.pop() else { return Ok(()) };
@@ -133,10 +139,12 @@ impl Operated for Served<'_> {
 }
 
 /// Has a port listen, and waits until it does.
-fn listen(port: &mut ThreadPort, at: SocketAddr) -> Outcome {
+fn listen(port: &mut Gate, at: SocketAddr) -> Outcome {
     let at = Box::new(Remote { address: at, server_name: String::new(), profile: 0 });
     let gone = || Failure::Local { what: "the worker's thread".into(), why: "it ended".into() };
-    port.submit(Submission::Listen { token: 0, at }).map_err(|_| gone())?;
+    if port.submit_batch(&mut std::iter::once(Submission::Listen { token: 0, at })) == 0 {
+        return Err(gone());
+    }
     let mut told = Vec::new();
     loop {
         port.poll_into(&mut told, 1);
@@ -145,7 +153,7 @@ fn listen(port: &mut ThreadPort, at: SocketAddr) -> Outcome {
             Some(message) => {
                 return Err(Ended::of(&message).map_or_else(gone, |ended| failure(&peer_of_server(), &ended)));
             }
-            None if port.wait(None) == Waited::Closed => return Err(gone()),
+            None if port.look_then_wait(Duration::ZERO, LOOK) == Waited::Closed => return Err(gone()),
             None => {}
         }
     }

@@ -2,8 +2,21 @@
 
 use std::{io, path::Path};
 
-use super::{Config, Error, Stack};
+use super::{Attachment, Config, Error, Stack};
 use crate::control::Client;
+
+impl Attachment {
+    /// Attaches to the service at that socket, for programs that work with ports themselves.
+    ///
+    /// # Errors
+    /// As [`Stack::attach`].
+    pub fn reach(socket: &Path, name: &str) -> Result<Self, Error> {
+        Client::attach(socket, name).map_err(|error| match error {
+            Ok(refused) => Error::Refused(refused),
+            Err(error) => unreachable_service(socket, &error),
+        })
+    }
+}
 
 impl Stack {
     /// Attaches to the service at that socket.
@@ -19,11 +32,7 @@ impl Stack {
     /// # Errors
     /// As [`attach`](Self::attach).
     pub fn from_config(config: &Config) -> Result<Self, Error> {
-        let attachment = Client::attach(&config.socket, &config.name).map_err(|error| match error {
-            Ok(refused) => Error::Refused(refused),
-            Err(error) => unreachable_service(&config.socket, &error),
-        })?;
-        Self::over_with(attachment, config.look)
+        Self::over_with(Attachment::reach(&config.socket, &config.name)?, config.look)
     }
 
     /// Attaches as the environment says; see [`Config`].

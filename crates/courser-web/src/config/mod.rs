@@ -7,6 +7,7 @@
 
 mod read;
 mod shown;
+mod stack;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::error::Mistake;
 use crate::units;
 
 pub use shown::DEFAULT_TEXT;
+pub use stack::{Allow, Stack};
 
 /// Everything a server is told.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is served.
     pub sites: Vec<Site>,
+    /// What a host stack for other programs is told.
+    pub stack: Stack,
 }
 
 /// Where a server listens, with which certificate, as whom.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Config, Limits, Log, Server, Site};
+use super::{Config, Limits, Log, Server, Site, Stack};
 use crate::error::Mistake;
 
 /// Words are called alike up to this share of equal letters.
@@ -18,6 +18,7 @@ struct Raw {
     log: Log,
     limits: Limits,
     site: Vec<Spanned<Site>>,
+    stack: Stack,
 }
 
 pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
@@ -26,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
         let line = place(text, site.span().start).0;
         Site { line, ..site.into_inner() }
     });
-    Ok(Config { server: raw.server, log: raw.log, limits: raw.limits, sites: sites.collect() })
+    Ok(Config { server: raw.server, log: raw.log, limits: raw.limits, sites: sites.collect(), stack: raw.stack })
 }
 
 /// Line and column, counted from one.

@@ -1,7 +1,7 @@
 //! The configuration that holds when nobody says otherwise, as a file with its explanations.
 
 /// What `courser config default` prints. Read, it is what [`Config::default`](super::Config) has, with one site.
-pub const DEFAULT_TEXT: &str = r#"# Configuration of `courser serve` and `courser proxy`. All values are the defaults; lines that begin
+pub const DEFAULT_TEXT: &str = r#"# Configuration of `courser serve`, `courser proxy` and `courser stack`. All values are the defaults; lines that begin
 # with `#` and a key are possible, but not set. Paths begin at the folder of this file.
 # Flags win over the environment (COURSER_...), the environment over this file.
 
@@ -61,4 +61,27 @@ precompressed = true            # NAME.br, NAME.zst and NAME.gz in place of NAME
 # connect-timeout = "5s"
 # response-timeout = "60s"
 # idle-timeout = "60s"
+
+# The host stack: QUIC, TCP and UDP for other programs of this machine (`courser stack`).
+[stack]
+# socket = "/run/courser.sock"
+mode = "660"                    # who may open the socket
+users = []                      # numbers of users who may attach; empty: whoever may open the socket
+enabled = true                  # otherwise `courser ctl session enable` has to be said first
+drain = "10s"                   # how long applications may go on after SIGTERM
+applications = 1024             # at once
+per-user = 256
+endpoints = 64                  # of one application: listeners and diallers, a socket and a thread each
+workers = 64                    # of all its endpoints
+sessions = 65536                # at each worker
+memory = "256M"                 # shared memory of one application
+certificates = 64
+# trace = "/var/log/courser"    # qlog files of all connections
+# Programs that attach read this file too, when COURSER_CONFIG names it: `socket`, and
+# name = "my-program"           # what they are called in `show applications`
+# look-us = 50                  # how long they look for news before they sleep
+# Where a user may listen; those of whom nothing is said may listen anywhere:
+# [[stack.allow]]
+# user = 1000
+# listen = ["quic://0.0.0.0:4433", "tcp://[::1]:*", "udp://*:53"]
 "#;

@@ -109,11 +109,14 @@ pub struct ServiceSetup {
 pub struct Generations(Arc<AtomicU32>);
 
 impl Generations {
-    fn highest(&self) -> u32 {
+    /// No earlier worker gave out a higher generation.
+    #[must_use]
+    pub fn highest(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
-    fn reached(&self, generation: u32) {
+    /// A worker of that number gave out this one.
+    pub fn reached(&self, generation: u32) {
         self.0.fetch_max(generation, Ordering::AcqRel);
     }
 
@@ -310,8 +313,9 @@ impl Service {
         while let Some((key, event)) = self.books.engine.poll_event() {
             any = true;
             if event == EngineEvent::Accepted {
-                if self.books.conn(key).is_none() {
-                    self.welcome(key, false);
+                if self.books.conn(key).is_none() && !self.welcome(key, false) {
+                    // Nobody listens, or there is no room for a session: what nobody knows of must not stay.
+                    let _ = self.books.engine.close(self.books.now, key, 0, b"nobody takes connections");
                 }
                 continue;
             }
@@ -330,12 +334,7 @@ impl Service {
 
     /// Gives a connection to the listener whose turn it is; `false` when nobody takes it.
     fn welcome(&mut self, key: ConnKey, held: bool) -> bool {
-        let Some(listener) = self.books.listeners.pop_front() else {
-            if !held {
-                let _ = self.books.engine.close(self.books.now, key, 0, b"nobody listens");
-            }
-            return false;
-        };
+        let Some(listener) = self.books.listeners.pop_front() else { return false };
         let (port, parent) = (listener.port, Origin::Parent(listener.handle));
         self.books.listeners.push_back(listener);
         outbox(&mut self.ports, port)

@@ -28,7 +28,10 @@ const CRATES: [(&str, &[&str]); 13] = [
     ("courser-stack", &["courser", "courser-session"]),
     ("courser-web", &["courser"]),
     ("courser-fetch", &["courser"]),
-    ("courser-cli", &["courser", "courser-core", "courser-fetch", "courser-session", "courser-tls", "courser-web"]),
+    (
+        "courser-cli",
+        &["courser", "courser-core", "courser-fetch", "courser-session", "courser-stack", "courser-tls", "courser-web"],
+    ),
     ("interop-smoke", &[]),
     ("tidy", &[]),
 ];

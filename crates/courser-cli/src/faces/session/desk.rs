@@ -11,12 +11,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use courser::session::{
-    Completion, Ended, Handle, Kind, Reason, Submission, ThreadPort, Waited, WriteCredit, look_time,
-};
+use courser::session::{Completion, Ended, Handle, Kind, Reason, Submission, Waited, WriteCredit, look_time};
 use courser_core::ids::{Dir, StreamId};
 
 use super::failure;
+use super::gate::Gate;
 use crate::failure::{Failure, Outcome};
 use crate::link::Peer;
 use crate::transport::{App, Event, Peek, Streams, Wrote};
@@ -124,7 +123,7 @@ pub struct Told {
 
 /// A port and what its application knows.
 pub struct Desk<A> {
-    port: ThreadPort,
+    port: Gate,
     peer: Peer,
     /// By the handle's index.
     places: Vec<Place<A>>,
@@ -142,9 +141,9 @@ pub struct Link<'a> {
 }
 
 impl<A: App> Desk<A> {
-    pub fn new(port: ThreadPort, peer: Peer) -> Self {
+    pub fn new(port: impl Into<Gate>, peer: Peer) -> Self {
         Self {
-            port,
+            port: port.into(),
             peer,
             places: Vec::new(),
             out: VecDeque::new(),
@@ -176,9 +175,9 @@ impl<A: App> Desk<A> {
     pub fn wait(&mut self, timeout: Duration) -> bool {
         self.port.submit_batch(&mut std::iter::from_fn(|| self.out.pop_front()));
         let waited = if self.out.is_empty() {
-            self.port.look_then_wait(self.look, Some(timeout))
+            self.port.look_then_wait(self.look, timeout)
         } else {
-            self.port.wait_for_room(Some(timeout))
+            self.port.wait_for_room(timeout)
         };
         waited != Waited::Closed
     }

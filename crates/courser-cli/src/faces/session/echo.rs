@@ -19,11 +19,25 @@ use crate::tuning::Tuning;
 /// Why it was not done.
 pub fn call(dial: &Dial<'_>, tuning: &Tuning, job: &EchoJob) -> Outcome<EchoReport> {
     let (_endpoint, mut desk) = client(dial, tuning)?;
+    run(&mut desk, dial, job)
+}
+
+/// Does the job through the service.
+///
+/// # Errors
+/// Why it was not done.
+#[cfg(unix)]
+pub fn call_away(dial: &Dial<'_>, away: &super::away::Away, job: &EchoJob) -> Outcome<EchoReport> {
+    let (_control, mut desk) = away.client(dial.peer.clone())?;
+    run(&mut desk, dial, job)
+}
+
+fn run(desk: &mut Desk<EchoClient>, dial: &Dial<'_>, job: &EchoJob) -> Outcome<EchoReport> {
     let received = Counter::default();
     let mut began = vec![Instant::now()];
-    let outcome = phases(&mut desk, dial, job, (&received, &mut began));
+    let outcome = phases(desk, dial, job, (&received, &mut began));
     let connections = desk.connections();
-    farewell(&mut desk, connections);
+    farewell(desk, connections);
     outcome?;
     began.push(Instant::now());
     Ok(job.report(received.get(), &began))
