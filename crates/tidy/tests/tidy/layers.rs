@@ -17,7 +17,7 @@ const ROWS: [(usize, &[&str]); 7] = [
 ];
 
 /// Which of our crates a crate may depend on. Programs and tests of the tree are at the top.
-const CRATES: [(&str, &[&str]); 13] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("courser-core", &[]),
     ("courser-h3", &["courser-core"]),
     ("courser-session", &[]),
@@ -26,6 +26,7 @@ const CRATES: [(&str, &[&str]); 13] = [
     ("courser-tls", &["courser-core"]),
     ("courser", &["courser-core", "courser-h3", "courser-session", "courser-tls"]),
     ("courser-stack", &["courser", "courser-session"]),
+    ("courser-ffi", &["courser-session", "courser-stack"]),
     ("courser-web", &["courser"]),
     ("courser-fetch", &["courser"]),
     (

@@ -4,8 +4,9 @@ use tidy::{lines_of, read, sources, texts};
 
 use crate::assert_none;
 
-/// The files with unsafe code: the rings and segments, and the allocators of the tests.
-const UNSAFE_FILES: [&str; 4] = [
+/// The files with unsafe code: the edge to C, the rings and segments, and the allocators of the tests.
+const UNSAFE_FILES: [&str; 5] = [
+    "crates/courser-ffi/src/raw.rs",
     "crates/courser-session/src/ring/raw.rs",
     "crates/courser-session/src/segment/raw.rs",
     "crates/courser-testing/src/alloc.rs",
@@ -60,8 +61,8 @@ fn unsafe_code_lives_in_known_files() {
 
 #[test]
 fn unsafe_modules_of_the_product_are_short_together() {
-    /// Lines that are neither empty nor comments; with 80 for the edge to C they are 300.
-    const LINES_MAX: usize = 220;
+    /// Lines that are neither empty nor comments.
+    const LINES_MAX: usize = 300;
     let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
     let product = UNSAFE_FILES.iter().filter(|path| !path.starts_with("crates/courser-testing/"));
     let lines: Vec<_> = product.map(|path| (path, read(path).lines().filter(is_code).count())).collect();
