@@ -37,7 +37,7 @@ pub fn run(args: &StackArgs, ui: &Ui) -> Outcome {
     if !enabled {
         let _ = write!(said, "; sessions are disabled until `courser ctl session enable`");
     }
-    ui.say(said);
+    ui.note(said);
     ui.object(&Serving { socket: service.path().to_owned(), enabled });
     manager.tell(State::Ready);
     for wish in wishes.told {

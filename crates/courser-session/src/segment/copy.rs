@@ -21,8 +21,8 @@ pub(super) fn load(words: &[AtomicU64], len: usize) -> Vec<u8> {
     // By way of a piece of the stack, which takes far less time than growing the vector by each word.
     const PIECE: usize = 64;
     let mut bytes = Vec::with_capacity(len.min(words.len() * 8));
+    let mut piece = [[0; 8]; PIECE];
     for words in words[..len.div_ceil(8).min(words.len())].chunks(PIECE) {
-        let mut piece = [[0; 8]; PIECE];
         for (bytes, word) in piece.iter_mut().zip(words) {
             *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
         }

@@ -102,9 +102,9 @@ fn context(
     listens: bool,
 ) {
     let (kind, id, udp) = if listens {
-        ("listener context", format!("context {name}"), "UDP listen session")
+        ("listener context", format!("listener context {name}"), "UDP listen session")
     } else {
-        ("dialler context", format!("context {name}"), "UDP socket")
+        ("dialler context", format!("dialler context {name}"), "UDP socket")
     };
     let figures = endpoint.workers();
     let connections: usize = figures.iter().map(|worker| worker.connections).sum();

@@ -58,10 +58,9 @@ fn open(
     role: Role,
     profile: impl FnOnce(&mut dyn Control) -> Outcome<Profile>,
 ) -> Outcome<(Box<dyn Control>, Gate, std::net::SocketAddr)> {
-    let what = || format!("the service at {}", socket.display());
-    let failed = |why: String| Failure::Local { what: what(), why };
-    let attachment = Attachment::reach(socket, "courser echo")
-        .map_err(|e| failed(format!("{e}; start it with `courser stack`, or name its socket")))?;
+    let failed = |why: String| Failure::Local { what: format!("the service at {}", socket.display()), why };
+    let reached = Attachment::reach(socket, "courser echo");
+    let attachment = reached.map_err(|e| Failure::Local { what: "attaching".into(), why: e.to_string() })?;
     let (mut control, bell) = (attachment.control, attachment.bell);
     let profile = profile(&mut *control)?;
     let opened = control.open(&Open { protocol: Protocol::Quic, role, profile }).map_err(|e| failed(e.text))?;
