@@ -26,7 +26,7 @@ pub struct StackArgs {
     /// Where programs attach.
     #[command(flatten)]
     pub place: SocketArgs,
-    /// A configuration file; its part is [stack]. `courser config default` prints one.
+    /// A configuration file; its part is `[stack]`. `courser config default` prints one.
     #[arg(long, value_name = "FILE", env = "COURSER_CONFIG")]
     pub config: Option<PathBuf>,
     /// Who may open the socket, as an octal mode.

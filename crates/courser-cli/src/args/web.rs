@@ -16,7 +16,7 @@ pub struct WebArgs {
     /// A configuration file in TOML; see `courser config default`. Flags and environment win over it.
     #[arg(long, value_name = "FILE", env = "COURSER_CONFIG", hide_env_values = true, help_heading = "Server")]
     pub config: Option<PathBuf>,
-    /// Where to listen, HOST:PORT, for TCP and UDP; several times for several addresses [default: 127.0.0.1:4433]. [::]:PORT is
+    /// Where to listen, HOST:PORT, for TCP and UDP; several times for several addresses [default: 127.0.0.1:4433]. `[::]:PORT` is
     /// for IPv4 too, unless an address of IPv4 with that port is named beside it.
     #[arg(
         long,

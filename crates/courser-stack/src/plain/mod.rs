@@ -167,7 +167,7 @@ impl Plain {
     /// A port for an application in another process, which gets what is in the offer; `application` is the bell that wakes it.
     ///
     /// # Errors
-    /// See [`shared`](courser_session::segment::shared).
+    /// See [`shared`].
     #[cfg(target_os = "linux")]
     pub fn attach_shared(&self, setup: SharedSetup, application: EventBell) -> io::Result<Offer> {
         let (offer, worker) = shared(setup, application)?;
