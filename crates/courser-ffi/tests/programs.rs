@@ -11,6 +11,10 @@ use courser_stack::{
     service::{Options, Service},
 };
 
+#[cfg(not(feature = "engine"))]
+#[path = "../../courser-session/examples/line.rs"]
+mod line;
+
 /// A folder with programs and certificates, and a service for them.
 struct Bench {
     folder: tempfile::TempDir,
@@ -83,14 +87,20 @@ impl Bench {
     fn talk(&self, (server, client): (&Path, &Path), protocol: &str) {
         let at = format!("{protocol}://127.0.0.1:0");
         let identity: &[&str] = if protocol == "quic" { &["chain.pem", "key.pem"] } else { &[] };
-        let mut serving = self
-            .run(server, &[&[at.as_str()], identity].concat())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        self.talk_to(self.run(server, &[&[at.as_str()], identity].concat()), client, protocol);
+    }
+
+    /// A client talks to the server that the command starts.
+    fn talk_to(&self, mut server: Command, client: &Path, protocol: &str) {
+        let identity: &[&str] = if protocol == "quic" { &["chain.pem", "key.pem"] } else { &[] };
+        let mut serving = server.stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut address = String::new();
         let mut said = BufReader::new(serving.stdout.take().expect("its output is read"));
-        said.read_line(&mut address).expect("it says where it listens");
+        // Of a program that is a test, other lines come first.
+        while !address.trim().contains("127.0.0.1:") {
+            address.clear();
+            assert!(said.read_line(&mut address).expect("it can be read") > 0, "it says where it listens");
+        }
         let port = address.trim().rsplit(':').next().expect("an address has a port").to_owned();
         let host = if protocol == "quic" { "localhost" } else { "127.0.0.1" };
         let (to, line) = (format!("{protocol}://{host}:{port}"), "a line from C \u{2014} and back");
@@ -127,5 +137,28 @@ fn the_library_that_attaches_has_no_engine_inside() {
     for foreign in [b"rustls".as_slice(), b"aws_lc", b"courser_core"] {
         let inside = archive.windows(foreign.len()).any(|window| window == foreign);
         assert!(!inside, "{} is inside", String::from_utf8_lossy(foreign));
+    }
+}
+
+/// The server in Rust, as a process of its own: does nothing unless it is asked to.
+#[cfg(not(feature = "engine"))]
+#[test]
+fn role_rust_server() {
+    let Ok(uri) = std::env::var("COURSER_TEST_URI") else { return };
+    let files: &[&str] = if uri.starts_with("quic") { &["chain.pem", "key.pem"] } else { &[] };
+    println!();
+    line::serve(&uri, files).expect("it serves");
+}
+
+#[cfg(not(feature = "engine"))]
+#[test]
+fn a_program_in_c_talks_to_one_in_rust_through_one_service() {
+    let Some(bench) = Bench::new() else { return };
+    let client = bench.compile("client");
+    let own = std::env::current_exe().expect("a test has a path");
+    for protocol in ["quic", "tcp", "udp"] {
+        let mut server = bench.run(&own, &["role_rust_server", "--exact", "--nocapture"]);
+        server.env("COURSER_TEST_URI", format!("{protocol}://127.0.0.1:0"));
+        bench.talk_to(server, &client, protocol);
     }
 }

@@ -267,7 +267,9 @@ fn a_socket_that_was_given_is_served_by_one_worker_and_by_several() {
         let given = UdpSocket::bind(V4).unwrap();
         let to = given.local_addr().unwrap();
         let server = Endpoint::server_on(given, identity.server().workers(workers)).unwrap();
-        assert_eq!((server.local_addr(), server.workers().len()), (to, workers));
+        // The standard library alone cannot have several threads wait at one port.
+        let served = if cfg!(feature = "portable") { 1 } else { workers };
+        assert_eq!((server.local_addr(), server.workers().len()), (to, served));
         for _ in 0..2 * workers {
             meet(&server, &identity, to);
         }
