@@ -292,10 +292,13 @@ impl Stack {
                     return Step::Done(Err(Error::Unfit(what)));
                 }
             };
+            // As the listener is now, not as it was when the other end came: another thread may have taken that in.
+            let (nonblocking, timeout) = (entry.nonblocking, entry.timeout);
             match (ready, &entry.end) {
                 (Some(ready), _) => {
                     if let Some(entry) = state.sessions.get_mut(&ready) {
                         entry.given = true;
+                        (entry.nonblocking, entry.timeout) = (nonblocking, timeout);
                     }
                     // Poll tells what it can do already.
                     state.touch(ready);

@@ -108,6 +108,8 @@ pub(super) struct State {
     pub(super) gone: bool,
     pub(super) draining: bool,
     scratch: Vec<Completion>,
+    /// Sessions that do not block and found no room in a ring: they are told of when there is some.
+    hungry: Vec<u64>,
 }
 
 impl State {
@@ -185,6 +187,23 @@ impl State {
         self.waiters.iter().filter(|waiter| waiter.room).for_each(|waiter| waiter.woken.notify_one());
     }
 
+    /// A call that does not block found no room; the session is told of when there is some.
+    pub(super) fn hungers(&mut self, session: u64) {
+        if !self.hungry.contains(&session) {
+            self.hungry.push(session);
+        }
+    }
+
+    /// There is room again in the ring of that place, for those who wait and for those who do not.
+    fn feed(&mut self, place: usize) {
+        self.wake_for_room();
+        let here = |session: &u64| self.sessions.get(session).is_none_or(|entry| entry.place == place);
+        let (fed, rest) = self.hungry.iter().partition(|session| here(session));
+        self.hungry = rest;
+        let fed: Vec<u64> = fed;
+        fed.into_iter().for_each(|session| self.touch(session));
+    }
+
     /// Hands a message over, behind those that wait. `Full` when there is no room.
     pub(super) fn submit(&mut self, place: usize, submission: Submission) -> Result<(), PushError<Submission>> {
         let Some(at) = self.places.get_mut(place).and_then(Option::as_mut) else {
@@ -257,7 +276,7 @@ impl State {
         }
         self.scratch = scratch;
         if room {
-            self.wake_for_room();
+            self.feed(at);
         }
         if over {
             self.bury(at, "its worker is gone; the service closed the endpoint, or failed");

@@ -206,6 +206,9 @@ impl Inner {
                 break Err(Error::ServiceGone);
             }
             if patience.nonblocking {
+                if let (true, Some(session)) = (room, session) {
+                    state.hungers(session);
+                }
                 break Err(Error::WouldBlock);
             }
             let now = Instant::now();
