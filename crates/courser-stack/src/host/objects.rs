@@ -88,7 +88,7 @@ fn endpoint(all: &mut Vec<Object>, parent: &str, application: u64, entry: &Entry
         plain @ Workers::Plain(_) => (plain.sessions(most), false),
     };
     for row in sessions {
-        session(all, &id, entry, (&row, udp));
+        session(all, (&id, application), entry, (&row, udp));
     }
 }
 
@@ -124,9 +124,16 @@ fn context(
     }
 }
 
-fn session(all: &mut Vec<Object>, endpoint: &str, entry: &Entry, (row, udp): (&SessionRow, bool)) {
-    let id = handle(row.handle.raw());
-    let above = row.parent.map(|parent| handle(parent.raw()));
+fn session(
+    all: &mut Vec<Object>,
+    (endpoint, application): (&str, u64),
+    entry: &Entry,
+    (row, udp): (&SessionRow, bool),
+) {
+    // Handles are unique within their application.
+    let name = |raw: u64| format!("{application}/{raw:#018x}");
+    let id = name(row.handle.raw());
+    let above = row.parent.map(|parent| name(parent.raw()));
     let parent = above.as_deref().unwrap_or(endpoint);
     let kind = match (row.handle.kind(), entry.protocol) {
         (Kind::Listener, _) => "listen session",
@@ -161,9 +168,4 @@ fn session(all: &mut Vec<Object>, endpoint: &str, entry: &Entry, (row, udp): (&S
         below.fields.extend(remote.map(|remote| ("remote", json!(remote))));
         all.push(below);
     }
-}
-
-/// A handle as it is shown.
-fn handle(raw: u64) -> String {
-    format!("{raw:#018x}")
 }
