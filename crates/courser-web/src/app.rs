@@ -10,7 +10,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
@@ -20,6 +20,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::task::JoinSet;
 
 use crate::body::{Body, BoxError, RequestBody, sentence};
 use crate::config::Config;
@@ -28,6 +29,7 @@ use crate::files::Folder;
 use crate::log::{AccessLog, Record};
 use crate::metrics::{self, Metrics};
 use crate::proxy::Origin;
+use crate::proxy::tunnel::Tunnel;
 
 /// Status in the log of a request whose client did not wait for an answer.
 const GONE: u16 = 499;
@@ -194,7 +196,7 @@ impl App {
             }
         }
         tally.record.status = response.status();
-        response.map(|inner| Answer { expected: inner.size_hint().exact(), inner, tally, in_use: None })
+        response.map(|inner| Answer { expected: inner.size_hint().exact(), inner, tally: Some(tally), in_use: None })
     }
 
     async fn dispatch(&self, site: &Site, parts: Parts, body: RequestBody, peer: Peer) -> Response<Body> {
@@ -293,7 +295,8 @@ pub struct Answer {
     inner: Body,
     /// Bytes that were announced.
     expected: Option<u64>,
-    tally: Tally,
+    /// A tunnel takes it over.
+    tally: Option<Tally>,
     /// Goes with the answer.
     in_use: Option<InUse>,
 }
@@ -304,7 +307,7 @@ impl HttpBody for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let record = &mut self.tally.record;
+        let Some(Tally { record, .. }) = &mut self.tally else { return polled };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let n = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -328,7 +331,7 @@ impl HttpBody for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         // Nobody asks for the end of what has ended visibly.
-        let record = &mut self.tally.record;
+        let Some(Tally { record, .. }) = &mut self.tally else { return };
         let all = self.expected.is_some_and(|expected| expected == record.bytes);
         record.complete |= all || self.inner.is_end_stream();
     }
@@ -343,12 +346,38 @@ pub struct Activity {
     total: AtomicU64,
     /// The next answer is to be the last.
     is_last: AtomicBool,
+    /// Tunnels over HTTP/1.1 and HTTP/2: the first outlive what hyper calls a connection.
+    tunnels: Mutex<JoinSet<()>>,
 }
 
 impl Activity {
     /// Answers over HTTP/1.1 say from now on that their connection closes behind them.
     pub fn set_last(&self) {
         self.is_last.store(true, Ordering::Relaxed);
+    }
+
+    /// The tunnels that there are; dropped they end.
+    #[must_use]
+    pub fn take_tunnels(&self) -> JoinSet<()> {
+        std::mem::take(&mut *self.tunnels.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Begins a tunnel in place of an answer's body.
+    fn begin_tunnel(&self, tunnel: Tunnel, mut tally: Option<Tally>, in_use: InUse) {
+        let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+        while tunnels.try_join_next().is_some() {}
+        tunnels.spawn(async move {
+            let mut bytes = 0_u64;
+            let carried = tunnel.carry(|n| bytes = bytes.saturating_add(n as u64)).await;
+            if let Some(Tally { record, .. }) = &mut tally {
+                record.bytes = bytes;
+                record.complete = carried.is_ok();
+            }
+            if let Err(e) = carried {
+                tracing::debug!("a tunnel ended: {e}");
+            }
+            drop(in_use);
+        });
     }
 
     /// How many requests there were, when none is being answered: two equal answers mean that nothing happened between.
@@ -410,10 +439,18 @@ impl Service {
         let has_fields_of_connections = request.version() <= Version::HTTP_11;
         Box::pin(async move {
             let mut response = app.answer(request, peer).await;
-            if has_fields_of_connections && in_use.0.is_last.load(Ordering::Relaxed) {
+            let goes_on = !matches!(response.body().inner, Body::Tunnel(_));
+            if has_fields_of_connections && goes_on && in_use.0.is_last.load(Ordering::Relaxed) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            response.body_mut().in_use = Some(in_use);
+            let answer = response.body_mut();
+            match std::mem::take(&mut answer.inner) {
+                Body::Tunnel(tunnel) => {
+                    let activity = Arc::clone(&in_use.0);
+                    activity.begin_tunnel(*tunnel, answer.tally.take(), in_use);
+                }
+                inner => (answer.inner, answer.in_use) = (inner, Some(in_use)),
+            }
             Ok(response)
         })
     }

@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::files::body::FileBody;
+use crate::proxy::tunnel::Tunnel;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +29,8 @@ pub enum Body {
     File(FileBody),
     /// What comes from somewhere else.
     Stream(UnsyncBoxBody<Bytes, BoxError>),
+    /// None; when the client has the answer's head its connection becomes a tunnel.
+    Tunnel(Box<Tunnel>),
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
@@ -43,7 +46,7 @@ impl HttpBody for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
@@ -56,7 +59,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Full(_) => false,
             Self::File(file) => file.remaining() == 0,
             Self::Stream(stream) => stream.is_end_stream(),
@@ -65,7 +68,7 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(file) => SizeHint::with_exact(file.remaining()),
             Self::Stream(stream) => stream.size_hint(),

@@ -218,6 +218,10 @@ pub struct Proxy {
     pub preserve_host: bool,
     /// Whether `Forwarded` and `X-Forwarded-…` of the client are believed and passed on.
     pub trust_forwarded: bool,
+    /// Whether WebSockets are passed on, over HTTP/1.1 to the origin.
+    pub upgrades: bool,
+    /// WebSockets at once at the origin, beside requests.
+    pub tunnels: usize,
     /// Requests at once at the origin; more wait as long as for a connection.
     pub connections: usize,
     /// Idle connections that are kept for later.
@@ -228,7 +232,7 @@ pub struct Proxy {
     /// How long the origin may take to begin its answer.
     #[serde(deserialize_with = "units::read_duration")]
     pub response_timeout: Duration,
-    /// How long a body may pause, of either direction.
+    /// How long a body may pause, of either direction, and a WebSocket be silent.
     #[serde(deserialize_with = "units::read_duration")]
     pub idle_timeout: Duration,
 }
@@ -242,6 +246,8 @@ impl Default for Proxy {
             http2: false,
             preserve_host: false,
             trust_forwarded: false,
+            upgrades: true,
+            tunnels: 256,
             connections: 256,
             idle_connections: 32,
             connect_timeout: Duration::from_secs(5),

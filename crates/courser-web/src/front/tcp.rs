@@ -108,7 +108,7 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
     let mut parting = pin!(None::<Sleep>);
     let builder = builder(&limits);
     let io = TokioIo::new(Stalled::new(stream, limits.stalled));
-    let connection = builder.serve_connection(io, service);
+    let connection = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(connection);
     let mut ticks = interval_at(Instant::now() + limits.idle, limits.idle.max(BREATH));
     let (mut seen, mut ending) = (None, false);
@@ -118,7 +118,7 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
                 if let Err(e) = done {
                     tracing::debug!(remote = %peer.remote, "a connection ended: {e}");
                 }
-                return;
+                break;
             }
             phase = next(&mut phase, ending) => match phase {
                 Phase::Serving => {}
@@ -127,7 +127,7 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
                     activity.set_last();
                     parting.set(Some(sleep(ON_THE_WAY)));
                 }
-                Phase::Over => return,
+                Phase::Over => break,
             },
             () = over(parting.as_mut()) => {
                 parting.set(None);
@@ -145,6 +145,13 @@ async fn serve(tcp: TcpStream, peer: Peer, shared: Shared) {
                 seen = now;
             }
         }
+    }
+    // What was upgraded is a tunnel now, to which only its ends and the server's belong.
+    let mut tunnels = activity.take_tunnels();
+    let joined = async { while tunnels.join_next().await.is_some() {} };
+    tokio::select! {
+        () = joined => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
     }
 }
 
@@ -175,6 +182,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_buf_size(fields.max(8192));
     builder
         .http2()
+        .enable_connect_protocol()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.fields).unwrap_or(u32::MAX))

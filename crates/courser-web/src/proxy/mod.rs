@@ -7,6 +7,8 @@
 pub mod connect;
 pub mod fields;
 pub mod timed;
+pub mod tunnel;
+pub mod upgrade;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
@@ -32,6 +34,7 @@ use crate::error::WebError;
 use connect::{Connector, TooSlow};
 use fields::{Outward, strip};
 use timed::{Paused, Timed};
+use upgrade::{Asked, asked};
 
 /// How long an idle connection is kept. Less than most servers keep theirs, so that requests rarely meet one that closes.
 const IDLE: Duration = Duration::from_secs(30);
@@ -43,6 +46,8 @@ pub struct Origin {
     client: Client<Connector, Timed<RequestBody>>,
     /// Requests that may be at the origin.
     places: Arc<Semaphore>,
+    /// WebSockets that may be there, beside them.
+    tunnels: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Origin {
@@ -98,7 +103,8 @@ impl Origin {
             .http2_only(config.http2)
             .build(connector);
         let places = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { config: config.clone(), uri, client, places })
+        let tunnels = Arc::new(Semaphore::new(config.tunnels.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { config: config.clone(), uri, client, places, tunnels })
     }
 
     /// Asks the origin.
@@ -106,9 +112,11 @@ impl Origin {
     /// # Errors
     /// The answer to give when the origin gives none.
     pub async fn answer(&self, parts: Parts, body: RequestBody, peer: Peer) -> Result<Response<Body>, Unanswered> {
-        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-            let text = "This method is not passed on.";
-            return Ok(sentence(StatusCode::NOT_IMPLEMENTED, text));
+        if let Some(refused) = self.refused(&parts) {
+            return Err(Unanswered(StatusCode::NOT_IMPLEMENTED, refused));
+        }
+        if self.config.upgrades && matches!(asked(&parts), Asked::Field | Asked::Extended) {
+            return self.upgrade(parts, body, peer).await;
         }
         // What asks only, and says no more, may be asked twice.
         let repeatable = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
@@ -125,11 +133,24 @@ impl Origin {
         match asked {
             Ok(Ok(response)) => self.inward(response, place),
             Ok(Err(e)) => Err(self.failed(&e)),
-            Err(_) => {
-                tracing::warn!(origin = %self.uri, "no answer in time");
-                Err(Unanswered(StatusCode::GATEWAY_TIMEOUT, "The server behind this one did not answer in time."))
-            }
+            Err(_) => Err(self.late()),
         }
+    }
+
+    /// Why a request is not passed on, whatever the origin would say.
+    fn refused(&self, parts: &Parts) -> Option<&'static str> {
+        match (&parts.method, asked(parts)) {
+            (&Method::TRACE, _) => Some("This method is not passed on."),
+            (&Method::CONNECT, Asked::Other) => Some("CONNECT is passed on for WebSockets alone."),
+            (&Method::CONNECT, _) if !self.config.upgrades => Some("There are no WebSockets here."),
+            (_, Asked::Other) if self.config.upgrades => Some("The only protocol that can be changed to is WebSocket."),
+            _ => None,
+        }
+    }
+
+    fn late(&self) -> Unanswered {
+        tracing::warn!(origin = %self.uri, "no answer in time");
+        Unanswered(StatusCode::GATEWAY_TIMEOUT, "The server behind this one did not answer in time.")
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Unanswered> {

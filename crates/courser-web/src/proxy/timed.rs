@@ -14,7 +14,7 @@ use crate::body::BoxError;
 
 /// A body paused too long.
 #[derive(Debug)]
-pub struct Paused(Duration);
+pub struct Paused(pub Duration);
 
 impl std::fmt::Display for Paused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
