@@ -16,7 +16,7 @@ fn the_default_text_is_the_default() {
 #[test]
 fn every_key_that_is_shown_as_possible_is_known_with_its_default() {
     // Takes the comment signs away from keys and tables; explanations have a space and no equals sign there.
-    let keys = ["certificate =", "key =", "metrics =", "user =", "group =", "hosts =", "fallback =", "types ="];
+    let keys = ["certificate =", "key =", "metrics =", "user = \"", "group =", "hosts =", "fallback =", "types ="];
     let text: String = DEFAULT_TEXT
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -33,11 +33,23 @@ fn every_key_that_is_shown_as_possible_is_known_with_its_default() {
     assert_eq!(config.sites[0].fields().unwrap().len(), 1);
 
     let (_, proxy) = DEFAULT_TEXT.split_once("# [site.proxy]\n").unwrap();
+    let (proxy, stack) = proxy.split_once("\n# The host stack").unwrap();
     let proxy: String = proxy.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
     let config = Config::parse(&format!("[[site]]\n[site.proxy]\n{proxy}")).unwrap();
     let found = config.sites[0].proxy.clone().unwrap();
     assert_eq!(found, Proxy { origin: found.origin.clone(), ca: found.ca.clone(), ..Proxy::default() });
     config.check().unwrap();
+
+    let (_, stack) = stack.split_once("[stack]\n").unwrap();
+    let keys = ["socket =", "trace =", "name =", "look-us =", "[[stack.allow]]", "user =", "listen ="];
+    let shown = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if keys.iter().any(|key| rest.starts_with(key)) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let stack = Config::parse(&format!("[stack]\n{}", stack.lines().map(shown).collect::<String>())).unwrap().stack;
+    assert_eq!((stack.name.as_deref(), stack.look_us, stack.rules.len()), (Some("my-program"), Some(50), 1));
+    let usual = Stack { name: None, look_us: None, rules: Vec::new(), socket: None, trace: None, ..stack };
+    assert_eq!(usual, Stack::default());
 }
 
 #[test]
