@@ -49,6 +49,8 @@ fn help_is_as_it_was() {
     check("serve", &["serve"]);
     check("proxy", &["proxy"]);
     check("config", &["config"]);
+    check("vcl-test-server", &["vcl-test", "server"]);
+    check("vcl-test-client", &["vcl-test", "client"]);
     check("demo", &["demo"]);
     check("echo-server", &["echo", "server"]);
     check("echo-client", &["echo", "client"]);
@@ -70,6 +72,8 @@ fn every_command_has_examples() {
         &["serve"],
         &["proxy"],
         &["config"],
+        &["vcl-test", "server"],
+        &["vcl-test", "client"],
         &["demo"],
         &["echo", "server"],
         &["echo", "client"],

@@ -23,6 +23,8 @@ pub mod serve;
 pub mod stack;
 pub mod units;
 #[cfg(unix)]
+pub mod vcl_test;
+#[cfg(unix)]
 pub mod web;
 
 use clap::{Parser, Subcommand};
@@ -94,6 +96,9 @@ pub enum Command {
     /// Ask such a service what it has, and test it.
     #[cfg(unix)]
     Ctl(stack::CtlArgs),
+    /// Test sessions of such a service: one program over QUIC, TCP or UDP.
+    #[cfg(unix)]
+    VclTest(Box<vcl_test::VclTestArgs>),
     /// Move data between two ends on this machine and check every byte.
     Demo(demo::DemoArgs),
     /// Echo server, and a client that checks what comes back and times each phase.

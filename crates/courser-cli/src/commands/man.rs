@@ -52,7 +52,7 @@ mod tests {
     fn there_is_a_page_for_every_command() {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("man1");
-        assert_eq!(write(&sub).unwrap(), 22);
+        assert_eq!(write(&sub).unwrap(), 25);
         for page in ["courser", "courser-demo", "courser-echo-client", "courser-perf-server", "courser-ping"] {
             let text = std::fs::read_to_string(sub.join(format!("{page}.1"))).unwrap();
             assert!(text.contains(".TH") && text.contains(".SH NAME"), "{page}");

@@ -22,6 +22,8 @@ pub mod serve;
 #[cfg(unix)]
 pub mod stack;
 #[cfg(unix)]
+pub mod vcl_test;
+#[cfg(unix)]
 pub mod web;
 
 use std::net::SocketAddr;
@@ -54,6 +56,8 @@ pub fn run(command: &Command, ui: &Ui) -> Outcome<u8> {
         Command::Stack(args) => stack::run(args, ui).map(|()| 0),
         #[cfg(unix)]
         Command::Ctl(args) => ctl::run(args, ui.is_json(), ui).map(|()| 0),
+        #[cfg(unix)]
+        Command::VclTest(args) => vcl_test::run(args, ui).map(|()| 0),
         Command::Demo(args) => demo::run(args, ui).map(|()| 0),
         Command::Echo(args) => echo::run(args, ui).map(|()| 0),
         Command::Perf(args) => perf::run(args, ui).map(|()| 0),

@@ -212,7 +212,7 @@ fn close_reason(ended: &Ended) -> CloseReason {
 }
 
 /// A failure of the job.
-fn failure(peer: &Peer, ended: &Ended) -> Failure {
+pub(crate) fn failure(peer: &Peer, ended: &Ended) -> Failure {
     match ended.reason {
         Reason::PeerBroke => Failure::PeerBroke { rule: String::from_utf8_lossy(&ended.text).into_owned() },
         Reason::Version => Failure::NoVersion { offered: String::from_utf8_lossy(&ended.text).into_owned() },

@@ -93,7 +93,10 @@ pub fn serve(
 }
 
 /// Certificate and key as text.
-fn pem(args: &IdentityArgs) -> Outcome<(Vec<u8>, Vec<u8>)> {
+///
+/// # Errors
+/// They cannot be read, or made.
+pub fn pem(args: &IdentityArgs) -> Outcome<(Vec<u8>, Vec<u8>)> {
     let read = |path: &PathBuf| std::fs::read(path).map_err(|e| Failure::reading(path, &e));
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         return Ok((read(cert)?, read(key)?));
