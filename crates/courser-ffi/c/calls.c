@@ -62,7 +62,10 @@ int main(void) {
     must("create", courser_create(stack, COURSER_TCP, &client));
     must("connect", courser_connect(stack, client, uri));
     until(stack, listener, COURSER_ACCEPT);
-    must("accept", courser_accept(stack, listener, &server));
+    answer = must("accept", courser_accept_from(stack, listener, &server, text, sizeof text));
+    CHECK((size_t)answer == strlen((char *)text) && strncmp((char *)text, "127.0.0.1:", 10) == 0);
+    must("peer", courser_peer_address(stack, client, text, sizeof text));
+    CHECK(strcmp((char *)text, uri + strlen("tcp://")) == 0);
     CHECK(courser_is_connectable_listener(stack, server) == 0 && server != client);
     must("create", courser_create(stack, COURSER_TCP, &number));
     CHECK(courser_connect_stream(stack, number, client, 0) == COURSER_UNFIT);

@@ -364,6 +364,15 @@ int courser_listen(const courser_stack *stack, uint64_t session, uint32_t backlo
 int courser_accept(const courser_stack *stack, uint64_t session, uint64_t *accepted);
 
 /**
+ * The same as courser_accept, with where the peer is, as text with a zero behind it, cut to fit; the text's whole length.
+ */
+int64_t courser_accept_from(const courser_stack *stack,
+                            uint64_t session,
+                            uint64_t *accepted,
+                            uint8_t *into,
+                            size_t len);
+
+/**
  * Whether sessions can be accepted from it: 1 for a listener and a QUIC connection, 0 for others.
  */
 int courser_is_connectable_listener(const courser_stack *stack, uint64_t session);
@@ -429,7 +438,7 @@ int courser_close_with(const courser_stack *stack, uint64_t session, uint64_t co
 int64_t courser_local_address(const courser_stack *stack, uint64_t session, uint8_t *into, size_t len);
 
 /**
- * The peer, likewise.
+ * Where the peer is, likewise: of what was accepted as well.
  */
 int64_t courser_peer_address(const courser_stack *stack, uint64_t session, uint8_t *into, size_t len);
 

@@ -154,6 +154,21 @@ export! {
         small(stack, |s| put(accepted, s.stack.accept(of(session))?.raw()))
     }
 
+    /// The same as courser_accept, with where the peer is, as text with a zero behind it, cut to fit; the text's whole length.
+    fn courser_accept_from(
+        stack: Option<&courser_stack>,
+        session: u64,
+        accepted: Option<&mut u64>,
+        into: Room<u8>,
+        len: usize,
+    ) -> i64 {
+        with(stack, |s| {
+            let (session, peer) = s.stack.accept_from(of(session))?;
+            put(accepted, session.raw())?;
+            text(&peer.to_string(), into.get(len))
+        })
+    }
+
     /// Whether sessions can be accepted from it: 1 for a listener and a QUIC connection, 0 for others.
     fn courser_is_connectable_listener(stack: Option<&courser_stack>, session: u64) -> c_int {
         small(stack, |s| Ok(s.stack.is_connectable_listener(of(session)).into()))
@@ -250,7 +265,7 @@ export! {
         with(stack, |s| text(&s.stack.local_addr(of(session))?.to_string(), into.get(len)))
     }
 
-    /// The peer, likewise.
+    /// Where the peer is, likewise: of what was accepted as well.
     fn courser_peer_address(
         stack: Option<&courser_stack>,
         session: u64,

@@ -67,6 +67,7 @@ fn call(port: &mut dyn AppPort, bell: &EventBell, to: SocketAddr) {
             None | Some(Completion::AllAcked { .. }) => {}
             Some(Completion::Opened { handle, .. }) if handle.kind() == Kind::Stream => stream = Some(handle),
             Some(Completion::Opened { .. }) => {}
+            Some(Completion::Addresses { ends, .. }) => assert_eq!(ends.peer, to),
             Some(Completion::Established { connection }) => {
                 submit(port, bell, Submission::OpenBi { connection, token: 2 });
             }

@@ -9,6 +9,7 @@
 //! Bulk bytes are `Bytes`: the message moves their ownership, nothing is copied. Between processes the same messages
 //! travel as 32 bytes beside a chunk, see [`Raw`].
 
+mod parts;
 mod raw;
 
 #[cfg(test)]
@@ -53,6 +54,16 @@ pub struct SessionStats {
     pub congestion_window_bytes: u64,
     /// Sessions that live inside this one.
     pub children: u64,
+}
+
+/// The two ends of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where this end is. Of a UDP listener's session, and of a QUIC connection before its path is known, the address that the
+    /// socket is bound to.
+    pub local: SocketAddr,
+    /// Where the peer is.
+    pub peer: SocketAddr,
 }
 
 /// What an application asks of its worker.
@@ -196,6 +207,14 @@ pub enum Completion {
         reason: u8,
         /// What the index alone does not say; may be empty.
         text: Bytes,
+    },
+    /// Where the two ends of a session are. Told of connections before they are established, and of streams that are
+    /// connections of their own (TCP) next to [`Self::Opened`] or [`Self::Accepted`]; not of streams in a connection.
+    Addresses {
+        /// The session.
+        handle: Handle,
+        /// Its ends.
+        ends: Box<Addresses>,
     },
     /// The connection's handshake is done.
     Established {

@@ -19,9 +19,12 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::{Completion, Endpoint, Rejection, SessionStats, Submission};
+use super::{
+    Addresses, Completion, Endpoint, SessionStats, Submission,
+    parts::{Parts, rejection_byte},
+};
 use crate::{
-    handle::{Handle, HandleError, Kind},
+    handle::Handle,
     num::{clamp, low},
 };
 
@@ -63,11 +66,12 @@ pub enum Op {
     WakeUp = 78,
     DatagramFate = 79,
     DatagramRoom = 80,
+    Addresses = 81,
 }
 
 impl Op {
     /// All ops.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Listen,
         Self::Connect,
         Self::Accept,
@@ -101,6 +105,7 @@ impl Op {
         Self::WakeUp,
         Self::DatagramFate,
         Self::DatagramRoom,
+        Self::Addresses,
     ];
 
     /// The byte on the ring.
@@ -148,7 +153,7 @@ pub struct Raw {
 const _: () = assert!(size_of::<Raw>() == Raw::SIZE && align_of::<Raw>() == 8);
 
 /// Flag of the end of a stream, of a tag, and of a datagram that arrived.
-const FIN: u8 = 1;
+pub(super) const FIN: u8 = 1;
 
 impl Raw {
     /// Length of a message in bytes.
@@ -229,6 +234,8 @@ pub enum Payload {
     Endpoint(Box<Endpoint>),
     /// Figures.
     Stats(Box<SessionStats>),
+    /// The two ends of a session.
+    Addresses(Box<Addresses>),
 }
 
 /// The fields do not make a message.
@@ -375,6 +382,7 @@ impl Completion {
             Self::Wake => Op::WakeUp,
             Self::DatagramFate { .. } => Op::DatagramFate,
             Self::DatagramRoom { .. } => Op::DatagramRoom,
+            Self::Addresses { .. } => Op::Addresses,
         }
     }
 
@@ -387,6 +395,7 @@ impl Completion {
             | Self::Accepted { handle, .. }
             | Self::Closed { handle, .. }
             | Self::Stats { handle, .. }
+            | Self::Addresses { handle, .. }
             | Self::Rejected { handle, .. } => Some(handle),
             Self::Established { connection }
             | Self::Datagram { connection, .. }
@@ -429,6 +438,7 @@ impl Completion {
             }
             Self::Datagram { data, .. } => (head(0).sized(&data), Some(Payload::Bytes(data))),
             Self::Stats { token, stats, .. } => (head(token), Some(Payload::Stats(stats))),
+            Self::Addresses { ends, .. } => (head(0), Some(Payload::Addresses(ends))),
         }
     }
 
@@ -467,131 +477,10 @@ impl Completion {
                 Self::DatagramFate { connection: parts.connection()?, tag: parts.arg(), arrived: parts.fin()? }
             }
             Op::DatagramRoom => Self::DatagramRoom { connection: parts.connection()? },
+            Op::Addresses => Self::Addresses { handle: parts.handle()?, ends: parts.addresses()? },
             _ => return Err(BadMessage::Op),
         };
         parts.finish()?;
         Ok(completion)
-    }
-}
-
-const REJECTIONS: [Rejection; 6] = [
-    Rejection::Handle(HandleError::Late),
-    Rejection::Handle(HandleError::Unknown),
-    Rejection::Handle(HandleError::Foreign),
-    Rejection::Handle(HandleError::WrongKind),
-    Rejection::Overrun,
-    Rejection::Argument,
-];
-
-const fn rejection_byte(why: Rejection) -> u8 {
-    match why {
-        Rejection::Handle(HandleError::Late) => 1,
-        Rejection::Handle(HandleError::Unknown) => 2,
-        Rejection::Handle(HandleError::Foreign) => 3,
-        Rejection::Handle(HandleError::WrongKind) => 4,
-        Rejection::Overrun => 5,
-        Rejection::Argument => 6,
-    }
-}
-
-/// Fields and payload of a message while it is put together. Each field is zeroed when it is used, so that what is left
-/// in the end must be zero: no field can say anything that the message does not.
-struct Parts {
-    raw: Raw,
-    payload: Option<Payload>,
-}
-
-impl Parts {
-    fn new(raw: Raw, payload: Option<Payload>) -> Result<Self, BadMessage> {
-        if raw.reserved != [0; 6] {
-            return Err(BadMessage::Field);
-        }
-        // With a payload the chunk number is not the message's.
-        let chunk = if payload.is_some() { 0 } else { raw.chunk };
-        Ok(Self { raw: Raw { op: 0, chunk, ..raw }, payload })
-    }
-
-    fn arg(&mut self) -> u64 {
-        core::mem::take(&mut self.raw.arg)
-    }
-
-    fn reason(&mut self) -> u8 {
-        core::mem::take(&mut self.raw.flags)
-    }
-
-    fn number(&mut self) -> u64 {
-        let (low, high) = (core::mem::take(&mut self.raw.len), core::mem::take(&mut self.raw.chunk));
-        u64::from(high) << 32 | u64::from(low)
-    }
-
-    fn handle(&mut self) -> Result<Handle, BadMessage> {
-        Handle::from_raw(core::mem::take(&mut self.raw.handle)).ok_or(BadMessage::Handle)
-    }
-
-    fn of_kind(&mut self, kind: Kind) -> Result<Handle, BadMessage> {
-        let handle = self.handle()?;
-        if handle.kind() == kind { Ok(handle) } else { Err(BadMessage::Handle) }
-    }
-
-    fn connection(&mut self) -> Result<Handle, BadMessage> {
-        self.of_kind(Kind::Connection)
-    }
-
-    fn stream(&mut self) -> Result<Handle, BadMessage> {
-        self.of_kind(Kind::Stream)
-    }
-
-    fn fin(&mut self) -> Result<bool, BadMessage> {
-        match core::mem::take(&mut self.raw.flags) {
-            0 => Ok(false),
-            FIN => Ok(true),
-            _ => Err(BadMessage::Field),
-        }
-    }
-
-    /// A tag; without the flag the field has to be zero.
-    fn tag(&mut self) -> Result<Option<u64>, BadMessage> {
-        Ok(if self.fin()? { Some(self.arg()) } else { None })
-    }
-
-    fn rejected_op(&mut self) -> Result<Op, BadMessage> {
-        u8::try_from(self.arg()).ok().and_then(Op::from_byte).ok_or(BadMessage::Field)
-    }
-
-    fn why(&mut self) -> Result<Rejection, BadMessage> {
-        let byte = core::mem::take(&mut self.raw.flags);
-        REJECTIONS.into_iter().find(|why| rejection_byte(*why) == byte).ok_or(BadMessage::Field)
-    }
-
-    fn bytes(&mut self) -> Result<Bytes, BadMessage> {
-        let announced = core::mem::take(&mut self.raw.len);
-        match self.payload.take() {
-            Some(Payload::Bytes(bytes)) if u32::try_from(bytes.len()) == Ok(announced) => Ok(bytes),
-            _ => Err(BadMessage::Payload),
-        }
-    }
-
-    fn endpoint(&mut self) -> Result<Box<Endpoint>, BadMessage> {
-        match self.payload.take() {
-            Some(Payload::Endpoint(endpoint)) => Ok(endpoint),
-            _ => Err(BadMessage::Payload),
-        }
-    }
-
-    fn stats(&mut self) -> Result<Box<SessionStats>, BadMessage> {
-        match self.payload.take() {
-            Some(Payload::Stats(stats)) => Ok(stats),
-            _ => Err(BadMessage::Payload),
-        }
-    }
-
-    /// Everything was used.
-    fn finish(self) -> Result<(), BadMessage> {
-        match self {
-            Self { payload: Some(_), .. } => Err(BadMessage::Payload),
-            Self { raw, .. } if raw == Raw::default() => Ok(()),
-            Self { raw, .. } if raw.handle != 0 => Err(BadMessage::Handle),
-            Self { .. } => Err(BadMessage::Field),
-        }
     }
 }

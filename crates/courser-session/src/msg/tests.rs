@@ -133,6 +133,10 @@ fn completion() -> impl Strategy<Value = Completion> {
             arrived
         }),
         connection().prop_map(|connection| Completion::DatagramRoom { connection }),
+        (any_handle(), any::<[SocketAddr; 2]>()).prop_map(|(handle, [local, peer])| Completion::Addresses {
+            handle,
+            ends: Box::new(Addresses { local, peer })
+        }),
         (any_handle(), any::<u64>(), figures()).prop_map(|(handle, token, stats)| Completion::Stats {
             handle,
             token,

@@ -12,27 +12,30 @@ use super::PortSetup;
 use crate::{
     credit::{DeliveryCredit, Grantor, INITIAL_WINDOW_BYTES, Share},
     handle::{Handle, HandleError, HandleTable, Kind, TableFull},
-    msg::{Completion, Op, Rejection, Submission},
+    msg::{Addresses, Completion, Op, Rejection, Submission},
     num::{clamp, widen},
 };
 
 const OPENED: u16 = 1;
 const ACCEPTED: u16 = 1 << 1;
-const ESTABLISHED: u16 = 1 << 2;
-const CREDIT: u16 = 1 << 3;
-const READABLE: u16 = 1 << 4;
-const RESET: u16 = 1 << 5;
-const STOPPED: u16 = 1 << 6;
-const ALL_ACKED: u16 = 1 << 7;
-const DATAGRAM: u16 = 1 << 8;
-const FATE: u16 = 1 << 9;
-const ROOM: u16 = 1 << 10;
-const CLOSED: u16 = 1 << 11;
+const ADDRESSES: u16 = 1 << 2;
+const ESTABLISHED: u16 = 1 << 3;
+const CREDIT: u16 = 1 << 4;
+const READABLE: u16 = 1 << 5;
+const RESET: u16 = 1 << 6;
+const STOPPED: u16 = 1 << 7;
+const ALL_ACKED: u16 = 1 << 8;
+const DATAGRAM: u16 = 1 << 9;
+const FATE: u16 = 1 << 10;
+const ROOM: u16 = 1 << 11;
+const CLOSED: u16 = 1 << 12;
 
 /// Something that happened to a session. Until it is told, a later one of the same kind replaces it; a close, like a
 /// reset, keeps the first values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The [`Source`] knows where the session's ends are.
+    Addresses,
     /// The handshake is done.
     Established,
     /// The [`Source`] has bytes, or the end, of the stream.
@@ -147,6 +150,11 @@ pub trait Source<K> {
     /// What both ends call a stream in the transport.
     fn number(&self, _session: &K) -> u64 {
         0
+    }
+
+    /// Where the ends of a session are; of what is over nobody knows.
+    fn addresses(&self, _session: &K) -> Option<Addresses> {
+        None
     }
 
     /// The reason with which a stream is closed whose end or reset was just read, when it has nothing else to do. With
@@ -284,6 +292,7 @@ impl Outbox {
     ) -> Result<(), HandleError> {
         let session = self.own(sessions, handle)?;
         let bit = match event {
+            Event::Addresses => ADDRESSES,
             Event::Established => ESTABLISHED,
             Event::Readable => READABLE,
             Event::AllAcked => ALL_ACKED,
@@ -480,6 +489,9 @@ impl Outbox {
             ACCEPTED => {
                 let number = source.number(&session.key);
                 Handle::from_raw(session.origin).map(|parent| Completion::Accepted { handle, parent, number })
+            }
+            ADDRESSES => {
+                source.addresses(&session.key).map(|ends| Completion::Addresses { handle, ends: Box::new(ends) })
             }
             ESTABLISHED => Some(Completion::Established { connection: handle }),
             CREDIT => {

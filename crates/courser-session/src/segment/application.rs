@@ -221,7 +221,7 @@ impl SharedPort {
         match carried {
             Some(Payload::Bytes(data)) => self.stage(raw, at, &data[..bytes]),
             Some(Payload::Endpoint(place)) => self.stage(raw, at, &payload::of_endpoint(&place)),
-            Some(Payload::Stats(_)) | None => self.stage(raw, at, &[]),
+            Some(Payload::Stats(_) | Payload::Addresses(_)) | None => self.stage(raw, at, &[]),
         }
         Ok(())
     }
@@ -245,6 +245,11 @@ impl SharedPort {
     fn open(&self, mut raw: Raw) -> Option<Completion> {
         let carried = match Op::from_byte(raw.op)? {
             Op::Data | Op::DatagramIn | Op::Failed | Op::Closed => Some(Payload::Bytes(self.bytes(&raw)?)),
+            Op::Addresses => {
+                let ends = payload::to_addresses(&self.bytes(&raw)?)?;
+                raw.len = 0;
+                Some(Payload::Addresses(Box::new(ends)))
+            }
             Op::StatsReply => {
                 let stats = payload::to_stats(&self.bytes(&raw)?)?;
                 raw.len = 0;

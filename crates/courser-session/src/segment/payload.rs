@@ -1,11 +1,12 @@
 //! Payloads that are no bytes of the user's, as bytes.
 //!
 //! A place: version of the address (4 or 6), address, port (2), for version 6 flow label (4) and scope (4), profile (4), name
-//! (the rest, UTF-8). Figures: eight numbers of 8 bytes. All numbers are little-endian.
+//! (the rest, UTF-8). Figures: eight numbers of 8 bytes. Two ends: twice version, 16 bytes of address (4 and zeros for version
+//! 4), port (2), flow label (4) and scope (4). All numbers are little-endian.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
-use crate::msg::{Endpoint, SessionStats};
+use crate::msg::{Addresses, Endpoint, SessionStats};
 
 /// Bytes of a server's name at most: more than any has.
 const NAME_MAX: usize = 1024;
@@ -60,6 +61,54 @@ pub(super) fn to_endpoint(mut bytes: &[u8]) -> Option<Endpoint> {
         return None;
     }
     Some(Endpoint { address, server_name: core::str::from_utf8(rest).ok()?.to_owned(), profile })
+}
+
+/// Bytes of two ends.
+pub(super) const ADDRESSES: usize = 2 * END;
+const END: usize = 27;
+
+fn of_end(address: SocketAddr) -> [u8; END] {
+    let mut bytes = [0; END];
+    match address {
+        SocketAddr::V4(address) => {
+            bytes[0] = 4;
+            bytes[1..5].copy_from_slice(&address.ip().octets());
+        }
+        SocketAddr::V6(address) => {
+            bytes[0] = 6;
+            bytes[1..17].copy_from_slice(&address.ip().octets());
+            bytes[19..23].copy_from_slice(&address.flowinfo().to_le_bytes());
+            bytes[23..27].copy_from_slice(&address.scope_id().to_le_bytes());
+        }
+    }
+    bytes[17..19].copy_from_slice(&address.port().to_le_bytes());
+    bytes
+}
+
+fn to_end(rest: &mut &[u8]) -> Option<SocketAddr> {
+    let [version] = next(rest)?;
+    let (ip, port) = (next::<16>(rest)?, u16::from_le_bytes(next(rest)?));
+    let (flow, scope) = (u32::from_le_bytes(next(rest)?), u32::from_le_bytes(next(rest)?));
+    match (version, ip) {
+        (4, [a, b, c, d, rest @ ..]) if (rest, flow, scope) == ([0; 12], 0, 0) => {
+            Some(SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), port))
+        }
+        (6, ip) => Some(SocketAddrV6::new(ip.into(), port, flow, scope).into()),
+        _ => None,
+    }
+}
+
+pub(super) fn of_addresses(ends: &Addresses) -> [u8; ADDRESSES] {
+    let mut bytes = [0; ADDRESSES];
+    bytes[..END].copy_from_slice(&of_end(ends.local));
+    bytes[END..].copy_from_slice(&of_end(ends.peer));
+    bytes
+}
+
+pub(super) fn to_addresses(mut bytes: &[u8]) -> Option<Addresses> {
+    let rest = &mut bytes;
+    let (local, peer) = (to_end(rest)?, to_end(rest)?);
+    rest.is_empty().then_some(Addresses { local, peer })
 }
 
 pub(super) fn of_stats(stats: &SessionStats) -> Vec<u8> {
@@ -120,9 +169,20 @@ mod tests {
                 address.set_scope_id(extra.1);
             }
             let endpoint = Endpoint { address, server_name: name, profile };
+            let ends = Addresses { local: address, peer: SocketAddr::new(ip, profile as u16) };
+            prop_assert_eq!(to_addresses(&of_addresses(&ends)), Some(ends));
             prop_assert_eq!(to_endpoint(&of_endpoint(&endpoint)), Some(endpoint));
             let bytes: Vec<u8> = stats.into_iter().flat_map(u64::to_le_bytes).collect();
             prop_assert_eq!(of_stats(&to_stats(&bytes).unwrap()), bytes);
+        }
+
+        #[test]
+        fn whatever_comes_is_two_ends_or_none(bytes in prop::collection::vec(any::<u8>(), ADDRESSES - 1..ADDRESSES + 2)) {
+            let mut bytes = bytes;
+            (bytes[0], bytes[END]) = (4 + bytes[0] % 4, 6);
+            if let Some(ends) = to_addresses(&bytes) {
+                prop_assert_eq!(&of_addresses(&ends)[..], &bytes[..]);
+            }
         }
 
         #[test]

@@ -67,6 +67,7 @@ fn payload_bytes(message: &Completion) -> usize {
         Completion::Data { data, .. } | Completion::Datagram { data, .. } => data.len(),
         Completion::Failed { text, .. } | Completion::Closed { text, .. } => text.len().min(widen(PAYLOAD_MAX)),
         Completion::Stats { .. } => 64,
+        Completion::Addresses { .. } => payload::ADDRESSES,
         _ => 0,
     }
 }
@@ -276,6 +277,7 @@ impl WorkerLink {
             match carried {
                 Some(Payload::Bytes(data)) => store(words, &data[..bytes]),
                 Some(Payload::Stats(stats)) => store(words, &payload::of_stats(&stats)),
+                Some(Payload::Addresses(ends)) => store(words, &payload::of_addresses(&ends)),
                 Some(Payload::Endpoint(_)) | None => {}
             }
         }

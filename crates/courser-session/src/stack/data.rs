@@ -207,7 +207,8 @@ impl Stack {
         entry.connection().map(|connection| connection.dropped).ok_or(Error::Unfit(NO_DATAGRAMS))
     }
 
-    /// Where the session is bound.
+    /// Where the session is bound: of an established connection this end's address of its path, as far as the
+    /// system tells it: QUIC connections that are made share a socket that is bound to no single address.
     ///
     /// # Errors
     /// [`Error::Unfit`] when it is bound nowhere.
@@ -215,12 +216,13 @@ impl Stack {
         self.0.lock().entry(session.0)?.local.ok_or(Error::Unfit("the session is bound nowhere yet"))
     }
 
-    /// The peer, as far as it is known: hosts do not tell that of QUIC connections that came in.
+    /// Where the peer is: of a connection that came in, where it came from; of a stream, where its connection's peer is. Of a
+    /// QUIC connection whose peer has moved since it was established, the first address.
     ///
     /// # Errors
-    /// [`Error::Unfit`] when it is not known.
+    /// [`Error::Unfit`] when it has none.
     pub fn peer_addr(&self, session: Session) -> Result<SocketAddr, Error> {
-        self.0.lock().entry(session.0)?.peer.ok_or(Error::Unfit("the peer's address is not known"))
+        self.0.lock().entry(session.0)?.peer.ok_or(Error::Unfit("the session has no peer"))
     }
 
     /// What the service calls the session, as operators see it; `None` before it is open.

@@ -104,6 +104,8 @@ pub(super) enum Over {
 pub(super) struct Stream {
     /// The connection; `None` for TCP.
     pub(super) parent: Option<u64>,
+    /// The listener that a TCP session came in on, until its addresses are known.
+    pub(super) listener: Option<u64>,
     pub(super) credit: WriteCredit,
     /// Received, not read. With the cost for the port of what is still lent.
     pub(super) inbox: VecDeque<(Bytes, usize)>,
@@ -141,6 +143,8 @@ pub(super) struct Entry {
     pub(super) endpoint: Option<u32>,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
+    /// Its worker said where its ends are.
+    pub(super) is_placed: bool,
     /// What both ends call a stream.
     pub(super) number: u64,
     pub(super) end: Option<Ended>,
@@ -166,6 +170,7 @@ impl Entry {
             endpoint: None,
             local: None,
             peer: None,
+            is_placed: false,
             number: 0,
             end: None,
             stats: None,
@@ -201,7 +206,9 @@ impl Entry {
         self.end.is_none()
             && match &self.what {
                 What::Connection(connection) => connection.established,
-                What::Stream(_) | What::Listener(_) => self.handle.is_some(),
+                // Of a TCP session its addresses are told next.
+                What::Stream(stream) => self.handle.is_some() && (stream.parent.is_some() || self.is_placed),
+                What::Listener(_) => self.handle.is_some(),
                 What::Fresh | What::Bound(_) => false,
             }
     }

@@ -1,7 +1,5 @@
 //! What workers say, and what becomes of sessions by it.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use bytes::Bytes;
 
 use super::{
@@ -11,7 +9,7 @@ use super::{
 use crate::{
     control::Protocol,
     handle::{Handle, Kind},
-    msg::{Completion, Op, Rejection, Submission},
+    msg::{Addresses, Completion, Op, Rejection, Submission},
     reason::{Ended, Reason},
 };
 
@@ -26,6 +24,7 @@ impl State {
         match message {
             Completion::Opened { token, handle, number } => self.on_opened(place, (token, handle, number)),
             Completion::Failed { token, .. } => self.on_failed(place, token, Ended::of(&message)),
+            Completion::Addresses { handle, ends } => self.on_addresses(handle, &ends),
             Completion::Established { connection } => self.on_established(connection),
             Completion::Accepted { handle, parent, number } => self.on_accepted(place, (handle, parent, number)),
             Completion::Closed { handle, .. } => self.on_closed(place, handle, Ended::of(&message)),
@@ -125,6 +124,17 @@ impl State {
         self.touch(session);
     }
 
+    fn on_addresses(&mut self, handle: Handle, ends: &Addresses) {
+        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        (entry.local, entry.peer, entry.is_placed) = (Some(ends.local), Some(ends.peer), true);
+        let listener = entry.stream().and_then(|stream| stream.listener.take());
+        self.touch(session);
+        if let Some(listener) = listener {
+            self.arrive(listener, session);
+        }
+    }
+
     fn on_established(&mut self, handle: Handle) {
         let Some(session) = self.by_handle.get(&handle).copied() else { return };
         let Some(connection) = self.sessions.get_mut(&session).and_then(Entry::connection) else { return };
@@ -158,7 +168,8 @@ impl State {
         else {
             return self.turn_away(place, handle);
         };
-        let (protocol, local) = (entry.protocol, entry.local);
+        // A stream is where its connection is.
+        let (protocol, local, peer) = (entry.protocol, entry.local, entry.peer);
         let (nonblocking, timeout) = (entry.nonblocking, entry.timeout);
         let has_room = match &entry.what {
             What::Listener(listener) => listener.has_room(),
@@ -175,7 +186,7 @@ impl State {
             }
             (What::Listener(listener), Kind::Stream) => {
                 listener.under_way += 1;
-                What::Stream(Box::default())
+                What::Stream(Box::new(Stream { listener: Some(above), ..Stream::default() }))
             }
             (What::Connection(_), _) => {
                 let writing = (number & INWARD != 0).then_some(Over::Never);
@@ -185,10 +196,8 @@ impl State {
         };
         let mut new = Entry::new(protocol, what);
         (new.handle, new.place, new.endpoint) = (Some(handle), place, self.endpoint_of(place));
-        (new.local, new.nonblocking, new.timeout, new.number) = (local, nonblocking, timeout, number);
-        if protocol != Protocol::Quic {
-            new.peer = peer(number);
-        }
+        (new.local, new.peer) = (local, peer);
+        (new.nonblocking, new.timeout, new.number) = (nonblocking, timeout, number);
         let session = self.enter(new);
         self.by_handle.insert(handle, session);
         self.touch(session);
@@ -200,13 +209,10 @@ impl State {
         if handle.kind() == Kind::Connection {
             return self.post(place, Submission::Accept { handle });
         }
-        match self.sessions.get_mut(&above).map(|entry| &mut entry.what) {
-            Some(What::Listener(_)) => self.arrive(above, session),
-            Some(What::Connection(connection)) => {
-                connection.ready.push_back(session);
-                self.touch(above);
-            }
-            _ => {}
+        // What came in on a listener arrives when it is known where from.
+        if let Some(connection) = self.sessions.get_mut(&above).and_then(Entry::connection) {
+            connection.ready.push_back(session);
+            self.touch(above);
         }
     }
 
@@ -268,25 +274,20 @@ impl State {
             What::Stream(stream) if ended.reason == Reason::Done => {
                 stream.acked = true;
                 stream.reading.get_or_insert(Over::Fin);
+                forgotten = stream.listener.take();
             }
+            What::Stream(stream) => forgotten = stream.listener.take(),
             What::Connection(connection) => forgotten = connection.listener.take(),
             _ => {}
         }
         entry.end.get_or_insert(ended);
         self.touch(session);
         if let Some(above) = forgotten {
-            // Its handshake failed; nobody ever heard of it.
+            // Its handshake failed, or it was gone at once; nobody ever heard of it.
             if let Some(listener) = self.sessions.get_mut(&above).and_then(Entry::listener) {
                 listener.under_way = listener.under_way.saturating_sub(1);
             }
             self.release(session, 0, Bytes::new());
         }
     }
-}
-
-/// The peer of a session over TCP or UDP that came in, as its number tells it: an IPv4 address and a port.
-fn peer(number: u64) -> Option<SocketAddr> {
-    let ip = u32::try_from(number >> 16).ok().filter(|ip| *ip != 0)?;
-    let port = u16::try_from(number & 0xffff).ok()?;
-    Some(SocketAddr::from((Ipv4Addr::from(ip), port)))
 }

@@ -1,6 +1,6 @@
 //! Sessions come and go: create, settings, connect, bind, listen, accept, close.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
@@ -238,7 +238,7 @@ impl Stack {
         self.bound(session, endpoint, local)
     }
 
-    fn bound(&self, session: Session, endpoint: u32, local: std::net::SocketAddr) -> Result<(), Error> {
+    fn bound(&self, session: Session, endpoint: u32, local: SocketAddr) -> Result<(), Error> {
         let mut state = self.0.lock();
         let Some(entry) = state.sessions.get_mut(&session.0) else {
             // Closed meanwhile by another thread.
@@ -310,6 +310,21 @@ impl Stack {
         })
     }
 
+    /// The same as [`accept`](Self::accept), with where the peer is.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_from(&self, session: Session) -> Result<(Session, SocketAddr), Error> {
+        loop {
+            let accepted = self.accept(session)?;
+            // One that was over before its worker could say where it was, or that another thread closed meanwhile.
+            if let Ok(peer) = self.peer_addr(accepted) {
+                return Ok((accepted, peer));
+            }
+            let _ = self.close(accepted);
+        }
+    }
+
     /// Ends a session; its number is never used again. What was written to a stream still arrives: closing it says so to the
     /// peer as [`finish`](Self::finish) does, and closing a QUIC connection waits up to five seconds, or the session's timeout,
     /// until the peer has the last bytes of its closed streams, unless the session does not block.
@@ -351,12 +366,7 @@ fn fitting(uri: &str, protocol: Protocol) -> Result<Target, Error> {
     }
 }
 
-fn begin(
-    state: &mut State,
-    session: u64,
-    endpoint: u32,
-    (address, host): (std::net::SocketAddr, String),
-) -> Result<(), Error> {
+fn begin(state: &mut State, session: u64, endpoint: u32, (address, host): (SocketAddr, String)) -> Result<(), Error> {
     let place = state.next_place(endpoint).ok_or_else(|| state.why_not(endpoint))?;
     let local = state.endpoints.get(&endpoint).map(|endpoint| endpoint.local);
     let entry = state.entry(session)?;

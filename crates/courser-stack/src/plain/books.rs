@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use courser_session::control::Protocol;
 use courser_session::handle::{Handle, HandleTable, Kind};
-use courser_session::msg::{Completion, Endpoint, Op, Rejection, SessionStats, Submission};
-use courser_session::port::{Origin, Outbox, Read, Serve, Session, Source};
+use courser_session::msg::{Addresses, Completion, Endpoint, Op, Rejection, SessionStats, Submission};
+use courser_session::port::{Event as Told, Origin, Outbox, Read, Serve, Session, Source};
 use courser_session::reason::{Ended, Reason};
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -304,7 +304,8 @@ impl Serve for Books {
             Submission::Connect { token, to } => self.connect(outbox, sessions, token, &to),
             Submission::Accept { handle } => {
                 if handle.kind() == Kind::Connection {
-                    let _ = outbox.event(sessions, handle, courser_session::port::Event::Established);
+                    let _ = outbox.event(sessions, handle, Told::Addresses);
+                    let _ = outbox.event(sessions, handle, Told::Established);
                 }
             }
             Submission::OpenBi { token, .. } | Submission::OpenUni { token, .. } => {
@@ -356,6 +357,10 @@ impl Source<Key> for Books {
 
     fn number(&self, key: &Key) -> u64 {
         self.number_of(*key)
+    }
+
+    fn addresses(&self, key: &Key) -> Option<Addresses> {
+        self.addresses_of(*key)
     }
 
     fn over(&self, key: &Key) -> Option<u8> {

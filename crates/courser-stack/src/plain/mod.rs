@@ -18,7 +18,8 @@
 //!   sends something. A connection carries datagrams and has no streams. It is over when nothing was heard or sent for
 //!   [`PlainSetup::udp_idle`], and, when opened by `Connect`, when the peer's system says that nobody listens there. The
 //!   connections of a listener share its socket, which stays bound until the last one is over.
-//! * The `number` of `Opened` is the local port, that of `Accepted` names the peer ([`peer_number`]).
+//! * The `number` of `Opened` is the local port, that of `Accepted` names the peer ([`peer_number`]). `Addresses` tells both
+//!   ends of each session, of IPv6 as well.
 //!
 //! # Bounds
 //!

@@ -191,6 +191,7 @@ impl Books {
         };
         self.settle(&socket);
         self.objects.insert(outbox.port(), Object::Stream(Box::new(Stream::new(socket, handle, Some(parent), peer))));
+        let _ = outbox.event(sessions, handle, Told::Addresses);
     }
 
     /// Options of a connection. One that cannot have them works all the same.
@@ -267,6 +268,7 @@ impl Books {
         };
         self.settle(&socket);
         self.objects.insert(place.port, Object::Stream(Box::new(Stream::new(socket, handle, None, peer))));
+        let _ = outbox.event(sessions, handle, Told::Addresses);
         // What came with the same event.
         let _ = outbox.event(sessions, handle, Told::Readable);
     }

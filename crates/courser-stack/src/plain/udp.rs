@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use courser_session::handle::{Handle, Kind};
-use courser_session::msg::Rejection;
+use courser_session::msg::{Addresses, Rejection};
 use courser_session::port::{Event as Told, Origin, Outbox};
 use courser_session::reason::{Ended, Reason};
 use mio::event::Event;
@@ -25,6 +25,9 @@ const RECEIVES: usize = 256;
 /// The largest content of a datagram over IPv4 and over IPv6.
 const V4_MAX: usize = 65_507;
 const V6_MAX: usize = 65_527;
+
+const V4_ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const V6_ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The number that an accepted session is told with: an IPv4 peer's address in the bits from 16 on, its port in the lowest
 /// 16. Of an IPv6 peer only the port fits.
@@ -62,6 +65,19 @@ impl Books {
         }
     }
 
+    /// Where the two ends of a session are.
+    pub(super) fn addresses_of(&self, key: Key) -> Option<Addresses> {
+        let (Key::Listener(slot) | Key::Stream(slot) | Key::Link(slot) | Key::Peer(slot, _)) = key else { return None };
+        let (local, peer) = match (self.objects.get(slot).map(|place| &place.object)?, key) {
+            (Object::Stream(stream), _) => (stream.local, stream.peer),
+            (Object::Link(link), _) => (link.local, link.peer),
+            (Object::Dispatcher(of), Key::Peer(_, at)) => (Some(of.local), of.peers.get(at)?.address),
+            _ => return None,
+        };
+        let unknown = SocketAddr::new(if peer.is_ipv4() { V4_ANY } else { V6_ANY }, 0);
+        Some(Addresses { local: local.unwrap_or(unknown), peer })
+    }
+
     pub(super) fn connect_udp(
         &mut self,
         outbox: &mut Outbox,
@@ -70,7 +86,7 @@ impl Books {
         peer: SocketAddr,
     ) -> Result<(), Ended> {
         let failed = |error| system("connect to", peer, &error);
-        let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any = if peer.is_ipv4() { V4_ANY } else { V6_ANY };
         let mut socket = UdpSocket::bind(SocketAddr::new(any, 0)).map_err(failed)?;
         socket.connect(peer).map_err(failed)?;
         let slot = self.objects.vacant();
@@ -84,6 +100,7 @@ impl Books {
         let link = Link { socket, handle, local, peer, sent: 0, received: 0, dropped: 0, last, blocked: false };
         self.objects.insert(outbox.port(), Object::Link(Box::new(link)));
         self.objects.set_due(slot, Some(self.now + self.setup.udp_idle));
+        let _ = outbox.event(sessions, handle, Told::Addresses);
         let _ = outbox.event(sessions, handle, Told::Established);
         Ok(())
     }

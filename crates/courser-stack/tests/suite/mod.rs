@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test program uses what its host can do")]
 
+pub mod addresses;
 pub mod quic;
 pub mod ready;
 
@@ -150,6 +151,7 @@ pub fn streams(ground: &Ground) {
     many_threads_talk_at_once(ground);
     calls_that_make_no_sense_are_told_so(ground);
     a_listener_that_is_closed_wakes_who_waits(ground);
+    addresses::all(ground);
     ready::all(ground);
 }
 
@@ -267,6 +269,7 @@ fn a_listener_that_is_closed_wakes_who_waits(ground: &Ground) {
 
 /// Datagrams over UDP.
 pub fn udp(ground: &Ground) {
+    addresses::all(ground);
     let (listener, uri) = ground.listen();
     let pairs: Vec<_> = (0..3).map(|_| ground.connect(listener, &uri)).collect();
     for (number, (there, here)) in (0..).zip(&pairs) {

@@ -15,7 +15,7 @@
 //!
 //! # What happens to a session
 //!
-//! * A **listener** (`Listen`) yields connections: `Accepted`, to be answered with `Accept` or `Refuse`, then `Established`
+//! * A **listener** (`Listen`) yields connections: `Accepted`, to be answered with `Accept` or `Refuse`, then `Addresses`, `Established`
 //!   or `Closed`. Several listeners of one worker take turns.
 //! * A **connection** (`Connect`, with a profile that the endpoint was made with) is `Opened` at once and `Established` or
 //!   `Closed` later. Opening on its handle opens a stream, as connecting on a session's handle does in other host stacks:

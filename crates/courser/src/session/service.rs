@@ -491,6 +491,7 @@ fn on_event(books: &mut Books, outbox: &mut Outbox, sessions: &mut Sessions, (ke
     }
     match event {
         EngineEvent::Connected => {
+            let _ = outbox.event(sessions, handle, Event::Addresses);
             let _ = outbox.event(sessions, handle, Event::Established);
             books.open_waiting(outbox, sessions, key, Dir::Bi);
             books.open_waiting(outbox, sessions, key, Dir::Uni);

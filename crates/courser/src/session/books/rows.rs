@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use courser_core::ids::ConnKey;
 use courser_session::handle::Handle;
+use courser_session::msg::Addresses;
 
 use super::{Books, Conn, Key, Sessions};
 
@@ -75,6 +76,14 @@ impl Books {
         row
     }
 
+    /// Where the two ends of a connection are.
+    pub(in crate::session) fn addresses_of(&self, key: ConnKey) -> Option<Addresses> {
+        let peer = self.engine.remote(key).ok()?;
+        let own = self.engine.paths(key).ok().and_then(|paths| paths.iter().find(|path| path.in_use)?.local);
+        let local = own.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port()));
+        Some(Addresses { local, peer })
+    }
+
     fn known(&self, key: ConnKey) -> Option<&Conn> {
         self.conns.get(key.index as usize)?.as_deref().filter(|conn| conn.key == key)
     }
@@ -90,9 +99,8 @@ impl Books {
             (false, true) => "open",
             (false, false) => "opening",
         };
-        row.remote = self.engine.remote(key).ok();
-        let own = self.engine.paths(key).ok().and_then(|paths| paths.iter().find(|path| path.in_use)?.local);
-        row.local = Some(own.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port())));
+        let ends = self.addresses_of(key);
+        (row.local, row.remote) = (ends.map(|ends| ends.local), ends.map(|ends| ends.peer));
         if let Ok(stats) = self.engine.conn_stats(key) {
             (row.written, row.read) = (stats.sent.bytes, stats.received.bytes);
         }

@@ -13,6 +13,7 @@ use courser_core::ids::{ConnKey, Dir, StreamId, VARINT_MAX};
 use courser_core::spans::Fate;
 use courser_core::stream::{self, PartialReset};
 use courser_session::handle::{Handle, Kind};
+use courser_session::msg::Addresses;
 use courser_session::port::{Event, Origin, Outbox, Read, Source};
 
 use super::{Books, Key, Sessions, connection};
@@ -460,6 +461,13 @@ impl Source<Key> for Books {
 
     fn number(&self, key: &Key) -> u64 {
         if let Key::Stream(s) = key { s.id.0 } else { 0 }
+    }
+
+    fn addresses(&self, key: &Key) -> Option<Addresses> {
+        match key {
+            Key::Connection(key) => self.addresses_of(*key),
+            _ => None,
+        }
     }
 
     fn over(&self, key: &Key) -> Option<u8> {
