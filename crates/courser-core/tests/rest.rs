@@ -39,12 +39,17 @@ impl Watch for Counted {
     }
 }
 
-/// A confirmed connection with nothing on its way, whose victim goes to rest after that time.
-fn quiet(victim: Side, dormant_after: Option<Duration>) -> Rig {
+/// A connection that was confirmed just now.
+fn confirmed(victim: Side, dormant_after: Option<Duration>) -> Rig {
     let mut plan = Plan::new(victim, Stage::Confirmed);
     (plan.settings.mtu_discovery, plan.settings.dormant_after) = (false, dormant_after);
     plan.engine = |config| config.keys = Box::new(Watched(Counted));
-    let mut rig = Rig::new(plan);
+    Rig::new(plan)
+}
+
+/// A confirmed connection with nothing on its way, whose victim goes to rest after that time.
+fn quiet(victim: Side, dormant_after: Option<Duration>) -> Rig {
+    let mut rig = confirmed(victim, dormant_after);
     for _ in 0..3 {
         rig.collect();
         rig.acknowledge();
@@ -215,4 +220,22 @@ fn a_connection_that_rests_holds_a_fraction_of_what_it_held() {
     let ((), rested) = count(|| rest(&mut duo));
     let (at_once, each) = (made.live / 40, (made.live + rested.live) / 40);
     assert!(each * 6 < at_once * 5, "{each} of {at_once} bytes at either end");
+}
+
+#[test]
+fn what_follows_a_short_beginning_wakes_a_connection_for_a_moment_each() {
+    for victim in [Side::Client, Side::Server] {
+        let mut rig = confirmed(victim, Some(AFTER));
+        rig.collect();
+        rig.acknowledge();
+        // A late acknowledgement with a search for larger datagrams behind it, and the same from the other end.
+        for (at, pause) in [25, 15].into_iter().enumerate() {
+            rig.pass(Duration::from_millis(pause));
+            let woken = made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping])));
+            assert!(woken > 0, "{victim:?} rests before the {at}. thing that comes late");
+            rig.collect();
+        }
+        rig.pass(Duration::from_millis(40));
+        assert!(made(|| drop(rig.inject_frames(Level::OneRtt, &[Frame::Ping]))) > 0, "{victim:?} rests at last");
+    }
 }

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(100);
 pub(super) const FIRST: Duration = Duration::from_millis(5);
 /// How many, those that busy connections leave out included: what a peer acknowledges late wakes a connection that has
 /// nothing more to say.
-const FIRST_RESTS: u8 = 4;
+const FIRST_RESTS: u8 = 8;
 
 /// Who is woken soon rests in vain: it is awake for twice as long next time, up to this many times doubled.
 const DOUBLINGS_MAX: u8 = 4;
