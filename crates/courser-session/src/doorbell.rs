@@ -48,7 +48,8 @@ impl Interest {
 /// Looks until `is_done` or for that long; whether it was done. At least one look is taken.
 ///
 /// A side that expects news soon looks around before it arms its bell: a ring and the wake-up that follows cost both
-/// sides far more than a message. It keeps its processor busy meanwhile, hence the time should be a few wake-ups' worth.
+/// sides far more than a message. It keeps its processor busy meanwhile, hence the time should be a few wake-ups' worth;
+/// whoever else wants to run there has its turn in between, since that may be the side that is waited for.
 pub fn look_around(time: Duration, mut is_done: impl FnMut() -> bool) -> bool {
     /// The clock is read once per so many looks, since reading it takes longer than a look.
     const LOOKS: u32 = 64;
@@ -63,6 +64,7 @@ pub fn look_around(time: Duration, mut is_done: impl FnMut() -> bool) -> bool {
             }
             core::hint::spin_loop();
         }
+        std::thread::yield_now();
     }
     false
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker as TaskWaker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell, look_around};
+use courser_session::doorbell::{Bell, Interest, Ringer, Sleeper, doorbell};
 #[cfg(target_os = "linux")]
 use courser_session::port::{EventBell, Offer, SharedSetup, shared};
 use courser_session::port::{Fault, Inline, PortSetup, ThreadPort, WorkerPort, pair};
@@ -27,7 +27,7 @@ use crate::hub::crew::WorkerFigures;
 use crate::net::socket::Socket;
 use crate::options::ServerOptions;
 use crate::wait::block;
-use crate::worker::{TurnLimits, Waker, Worker};
+use crate::worker::{Look, TurnLimits, Waker, Worker};
 
 /// Turns that an inline endpoint takes at most when it is dropped.
 const LAST_TURNS: usize = 16;
@@ -350,7 +350,9 @@ fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, (look, door): (Dur
         if worker.machine().is_stopped() {
             return Ok(());
         }
-        if busy || turn.progressed || look_around(look, || worker.machine().has_work()) {
+        // Applications that are waited for may be waiting for this processor.
+        let look = Look { least: look, has_news: &mut Service::has_work, pause: thread::yield_now };
+        if busy || turn.progressed || worker.look(&turn, look)? {
             continue;
         }
         let (stats, engine) = (worker.stats(), worker.machine().engine());
@@ -358,7 +360,7 @@ fn drive(worker: &mut Worker<Service>, sleeper: &mut Sleeper, (look, door): (Dur
         door.publish(WorkerFigures { engine, worker: stats, connections, is_gone: false });
         sleeper.arm(Interest::ANY);
         worker.machine().arm();
-        let waited = if worker.machine().has_work() { Ok(()) } else { worker.wait(&turn) };
+        let waited = if worker.machine().has_work() { Ok(()) } else { worker.sleep(&turn) };
         sleeper.disarm();
         worker.machine().disarm();
         waited?;

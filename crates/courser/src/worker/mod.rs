@@ -160,6 +160,16 @@ impl std::ops::AddAssign for WorkerStats {
     }
 }
 
+/// How a worker looks before it sleeps.
+pub(crate) struct Look<'a, M> {
+    /// For at least so long, whatever busy polling says.
+    pub(crate) least: Duration,
+    /// Whether the machine has heard of something.
+    pub(crate) has_news: &'a mut dyn FnMut(&mut M) -> bool,
+    /// Between one look and the next.
+    pub(crate) pause: fn(),
+}
+
 /// A train that the socket did not take yet.
 struct Kept {
     meta: TrainMeta,
@@ -187,6 +197,8 @@ pub struct Worker<M> {
     kept: Option<Kept>,
     waker: Waker,
     busy: BusyPoll,
+    /// When the present wait began.
+    waiting_since: Instant,
     /// Datagrams of the next turn.
     batch: usize,
     /// Sockets so far; drivers that watch the socket see by it that it is another one.
@@ -206,6 +218,7 @@ impl<M: Machine> Worker<M> {
             machine,
             waker: Waker::new(socket.udp())?,
             busy: BusyPoll::new(socket.busy_poll()),
+            waiting_since: Instant::FAR_FUTURE,
             socket,
             clock,
             slots: Slots::new(limits.slots),
@@ -331,37 +344,42 @@ impl<M: Machine> Worker<M> {
     /// # Errors
     /// When the system cannot wait.
     pub fn wait(&mut self, turn: &Turn) -> io::Result<()> {
-        let began = self.clock.now();
-        let timeout = turn.deadline.map(|at| at.since(began));
-        if self.unread || timeout.is_some_and(|t| t.is_zero()) {
-            return Ok(());
-        }
-        let look = if turn.blocked { Duration::ZERO } else { self.busy.begin() };
-        if !look.is_zero() && self.look(began, look, timeout)? || !self.waker.sleep() {
-            return Ok(());
-        }
-        self.stats.waits += 1;
-        let (bell, ears) = (self.waker.bell(), self.machine.ears().0);
-        let waited = self.socket.wait((bell, &ears), turn.blocked, timeout.map(|t| t.saturating_sub(look)));
-        self.waker.woke();
-        self.busy.slept(self.clock.now().since(began));
-        waited
+        let alone = Look { least: Duration::ZERO, has_news: &mut |_| false, pause: std::hint::spin_loop };
+        if self.look(turn, alone)? { Ok(()) } else { self.sleep(turn) }
     }
 
-    /// Looks for datagrams and callers for so long; whether a turn is due.
-    fn look(&mut self, began: Instant, long: Duration, timeout: Option<Duration>) -> io::Result<bool> {
-        loop {
-            if let Some(due) = self.look_once(began, long, timeout)? {
+    /// Looks before it sleeps, for datagrams, callers and other news: as long as busy polling says. Whether another turn is
+    /// due; otherwise [`sleep`](Self::sleep) is next.
+    ///
+    /// # Errors
+    /// When the socket has failed.
+    pub(crate) fn look(&mut self, turn: &Turn, how: Look<'_, M>) -> io::Result<bool> {
+        let began = self.clock.now();
+        self.waiting_since = began;
+        let timeout = turn.deadline.map(|at| at.since(began));
+        if self.unread || timeout.is_some_and(|t| t.is_zero()) {
+            return Ok(true);
+        }
+        let busy = if turn.blocked { Duration::ZERO } else { self.busy.begin() };
+        let long = busy.max(how.least);
+        while !long.is_zero() {
+            if let Some(due) = self.look_once((began, long), timeout, how.has_news)? {
                 return Ok(due);
             }
-            std::hint::spin_loop();
+            (how.pause)();
         }
+        Ok(false)
     }
 
     /// Looks once; whether a turn is due, or `None` as long as that is open.
-    fn look_once(&mut self, began: Instant, long: Duration, timeout: Option<Duration>) -> io::Result<Option<bool>> {
+    fn look_once(
+        &mut self,
+        (began, long): (Instant, Duration),
+        timeout: Option<Duration>,
+        has_news: &mut dyn FnMut(&mut M) -> bool,
+    ) -> io::Result<Option<bool>> {
         self.unread = self.receive()? > 0;
-        if self.unread || self.waker.is_called() || self.machine.is_rung() {
+        if self.unread || self.waker.is_called() || self.machine.is_rung() || has_news(&mut self.machine) {
             self.stats.busy_hits += 1;
             self.busy.hit();
             return Ok(Some(true));
@@ -376,6 +394,23 @@ impl<M: Machine> Worker<M> {
             return Ok(Some(false));
         }
         Ok(None)
+    }
+
+    /// Sleeps until another turn is due, after a [look](Self::look) in vain.
+    ///
+    /// # Errors
+    /// When the system cannot wait.
+    pub(crate) fn sleep(&mut self, turn: &Turn) -> io::Result<()> {
+        if !self.waker.sleep() {
+            return Ok(());
+        }
+        let timeout = turn.deadline.map(|at| at.since(self.clock.now()));
+        self.stats.waits += 1;
+        let (bell, ears) = (self.waker.bell(), self.machine.ears().0);
+        let waited = self.socket.wait((bell, &ears), turn.blocked, timeout);
+        self.waker.woke();
+        self.busy.slept(self.clock.now().since(self.waiting_since));
+        waited
     }
 
     /// Asks the socket for a batch; how many trains came.

@@ -97,7 +97,7 @@ impl<M: Machine> Worker<M> {
         let timeout = turn.deadline.map(|at| at.since(began));
         loop {
             requeue().await;
-            if let Some(due) = self.look_once(began, long, timeout)? {
+            if let Some(due) = self.look_once((began, long), timeout, &mut |_| false)? {
                 return Ok(due);
             }
         }

@@ -516,6 +516,32 @@ fn a_call_and_a_deadline_end_looking_too() {
 }
 
 #[test]
+fn who_looks_for_other_news_hears_of_datagrams_meanwhile_and_of_the_news_too() {
+    let mut w = worker(TurnLimits::default());
+    let peer = UdpSocket::bind(LOCAL).unwrap();
+    let to = w.socket().local_addr();
+    for datagram_first in [true, false] {
+        let turn = w.turn().unwrap();
+        let mut looks = 0;
+        let mut has_news = |_: &mut Echo| {
+            looks += 1;
+            if looks == 3 && datagram_first {
+                peer.send_to(&[7; 30], to).unwrap();
+            }
+            looks == 5 && !datagram_first
+        };
+        let how = Look { least: Duration::from_secs(20), has_news: &mut has_news, pause: std::thread::yield_now };
+        assert!(w.look(&turn, how).unwrap());
+        assert_eq!(w.turn().unwrap().progressed, datagram_first);
+    }
+    assert_eq!((w.machine().came.len(), w.stats().waits), (1, 0));
+    // Nobody looks for no time at all, unless datagrams came close together.
+    let turn = w.turn().unwrap();
+    let none = Look { least: Duration::ZERO, has_news: &mut |_| true, pause: std::hint::spin_loop };
+    assert!(!w.look(&turn, none).unwrap());
+}
+
+#[test]
 fn looking_in_vain_is_followed_by_sleep() {
     let mut config = SocketConfig::new(LOCAL);
     config.busy_poll = Duration::from_micros(50);
