@@ -135,8 +135,8 @@ pub fn tell<A: App>(link: &mut Link<'_>, event: EngineEvent, app: &mut A, peer: 
             StreamEvent::Stopped { id, code } => Event::Stopped { id, code },
             StreamEvent::AllAcked(id) => Event::Acked(id),
             StreamEvent::Available { .. } => Event::Credit,
-            // No program here resets streams partly.
-            StreamEvent::ResetDelivered(_) => return Ok(()),
+            // No program here resets streams partly, or meters them.
+            StreamEvent::ResetDelivered(_) | StreamEvent::Settled { .. } => return Ok(()),
         },
         EngineEvent::DatagramReceived => {
             // No program here has a use for them.

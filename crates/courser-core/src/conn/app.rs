@@ -10,7 +10,7 @@ use crate::ids::{Dir, StreamId, VARINT_MAX, Version};
 use crate::observe::Way;
 use crate::path::PathInfo;
 use crate::spans::Fate;
-use crate::stream::{PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
+use crate::stream::{Extent, PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 impl Connection {
@@ -95,6 +95,14 @@ impl Connection {
         self.check_open()?;
         check_code(code)?;
         Ok(self.streams.stop_sending(id, code, &mut env.pool)?)
+    }
+
+    pub(crate) fn meter_stream(&mut self, id: StreamId) -> Result<(), ApiMisuse> {
+        self.streams.meter(id)
+    }
+
+    pub(crate) fn stream_extent(&self, id: StreamId) -> Option<Extent> {
+        self.streams.extent(id)
     }
 
     pub(crate) fn read(&mut self, env: &mut Env, id: StreamId, out: &mut [u8]) -> Result<Read, ReadError> {

@@ -13,7 +13,7 @@ use crate::crypto::{Identity, Secret, Suite};
 use crate::error::{ApiMisuse, CloseReason};
 use crate::ids::{ConnKey, Dir, StreamId, Version};
 use crate::spans::Fate;
-use crate::stream::{PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
+use crate::stream::{Extent, PartialReset, Priority, Read, ReadError, StreamStats, WriteError};
 use crate::time::Instant;
 
 use super::Kind;
@@ -224,6 +224,23 @@ impl Engine {
     /// [`ApiMisuse::UnknownConnection`].
     pub fn is_finished_acked(&self, key: ConnKey, id: StreamId) -> Result<bool, ApiMisuse> {
         Ok(self.look(key)?.is_finished_acked(id))
+    }
+
+    /// Has a stream tell how far it went when it is over, however that comes about:
+    /// [`Settled`](crate::stream::StreamEvent::Settled), exactly once.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownStream`] when it is over already, [`ApiMisuse::UnknownConnection`].
+    pub fn meter_stream(&mut self, key: ConnKey, id: StreamId) -> Result<(), ApiMisuse> {
+        self.touch::<ApiMisuse>(key)?.0.meter_stream(id)
+    }
+
+    /// How far a stream went until now, in bytes as its final sizes count them; `None` when it is over, or nothing came yet.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownConnection`].
+    pub fn stream_extent(&self, key: ConnKey, id: StreamId) -> Result<Option<Extent>, ApiMisuse> {
+        Ok(self.look(key)?.stream_extent(id))
     }
 
     /// Counts of streams and of buffered bytes.

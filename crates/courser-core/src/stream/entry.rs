@@ -172,6 +172,8 @@ pub(super) struct Stream {
     pub(super) takes_turns: bool,
     /// Bytes came in 0-RTT packets.
     pub(super) early: bool,
+    /// Its extent is told at its end.
+    pub(super) metered: bool,
 }
 
 impl Stream {
@@ -194,6 +196,7 @@ impl Stream {
             lacks_credit: false,
             takes_turns: false,
             early: false,
+            metered: false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::extent::Extent;
 use crate::ids::{Dir, StreamId};
 
 /// Something that happened to a stream.
@@ -31,6 +32,13 @@ pub enum StreamEvent {
     /// What a partial reset promised arrived, and the peer knows of the reset. Comes at most once, and not when `AllAcked`
     /// does.
     ResetDelivered(StreamId),
+    /// A stream that was metered is over. Comes exactly once for each.
+    Settled {
+        /// The stream.
+        id: StreamId,
+        /// How far it went.
+        extent: Extent,
+    },
     /// A stream can be opened, after `open` had said no.
     Available {
         /// Of which direction.

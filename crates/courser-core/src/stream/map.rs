@@ -415,6 +415,7 @@ impl Streams {
             return;
         }
         let id = stream.id;
+        self.settle_metered(slot);
         self.drop_out(slot, pool);
         self.drop_in(slot, pool);
         self.forget(slot);

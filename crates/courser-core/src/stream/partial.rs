@@ -196,6 +196,7 @@ impl Streams {
         let recv = &mut self.table[slot].recv;
         if recv.stop != Repeat::Idle {
             // Nothing is wanted of the stream anyway.
+            self.tell_metered(slot);
             return self.discard_received(slot, pool);
         }
         let Some(limit) = recv.read_limit() else { return };

@@ -56,6 +56,7 @@ impl Streams {
         match self.table[slot].recv.state.phase() {
             _ if self.table[slot].recv.stop != Repeat::Idle => {
                 self.on_consumed(slot, more);
+                self.tell_metered(slot);
                 self.update_control(slot);
                 self.free_if_done(slot, pool);
                 Ok(())

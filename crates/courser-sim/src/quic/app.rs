@@ -275,6 +275,8 @@ impl App {
             }
             StreamEvent::ResetDelivered(id) => self.report.delivered.push(id),
             StreamEvent::Available { .. } => self.begin_jobs(cx),
+            // No job meters its streams.
+            StreamEvent::Settled { .. } => {}
         }
     }
 

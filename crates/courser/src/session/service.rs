@@ -537,7 +537,7 @@ fn on_stream_event(
             books.end_sending(outbox, sessions, handle, Some(Event::AllAcked))
         }
         StreamEvent::Stopped { code, .. } => books.end_sending(outbox, sessions, handle, Some(Event::Stopped(code))),
-        StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
+        StreamEvent::Opened { .. } | StreamEvent::Available { .. } | StreamEvent::Settled { .. } => {}
     }
 }
 

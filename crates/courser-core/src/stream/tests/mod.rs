@@ -4,6 +4,7 @@
 mod credit;
 mod edges;
 mod exchange;
+mod extent;
 mod fates;
 mod life;
 mod partial;
