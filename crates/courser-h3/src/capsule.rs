@@ -15,6 +15,28 @@ pub const DATAGRAM: u64 = 0x00;
 pub const WT_CLOSE_SESSION: u64 = 0x2843;
 /// A WebTransport session is about to end.
 pub const WT_DRAIN_SESSION: u64 = 0x78ae;
+/// How many bytes may be sent on the streams of a WebTransport session.
+pub const WT_MAX_DATA: u64 = 0x190b_4d3d;
+/// Forbidden over HTTP/3, where streams have limits of their own.
+pub const WT_MAX_STREAM_DATA: u64 = 0x190b_4d3e;
+/// How many two-way streams may be opened in a WebTransport session.
+pub const WT_MAX_STREAMS_BIDI: u64 = 0x190b_4d3f;
+/// How many one-way streams may be opened in a WebTransport session.
+pub const WT_MAX_STREAMS_UNI: u64 = 0x190b_4d40;
+/// Bytes wait for a larger limit.
+pub const WT_DATA_BLOCKED: u64 = 0x190b_4d41;
+/// Forbidden over HTTP/3, where streams have limits of their own.
+pub const WT_STREAM_DATA_BLOCKED: u64 = 0x190b_4d42;
+/// A two-way stream waits for a larger limit.
+pub const WT_STREAMS_BLOCKED_BIDI: u64 = 0x190b_4d43;
+/// A one-way stream waits for a larger limit.
+pub const WT_STREAMS_BLOCKED_UNI: u64 = 0x190b_4d44;
+
+/// Whether capsules of that type are about the limits of a WebTransport session.
+#[must_use]
+pub const fn is_about_limits(kind: u64) -> bool {
+    matches!(kind, WT_MAX_DATA..=WT_STREAMS_BLOCKED_UNI)
+}
 
 /// What a [`CapsuleReader`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]

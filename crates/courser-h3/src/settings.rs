@@ -57,6 +57,8 @@ pub struct Settings {
     pub datagrams: bool,
     /// How many WebTransport sessions may be open; 0 when WebTransport is not spoken.
     pub webtransport_sessions: u64,
+    /// WebTransport is spoken as its newest draft has it: several sessions at a time need flow control there.
+    pub webtransport_newest: bool,
     /// WebTransport flow control: one-way streams of a new session.
     pub wt_max_streams_uni: u64,
     /// WebTransport flow control: two-way streams of a new session.
@@ -74,6 +76,7 @@ impl Default for Settings {
             connect_protocol: false,
             datagrams: false,
             webtransport_sessions: 0,
+            webtransport_newest: false,
             wt_max_streams_uni: 0,
             wt_max_streams_bidi: 0,
             wt_max_data: 0,
@@ -106,6 +109,7 @@ impl Settings {
             connect_protocol: self.connect_protocol && other.connect_protocol,
             datagrams: self.datagrams && other.datagrams,
             webtransport_sessions: self.webtransport_sessions.min(other.webtransport_sessions),
+            webtransport_newest: self.webtransport_newest && other.webtransport_newest,
             wt_max_streams_uni: self.wt_max_streams_uni.min(other.wt_max_streams_uni),
             wt_max_streams_bidi: self.wt_max_streams_bidi.min(other.wt_max_streams_bidi),
             wt_max_data: self.wt_max_data.min(other.wt_max_data),
@@ -177,6 +181,8 @@ impl Settings {
             put(id::WT_ENABLED_DRAFT_2, 1);
             put(id::WT_MAX_SESSIONS_DRAFT_7, self.webtransport_sessions);
             put(id::WT_MAX_SESSIONS_DRAFT_13, self.webtransport_sessions);
+        }
+        if self.webtransport_newest {
             put(id::WT_ENABLED, 1);
         }
         for (id, value) in [
@@ -231,6 +237,7 @@ impl Settings {
             id::WT_ENABLED_DRAFT_2 | id::WT_ENABLED => {
                 let on = flag(value, "the setting that enables WebTransport is neither 0 nor 1")?;
                 self.webtransport_sessions = self.webtransport_sessions.max(on.into());
+                self.webtransport_newest |= on && id == id::WT_ENABLED;
             }
             id::WT_MAX_SESSIONS_DRAFT_7 | id::WT_MAX_SESSIONS_DRAFT_13 => {
                 self.webtransport_sessions = self.webtransport_sessions.max(value);
@@ -270,7 +277,7 @@ mod tests {
         #[test]
         fn settings_survive_the_wire(
             sizes in (0..=VARINT_MAX, 0..=VARINT_MAX, 0..=VARINT_MAX),
-            flags in any::<(bool, bool)>(),
+            flags in any::<(bool, bool, bool)>(),
             wt in (1..1000u64, 0..100u64, 0..100u64, 0..100u64),
             seed in any::<u64>(),
         ) {
@@ -281,6 +288,7 @@ mod tests {
                 connect_protocol: flags.0,
                 datagrams: flags.1,
                 webtransport_sessions: wt.0,
+                webtransport_newest: flags.2,
                 wt_max_streams_uni: wt.1,
                 wt_max_streams_bidi: wt.2,
                 wt_max_data: wt.3,

@@ -4,6 +4,8 @@
 //! signal and the session's ID; what follows belongs to the application. Written after the draft of July 2026; the signals and
 //! codes are the same since draft 2, which browsers speak.
 
+pub mod flow;
+
 use bytes::{Buf, Bytes};
 use courser_core::ids::{Dir, Side, StreamId};
 use courser_core::wire::Reader;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use courser_core::ids::StreamId;
+use courser_core::ids::{StreamId, VARINT_MAX};
 use http::HeaderMap;
 
 use crate::error::{Code, ConnectionError};
@@ -32,6 +32,14 @@ pub struct Config {
     /// How many WebTransport sessions may be open; 0 speaks no WebTransport. Needs the two before. Those beyond are rejected with
     /// H3_REQUEST_REJECTED, and may be begun again elsewhere.
     pub webtransport_sessions: u64,
+    /// Two-way streams that the peer may have open in a WebTransport session. This and the next two limit sessions only when the
+    /// peer says limits too; without them a peer that speaks the newest draft has one session at a time. 0 in all three declares
+    /// that there are no such limits.
+    pub webtransport_streams_bidi: u64,
+    /// One-way streams that the peer may have open in a WebTransport session.
+    pub webtransport_streams_uni: u64,
+    /// Bytes of all streams of a WebTransport session that may be on their way or wait to be read.
+    pub webtransport_window: u64,
     /// Sends identifiers that mean nothing, so that peers stay able to ignore them.
     pub grease: bool,
     /// Requests that may be in work at the same time; those beyond are rejected, and may be tried again. The transport's limit
@@ -62,6 +70,9 @@ impl Default for Config {
             connect_protocol: true,
             datagrams: false,
             webtransport_sessions: 0,
+            webtransport_streams_bidi: 100,
+            webtransport_streams_uni: 100,
+            webtransport_window: 8 << 20,
             grease: true,
             max_requests: 1024,
             cancel_budget: 1000,
@@ -77,6 +88,8 @@ impl Config {
     /// The settings that tell the peer of this. Extended CONNECT is a server's to offer.
     #[must_use]
     pub fn settings(&self, server: bool) -> Settings {
+        let sessions = self.webtransport_sessions > 0;
+        let limit = |limit: u64| if sessions { limit.min(VARINT_MAX) } else { 0 };
         Settings {
             qpack_max_table_capacity: crate::wide(self.qpack_table_capacity),
             qpack_blocked_streams: crate::wide(self.qpack_blocked_streams),
@@ -84,7 +97,10 @@ impl Config {
             connect_protocol: server && self.connect_protocol,
             datagrams: self.datagrams,
             webtransport_sessions: self.webtransport_sessions,
-            ..Settings::default()
+            webtransport_newest: sessions,
+            wt_max_streams_bidi: limit(self.webtransport_streams_bidi),
+            wt_max_streams_uni: limit(self.webtransport_streams_uni),
+            wt_max_data: limit(self.webtransport_window),
         }
     }
 }
@@ -98,6 +114,8 @@ pub enum Head<T> {
     Blocked,
     /// The head came, but what it refers to did not: [`Event::Unblocked`] tells.
     WaitsForTable,
+    /// The head asks for a WebTransport session, and the peer's SETTINGS did not come: [`Event::Settings`] tells.
+    WaitsForSettings,
     /// No request: the rest of the stream belongs to a WebTransport session. What was read of it is had by
     /// [`super::Connection::take_rest`].
     WebTransportStream {

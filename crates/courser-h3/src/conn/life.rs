@@ -126,6 +126,7 @@ impl Connection {
         self.abandon(t, id, code.0);
         self.exchanges.remove(&id);
         self.rests.remove(&id);
+        self.held.remove(&id);
     }
 
     /// Reads no more of a message, and tells the peer so. A server that has answered says H3_NO_ERROR.
@@ -143,6 +144,7 @@ impl Connection {
     /// is refused.
     pub fn forget(&mut self, t: &mut dyn Transport, id: StreamId) {
         self.rests.remove(&id);
+        self.held.remove(&id);
         let Some(x) = self.exchanges.get_mut(&id).filter(|x| !x.orphan) else { return };
         if x.recv.phase != Phase::Over && (!x.recv.piece.is_empty() || x.recv.look(t, id).is_err() || !x.recv.is_over())
         {

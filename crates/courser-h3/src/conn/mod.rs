@@ -12,6 +12,7 @@
 //! | `local`, `peer` | the one-way streams of both ends; SETTINGS, GOAWAY, PRIORITY_UPDATE as they come |
 //! | `recv`, `read` | the receiving half of a message, and the calls that poll it |
 //! | `send`, `write` | the sending half, and the calls that fill it |
+//! | `sessions` | WebTransport: how many sessions there may be, and under which limits |
 //! | `resume` | 0-RTT at a client: remembered settings |
 //! | `life` | beginning, cancelling and forgetting of messages; graceful end; priorities; datagrams |
 //! | `budget` | what a peer may do in one go |
@@ -30,6 +31,7 @@ mod read;
 mod recv;
 mod resume;
 mod send;
+mod sessions;
 mod write;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use courser_core::ids::{Side, StreamId};
 use courser_core::stream::Priority;
 use courser_core::time::Instant;
+use http::request;
 use rustc_hash::FxHashMap;
 
 use self::budget::Budget;
@@ -132,6 +135,8 @@ pub struct Connection {
     /// Where heads are encoded; kept for its memory.
     scratch: Vec<u8>,
     exchanges: FxHashMap<StreamId, Exchange>,
+    /// Requests for WebTransport sessions that came before the peer's SETTINGS.
+    held: FxHashMap<StreamId, Box<request::Parts>>,
     /// What was read of streams that belong to WebTransport sessions.
     rests: FxHashMap<StreamId, Bytes>,
     /// Exchanges that nobody holds and that still wait for room.
@@ -185,6 +190,7 @@ impl Connection {
             collector: Collector::default(),
             scratch: Vec::new(),
             exchanges: FxHashMap::default(),
+            held: FxHashMap::default(),
             rests: FxHashMap::default(),
             orphans: Vec::new(),
             next_index: 0,
@@ -289,11 +295,6 @@ impl Connection {
         if !rest.is_empty() {
             self.rests.insert(id, rest);
         }
-    }
-
-    /// WebTransport sessions that are open.
-    fn open_sessions(&self) -> u64 {
-        wide(self.exchanges.values().filter(|x| x.is_open_session()).count())
     }
 
     fn alive(&self) -> Result<(), ConnectionError> {

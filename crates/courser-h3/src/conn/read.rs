@@ -12,7 +12,6 @@ use crate::message::decode::Section;
 use crate::priority;
 use crate::qpack::Decoded;
 use crate::transport::Transport;
-use crate::webtransport;
 
 /// Bytes for the QPACK decoder stream that are worth a write of their own.
 const BUNCH: usize = 16;
@@ -44,6 +43,9 @@ impl Connection {
         if !self.exchanges.contains_key(&id) && !self.admit(t, id)? {
             return Ok(Head::Gone);
         }
+        if self.held.contains_key(&id) {
+            return self.take_held(t, id).unwrap_or(Ok(Head::WaitsForSettings));
+        }
         let done = self.read_request(t, id);
         done.map_err(|e| self.settle(t, id, e))
     }
@@ -54,7 +56,7 @@ impl Connection {
             Got::Section | Got::Oversized if self.reject_late(t, id) => Ok(Head::Gone),
             Got::Section if self.side.is_server() => {
                 let parts = self.accept_request(t, id)?;
-                Ok(if self.is_session_too_many(t, id, &parts) { Head::Gone } else { Head::Ready(parts) })
+                self.hold_session(t, id, parts)
             }
             Got::WebTransport(session) => {
                 let exchange = self.exchanges.remove(&id);
@@ -73,23 +75,6 @@ impl Connection {
             Got::WaitsForTable => Ok(Head::WaitsForTable),
             Got::Section | Got::Data(_) | Got::End => Ok(Head::Gone),
         }
-    }
-
-    /// Rejects a WebTransport session that is one more than may be open. Whether it was.
-    fn is_session_too_many(&mut self, t: &mut dyn Transport, id: StreamId, parts: &request::Parts) -> bool {
-        let limit = self.config.webtransport_sessions;
-        if limit == 0 || !webtransport::is_asked_for_by(parts) {
-            return false;
-        }
-        if self.open_sessions() >= limit {
-            self.abandon(t, id, Code::REQUEST_REJECTED.0);
-            self.exchanges.remove(&id);
-            return true;
-        }
-        if let Some(x) = self.exchanges.get_mut(&id) {
-            x.session = true;
-        }
-        false
     }
 
     fn accept_request(&mut self, t: &mut dyn Transport, id: StreamId) -> Result<request::Parts, Error> {

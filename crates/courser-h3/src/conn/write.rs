@@ -66,8 +66,7 @@ impl Connection {
             return Err(Error::Misuse("the server does not offer extended CONNECT, or did not say yet"));
         }
         let session = line.is_extended() && webtransport::is_asked_for_by(head);
-        let most = self.permitted().map_or(0, |s| s.webtransport_sessions);
-        if session && most > 0 && self.open_sessions() >= most {
+        if session && !self.may_begin_session() {
             return Err(Error::Rejected);
         }
         let pseudo = section_size(line.pseudo());

@@ -262,7 +262,7 @@ impl AsyncRead for RecvStream {
 
 impl Drop for RecvStream {
     fn drop(&mut self) {
-        self.slot.stop(0);
+        self.slot.drop_recv();
     }
 }
 

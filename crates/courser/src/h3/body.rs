@@ -69,6 +69,11 @@ impl RecvBody {
         Ok(if all.is_empty() { only } else { all.freeze() })
     }
 
+    /// Nothing may come for as long as it likes.
+    pub(super) fn be_patient(&mut self) {
+        self.stall = Stall::new(None, "the body");
+    }
+
     /// Another handle of the stream from which it is read.
     pub(super) fn hold(&self) -> Option<Hold> {
         self.hold.as_ref().map(Hold::again)

@@ -162,6 +162,7 @@ pub(super) fn hand_over(link: &Arc<Link>, id: StreamId, session: StreamId, rest:
 
 fn raw(channel: Channel, conn: ConnRef, rest: Bytes) -> Raw {
     let Channel { slot, mut chunks, .. } = channel;
+    slot.set_peer_head(rest.len() + chunks.iter().map(Bytes::len).sum::<usize>());
     if !rest.is_empty() {
         chunks.push_front(rest);
     }

@@ -7,7 +7,9 @@
 //! ```text
 //! server, client   a task per connection; serving: a request from its head to the last byte of its answer
 //! body             what is received piece by piece; how an application's body is sent
-//! exchange         what a service can ask about the connection; web_transport: sessions
+//! exchange         what a service can ask about the connection
+//! web_transport    sessions: what applications call; capsules: what both ends say on a session's own stream
+//! sessions, meter  what came for sessions and is not taken; the limits of one
 //! early            0-RTT: what is remembered of servers, which requests go early
 //! driver           control and QPACK streams, datagrams, events
 //! link, carrier    the one lock per connection, and the byte contract of courser-h3 over slots of the hub
@@ -23,6 +25,7 @@
 //! | [`Session`] | the WebTransport session ends |
 
 mod body;
+mod capsules;
 mod carrier;
 mod client;
 mod driver;
@@ -30,6 +33,7 @@ mod early;
 mod error;
 mod exchange;
 mod link;
+mod meter;
 mod respond;
 mod server;
 mod serving;
@@ -37,6 +41,7 @@ mod sessions;
 mod web_transport;
 
 pub use body::RecvBody;
+pub use capsules::SessionBody;
 pub use client::{Client, Driving, Informational, ResponseFuture, SendRequest};
 pub use courser_h3::Code;
 pub use courser_h3::conn::Config;
@@ -45,7 +50,7 @@ pub use early::Replayable;
 pub use error::{BoxError, Error};
 pub use exchange::Exchange;
 pub use server::{Full, Server, ServiceFn, service_fn};
-pub use web_transport::{Session, SessionBody, SessionEnd};
+pub use web_transport::{Session, SessionEnd};
 
 /// The application protocol of HTTP/3 in TLS (RFC 9114 section 3.1).
 pub const ALPN: &str = "h3";

@@ -12,6 +12,7 @@ use std::time::Duration;
 use courser_core::ids::StreamId;
 use courser_h3::Code;
 use courser_h3::conn::Head;
+use courser_h3::webtransport::is_asked_for_by;
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
 use tower_service::Service;
@@ -117,10 +118,13 @@ where
     /// The request, with its body to be read unless it came `whole`.
     fn request(&mut self, parts: request::Parts, whole: bool) -> Request<RecvBody> {
         self.method.clone_from(&parts.method);
+        let session = is_asked_for_by(&parts);
         let mut request = Request::from_parts(parts, RecvBody::empty());
         if !whole {
             let length = respond::content_length(request.headers());
-            *request.body_mut() = RecvBody::new(self.hold.again(), length, Some(self.stall_timeout));
+            // A session may say nothing on its own stream for as long as it lives.
+            let patience = (!session).then_some(self.stall_timeout);
+            *request.body_mut() = RecvBody::new(self.hold.again(), length, patience);
         }
         request.extensions_mut().insert(Exchange::new(&self.hold));
         request
@@ -192,6 +196,9 @@ fn poll_head(hold: &Hold, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<Optio
     match head {
         Ok(Head::Ready(parts)) => return Poll::Ready(Some((parts, whole))),
         Ok(Head::Blocked) => {}
+        Ok(Head::WaitsForSettings) => {
+            let _ = hold.link.state(|state| state.poll_settings(cx));
+        }
         Ok(Head::WaitsForTable) => hold.link.state(|state| state.wait_for_table(hold.stream, cx)),
         Ok(Head::WebTransportStream { session }) => {
             web_transport(hold, session);

@@ -12,6 +12,7 @@ use courser_core::ids::StreamId;
 use courser_h3::webtransport::{WT_BUFFERED_STREAM_REJECTED, WT_SESSION_GONE};
 use rustc_hash::FxHashMap;
 
+use super::meter::Meter;
 use crate::aio::{RecvStream, SendStream};
 use crate::hub::stream::StreamSlot;
 use crate::wait::wait_alone;
@@ -30,6 +31,13 @@ pub(super) enum Raw {
 }
 
 impl Raw {
+    const fn slot(&self) -> &Arc<StreamSlot> {
+        match self {
+            Self::Bi(send, _) => send.slot(),
+            Self::Uni(recv) => recv.slot(),
+        }
+    }
+
     fn refuse(self) {
         match self {
             Self::Bi(mut send, mut recv) => {
@@ -51,6 +59,8 @@ struct Session {
     uni: VecDeque<RecvStream>,
     /// All streams of the session that may be open: they end with it.
     streams: Vec<Weak<StreamSlot>>,
+    /// What limits it, once it has begun.
+    meter: Option<Arc<Meter>>,
     /// Who waits for each of them.
     wakers: [Option<Waker>; 3],
     /// Nothing comes any more.
@@ -98,12 +108,24 @@ impl Sessions {
         }
     }
 
+    /// A session begins under those limits; streams that came before count.
+    pub(super) fn begin(&mut self, id: StreamId, meter: Arc<Meter>) {
+        self.claim(id);
+        let Some(session) = self.map.get_mut(&id) else { return };
+        session.bi.iter().for_each(|(send, _)| meter.admit(send.slot(), true));
+        session.uni.iter().for_each(|recv| meter.admit(recv.slot(), true));
+        session.meter = Some(meter);
+    }
+
     /// The request is over: what waits is refused.
     pub(super) fn close(&mut self, id: StreamId) {
         let Some(mut session) = self.map.remove(&id) else { return };
         self.early -= usize::from(!session.claimed);
         session.bi.drain(..).for_each(|(send, recv)| Raw::Bi(send, recv).refuse());
         session.uni.drain(..).for_each(|recv| Raw::Uni(recv).refuse());
+        if let Some(meter) = session.meter.take() {
+            meter.close();
+        }
         for slot in session.streams.iter().filter_map(Weak::upgrade) {
             slot.reset(WT_SESSION_GONE);
             slot.stop(WT_SESSION_GONE);
@@ -113,11 +135,14 @@ impl Sessions {
         }
     }
 
-    /// A stream that this end opened belongs to the session.
-    pub(super) fn track(&mut self, id: StreamId, slot: &Arc<StreamSlot>) {
-        if let Some(session) = self.map.get_mut(&id) {
-            session.track(slot);
+    /// A stream that this end opened belongs to the session; `false` when that is over.
+    pub(super) fn track(&mut self, id: StreamId, slot: &Arc<StreamSlot>) -> bool {
+        let Some(session) = self.map.get_mut(&id).filter(|session| !session.over) else { return false };
+        session.track(slot);
+        if let Some(meter) = &session.meter {
+            meter.admit(slot, false);
         }
+        true
     }
 
     /// The connection ended.
@@ -153,6 +178,10 @@ impl Sessions {
 
     pub(super) fn push_stream(&mut self, id: StreamId, raw: Raw) {
         let Some(session) = self.place(id) else { return raw.refuse() };
+        if let Some(meter) = &session.meter {
+            // Also when it is refused: the peer counts it.
+            meter.admit(raw.slot(), true);
+        }
         match raw {
             Raw::Bi(..) if session.bi.len() >= STREAMS_MAX => raw.refuse(),
             Raw::Uni(_) if session.uni.len() >= STREAMS_MAX => raw.refuse(),

@@ -1,26 +1,25 @@
 //! WebTransport sessions: many streams and datagrams behind one extended CONNECT.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use courser_core::ids::{Dir, StreamId};
 use courser_h3::Code;
-use courser_h3::capsule::{Capsule, CapsuleReader, WT_CLOSE_SESSION};
 use courser_h3::webtransport::{self, CloseSession, PROTOCOLS, REASON_MAX, WT_SESSION_GONE};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response};
-use http_body::{Body, Frame};
+use http_body::Body;
 
+use super::capsules::{Ours, Reader, SessionBody, Theirs, finish};
 use super::client::SendRequest;
 use super::error::{BoxError, Error};
 use super::exchange::Exchange;
-use super::link::Hold;
+use super::link::{Hold, Link};
+use super::meter::{Meter, Permit};
 use crate::aio::{RecvStream, SendStream};
-use crate::wait::{lock, wait_alone};
+use crate::wait::lock;
 
 /// A WebTransport session. Clones are handles of the same one; it ends when the last is dropped, when [`close`](Self::close) is
 /// called, when the peer ends it, and with the connection. Its streams are reset then.
@@ -45,22 +44,6 @@ pub struct SessionEnd {
     pub code: u32,
     /// The reason in words.
     pub reason: String,
-}
-
-impl SessionEnd {
-    /// What the capsule says; `None` when it is malformed.
-    fn of(capsule: Capsule) -> Option<Self> {
-        let Capsule::Whole { value, .. } = capsule else { return None };
-        let CloseSession { code, reason } = CloseSession::decode(value)?;
-        Some(Self { code, reason: String::from_utf8_lossy(&reason).into_owned() })
-    }
-}
-
-/// What the peer says on the session's own stream.
-#[derive(Default)]
-struct Theirs {
-    end: Option<SessionEnd>,
-    wakers: Vec<Waker>,
 }
 
 impl Session {
@@ -96,7 +79,7 @@ impl Session {
         };
         exchange.link.share(exchange.stream);
         let hold = Hold { link: Arc::clone(&exchange.link), stream: exchange.stream };
-        let ours = Arc::new(Ours::default());
+        let ours = Ours::new(meter(&hold.link));
         let session = Self::begin(hold, Arc::clone(&ours), body);
         let mut response = Response::new(SessionBody { ours });
         if head.headers.contains_key("sec-webtransport-http3-draft02") {
@@ -113,7 +96,7 @@ impl Session {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        hold.link.state(|state| state.sessions.claim(hold.stream));
+        hold.link.state(|state| state.sessions.begin(hold.stream, Arc::clone(&ours.meter)));
         let theirs = Arc::new(Mutex::new(Theirs::default()));
         let reader = Reader { hold: hold.again(), theirs: Arc::clone(&theirs), ours: Arc::clone(&ours) };
         tokio::spawn(reader.read(body));
@@ -126,26 +109,36 @@ impl Session {
         self.inner.hold.stream
     }
 
-    /// Opens a stream that carries data both ways; waits while the peer lets no more be open.
+    /// Opens a stream that carries data both ways; waits while the peer lets no more be open, in this session or on the
+    /// connection. What is written waits likewise while the session's limit of bytes is reached. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Closed`], also when the session is over.
+    /// [`Error::Closed`] when the connection ended, [`Error::Reset`] when the session is over.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), Error> {
-        self.alive()?;
+        let permit = self.permit(Dir::Bi).await?;
         let (mut send, recv) = self.inner.hold.link.quic.open_bi().await.map_err(Error::Closed)?;
+        permit.used();
         self.introduce(&mut send, Dir::Bi).await?;
         Ok((send, recv))
     }
 
-    /// Opens a stream that carries data to the peer; waits while the peer lets no more be open.
+    /// Opens a stream that carries data to the peer; waits as [`open_bi`](Self::open_bi) does. Cancel-safe.
     ///
     /// # Errors
     /// As for [`open_bi`](Self::open_bi).
     pub async fn open_uni(&self) -> Result<SendStream, Error> {
-        self.alive()?;
+        let permit = self.permit(Dir::Uni).await?;
         let mut send = self.inner.hold.link.quic.open_uni().await.map_err(Error::Closed)?;
+        permit.used();
         self.introduce(&mut send, Dir::Uni).await?;
         Ok(send)
+    }
+
+    /// Waits until the session lets one more stream be opened.
+    async fn permit(&self, dir: Dir) -> Result<Permit, Error> {
+        self.alive()?;
+        let permit = poll_fn(|cx| self.inner.ours.meter.poll_open(cx, dir)).await;
+        permit.ok_or(Error::Reset(Code(WT_SESSION_GONE)))
     }
 
     fn alive(&self) -> Result<(), Error> {
@@ -157,8 +150,12 @@ impl Session {
 
     /// Says what the stream is.
     async fn introduce(&self, send: &mut SendStream, dir: Dir) -> Result<(), Error> {
-        self.inner.hold.link.state(|state| state.sessions.track(self.id(), send.slot()));
-        let written = send.write_chunk(webtransport::stream_head(dir, self.id())).await;
+        let head = webtransport::stream_head(dir, self.id());
+        send.slot().set_head(head.len());
+        if !self.inner.hold.link.state(|state| state.sessions.track(self.id(), send.slot())) {
+            return Err(Error::Reset(Code(WT_SESSION_GONE)));
+        }
+        let written = send.write_chunk(head).await;
         written.map_err(|_| Error::closed(&self.inner.hold.link.quic))
     }
 
@@ -195,6 +192,24 @@ impl Session {
         finish(&self.inner.hold, &self.inner.theirs, SessionEnd { code, reason: reason[..end].to_owned() });
     }
 
+    /// Tells the peer that the session is about to end, so that it can end it in good order; both may go on until then.
+    pub fn drain(&self) {
+        self.inner.ours.drain();
+    }
+
+    /// Waits until the peer says that the session is about to end, or it has ended. Cancel-safe.
+    pub async fn draining(&self) {
+        poll_fn(|cx| {
+            let mut theirs = lock(&self.inner.theirs);
+            if theirs.is_draining() {
+                return Poll::Ready(());
+            }
+            theirs.wait(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits for the end of the session, and tells what was said with it: by the peer, or here. Cancel-safe.
     pub async fn closed(&self) -> SessionEnd {
         poll_fn(|cx| {
@@ -202,9 +217,7 @@ impl Session {
             if let Some(end) = &theirs.end {
                 return Poll::Ready(end.clone());
             }
-            if !theirs.wakers.iter().any(|w| w.will_wake(cx.waker())) {
-                theirs.wakers.push(cx.waker().clone());
-            }
+            theirs.wait(cx);
             Poll::Pending
         })
         .await
@@ -236,19 +249,6 @@ impl Drop for Inner {
     }
 }
 
-/// Takes note of the end; the first one counts. Streams that are left are given up.
-fn finish(hold: &Hold, theirs: &Mutex<Theirs>, end: SessionEnd) {
-    let mut state = lock(theirs);
-    if state.end.is_some() {
-        return;
-    }
-    state.end = Some(end);
-    let wakers = std::mem::take(&mut state.wakers);
-    drop(state);
-    hold.link.state(|state| state.sessions.close(hold.stream));
-    wakers.into_iter().for_each(Waker::wake);
-}
-
 impl SendRequest {
     /// Begins a WebTransport session: `request` has the address and any headers; its method and body do not matter.
     ///
@@ -265,100 +265,20 @@ impl SendRequest {
         let protocol = super::Protocol::new(PROTOCOLS[1]).ok_or(Error::Misuse("no such protocol".into()))?;
         head.method = Method::CONNECT;
         head.extensions.insert(protocol);
-        let ours = Arc::new(Ours::default());
+        let ours = Ours::new(meter(self.link()));
         let response = self.send(Request::from_parts(head, SessionBody { ours: Arc::clone(&ours) })).await?;
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             return Err(Error::Misuse(format!("the server answered {}", head.status).into()));
         }
         let hold = body.hold().ok_or(Error::Misuse("the server ended the session at once".into()))?;
+        // It may say nothing on its own stream for as long as it lives.
+        body.be_patient();
         Ok((Session::begin(hold, ours, body), Response::from_parts(head, ())))
     }
 }
 
-/// What this end says on the session's own stream.
-#[derive(Default)]
-struct Ours {
-    state: Mutex<OursState>,
-}
-
-#[derive(Default)]
-struct OursState {
-    last: Option<Bytes>,
-    ended: bool,
-    waker: Option<Waker>,
-}
-
-impl Ours {
-    /// Nothing follows `last`.
-    fn end(&self, last: Bytes) {
-        let mut state = lock(&self.state);
-        if std::mem::replace(&mut state.ended, true) {
-            return;
-        }
-        state.last = Some(last).filter(|last| !last.is_empty());
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// The body of a response that begins a session; it lasts as long as the session.
-pub struct SessionBody {
-    ours: Arc<Ours>,
-}
-
-impl Body for SessionBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut state = lock(&self.ours.state);
-        if let Some(last) = state.last.take() {
-            return Poll::Ready(Some(Ok(Frame::data(last))));
-        }
-        if state.ended {
-            return Poll::Ready(None);
-        }
-        wait_alone(&mut state.waker, cx);
-        Poll::Pending
-    }
-}
-
-impl std::fmt::Debug for SessionBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionBody").finish_non_exhaustive()
-    }
-}
-
-/// Reads capsules until the session ends.
-struct Reader {
-    hold: Hold,
-    theirs: Arc<Mutex<Theirs>>,
-    ours: Arc<Ours>,
-}
-
-impl Reader {
-    async fn read<B>(self, body: B)
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        let mut body = std::pin::pin!(body);
-        let mut capsules = CapsuleReader::new(4 + REASON_MAX, |kind| kind == WT_CLOSE_SESSION);
-        let end = loop {
-            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
-            let Some(Ok(frame)) = frame else { break SessionEnd::default() };
-            let Ok(mut data) = frame.into_data() else { continue };
-            let mut data = data.copy_to_bytes(data.remaining());
-            if let Some(capsule) = capsules.next(&mut data) {
-                break SessionEnd::of(capsule).unwrap_or_else(|| {
-                    self.hold.link.at_once(|h3, carrier| h3.cancel(carrier, self.hold.stream, Code::MESSAGE_ERROR));
-                    SessionEnd::default()
-                });
-            }
-        };
-        finish(&self.hold, &self.theirs, end);
-        self.ours.end(Bytes::new());
-    }
+/// The limits of a new session, as the settings of both ends have them.
+fn meter(link: &Link) -> Arc<Meter> {
+    Meter::new(link.state(|state| state.h3().session_flow()))
 }

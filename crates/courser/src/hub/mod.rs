@@ -272,6 +272,7 @@ impl Hub {
             self.open_begun(key, slot.id.dir());
         }
         let Some(conn) = self.conns.get(&key) else { return };
+        slot.begin_metering(&mut self.engine, key);
         if slot.id.sends(conn.side) {
             slot.pump_send(&mut self.engine, key, &mut self.woken);
         }
@@ -442,7 +443,7 @@ impl Hub {
             StreamEvent::Available { dir } => return self.open_begun(key, dir),
             StreamEvent::Readable(id) | StreamEvent::Writable(id) => id,
             StreamEvent::AllAcked(id) | StreamEvent::ResetDelivered(id) => id,
-            StreamEvent::Stopped { id, .. } => id,
+            StreamEvent::Stopped { id, .. } | StreamEvent::Settled { id, .. } => id,
         };
         let Some(conn) = self.conns.get(&key) else { return };
         let Some(slot) = conn.streams.get(&id) else { return };
@@ -453,7 +454,8 @@ impl Hub {
             }
             StreamEvent::Writable(_) => slot.pump_send(&mut self.engine, key, &mut self.woken),
             StreamEvent::AllAcked(_) | StreamEvent::ResetDelivered(_) => slot.on_acked(&mut self.woken),
-            StreamEvent::Stopped { code, .. } => slot.on_stopped(code, &mut self.woken),
+            StreamEvent::Stopped { code, .. } => slot.on_stopped(code, (&self.engine, key), &mut self.woken),
+            StreamEvent::Settled { extent, .. } => slot.on_settled(Some(extent)),
             StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
         }
         let lingers = conn.linger.is_some();

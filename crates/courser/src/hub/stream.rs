@@ -19,16 +19,20 @@ use courser_core::ids::{ConnKey, Side, StreamId};
 use courser_core::stream::Priority;
 use courser_session::handle::Handle;
 
-use self::transfer::{fetch, hand_over};
+use self::transfer::{Fetched, fetch, hand_over};
 use super::blocks::Blocks;
 use super::conn::ConnSlot;
 use crate::error::{ReadError, WriteError};
 use crate::wait::{Woken, lock, wait_alone};
 
 mod giving_up;
+mod metering;
 mod transfer;
 
 use self::giving_up::GivingUp;
+#[cfg(feature = "h3")]
+pub(crate) use self::metering::Credit;
+use self::metering::{RecvAccount, SETTLED, SendAccount};
 
 /// Bytes that every stream may have waiting, each way.
 const WINDOW_MIN: usize = 64 << 10;
@@ -99,6 +103,8 @@ struct SendHalf {
     priority: Option<Priority>,
     end: Option<SendEnd>,
     waker: Option<Waker>,
+    /// What a limit that streams share counts.
+    account: Option<Box<SendAccount>>,
 }
 
 impl SendHalf {
@@ -122,6 +128,10 @@ struct RecvHalf {
     ready: VecDeque<Bytes>,
     /// Bytes in `ready`.
     held: usize,
+    /// Bytes that were fetched from the engine, ever.
+    moved: u64,
+    /// How far the stream is known to go, when that may be further.
+    reach: u64,
     /// The engine has bytes that found no room.
     more: bool,
     end: Option<RecvEnd>,
@@ -132,6 +142,8 @@ struct RecvHalf {
     /// The first bytes came as 0-RTT.
     early: bool,
     waker: Option<Waker>,
+    /// What a limit that streams share counts.
+    account: Option<Box<RecvAccount>>,
 }
 
 /// What a reader gets.
@@ -152,7 +164,7 @@ impl StreamSlot {
             id,
             handle: OnceLock::new(),
             queued: AtomicBool::new(false),
-            over: AtomicU8::new(sent | received),
+            over: AtomicU8::new(sent | received | SETTLED),
             send: Mutex::default(),
             recv: Mutex::default(),
         })
@@ -164,7 +176,7 @@ impl StreamSlot {
     }
 
     /// Asks the worker to look at this stream.
-    fn kick(self: &Arc<Self>) {
+    pub(crate) fn kick(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.conn.shared.queue_stream(Arc::clone(self));
         }
@@ -349,6 +361,7 @@ impl StreamSlot {
             std::mem::swap(&mut recv.ready, into);
             self.conn.unread.fetch_sub(recv.held, Ordering::Relaxed);
             recv.held = 0;
+            recv.settle();
             let more = recv.more;
             drop(recv);
             if more {
@@ -385,6 +398,7 @@ impl StreamSlot {
     fn drop_ready(&self, recv: &mut RecvHalf) {
         recv.ready = VecDeque::new();
         self.conn.unread.fetch_sub(std::mem::take(&mut recv.held), Ordering::Relaxed);
+        recv.settle();
     }
 
     // ---- what the worker calls ----
@@ -396,7 +410,7 @@ impl StreamSlot {
     }
 
     /// Moves written bytes, the end, a reset or a priority into the engine.
-    pub(super) fn pump_send(&self, engine: &mut Engine, key: ConnKey, woken: &mut Woken) {
+    pub(super) fn pump_send(self: &Arc<Self>, engine: &mut Engine, key: ConnKey, woken: &mut Woken) {
         let mut send = lock(&self.send);
         if let Some(priority) = send.priority.take() {
             // The stream may be gone; then nobody is interested.
@@ -412,7 +426,7 @@ impl StreamSlot {
             woken.add(&mut send.waker);
             drop(send);
             let _ = engine.reset(key, self.id, code);
-            return;
+            return self.count(engine, key);
         }
         if send.holds_back() {
             return;
@@ -424,13 +438,15 @@ impl StreamSlot {
             out.push_back(gathered);
         }
         let finish = send.finish && !send.finish_told && send.given_up.is_none();
+        let granted = send.grant(&out, self);
         drop(send);
-        let (taken, failed) = hand_over(engine, key, self.id, &mut out);
+        let (taken, failed) = hand_over((engine, key, self.id), &mut out, granted);
         let all = out.is_empty() && !failed;
         let told = finish && all && engine.finish(key, self.id).is_ok();
         self.conn.unsent.fetch_sub(taken, Ordering::Relaxed);
         let mut send = lock(&self.send);
         send.held -= taken;
+        send.settle_grant(granted);
         send.finish_told |= told;
         if failed {
             // The event that tells why is on its way.
@@ -464,25 +480,31 @@ impl StreamSlot {
         all: bool,
         woken: &mut Woken,
     ) {
-        let (stop, held) = {
+        let (stop, held, metered) = {
             let recv = lock(&self.recv);
             if recv.end.is_some() || recv.stop_told {
-                return;
+                drop(recv);
+                return self.count(engine, key);
             }
-            (recv.stop, recv.held)
+            (recv.stop, recv.held, recv.account.is_some())
         };
         if let Some(code) = stop {
             let _ = engine.stop_sending(key, self.id, code);
             lock(&self.recv).stop_told = true;
             self.end_half(RECEIVED);
-            return;
+            return self.count(engine, key);
         }
         let window = if self.conn.unread.load(Ordering::Relaxed) < CONN_BUDGET { WINDOW_MAX } else { WINDOW_MIN };
         let room = if all { usize::MAX } else { window.saturating_sub(held) };
+        if metered {
+            self.count(engine, key);
+        }
         let mut got = VecDeque::new();
-        let (bytes, end, more) = fetch((engine, blocks), key, self.id, room, &mut got);
+        let Fetched { bytes, end, more, reach } = fetch((engine, blocks), key, self.id, room, &mut got);
         let mut recv = lock(&self.recv);
         (recv.more, recv.end) = (more, end);
+        recv.moved += bytes as u64;
+        recv.reach = recv.reach.max(reach);
         if end.is_some() {
             self.end_half(RECEIVED);
         }
@@ -495,6 +517,7 @@ impl StreamSlot {
                 recv.ready.append(&mut got);
             }
         }
+        recv.settle();
         if bytes > 0 || end.is_some() {
             woken.add(&mut recv.waker);
         }
@@ -506,8 +529,9 @@ impl StreamSlot {
     }
 
     /// The peer wants no more.
-    pub(super) fn on_stopped(&self, code: u64, woken: &mut Woken) {
+    pub(super) fn on_stopped(&self, code: u64, (engine, key): (&Engine, ConnKey), woken: &mut Woken) {
         self.end_send(SendEnd::Stopped(code), woken);
+        self.count(engine, key);
     }
 
     fn end_send(&self, end: SendEnd, woken: &mut Woken) {
@@ -524,7 +548,7 @@ impl StreamSlot {
         let mut recv = lock(&self.recv);
         recv.end.get_or_insert(RecvEnd::Lost);
         recv.more = false;
-        self.end_half(RECEIVED);
+        self.end_half(RECEIVED | SETTLED);
         woken.add(&mut recv.waker);
     }
 
@@ -534,7 +558,7 @@ impl StreamSlot {
 
     /// Whether nothing more will happen between handles and engine. Only the worker sets that, and asks.
     pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed) == SENT | RECEIVED
+        self.over.load(Ordering::Relaxed) == SENT | RECEIVED | SETTLED
     }
 
     /// Whether the application finished the stream, or promised some of it, and the peer may not have that yet.

@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "a test may fail, and need not use everything")]
 
 pub mod port;
+#[cfg(feature = "h3")]
+pub mod sessions;
 
 use std::net::SocketAddr;
 use std::time::Duration;

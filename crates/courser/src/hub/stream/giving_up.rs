@@ -56,10 +56,29 @@ impl SendHalf {
     }
 }
 
+/// The code with which a handle that is dropped gives a stream up: 0 as applications say it.
+const fn dropped_code(of_session: bool) -> u64 {
+    #[cfg(feature = "h3")]
+    if of_session {
+        return courser_h3::webtransport::to_wire(0);
+    }
+    let _ = of_session;
+    0
+}
+
 impl StreamSlot {
     /// Gives up sending; without effect after the end.
     pub(crate) fn reset(self: &Arc<Self>, code: u64) {
         let mut send = lock(&self.send);
+        let head = send.account.as_ref().map_or(0, |account| account.head);
+        if head > 0 && send.written >= head && self.conn.can_reset_at() {
+            drop(send);
+            // What says to whom the stream belongs has to arrive, and with it what the stream counts for.
+            if self.reset_at(code, head).is_ok() {
+                return;
+            }
+            send = lock(&self.send);
+        }
         if send.end.is_none() && send.given_up.is_none_or(GivingUp::delivers) {
             let code = send.given_up.map_or(code, |before| before.code);
             send.given_up = Some(GivingUp { code, reliable_size: 0, told: false });
@@ -96,13 +115,19 @@ impl StreamSlot {
 
     /// The sending handle is gone: what was neither finished nor promised is given up.
     pub(crate) fn drop_send(self: &Arc<Self>) {
-        let kept = {
+        let (kept, code) = {
             let send = lock(&self.send);
-            send.finish || send.given_up.is_some()
+            (send.finish || send.given_up.is_some(), dropped_code(send.account.is_some()))
         };
         if !kept {
-            self.reset(0);
+            self.reset(code);
         }
+    }
+
+    /// The receiving handle is gone: nothing more is wanted.
+    pub(crate) fn drop_recv(self: &Arc<Self>) {
+        let code = dropped_code(lock(&self.recv).account.is_some());
+        self.stop(code);
     }
 
     /// Tells the engine of a promise, when it has the bytes that it needs.
@@ -119,8 +144,9 @@ impl StreamSlot {
             return;
         }
         send.given_up = Some(GivingUp { told: true, ..given_up });
+        drop(send);
         let end = match engine.reset_at(key, self.id, given_up.code, given_up.reliable_size) {
-            Ok(()) => return,
+            Ok(()) => return self.count(engine, key),
             // It arrived meanwhile; the event that says so is on its way.
             Err(core_stream::WriteError::Misuse(ApiMisuse::UnknownStream)) => SendEnd::Acked,
             // A server that rejected 0-RTT does not know such resets any more.
@@ -129,6 +155,7 @@ impl StreamSlot {
                 SendEnd::Reset
             }
         };
+        let mut send = lock(&self.send);
         send.end = Some(end);
         self.end_half(SENT);
         woken.add(&mut send.waker);
