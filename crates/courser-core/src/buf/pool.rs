@@ -8,7 +8,8 @@
 //! while it holds less than a part of what is still free (dynamic thresholds). Bytes that wait to be sent
 //! ([`ChunkPool::take_up_to`]) may hold 1/512 of what is free, and as much as the account is worth, its congestion window
 //! twice, up to a quarter of what is free: a thousand connections whose peers do not read leave an eighth of the pool, and one
-//! that moves data gets it. Received bytes, which the peer was promised room for, may hold eight times what is free.
+//! that moves data gets it. Received bytes, which the peer was promised room for, may hold eight times what is free. Each is
+//! held against its own share only: who has to write before it reads on would wait for itself otherwise.
 //!
 //! After a peak unused chunks go back to the allocator: [`ChunkPool::age`] keeps what the last second needed.
 //!
@@ -78,8 +79,45 @@ pub struct Chunk {
     class: Class,
     /// The pool it came from, so that a chunk given to the wrong pool is noticed.
     origin: u16,
-    /// Who took it.
+    /// Who took it,
     account: u32,
+    /// and what for.
+    purpose: Purpose,
+}
+
+/// What a chunk was taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Received bytes.
+    Receive,
+    /// Bytes that wait to be sent.
+    Send,
+}
+
+/// What an account holds, by purpose, in units of the smallest class.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held([u32; 2]);
+
+impl Held {
+    const UNIT: usize = SIZES[0];
+
+    const fn bytes(self, purpose: Purpose) -> usize {
+        self.0[purpose as usize] as usize * Self::UNIT
+    }
+
+    const fn units(class: Class) -> u32 {
+        (class.bytes() / Self::UNIT) as u32
+    }
+
+    const fn add(&mut self, class: Class, purpose: Purpose) {
+        let held = &mut self.0[purpose as usize];
+        *held = held.saturating_add(Self::units(class));
+    }
+
+    const fn subtract(&mut self, class: Class, purpose: Purpose) {
+        let held = &mut self.0[purpose as usize];
+        *held = held.saturating_sub(Self::units(class));
+    }
 }
 
 impl Chunk {
@@ -143,8 +181,8 @@ pub struct ChunkPool {
     limit_bytes: usize,
     origin: u16,
     stats: PoolStats,
-    /// Bytes held, by account.
-    accounts: Vec<usize>,
+    /// What is held, by account.
+    accounts: Vec<Held>,
     /// The account that takes count for.
     account: u32,
     /// Bytes that it moves in a while.
@@ -212,7 +250,7 @@ impl ChunkPool {
     fn change_account(&mut self, account: u32) {
         self.account = account;
         if account as usize >= self.accounts.len() {
-            self.accounts.resize(account as usize + 1, 0);
+            self.accounts.resize(account as usize + 1, Held::default());
         }
     }
 
@@ -224,33 +262,41 @@ impl ChunkPool {
     /// Bytes that an account holds.
     #[must_use]
     pub fn held(&self, account: u32) -> usize {
-        self.accounts.get(account as usize).copied().unwrap_or(0)
+        self.held_for(account, Purpose::Receive) + self.held_for(account, Purpose::Send)
+    }
+
+    fn held_for(&self, account: u32, purpose: Purpose) -> usize {
+        self.accounts.get(account as usize).map_or(0, |held| held.bytes(purpose))
     }
 
     /// Whether the present account may take a chunk of 4 KiB for sending.
     #[must_use]
     pub fn has_share(&self) -> bool {
         let bytes = Class::Medium.bytes();
-        self.room_bytes() >= bytes && self.may_grow(bytes, self.send_share())
+        self.room_bytes() >= bytes && self.may_grow(bytes, Purpose::Send)
     }
 
-    fn send_share(&self) -> usize {
+    fn share(&self, purpose: Purpose) -> usize {
         let free = self.room_bytes();
-        (free / IDLE_DIVISOR).max(self.worth.min(free / BUSY_DIVISOR))
+        match purpose {
+            Purpose::Receive => free.saturating_mul(RECEIVE_FACTOR),
+            Purpose::Send => (free / IDLE_DIVISOR).max(self.worth.min(free / BUSY_DIVISOR)),
+        }
     }
 
-    fn may_grow(&self, bytes: usize, share: usize) -> bool {
-        self.account == NOBODY || self.held(self.account) + bytes <= share.max(SHARE_MIN)
+    fn may_grow(&self, bytes: usize, purpose: Purpose) -> bool {
+        let share = self.share(purpose).max(SHARE_MIN);
+        self.account == NOBODY || self.held_for(self.account, purpose) + bytes <= share
     }
 
     /// A chunk of the smallest class that holds `size` bytes, or of the largest class, for received bytes; `None` at the
     /// limit, and when the account holds its share.
     pub fn take(&mut self, size: usize) -> Option<Chunk> {
-        self.take_within(Class::fitting(size), self.room_bytes().saturating_mul(RECEIVE_FACTOR))
+        self.take_for(Class::fitting(size), Purpose::Receive)
     }
 
-    fn take_within(&mut self, class: Class, share: usize) -> Option<Chunk> {
-        if !self.may_grow(class.bytes(), share) {
+    fn take_for(&mut self, class: Class, purpose: Purpose) -> Option<Chunk> {
+        if !self.may_grow(class.bytes(), purpose) {
             self.stats.over_share += 1;
             return None;
         }
@@ -262,10 +308,10 @@ impl ChunkPool {
             }
         }
         if let Some(mut chunk) = self.free[class as usize].pop() {
-            chunk.account = self.account;
+            (chunk.account, chunk.purpose) = (self.account, purpose);
             self.stats.free_bytes -= class.bytes();
             self.stats.reused += 1;
-            self.note_taken(class);
+            self.note_taken(class, purpose);
             return Some(chunk);
         }
         if !self.make_room(class.bytes()) {
@@ -273,15 +319,15 @@ impl ChunkPool {
             return None;
         }
         self.stats.allocated += 1;
-        self.note_taken(class);
+        self.note_taken(class, purpose);
         let bytes = vec![0; class.bytes()].into_boxed_slice();
-        Some(Chunk { bytes, class, origin: self.origin, account: self.account })
+        Some(Chunk { bytes, class, origin: self.origin, account: self.account, purpose })
     }
 
     /// Like [`Self::take`] for bytes to be sent, and content with a smaller class when the fitting one is at the limit.
     pub fn take_up_to(&mut self, size: usize) -> Option<Chunk> {
-        let (fitting, share) = (Class::fitting(size), self.send_share());
-        Class::ALL.into_iter().rev().filter(|&c| c <= fitting).find_map(|c| self.take_within(c, share))
+        let fitting = Class::fitting(size);
+        Class::ALL.into_iter().rev().filter(|&c| c <= fitting).find_map(|c| self.take_for(c, Purpose::Send))
     }
 
     /// Takes a chunk back.
@@ -295,7 +341,7 @@ impl ChunkPool {
         self.stats.in_use_bytes = self.stats.in_use_bytes.saturating_sub(chunk.len());
         self.stats.free_bytes += chunk.len();
         if let Some(held) = self.accounts.get_mut(chunk.account as usize) {
-            *held = held.saturating_sub(chunk.len());
+            held.subtract(chunk.class, chunk.purpose);
         }
         self.free[chunk.class as usize].push(chunk);
     }
@@ -378,12 +424,12 @@ impl ChunkPool {
         true
     }
 
-    fn note_taken(&mut self, class: Class) {
+    fn note_taken(&mut self, class: Class, purpose: Purpose) {
         self.stats.in_use += 1;
         self.stats.in_use_bytes += class.bytes();
         self.peak = self.peak.max(self.stats.in_use_bytes);
         if let Some(held) = self.accounts.get_mut(self.account as usize) {
-            *held += class.bytes();
+            held.add(class, purpose);
         }
         debug_assert!(
             self.stats.in_use_bytes + self.stats.free_bytes <= self.limit_bytes,

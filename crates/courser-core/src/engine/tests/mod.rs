@@ -13,3 +13,4 @@ mod replies;
 mod resets;
 mod retry;
 mod rows;
+mod starved;
