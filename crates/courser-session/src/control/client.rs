@@ -151,6 +151,13 @@ impl Control for Client {
         }
     }
 
+    fn remove_certificate(&mut self, id: u32) -> Result<(), Refused> {
+        match self.ask(&Request::RemoveCertificate { id })? {
+            Reply::Done => Ok(()),
+            _ => Err(self.nonsense()),
+        }
+    }
+
     fn open(&mut self, what: &Open) -> Result<Opened, Refused> {
         match self.ask(&Request::Open(Box::new(what.clone())))? {
             Reply::Opened(opened) => self.opened(&opened),

@@ -15,6 +15,14 @@ pub trait Control: Send {
     /// What the host says.
     fn add_certificate(&mut self, chain: &[u8], key: &[u8]) -> Result<u32, Refused>;
 
+    /// Forgets a certificate; endpoints that have it keep it. A host may have forgotten it by itself.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn remove_certificate(&mut self, _id: u32) -> Result<(), Refused> {
+        Ok(())
+    }
+
     /// Opens an endpoint.
     ///
     /// # Errors

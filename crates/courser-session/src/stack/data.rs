@@ -8,7 +8,7 @@ use super::{
     Error, Session, Stack,
     entry::{Connection, Entry, Over, Stream, What},
     state::State,
-    wait::Step,
+    wait::{Patience, Step},
 };
 use crate::{
     control::Protocol,
@@ -295,25 +295,37 @@ impl Stack {
     /// [`Error::Ended`] when it is over.
     pub fn stats(&self, session: Session) -> Result<SessionStats, Error> {
         let patience = self.patience(session)?;
-        {
-            let mut state = self.0.lock();
-            let entry = state.entry(session.0)?;
-            entry.stats = None;
-            let (place, handle) = (entry.place, entry.handle);
-            let Some(handle) = handle else { return Err(Error::Unfit(NOT_YET)) };
-            state.post(place, Submission::Stats { handle, token: session.0 });
-            self.0.leave(state);
-        }
-        let patience = super::wait::Patience { nonblocking: false, ..patience };
-        self.0.wait(Some(session.0), patience, |state| {
-            let Some(entry) = state.sessions.get_mut(&session.0) else { return Step::Done(Err(Error::NoSession)) };
-            // It stays: several threads may wait for it.
-            match (&entry.stats, &entry.end) {
-                (Some(stats), _) => Step::Done(Ok(**stats)),
-                (None, Some(end)) => Step::Done(Err(Error::Ended(end.clone()))),
-                (None, None) => Step::Wait,
-            }
-        })
+        self.ask_stats(session)?;
+        self.0.wait(Some(session.0), Patience { nonblocking: false, ..patience }, |state| stats(state, session.0))
+    }
+
+    /// Asks the worker for figures.
+    pub(super) fn ask_stats(&self, session: Session) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let entry = state.entry(session.0)?;
+        entry.stats = None;
+        let (place, handle) = (entry.place, entry.handle);
+        let Some(handle) = handle else { return Err(Error::Unfit(NOT_YET)) };
+        state.post(place, Submission::Stats { handle, token: session.0 });
+        self.0.leave(state);
+        Ok(())
+    }
+
+    /// The figures, when they have come.
+    #[cfg(feature = "tokio")]
+    pub(super) fn asked_stats(&self, session: Session) -> Result<SessionStats, Error> {
+        let patience = self.patience(session)?;
+        self.0.wait(Some(session.0), Patience { nonblocking: true, ..patience }, |state| stats(state, session.0))
+    }
+}
+
+/// The figures that the worker gave. They stay: several may wait for them.
+fn stats(state: &mut State, session: u64) -> Step<SessionStats> {
+    let Some(entry) = state.sessions.get_mut(&session) else { return Step::Done(Err(Error::NoSession)) };
+    match (&entry.stats, &entry.end) {
+        (Some(stats), _) => Step::Done(Ok(**stats)),
+        (None, Some(end)) => Step::Done(Err(Error::Ended(end.clone()))),
+        (None, None) => Step::Wait,
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
+use super::name::Attempt;
 use crate::{
     control::{Profile, Protocol},
     credit::WriteCredit,
@@ -129,6 +130,13 @@ pub(super) enum What {
     Stream(Box<Stream>),
 }
 
+impl What {
+    /// What a session is as long as it is being connected.
+    pub(super) fn begun(protocol: Protocol) -> Self {
+        if protocol == Protocol::Tcp { Self::Stream(Box::default()) } else { Self::Connection(Box::default()) }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) protocol: Protocol,
@@ -148,6 +156,12 @@ pub(super) struct Entry {
     /// What both ends call a stream.
     pub(super) number: u64,
     pub(super) end: Option<Ended>,
+    /// It is being connected by a name.
+    pub(super) attempt: Option<Box<Attempt>>,
+    /// The name has no address, in words.
+    pub(super) wrong: Option<String>,
+    /// It is one address of the name by which that session is being connected.
+    pub(super) racer_of: Option<u64>,
     pub(super) stats: Option<Box<SessionStats>>,
     /// The application knows of it: it created or accepted it.
     pub(super) given: bool,
@@ -173,6 +187,9 @@ impl Entry {
             is_placed: false,
             number: 0,
             end: None,
+            attempt: None,
+            wrong: None,
+            racer_of: None,
             stats: None,
             given: false,
             touched: false,

@@ -122,6 +122,7 @@ impl State {
             entry.end = ended;
         }
         self.touch(session);
+        self.is_over(session);
     }
 
     fn on_addresses(&mut self, handle: Handle, ends: &Addresses) {
@@ -130,6 +131,7 @@ impl State {
         (entry.local, entry.peer, entry.is_placed) = (Some(ends.local), Some(ends.peer), true);
         let listener = entry.stream().and_then(|stream| stream.listener.take());
         self.touch(session);
+        self.is_up(session);
         if let Some(listener) = listener {
             self.arrive(listener, session);
         }
@@ -141,8 +143,16 @@ impl State {
         connection.established = true;
         let listener = connection.listener.take();
         self.touch(session);
+        self.is_up(session);
         if let Some(listener) = listener {
             self.arrive(listener, session);
+        }
+    }
+
+    /// A session may have become open that is one address of a name.
+    fn is_up(&mut self, session: u64) {
+        if self.sessions.get(&session).is_some_and(|entry| entry.racer_of.is_some() && entry.is_open()) {
+            self.racer_has_won(session);
         }
     }
 
@@ -198,6 +208,9 @@ impl State {
         (new.handle, new.place, new.endpoint) = (Some(handle), place, self.endpoint_of(place));
         (new.local, new.peer) = (local, peer);
         (new.nonblocking, new.timeout, new.number) = (nonblocking, timeout, number);
+        if let Some(endpoint) = new.endpoint {
+            self.joins(endpoint);
+        }
         let session = self.enter(new);
         self.by_handle.insert(handle, session);
         self.touch(session);
@@ -252,6 +265,14 @@ impl State {
         }
     }
 
+    /// A session may have ended that is one address of a name.
+    fn is_over(&mut self, session: u64) {
+        let Some(entry) = self.sessions.get(&session).filter(|entry| entry.racer_of.is_some()) else { return };
+        if let Some(ended) = entry.end.clone() {
+            self.racer_is_over(session, ended);
+        }
+    }
+
     fn on_closed(&mut self, place: usize, handle: Handle, ended: Option<Ended>) {
         self.laid_to_rest(handle);
         self.orphans.remove(&handle);
@@ -282,6 +303,7 @@ impl State {
         }
         entry.end.get_or_insert(ended);
         self.touch(session);
+        self.is_over(session);
         if let Some(above) = forgotten {
             // Its handshake failed, or it was gone at once; nobody ever heard of it.
             if let Some(listener) = self.sessions.get_mut(&above).and_then(Entry::listener) {

@@ -54,12 +54,17 @@
 //! read. Attach again for a new stack: numbers of sessions are not shared between stacks. When the last clone of a stack is
 //! dropped, everything in it is closed at once.
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 mod attach;
+mod clock;
 mod config;
 mod data;
 mod entry;
 mod error;
 mod hear;
+mod keep;
+mod name;
 mod open;
 mod poll;
 mod reach;
@@ -76,6 +81,7 @@ pub use attach::{Attachment, Control, Opened};
 pub use config::Config;
 pub use data::SessionState;
 pub use error::Error;
+pub use name::Resolve;
 pub use open::Setting;
 pub use poll::{Readiness, Ready};
 
@@ -130,7 +136,7 @@ impl Stack {
     /// When the system has no descriptors left.
     pub fn over_with(attachment: Attachment, look: Duration) -> Result<Self, Error> {
         match Inner::new(attachment, look) {
-            Ok(inner) => Ok(Self(Arc::new(inner))),
+            Ok(inner) => Ok(Self(inner)),
             Err(error) => Err(Error::system("a stack needs descriptors", &error)),
         }
     }

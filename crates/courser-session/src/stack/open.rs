@@ -1,9 +1,13 @@
 //! Sessions come and go: create, settings, connect, bind, listen, accept, close.
 
+#[cfg(feature = "tokio")]
+use std::time::Instant;
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
+#[cfg(feature = "tokio")]
+use super::clock::Due;
 use super::{
     Dir, Error, Opened, Session, Stack,
     entry::{Connection, Entry, Listener, Over, Part, Stream, What},
@@ -156,10 +160,19 @@ impl Stack {
         };
         if !begun {
             let target = fitting(uri, protocol)?;
-            let address = target.resolve()?;
             let endpoint = self.dialler(protocol, profile)?;
             let mut state = self.0.lock();
-            let begun = begin(&mut state, session.0, endpoint, (address, target.host));
+            let begun = match target.address() {
+                Some(address) => begin(&mut state, session.0, endpoint, (address, target.host)),
+                None => state.await_name(session.0, endpoint, (&target.host, target.port)).map(|()| {
+                    if let Err(error) = self.0.look_up(session.0, &target.host) {
+                        state.named(session.0, Err(error.to_string()));
+                    }
+                }),
+            };
+            if begun.is_err() {
+                state.parts(endpoint);
+            }
             self.0.leave(state);
             begun?;
         }
@@ -185,26 +198,32 @@ impl Stack {
         self.0.wait(Some(session.0), patience, |state| is_up(state, session.0))
     }
 
-    /// The endpoint that makes connections with those settings.
+    /// The endpoint that makes connections with those settings, with one more user.
     fn dialler(&self, protocol: Protocol, profile: Profile) -> Result<u32, Error> {
         let plain = protocol != Protocol::Quic;
+        let known = || {
+            let mut state = self.0.lock();
+            if state.gone {
+                return Err(Error::ServiceGone);
+            }
+            let dialler = state.diallers.iter().find(|(with, _)| *with == profile).map(|(_, number)| *number);
+            let known = if plain { state.plain } else { dialler };
+            known.into_iter().for_each(|number| state.joins(number));
+            Ok(known)
+        };
+        if let Some(known) = known()? {
+            return Ok(known);
+        }
         // Two threads with the same new settings must not open two endpoints: the request is made with the control locked.
         self.0.ask(|control| {
-            let known = {
-                let state = self.0.lock();
-                if state.gone {
-                    return Err(Error::ServiceGone);
-                }
-                let dialler = state.diallers.iter().find(|(with, _)| *with == profile).map(|(_, number)| *number);
-                if plain { state.plain } else { dialler }
-            };
-            if let Some(known) = known {
+            if let Some(known) = known()? {
                 return Ok(known);
             }
-            let open = Open { protocol, role: Role::Dial(None), profile };
-            let opened = control.open(&open)?;
+            let open = Open { protocol, role: Role::Dial(None), profile: profile.clone() };
+            let opened = self.0.open(control, &open)?;
             let mut state = self.0.lock();
-            let number = state.add_endpoint(opened);
+            let number = state.add_endpoint(opened, true);
+            state.joins(number);
             if plain {
                 state.plain = Some(number);
             } else {
@@ -212,6 +231,20 @@ impl Stack {
             }
             Ok(number)
         })
+    }
+
+    /// Whether connecting the session would not have to ask the host for anything.
+    #[cfg(feature = "tokio")]
+    pub(super) fn has_dialler(&self, session: Session) -> bool {
+        let mut state = self.0.lock();
+        let Ok(entry) = state.entry(session.0) else { return true };
+        let (fresh, protocol, profile) = (matches!(entry.what, What::Fresh), entry.protocol, entry.profile.clone());
+        let known = if protocol == Protocol::Quic {
+            state.diallers.iter().any(|(with, _)| *with == profile)
+        } else {
+            state.plain.is_some()
+        };
+        known || !fresh
     }
 
     /// Gives a session the address at which it is to listen. Port 0 lets the system choose; see [`Self::local_addr`].
@@ -227,14 +260,23 @@ impl Stack {
             }
             (entry.protocol, entry.profile.clone())
         };
-        let address = fitting(uri, protocol)?.resolve()?;
+        let target = fitting(uri, protocol)?;
+        let address = target.resolve(&*self.0.resolver())?;
         if protocol != Protocol::Quic {
             let endpoint = self.dialler(protocol, Profile::default())?;
             return self.bound(session, endpoint, address);
         }
-        let opened = self.0.ask(|control| control.open(&Open { protocol, role: Role::Listen(address), profile }))?;
+        let opened = {
+            let open = Open { protocol, role: Role::Listen(address), profile };
+            self.0.ask(|control| self.0.open(control, &open))?
+        };
         let local = opened.local;
-        let endpoint = self.0.lock().add_endpoint(opened);
+        let endpoint = {
+            let mut state = self.0.lock();
+            let number = state.add_endpoint(opened, false);
+            state.joins(number);
+            number
+        };
         self.bound(session, endpoint, local)
     }
 
@@ -242,8 +284,9 @@ impl Stack {
         let mut state = self.0.lock();
         let Some(entry) = state.sessions.get_mut(&session.0) else {
             // Closed meanwhile by another thread.
+            state.parts(endpoint);
             if state.plain != Some(endpoint) {
-                state.idle.push(endpoint);
+                state.waste.endpoints.push(endpoint);
             }
             self.0.leave(state);
             return Err(Error::NoSession);
@@ -357,6 +400,43 @@ impl Stack {
     }
 }
 
+/// What the asynchronous face has to know.
+#[cfg(feature = "tokio")]
+impl Stack {
+    /// How long closing a connection waits for the last bytes of its streams.
+    pub(super) const LINGER: Duration = LINGER;
+
+    /// Whether the peer lacks bytes of closed streams of a connection.
+    pub(super) fn lingers(&self, session: Session) -> bool {
+        let mut state = self.0.lock();
+        state.drain();
+        let entry = state.sessions.get_mut(&session.0).filter(|entry| entry.end.is_none());
+        let lingers = entry.and_then(Entry::connection).is_some_and(|connection| connection.lingering > 0);
+        self.0.leave(state);
+        lingers
+    }
+
+    /// Something happens to the session at that time.
+    pub(super) fn touch_at(&self, session: Session, at: Instant) {
+        let mut state = self.0.lock();
+        state.clock.put(at, Due::Session(session.0));
+        self.0.leave(state);
+    }
+
+    /// Ends a session of which nobody holds anything any more: a stream that was not finished is reset.
+    pub(super) fn drop_session(&self, session: Session) {
+        let unfinished = {
+            let mut state = self.0.lock();
+            let stream = state.sessions.get_mut(&session.0).and_then(Entry::stream);
+            stream.is_some_and(|stream| stream.writing.is_none())
+        };
+        if unfinished {
+            let _ = self.reset(session, 0);
+        }
+        let _ = self.close_with(session, 0, b"");
+    }
+}
+
 fn fitting(uri: &str, protocol: Protocol) -> Result<Target, Error> {
     let target = Target::parse(uri)?;
     if target.protocol == protocol {
@@ -374,8 +454,7 @@ fn begin(state: &mut State, session: u64, endpoint: u32, (address, host): (Socke
         return Err(Error::Unfit("another thread connects or binds the session"));
     }
     let protocol = entry.protocol;
-    entry.what =
-        if protocol == Protocol::Tcp { What::Stream(Box::default()) } else { What::Connection(Box::default()) };
+    entry.what = What::begun(protocol);
     (entry.place, entry.endpoint, entry.peer, entry.local) = (place, Some(endpoint), Some(address), local);
     let server_name = if protocol == Protocol::Quic { host } else { protocol.name().to_owned() };
     let to = Box::new(Remote { address, server_name, profile: 0 });
@@ -407,6 +486,9 @@ fn begin_stream(state: &mut State, session: u64, connection: u64, dir: Dir) -> R
         Dir::Bi => Submission::OpenBi { connection: handle, token: session },
         Dir::Uni => Submission::OpenUni { connection: handle, token: session },
     };
+    if let Some(endpoint) = endpoint {
+        state.joins(endpoint);
+    }
     state.post(place, submission);
     Ok(())
 }
@@ -417,6 +499,9 @@ fn is_up(state: &mut State, session: u64) -> Step<()> {
     let Some(entry) = state.sessions.get_mut(&session) else { return Step::Done(Err(Error::NoSession)) };
     if entry.is_open() {
         return Step::Done(Ok(()));
+    }
+    if let Some(wrong) = &entry.wrong {
+        return Step::Done(Err(Error::Address(wrong.clone())));
     }
     if let Some(end) = &entry.end {
         return Step::Done(Err(Error::Ended(end.clone())));
@@ -465,10 +550,11 @@ fn begin_listening(state: &mut State, session: u64, backlog: u32) -> Result<(), 
 
 impl State {
     /// Takes an endpoint in; its number.
-    fn add_endpoint(&mut self, opened: Opened) -> u32 {
+    fn add_endpoint(&mut self, opened: Opened, dials: bool) -> u32 {
         let Opened { endpoint, local, ports, .. } = opened;
         let places = ports.into_iter().map(|port| self.place(port, endpoint)).collect();
-        self.endpoints.insert(endpoint, Endpoint { local, places, live: 0, dialled: 0, ends: false });
+        let new = Endpoint { local, places, live: 0, dialled: 0, ends: false, dials, users: 0, kept: None };
+        self.endpoints.insert(endpoint, new);
         endpoint
     }
 
@@ -488,11 +574,13 @@ impl State {
         if let Some(handle) = entry.handle {
             self.by_handle.remove(&handle);
         }
+        self.end_attempt(session, entry.attempt.take());
         match &mut entry.what {
-            What::Fresh => {}
+            // Nothing was made with them.
+            What::Fresh => self.waste.certificates.append(&mut entry.profile.certificates),
             What::Bound(_) => {
                 if let Some(endpoint) = entry.endpoint.filter(|number| Some(*number) != self.plain) {
-                    self.idle.push(endpoint);
+                    self.waste.endpoints.push(endpoint);
                 }
             }
             What::Listener(listener) => {
@@ -516,7 +604,14 @@ impl State {
                 }
             }
         }
+        if let Some(endpoint) = entry.endpoint {
+            self.parts(endpoint);
+        }
         // Whoever waits for it learns that it is no more.
+        if self.has_tasks {
+            self.news.push_back(session);
+            self.tell_watcher |= self.watched;
+        }
         let waits = |of: Option<u64>| of == Some(session);
         self.waiters.iter().filter(|waiter| waits(waiter.session)).for_each(|waiter| waiter.woken.notify_one());
         if self.leader.as_ref().is_some_and(|leader| waits(leader.session)) {
@@ -560,7 +655,7 @@ impl State {
         {
             endpoint.ends = true;
             if endpoint.live == 0 {
-                self.idle.push(number);
+                self.waste.endpoints.push(number);
             }
         }
     }

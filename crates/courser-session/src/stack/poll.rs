@@ -114,9 +114,38 @@ impl Stack {
             });
             match found {
                 Err(Error::WouldBlock | Error::TimedOut) => {
-                    self.0.look_at_host();
+                    self.0.glance_at_host();
                     // From here on the descriptor tells of news, unless there was some in this very moment.
                     if self.0.watch() {
+                        return Ok(0);
+                    }
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// The sessions to which anything happened, ready or not; how many. 0: from here on the descriptor tells of news.
+    #[cfg(feature = "tokio")]
+    pub(super) fn touched(&self, into: &mut Vec<u64>) -> Result<usize, Error> {
+        self.0.lock().watched = false;
+        let patience = Patience { nonblocking: true, timeout: None };
+        loop {
+            let found = self.0.wait(None, patience, |state| {
+                let before = into.len();
+                while let Some(session) = state.news.pop_front() {
+                    if let Some(entry) = state.sessions.get_mut(&session) {
+                        entry.in_news = false;
+                    }
+                    into.push(session);
+                }
+                if into.len() == before { Step::Wait } else { Step::Done(Ok(into.len() - before)) }
+            });
+            match found {
+                Err(Error::WouldBlock) => {
+                    self.0.glance_at_host();
+                    // Whoever waits for edges must not miss what is left of an earlier one.
+                    if self.0.watch() && !self.0.is_watch_ready() {
                         return Ok(0);
                     }
                 }

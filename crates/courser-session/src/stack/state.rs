@@ -10,13 +10,16 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar},
+    time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
 
 use super::{
     Error,
+    clock::{Clock, Due},
     entry::{Entry, Part, What},
+    keep::{KEEP, Waste},
 };
 use crate::{
     control::Profile,
@@ -57,6 +60,19 @@ pub(super) struct Endpoint {
     pub(super) dialled: usize,
     /// It is closed when nothing lives in it any more: its listener was closed.
     pub(super) ends: bool,
+    /// It makes connections, for whichever session wants it.
+    pub(super) dials: bool,
+    /// Sessions of the application that name it.
+    pub(super) users: usize,
+    /// Nobody uses it; until then it is kept.
+    pub(super) kept: Option<Instant>,
+}
+
+impl Endpoint {
+    /// Whether it is there for connections of which there are none.
+    pub(super) const fn is_spare(&self) -> bool {
+        self.dials && self.users == 0 && self.live == 0
+    }
 }
 
 /// A thread that waits for a session, or for any (`None`).
@@ -76,7 +92,6 @@ pub(super) struct Leader {
     pub(super) asleep: bool,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     pub(super) sessions: FxHashMap<u64, Entry>,
     pub(super) sessions_max: usize,
@@ -92,8 +107,11 @@ pub(super) struct State {
     pub(super) plain: Option<u32>,
     /// The endpoint that went last, and why: a thread may be about to use it.
     farewell: Option<(u32, Ended)>,
-    /// Endpoints that nobody needs any more.
-    pub(super) idle: Vec<u32>,
+    /// What nobody needs any more.
+    pub(super) waste: Waste,
+    /// How long an endpoint is kept that makes connections and has none.
+    pub(super) keep: Duration,
+    pub(super) clock: Clock,
     touched: Vec<u64>,
     pub(super) news: VecDeque<u64>,
     pub(super) waiters: Vec<Waiter>,
@@ -105,6 +123,8 @@ pub(super) struct State {
     pub(super) watched: bool,
     /// Whether that somebody is to be told.
     pub(super) tell_watcher: bool,
+    /// Tasks wait for sessions by their numbers, and want to hear of those that were closed as well.
+    pub(super) has_tasks: bool,
     pub(super) gone: bool,
     pub(super) draining: bool,
     scratch: Vec<Completion>,
@@ -113,8 +133,35 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(sessions_max: usize) -> Self {
-        Self { sessions_max, ..Self::default() }
+    pub(super) fn new(sessions_max: usize, clock: Clock) -> Self {
+        Self {
+            sessions: FxHashMap::default(),
+            sessions_max,
+            last: 0,
+            by_handle: FxHashMap::default(),
+            orphans: FxHashMap::default(),
+            places: Vec::new(),
+            endpoints: FxHashMap::default(),
+            diallers: Vec::new(),
+            plain: None,
+            farewell: None,
+            waste: Waste::default(),
+            keep: KEEP,
+            clock,
+            touched: Vec::new(),
+            news: VecDeque::new(),
+            waiters: Vec::new(),
+            tickets: 0,
+            leader: None,
+            call_leader: false,
+            watched: false,
+            tell_watcher: false,
+            has_tasks: false,
+            gone: false,
+            draining: false,
+            scratch: Vec::new(),
+            hungry: Vec::new(),
+        }
     }
 
     /// Names a new session.
@@ -245,7 +292,9 @@ impl State {
     /// Whether a port has something to say, or room that somebody waits for.
     pub(super) fn has_news(&mut self) -> bool {
         let ports = self.places.iter_mut().flatten();
-        ports.filter(|place| !place.dead).any(|at| at.port.has_news() || (at.starved && at.port.has_room()))
+        let speaks =
+            ports.filter(|place| !place.dead).any(|at| at.port.has_news() || (at.starved && at.port.has_room()));
+        speaks || self.clock.has_due()
     }
 
     /// Takes what the workers said. Whether there was anything.
@@ -253,6 +302,13 @@ impl State {
         let mut any = false;
         for at in 0..self.places.len() {
             any |= self.drain_place(at);
+        }
+        while let Some(due) = self.clock.take() {
+            any = true;
+            match due {
+                Due::Session(session) => self.on_due(session),
+                Due::Endpoint(number) => self.let_go(number),
+            }
         }
         any
     }
@@ -306,6 +362,9 @@ impl State {
     pub(super) fn forget_endpoint(&mut self, endpoint: u32, why: &str) {
         let Some(gone) = self.endpoints.remove(&endpoint) else { return };
         self.farewell = Some((endpoint, gone_for(why)));
+        if let Some(at) = gone.kept {
+            self.clock.remove(at, Due::Endpoint(endpoint));
+        }
         let Self { sessions, by_handle, orphans, .. } = self;
         // Nobody will say their last word.
         orphans.retain(|_, (place, _)| !gone.places.contains(place));
@@ -377,9 +436,10 @@ impl State {
         if let Some(endpoint) = self.endpoints.get_mut(&number) {
             endpoint.live = endpoint.live.saturating_sub(1);
             if endpoint.ends && endpoint.live == 0 {
-                self.idle.push(number);
+                self.waste.endpoints.push(number);
             }
         }
+        self.look_whether_used(number);
     }
 }
 

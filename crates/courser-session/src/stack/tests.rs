@@ -69,7 +69,7 @@ impl Service {
                 let opened = OpenedMsg { endpoint: 5, local, setup, ports: 1, first_worker: 2 };
                 self.say(&Reply::Opened(opened), &[offer.segment.as_fd(), offer.bell.as_fd()]);
             }
-            Some(Request::Close { .. }) => self.say(&Reply::Done, &[]),
+            Some(Request::Close { .. } | Request::RemoveCertificate { .. }) => self.say(&Reply::Done, &[]),
             Some(other) => panic!("{other:?}"),
         }
         true

@@ -1,8 +1,8 @@
 //! Addresses as programs write them: `quic://host:port`, and `quic://host/port` as the seed has it.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 
-use super::Error;
+use super::{Error, Resolve};
 use crate::control::Protocol;
 
 /// Characters of the longest address: a name of 253, and the rest.
@@ -62,17 +62,20 @@ impl Target {
         rest.rsplit_once(':')
     }
 
-    /// Asks the system for the address. Of several the first IPv4 address is taken: what listens at a name nearly always
-    /// listens there.
-    pub(super) fn resolve(&self) -> Result<SocketAddr, Error> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, self.port));
+    /// The address, if it is one and no name.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.parse().ok()?, self.port))
+    }
+
+    /// The address to listen at. Of a name with several the first IPv4 address is taken: whoever connects by a name tries all.
+    pub(super) fn resolve(&self, resolver: &dyn Resolve) -> Result<SocketAddr, Error> {
+        if let Some(address) = self.address() {
+            return Ok(address);
         }
-        let found = (self.host.as_str(), self.port).to_socket_addrs();
-        let found = found.map_err(|error| Error::Address(format!("{}: {error}", self.host)))?;
-        let all: Vec<SocketAddr> = found.collect();
-        let first = all.iter().find(|address| address.is_ipv4()).or(all.first()).copied();
-        first.ok_or_else(|| Error::Address(format!("{}: the name has no address", self.host)))
+        let all = resolver.resolve(&self.host).map_err(|error| Error::Address(format!("{}: {error}", self.host)))?;
+        let first = all.iter().find(|ip| ip.is_ipv4()).or(all.first());
+        let first = first.ok_or_else(|| Error::Address(format!("{}: the name has no address", self.host)))?;
+        Ok(SocketAddr::new(*first, self.port))
     }
 }
 
@@ -94,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(Target::parse(uri), Ok(Target { protocol, host: host.into(), port }), "{uri}");
         }
-        assert_eq!(Target::parse("quic://[::1]:7").unwrap().resolve().unwrap(), "[::1]:7".parse().unwrap());
+        assert_eq!(Target::parse("quic://[::1]:7").unwrap().address(), "[::1]:7".parse().ok());
     }
 
     #[test]

@@ -10,7 +10,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,9 @@ use rustix::event::{Timespec, epoll};
 
 use super::{
     Control, Error,
+    clock::Clock,
+    keep::Waste,
+    name::Names,
     state::{Leader, State, Waiter},
 };
 use crate::{
@@ -30,6 +36,10 @@ use crate::{
 const BELL: u64 = 0;
 const CONTROL: u64 = 1;
 const NUDGE: u64 = 2;
+const TIMER: u64 = 3;
+
+/// Carries something out elsewhere, some time.
+pub(super) type Sweeper = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 /// What one attempt of a call came to.
 pub(super) enum Step<T> {
@@ -49,6 +59,13 @@ pub(super) struct Patience {
 
 pub(super) struct Inner {
     state: Mutex<State>,
+    /// For threads that must not keep the stack alive.
+    pub(super) me: Weak<Self>,
+    pub(super) names: Mutex<Names>,
+    /// Who gives back to the host what is not needed, instead of the thread that notices: where no thread may wait.
+    pub(super) sweeper: OnceLock<Sweeper>,
+    /// A host was not listened to because somebody else was asking it something.
+    missed: AtomicBool,
     /// Never locked by a thread that has the state locked.
     control: Mutex<Box<dyn Control>>,
     bell: EventBell,
@@ -63,10 +80,11 @@ pub(super) struct Inner {
     has_descriptor: bool,
 }
 
-fn listen_to(bell: &EventBell, nudge: &EventBell, control: &dyn Control) -> rustix::io::Result<OwnedFd> {
+fn listen_to(bell: &EventBell, nudge: &EventBell, control: &dyn Control, clock: &Clock) -> rustix::io::Result<OwnedFd> {
     let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&set, bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
     epoll::add(&set, nudge, epoll::EventData::new_u64(NUDGE), epoll::EventFlags::IN)?;
+    epoll::add(&set, clock.timer(), epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
     if let Some(control) = control.descriptor() {
         epoll::add(&set, control, epoll::EventData::new_u64(CONTROL), epoll::EventFlags::IN)?;
     }
@@ -74,17 +92,22 @@ fn listen_to(bell: &EventBell, nudge: &EventBell, control: &dyn Control) -> rust
 }
 
 impl Inner {
-    pub(super) fn new(attachment: super::Attachment, look: Duration) -> std::io::Result<Self> {
+    pub(super) fn new(attachment: super::Attachment, look: Duration) -> std::io::Result<Arc<Self>> {
         let super::Attachment { control, bell, limits } = attachment;
         let (nudge, outside) = (EventBell::new()?, EventBell::new()?);
-        let ears = listen_to(&bell, &nudge, &*control)?;
-        let watch = listen_to(&bell, &outside, &*control)?;
+        let clock = Clock::new()?;
+        let ears = listen_to(&bell, &nudge, &*control, &clock)?;
+        let watch = listen_to(&bell, &outside, &*control, &clock)?;
         let most = u64::from(limits.sessions_max).saturating_mul(u64::from(limits.endpoints_max));
         let sessions_max = usize::try_from(most).unwrap_or(usize::MAX).max(1);
         let has_descriptor = control.descriptor().is_some();
-        let state = Mutex::new(State::new(sessions_max));
-        Ok(Self {
+        let state = Mutex::new(State::new(sessions_max, clock));
+        Ok(Arc::new_cyclic(|me| Self {
             state,
+            me: Weak::clone(me),
+            names: Mutex::default(),
+            sweeper: OnceLock::new(),
+            missed: AtomicBool::new(false),
             control: Mutex::new(control),
             bell,
             nudge,
@@ -94,7 +117,7 @@ impl Inner {
             look,
             limits,
             has_descriptor,
-        })
+        }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +130,10 @@ impl Inner {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = ask(&mut **control);
         self.hear_host(&mut **control);
+        drop(control);
+        if self.missed.swap(false, Ordering::SeqCst) {
+            self.look_at_host();
+        }
         answer
     }
 
@@ -138,9 +165,7 @@ impl Inner {
             // A leader that sleeps may not have heard the end itself.
             self.nudge.ring();
         }
-        for endpoint in self.give_back(state) {
-            let _ = control.close(endpoint);
-        }
+        self.give_back(state).give_back(control);
     }
 
     /// Wakes whoever waits for what happened.
@@ -153,9 +178,9 @@ impl Inner {
         }
     }
 
-    /// Gives the lock back: whoever waits for what happened is woken, and somebody listens. The endpoints that nobody needs
-    /// any more are the caller's to close.
-    fn give_back(&self, mut state: MutexGuard<'_, State>) -> Vec<u32> {
+    /// Gives the lock back: whoever waits for what happened is woken, and somebody listens. What nobody needs any more is
+    /// the caller's to give back to the host.
+    fn give_back(&self, mut state: MutexGuard<'_, State>) -> Waste {
         if state.leader.is_none() {
             if let Some(next) = state.waiters.first() {
                 next.woken.notify_one();
@@ -167,19 +192,34 @@ impl Inner {
             }
         }
         self.tell(&mut state);
-        let idle = std::mem::take(&mut state.idle);
-        for endpoint in &idle {
-            state.forget_endpoint(*endpoint, "its endpoint was closed");
-        }
-        idle
+        let mut waste = std::mem::take(&mut state.waste);
+        // Each once, and nothing that found a user again meanwhile.
+        waste.endpoints.retain(|endpoint| {
+            let known = state.endpoints.get(endpoint).is_some_and(|known| !known.dials || known.is_spare());
+            if known {
+                state.forget_endpoint(*endpoint, "its endpoint was closed");
+            }
+            known
+        });
+        waste
     }
 
     /// Gives the lock back at the end of a call.
     pub(super) fn leave(&self, state: MutexGuard<'_, State>) {
-        for endpoint in self.give_back(state) {
-            let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-            // A host that does not know it has closed it already.
-            let _ = control.close(endpoint);
+        let waste = self.give_back(state);
+        if waste.is_empty() {
+            return;
+        }
+        match self.sweeper.get() {
+            None => self.ask(|control| waste.give_back(control)),
+            Some(sweeper) => {
+                let me = Weak::clone(&self.me);
+                sweeper(Box::new(move || {
+                    if let Some(me) = me.upgrade() {
+                        me.ask(|control| waste.give_back(control));
+                    }
+                }));
+            }
         }
     }
 
@@ -294,14 +334,16 @@ impl Inner {
 
     fn sleep(&self, rest: Option<Duration>) {
         let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
-        let mut events = Vec::with_capacity(3);
+        let mut events = Vec::with_capacity(4);
         // An interrupted sleep ends early, which whoever waits finds out by itself.
         let _ = epoll::wait(&self.ears, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
         for event in events {
             match event.data.u64() {
                 BELL => self.bell.clear(),
                 NUDGE => self.nudge.clear(),
-                _ => self.look_at_host(),
+                CONTROL => self.look_at_host(),
+                // What is due is found by whoever looks for messages, who sets the timer again.
+                _ => {}
             }
         }
     }
@@ -309,6 +351,23 @@ impl Inner {
     pub(super) fn look_at_host(&self) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         self.hear_host(&mut **control);
+    }
+
+    /// The same, but nobody waits for somebody who asks the host something, who then listens instead.
+    pub(super) fn glance_at_host(&self) {
+        self.missed.store(true, Ordering::SeqCst);
+        if let Ok(mut control) = self.control.try_lock() {
+            self.missed.store(false, Ordering::SeqCst);
+            self.hear_host(&mut **control);
+        }
+    }
+
+    /// Whether the outside descriptor is readable.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_watch_ready(&self) -> bool {
+        let mut events = Vec::with_capacity(1);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(&self.watch, rustix::buffer::spare_capacity(&mut events), Some(&now)).is_ok_and(|count| count > 0)
     }
 
     /// From now on the outside descriptor tells of news. Whether there is none yet.

@@ -26,6 +26,10 @@ impl Control for Local {
         self.application.add_certificate(self.host.config(), chain, key)
     }
 
+    fn remove_certificate(&mut self, id: u32) -> Result<(), Refused> {
+        self.application.remove_certificate(id)
+    }
+
     fn open(&mut self, what: &Open) -> Result<Opened, Refused> {
         let made = self.host.open(&self.application, what)?;
         let ports = match made.ends {
