@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use super::name::Attempt;
 use crate::{
@@ -65,6 +66,8 @@ pub(super) struct Connection {
     pub(super) blocked: bool,
     /// The last datagram could not be sent at all.
     pub(super) unfit: bool,
+    /// Streams that are being opened: nobody answers them when the connection ends.
+    pub(super) opening: FxHashSet<u64>,
     /// Closed streams whose last bytes the peer does not have yet.
     pub(super) lingering: usize,
 }

@@ -1,6 +1,7 @@
 //! What workers say, and what becomes of sessions by it.
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use super::{
     entry::{Connection, Entry, Over, Part, STREAMS_MAX, Stream, What},
@@ -91,6 +92,7 @@ impl State {
             return;
         };
         entry.handle.get_or_insert(handle);
+        let parent = entry.stream().and_then(|stream| stream.parent);
         if entry.protocol == Protocol::Quic {
             entry.number = number;
         } else if let (Some(local), Ok(port)) = (&mut entry.local, u16::try_from(number)) {
@@ -103,7 +105,26 @@ impl State {
             }
         }
         self.by_handle.insert(handle, session);
+        self.is_answered(parent, session);
         self.touch(session);
+    }
+
+    /// A stream of that connection is not being opened any more.
+    pub(super) fn is_answered(&mut self, parent: Option<u64>, session: u64) {
+        let parent = parent.and_then(|parent| self.sessions.get_mut(&parent));
+        if let Some(connection) = parent.and_then(Entry::connection) {
+            connection.opening.remove(&session);
+        }
+    }
+
+    /// The connection in which these were being opened is over.
+    pub(super) fn end_opening(&mut self, opening: FxHashSet<u64>, ended: &Ended) {
+        for session in opening {
+            if let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.handle.is_none()) {
+                entry.end.get_or_insert(ended.clone());
+                self.touch(session);
+            }
+        }
     }
 
     fn on_failed(&mut self, place: usize, session: u64, ended: Option<Ended>) {
@@ -121,6 +142,8 @@ impl State {
         if over && entry.end.is_none() {
             entry.end = ended;
         }
+        let parent = entry.stream().and_then(|stream| stream.parent);
+        self.is_answered(parent, session);
         self.touch(session);
         self.is_over(session);
     }
@@ -281,7 +304,7 @@ impl State {
         let Some(session) = session else { return };
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         let ended = ended.unwrap_or(Ended::plain(Reason::Internal));
-        let mut forgotten = None;
+        let (mut forgotten, mut opening) = (None, FxHashSet::default());
         match &mut entry.what {
             What::Listener(listener) => {
                 let mine = listener.parts.iter_mut().find(|(_, part)| *part == Part::Open(handle));
@@ -298,10 +321,14 @@ impl State {
                 forgotten = stream.listener.take();
             }
             What::Stream(stream) => forgotten = stream.listener.take(),
-            What::Connection(connection) => forgotten = connection.listener.take(),
+            What::Connection(connection) => {
+                forgotten = connection.listener.take();
+                opening = std::mem::take(&mut connection.opening);
+            }
             _ => {}
         }
-        entry.end.get_or_insert(ended);
+        entry.end.get_or_insert(ended.clone());
+        self.end_opening(opening, &ended);
         self.touch(session);
         self.is_over(session);
         if let Some(above) = forgotten {

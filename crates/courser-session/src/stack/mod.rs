@@ -34,9 +34,17 @@
 //! [`Stack::set_nonblocking`] says otherwise, then they answer [`Error::WouldBlock`], and [`Stack::poll`] tells when it is worth
 //! calling again; [`Stack::descriptor`] is readable in the meantime, for programs with an event loop.
 //!
-//! A stack has no thread of its own: it takes what comes in while one of its calls is being made. A server whose threads are all
+//! A stack has no thread of its own but for names: it takes what comes in while one of its calls is being made. A server whose threads are all
 //! busy elsewhere answers new connections when one of them is back in [`Stack::accept`], [`Stack::poll`] or any other call that
 //! waits.
+//!
+//! # Names
+//!
+//! A name is looked up in a thread that ends with the last name, by the system's resolver or by [another](Stack::set_resolver),
+//! and its addresses race as in RFC 8305: the families take turns, the next address is begun when one failed or has not
+//! answered for 250 ms, the first connection wins. All of it may take 30 seconds. A session that does not block does not do so
+//! for its name, and [`Stack::connect`] called again says how far it is. A UDP session, which no peer answers, takes the first
+//! IPv4 address; so does [`Stack::bind`], which waits for the resolver.
 //!
 //! # Bounds
 //!
@@ -45,8 +53,15 @@
 //! | sessions | what the host allows | [`Error::Full`]; what comes in is refused |
 //! | connections that wait to be accepted | the backlog | they are refused |
 //! | streams that wait to be accepted | 1,024 of a connection | they are turned away |
+//! | names that are looked up at a time | 8 | the others wait, within their 30 seconds |
+//! | addresses of one name | 16 | further ones are not tried |
 //! | bytes that wait to be read | the delivery window of each stream | the sender is held back |
 //! | datagrams that wait to be read | 256 and 1 MiB of a connection | the oldest are dropped and counted |
+//!
+//! # What is kept
+//!
+//! A listener's endpoint ends with its last connection, one that makes connections [some time after](Stack::set_keep) its last
+//! one, or at once when the host has no room for another. A certificate is given back when its listener is bound.
 //!
 //! # The end
 //!
@@ -64,6 +79,9 @@ mod entry;
 mod error;
 mod hear;
 mod keep;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod limits_tests;
 mod name;
 mod open;
 mod poll;

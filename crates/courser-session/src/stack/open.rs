@@ -489,6 +489,9 @@ fn begin_stream(state: &mut State, session: u64, connection: u64, dir: Dir) -> R
     if let Some(endpoint) = endpoint {
         state.joins(endpoint);
     }
+    if let Some(connection) = state.entry(connection)?.connection() {
+        connection.opening.insert(session);
+    }
     state.post(place, submission);
     Ok(())
 }
@@ -589,12 +592,17 @@ impl State {
             }
             What::Connection(connection) => {
                 all.extend(connection.ready.drain(..));
+                let opening = std::mem::take(&mut connection.opening);
+                self.end_opening(opening, &Ended::plain(Reason::ClosedHere));
                 if let Some(handle) = entry.handle.filter(|_| !over) {
                     self.orphans.insert(handle, (place, None));
                     self.post(place, Submission::Close { handle, code, reason });
                 }
             }
             What::Stream(stream) => {
+                if entry.handle.is_none() {
+                    self.is_answered(stream.parent, session);
+                }
                 if let Some(Some(at)) = self.places.get_mut(place) {
                     let lent: usize = stream.inbox.drain(..).map(|(_, cost)| cost).sum();
                     at.lent = at.lent.saturating_sub(lent);
