@@ -86,6 +86,7 @@ mod name;
 mod open;
 mod poll;
 mod reach;
+mod release;
 mod state;
 #[cfg(test)]
 #[cfg(not(loom))]

@@ -1,13 +1,9 @@
 //! Sessions come and go: create, settings, connect, bind, listen, accept, close.
 
-#[cfg(feature = "tokio")]
-use std::time::Instant;
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
-#[cfg(feature = "tokio")]
-use super::clock::Due;
 use super::{
     Dir, Error, Opened, Session, Stack,
     entry::{Connection, Entry, Listener, Over, Part, Stream, What},
@@ -26,7 +22,7 @@ const BACKLOG: (u32, u32) = (128, 4096);
 /// How long opening a listener may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long closing a connection waits for the last bytes of its streams.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// A setting of a session, before it is connected or bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,20 +229,6 @@ impl Stack {
         })
     }
 
-    /// Whether connecting the session would not have to ask the host for anything.
-    #[cfg(feature = "tokio")]
-    pub(super) fn has_dialler(&self, session: Session) -> bool {
-        let mut state = self.0.lock();
-        let Ok(entry) = state.entry(session.0) else { return true };
-        let (fresh, protocol, profile) = (matches!(entry.what, What::Fresh), entry.protocol, entry.profile.clone());
-        let known = if protocol == Protocol::Quic {
-            state.diallers.iter().any(|(with, _)| *with == profile)
-        } else {
-            state.plain.is_some()
-        };
-        known || !fresh
-    }
-
     /// Gives a session the address at which it is to listen. Port 0 lets the system choose; see [`Self::local_addr`].
     ///
     /// # Errors
@@ -400,43 +382,6 @@ impl Stack {
     }
 }
 
-/// What the asynchronous face has to know.
-#[cfg(feature = "tokio")]
-impl Stack {
-    /// How long closing a connection waits for the last bytes of its streams.
-    pub(super) const LINGER: Duration = LINGER;
-
-    /// Whether the peer lacks bytes of closed streams of a connection.
-    pub(super) fn lingers(&self, session: Session) -> bool {
-        let mut state = self.0.lock();
-        state.drain();
-        let entry = state.sessions.get_mut(&session.0).filter(|entry| entry.end.is_none());
-        let lingers = entry.and_then(Entry::connection).is_some_and(|connection| connection.lingering > 0);
-        self.0.leave(state);
-        lingers
-    }
-
-    /// Something happens to the session at that time.
-    pub(super) fn touch_at(&self, session: Session, at: Instant) {
-        let mut state = self.0.lock();
-        state.clock.put(at, Due::Session(session.0));
-        self.0.leave(state);
-    }
-
-    /// Ends a session of which nobody holds anything any more: a stream that was not finished is reset.
-    pub(super) fn drop_session(&self, session: Session) {
-        let unfinished = {
-            let mut state = self.0.lock();
-            let stream = state.sessions.get_mut(&session.0).and_then(Entry::stream);
-            stream.is_some_and(|stream| stream.writing.is_none())
-        };
-        if unfinished {
-            let _ = self.reset(session, 0);
-        }
-        let _ = self.close_with(session, 0, b"");
-    }
-}
-
 fn fitting(uri: &str, protocol: Protocol) -> Result<Target, Error> {
     let target = Target::parse(uri)?;
     if target.protocol == protocol {
@@ -559,112 +504,5 @@ impl State {
         let new = Endpoint { local, places, live: 0, dialled: 0, ends: false, dials, users: 0, kept: None };
         self.endpoints.insert(endpoint, new);
         endpoint
-    }
-
-    /// The application has no use for a session any more.
-    pub(super) fn release(&mut self, session: u64, code: u64, reason: Bytes) {
-        // Those that hang on it without the application's knowledge go with it.
-        let mut all = vec![session];
-        while let Some(session) = all.pop() {
-            if let Some(entry) = self.sessions.remove(&session) {
-                self.part_with(session, entry, (code, reason.clone()), &mut all);
-            }
-        }
-    }
-
-    fn part_with(&mut self, session: u64, mut entry: Entry, (code, reason): (u64, Bytes), all: &mut Vec<u64>) {
-        let (place, over) = (entry.place, entry.end.is_some());
-        if let Some(handle) = entry.handle {
-            self.by_handle.remove(&handle);
-        }
-        self.end_attempt(session, entry.attempt.take());
-        match &mut entry.what {
-            // Nothing was made with them.
-            What::Fresh => self.waste.certificates.append(&mut entry.profile.certificates),
-            What::Bound(_) => {
-                if let Some(endpoint) = entry.endpoint.filter(|number| Some(*number) != self.plain) {
-                    self.waste.endpoints.push(endpoint);
-                }
-            }
-            What::Listener(listener) => {
-                all.extend(listener.ready.drain(..));
-                self.close_listener(listener, entry.endpoint, (code, &reason));
-            }
-            What::Connection(connection) => {
-                all.extend(connection.ready.drain(..));
-                let opening = std::mem::take(&mut connection.opening);
-                self.end_opening(opening, &Ended::plain(Reason::ClosedHere));
-                if let Some(handle) = entry.handle.filter(|_| !over) {
-                    self.orphans.insert(handle, (place, None));
-                    self.post(place, Submission::Close { handle, code, reason });
-                }
-            }
-            What::Stream(stream) => {
-                if entry.handle.is_none() {
-                    self.is_answered(stream.parent, session);
-                }
-                if let Some(Some(at)) = self.places.get_mut(place) {
-                    let lent: usize = stream.inbox.drain(..).map(|(_, cost)| cost).sum();
-                    at.lent = at.lent.saturating_sub(lent);
-                }
-                if let Some(handle) = entry.handle.filter(|_| !over) {
-                    self.close_stream((place, handle), stream, code);
-                }
-            }
-        }
-        if let Some(endpoint) = entry.endpoint {
-            self.parts(endpoint);
-        }
-        // Whoever waits for it learns that it is no more.
-        if self.has_tasks {
-            self.news.push_back(session);
-            self.tell_watcher |= self.watched;
-        }
-        let waits = |of: Option<u64>| of == Some(session);
-        self.waiters.iter().filter(|waiter| waits(waiter.session)).for_each(|waiter| waiter.woken.notify_one());
-        if self.leader.as_ref().is_some_and(|leader| waits(leader.session)) {
-            self.call_leader = true;
-        }
-    }
-
-    fn close_stream(&mut self, (place, handle): (usize, crate::handle::Handle), stream: &Stream, code: u64) {
-        if stream.reading.is_none() && stream.parent.is_some() {
-            self.post(place, Submission::Stop { stream: handle, code });
-        }
-        if code != 0 {
-            self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
-        } else if stream.writing.is_none() {
-            self.post(place, Submission::Finish { stream: handle });
-        }
-        let unsent = stream.writing.is_none_or(|over| over == Over::Fin) && !stream.acked && code == 0;
-        let parent = stream.parent.filter(|_| unsent);
-        if let Some(connection) = parent.and_then(|parent| self.sessions.get_mut(&parent)).and_then(Entry::connection) {
-            connection.lingering += 1;
-        }
-        self.orphans.insert(handle, (place, parent));
-        if stream.parent.is_none() {
-            // TCP: the system sends the rest by itself.
-            self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
-        }
-    }
-
-    fn close_listener(&mut self, listener: &Listener, endpoint: Option<u32>, (code, reason): (u64, &Bytes)) {
-        for (place, part) in &listener.parts {
-            if let Part::Open(handle) = *part {
-                self.by_handle.remove(&handle);
-                self.orphans.insert(handle, (*place, None));
-                self.post(*place, Submission::Close { handle, code, reason: reason.clone() });
-            }
-        }
-        // Connections that were accepted live on in the endpoint; it ends with the last of them.
-        let plain = self.plain;
-        if let Some(number) = endpoint.filter(|number| Some(*number) != plain)
-            && let Some(endpoint) = self.endpoints.get_mut(&number)
-        {
-            endpoint.ends = true;
-            if endpoint.live == 0 {
-                self.waste.endpoints.push(number);
-            }
-        }
     }
 }

@@ -149,7 +149,7 @@ async fn much_data_goes_both_ways_through_tokios_traits(ground: &Ground) {
     let said = pattern(BYTES, 1);
     let (sent, heard) = tokio::join!(
         async {
-            (&here).write_all(&said).await.unwrap();
+            here.write_all(&said).await.unwrap();
             here.finish()
         },
         read_to_end(&here)
@@ -210,7 +210,7 @@ async fn udp(ground: &Ground) {
         assert_eq!(there.read(&mut block).await, Ok(30));
         assert_eq!(block[..30], [number; 30]);
         there.send_datagram(&block[..20]).await.unwrap();
-        assert_eq!((&here).read(&mut block[..5]).await.unwrap(), 5, "what does not fit is lost");
+        assert_eq!(here.read(&mut block[..5]).await.unwrap(), 5, "what does not fit is lost");
         there.send_datagram(b"next").await.unwrap();
         assert_eq!(here.recv_datagram().await.unwrap(), &b"next"[..]);
     }

@@ -46,6 +46,7 @@
 //!
 //! Every future that waits, and every later call, fails with [`Error::ServiceGone`]; what had arrived can be read.
 
+mod known;
 mod session;
 
 use std::{
@@ -163,9 +164,7 @@ impl Stack {
     /// # Panics
     /// Like all that makes a stack: outside of a Tokio runtime, or in one without I/O.
     pub async fn attach(socket: impl Into<PathBuf>) -> Result<Self, Error> {
-        let mut config = Config::default();
-        config.socket = socket.into();
-        Self::from_config(config).await
+        Self::from_config(Config { socket: socket.into(), ..Config::default() }).await
     }
 
     /// Attaches as a configuration says.
