@@ -35,6 +35,8 @@ pub enum Kind {
     Limit,
     /// [`Event::Path`].
     Path,
+    /// [`Event::Note`].
+    Note,
 }
 
 /// What keeps a connection from sending more.
@@ -408,6 +410,8 @@ pub enum Event<'a> {
     },
     /// A step in its life.
     Life(Step<'a>),
+    /// What a protocol above has to say, in words that it and its observer agreed on.
+    Note(&'a [u8]),
 }
 
 /// Somebody who watches connections.

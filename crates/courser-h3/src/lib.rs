@@ -14,6 +14,7 @@
 //! | [`datagram`], [`capsule`] | HTTP datagrams, with and without a stream |
 //! | [`webtransport`] | what begins a stream of a WebTransport session, and its error codes |
 //! | [`conn`] | the connection: control and QPACK streams, requests, graceful end, limits |
+//! | [`watch`] | what is told to whoever writes traces |
 //! | [`qpack`] | field sections by reference to tables |
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod qpack;
 pub mod settings;
 pub mod testing;
 pub mod transport;
+pub mod watch;
 pub mod webtransport;
 
 pub use conn::{Body, Config, Connection, Error, Event, Head, Uni};

@@ -128,6 +128,47 @@ async fn what_takes_longer_than_the_drain_is_cut_off() {
     }
 }
 
+/// An answer under way at a server whose time for a drain is changed before it drains; how the drain ended, and the answer.
+async fn drained_after_reload(version: Version, (before, after): (&str, Duration)) -> (bool, Option<usize>) {
+    let dir = folder();
+    fs::write(dir.path().join("huge"), vec![7; 48 << 20]).unwrap();
+    let server = Running::start(&format!("[server]\ndrain = \"{before}\"\n{}", site(&dir)));
+    let client = server.client(version);
+    let response = client.send(Request::get("/huge").body(empty()).unwrap()).await.unwrap();
+    server.config.lock().unwrap().server.drain = after;
+    server.orders.send(Order::Reload).unwrap();
+    server.orders.send(Order::Drain).unwrap();
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while !server.news.lock().unwrap().iter().any(|news| news.contains("Draining")) {
+        assert!(tokio::time::Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(server.news.lock().unwrap().iter().any(|news| news == "Reloaded"), "{version:?}");
+    // Longer than the short one of the two.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let served = timeout(PATIENCE, server.served);
+    let read = timeout(PATIENCE, response.into_body().collect());
+    // Nobody reads the answer that is to be cut off until it was.
+    let (complete, body) = if after < PATIENCE {
+        let complete = served.await;
+        (complete, read.await)
+    } else {
+        let body = read.await;
+        (served.await, body)
+    };
+    (complete.unwrap().unwrap(), body.unwrap().ok().map(|body| body.to_bytes().len()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_for_a_drain_is_that_of_the_newest_configuration() {
+    for version in VERSIONS {
+        let longer = drained_after_reload(version, ("100ms", Duration::from_secs(600))).await;
+        assert_eq!(longer, (true, Some(48 << 20)), "{version:?}");
+        let shorter = drained_after_reload(version, ("600s", Duration::from_millis(100))).await;
+        assert_eq!(shorter, (false, None), "{version:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_is_not_waited_for() {
     let dir = folder();

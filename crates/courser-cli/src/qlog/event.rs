@@ -10,7 +10,7 @@ use serde_json::Value;
 pub struct Event {
     /// Milliseconds since the first event.
     pub ms: f64,
-    /// Name without its namespace, as the newest version has it.
+    /// Name as the newest version has it: without the namespace of the transport, with that of HTTP.
     pub name: String,
     /// What it tells.
     pub data: Value,
@@ -60,7 +60,12 @@ impl Normal {
         };
         let time = map.get("time").and_then(Value::as_f64).ok_or("it has no time")?;
         let name = map.get("name").and_then(Value::as_str).ok_or("it has no name")?;
-        let name = newest(name.rsplit_once(':').map_or(name, |(_, name)| name)).to_owned();
+        let name = match name.rsplit_once(':') {
+            // Some of its events are called like those of the transport.
+            Some(("http3" | "http", _)) => name.to_owned(),
+            Some((_, name)) => newest(name).to_owned(),
+            None => newest(name).to_owned(),
+        };
         let ms = match self.clock {
             Clock::Step => {
                 self.sum += time;
@@ -138,6 +143,8 @@ mod tests {
         let e =
             n.event(json!({"time": 100.5, "name": "recovery:metrics_updated", "data": {"smoothed_rtt": 3}})).unwrap();
         assert_eq!((e.ms, e.name.as_str(), e.number("/smoothed_rtt")), (0.0, "recovery_metrics_updated", Some(3.0)));
+        let e = n.event(json!({"time": 100.5, "name": "http3:parameters_set"})).unwrap();
+        assert_eq!(e.name, "http3:parameters_set", "not the transport's");
         let e = n.event(json!({"time": 101, "name": "quic:packet_sent"})).unwrap();
         assert_eq!((e.ms, e.name.as_str(), e.size(), e.packet_type()), (0.5, "packet_sent", 0, "?"));
     }

@@ -46,6 +46,8 @@ pub fn line(event: &Event, p: Palette) -> String {
         "recovery_metrics_updated" | "stream_data_moved" | "datagram_data_moved" => {
             (Some(Ink::Dim), format!("· {} {}", word(&event.name), members(&event.data)))
         }
+        "http3:frame_created" => (None, format!("⇒ {}", message_frame(event))),
+        "http3:frame_parsed" => (None, format!("⇐ {}", message_frame(event))),
         "connection_closed" => (Some(Ink::Strong), format!("■ closed {}", members(&event.data))),
         name => (None, format!("· {} {}", word(name), members(&event.data))),
     };
@@ -116,6 +118,39 @@ fn one_frame(frame: &Value) -> String {
     s
 }
 
+/// A frame of HTTP/3, with the fields that its trace shows.
+fn message_frame(event: &Event) -> String {
+    const FIELDS_MAX: usize = 16;
+    let number = |path: &str| event.number(path).map(|n| n as u64);
+    let mut s = word(event.text("/frame/frame_type").unwrap_or("?"));
+    if let Some(id) = number("/stream_id") {
+        let _ = write!(s, " on {id}");
+    }
+    if let Some(len) = number("/frame/raw/payload_length") {
+        let _ = write!(s, " {len} B");
+    }
+    for key in ["id", "push_id", "frame_type_bytes", "stream_id"] {
+        if let Some(n) = number(&format!("/frame/{key}")) {
+            let _ = write!(s, " {n}");
+        }
+    }
+    if let Some(value) = event.text("/frame/priority_field_value") {
+        let _ = write!(s, " {}", word(value));
+    }
+    let fields = event.data.pointer("/frame/headers").or_else(|| event.data.pointer("/frame/settings"));
+    for (i, field) in fields.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        if i == FIELDS_MAX {
+            s.push_str(" …");
+            break;
+        }
+        let name = field.get("name").and_then(Value::as_str).unwrap_or("?");
+        let value = field.get("value").map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+        let _ =
+            write!(s, "{}{}={}", if i == 0 { "  " } else { " " }, word(name), word(value.as_deref().unwrap_or("…")));
+    }
+    s
+}
+
 fn range(range: &Value) -> String {
     let ends: Vec<String> = range.as_array().into_iter().flatten().map(|v| word(&v.to_string())).collect();
     ends.join("–")
@@ -159,6 +194,17 @@ mod tests {
         let lost = json!({"header": {"packet_type": "1RTT", "packet_number": 9}, "trigger": "time_threshold"});
         assert_eq!(shown("packet_lost", lost), "      12.346  ✗ lost 1RTT 9  [time_threshold]");
         assert_eq!(shown("mtu_updated", json!({"new": 1472})), "      12.346  · mtu_updated new=1472");
+    }
+
+    #[test]
+    fn a_frame_of_http_is_a_line_with_the_fields_that_were_written() {
+        let headers = json!([{"name": ":method", "value": "GET"}, {"name": "cookie"}]);
+        let frame = json!({"frame_type": "headers", "headers": headers, "raw": {"payload_length": 20}});
+        let text = shown("http3:frame_created", json!({"stream_id": 4, "frame": frame}));
+        assert!(text.ends_with("⇒ headers on 4 20 B  :method=GET cookie=…"), "{text}");
+        let frame = json!({"frame_type": "goaway", "id": 8, "raw": {"payload_length": 1}});
+        let text = shown("http3:frame_parsed", json!({"stream_id": 3, "frame": frame}));
+        assert!(text.ends_with("⇐ goaway on 3 1 B 8"), "{text}");
     }
 
     #[test]

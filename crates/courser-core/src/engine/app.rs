@@ -226,6 +226,18 @@ impl Engine {
         Ok(self.look(key)?.is_finished_acked(id))
     }
 
+    /// Whether an observer takes notes of protocols above.
+    #[must_use]
+    pub fn takes_notes(&self) -> bool {
+        self.env.interest.wants(crate::observe::Kind::Note)
+    }
+
+    /// Hands a note of a protocol above to the observer, in its place among the other events of the connection.
+    pub fn note(&mut self, now: Instant, key: ConnKey, note: &[u8]) {
+        let now = self.clock.read(now);
+        self.env.tell(now, key, crate::observe::Kind::Note, &crate::observe::Event::Note(note));
+    }
+
     /// Has a stream tell how far it went when it is over, however that comes about:
     /// [`Settled`](crate::stream::StreamEvent::Settled), exactly once.
     ///

@@ -12,7 +12,8 @@ use super::{Connection, Exchange};
 use crate::error::{Code, ConnectionError};
 use crate::frame::{kind, push_frame, push_varint};
 use crate::transport::Transport;
-use crate::{datagram, priority};
+use crate::watch::{Content, Told};
+use crate::{datagram, priority, wide};
 
 /// Requests may become known in another order than that of their numbers, within such a span.
 const REORDERED: u64 = 64;
@@ -208,6 +209,7 @@ impl Connection {
         let mut payload = Vec::with_capacity(8);
         push_varint(&mut payload, id);
         push_frame(&mut self.control.unsent, kind::GOAWAY, &payload);
+        self.tell_made(kind::GOAWAY, &payload, Content::Number(id));
         // A failure is remembered, and told by the next call.
         let _ = self.pump(t);
     }
@@ -227,6 +229,7 @@ impl Connection {
         if let Some(x) = self.exchanges.get_mut(&id) {
             x.prioritised = true;
             t.set_priority(id, priority);
+            self.watch.tell(|| Told::Priority { stream: id, priority, local: true });
         }
         //= rfc9218#7.2-9, rfc9218#7.2-1, rfc9218#7.2-3
         let tells = self.side.is_client() && id.initiator() == Side::Client && id.dir() == Dir::Bi;
@@ -238,12 +241,14 @@ impl Connection {
         let (value, n) = priority::format(priority);
         payload.extend_from_slice(&value[..n]);
         push_frame(&mut self.control.unsent, kind::PRIORITY_UPDATE, &payload);
+        self.tell_made(kind::PRIORITY_UPDATE, &payload, Content::Priority(id, priority));
         let _ = self.pump(t);
     }
 
     /// A PRIORITY_UPDATE came. For a request that has not come, it is remembered.
     //= rfc9218#7-1
     pub(super) fn reprioritise(&mut self, t: &mut dyn Transport, id: StreamId, priority: Priority) {
+        self.watch.tell(|| Told::Priority { stream: id, priority, local: false });
         if let Some(x) = self.exchanges.get_mut(&id) {
             x.prioritised = true;
             t.set_priority(id, priority);
@@ -264,10 +269,20 @@ impl Connection {
     pub fn send_datagram(&mut self, t: &mut dyn Transport, id: StreamId, payload: &[u8]) -> bool {
         let agreed = self.config.datagrams && self.peer_settings().is_some_and(|s| s.datagrams);
         let open = |x: &Exchange| x.extended && matches!(x.send.stage, Stage::Head | Stage::Body);
-        agreed
+        let sent = agreed
             && self.failed.is_none()
             && self.exchanges.get(&id).is_some_and(open)
-            && t.send_datagram(datagram::encode(id, payload))
+            && t.send_datagram(datagram::encode(id, payload));
+        if sent {
+            self.watch.tell(|| Told::Datagram { created: true, stream: id, len: payload.len() });
+        }
+        sent
+    }
+
+    /// Tells of a frame that was made for our control stream.
+    fn tell_made(&mut self, kind: u64, payload: &[u8], content: Content<'_>) {
+        let Some(stream) = self.control.id() else { return };
+        self.watch.tell(|| Told::Frame { created: true, stream, kind, len: wide(payload.len()), content });
     }
 
     /// A datagram came: for which request it is, and its payload. `None` when nobody waits for it.
@@ -284,6 +299,7 @@ impl Connection {
             return Ok(None);
         }
         let (id, payload) = datagram::decode(data).map_err(|e| self.fail(t, e))?;
+        self.watch.tell(|| Told::Datagram { created: false, stream: id, len: payload.len() });
         //= rfc9297#2.1-4, rfc9297#2.1-5
         let Some(x) = self.exchanges.get(&id).filter(|x| x.recv.phase != Phase::Over) else { return Ok(None) };
         if self.side.is_server() && x.recv.phase == Phase::Head {

@@ -57,6 +57,7 @@ use crate::message::decode::Collector;
 use crate::qpack::{Decoder, DecoderConfig, Encoder, EncoderConfig};
 use crate::settings::Settings;
 use crate::transport::Transport;
+use crate::watch::{Content, Told, Watch, Watcher};
 use crate::wide;
 
 /// One message exchange: a request and its responses.
@@ -132,6 +133,8 @@ pub struct Connection {
     encoder: Encoder,
     decoder: Decoder,
     collector: Collector,
+    /// Who is told of what happens.
+    watch: Watcher,
     /// Where heads are encoded; kept for its memory.
     scratch: Vec<u8>,
     exchanges: FxHashMap<StreamId, Exchange>,
@@ -188,6 +191,7 @@ impl Connection {
             encoder: Encoder::new(encoder),
             decoder: Decoder::new(decoder),
             collector: Collector::default(),
+            watch: Watcher::default(),
             scratch: Vec::new(),
             exchanges: FxHashMap::default(),
             held: FxHashMap::default(),
@@ -230,7 +234,37 @@ impl Connection {
             self.control.pump(t)?;
         }
         self.encoder_stream.pump_with(t, self.encoder.instructions())?;
-        self.decoder_stream.pump_with(t, self.decoder.instructions())
+        let done = self.decoder_stream.pump_with(t, self.decoder.instructions());
+        if self.watch.is_on() {
+            self.tell_own_streams();
+        }
+        done
+    }
+
+    /// Has `watch` told of what happens from now on; to be called before [`Self::start`].
+    pub fn set_watch(&mut self, watch: Box<dyn Watch>) {
+        self.watch.set(watch);
+        let settings = self.config.settings(self.side.is_server());
+        self.watch.tell(|| Told::Parameters { local: true, settings: &settings });
+    }
+
+    /// Tells of our one-way streams that were opened since, and of the SETTINGS on the first of them.
+    fn tell_own_streams(&mut self) {
+        let kinds = [stream_type::CONTROL, stream_type::QPACK_ENCODER, stream_type::QPACK_DECODER];
+        let ids = [self.control.id(), self.encoder_stream.id(), self.decoder_stream.id()];
+        for (i, (kind, id)) in kinds.into_iter().zip(ids).enumerate() {
+            let Some(stream) = id.filter(|_| !std::mem::replace(&mut self.watch.own[i], id.is_some())) else {
+                continue;
+            };
+            self.watch.tell(|| Told::StreamType { stream, kind: Some(kind) });
+            if kind == stream_type::CONTROL {
+                let settings = self.config.settings(self.side.is_server());
+                let mut payload = Vec::new();
+                settings.encode(None, &mut payload);
+                let (kind, len, content) = (kind::SETTINGS, wide(payload.len()), Content::Settings(&settings));
+                self.watch.tell(|| Told::Frame { created: true, stream, kind, len, content });
+            }
+        }
     }
 
     /// Tells the time: what the peer may do in one go comes back with it. To be called now and then; a connection that is never

@@ -14,6 +14,7 @@ use crate::error::{Code, ConnectionError};
 use crate::frame::{FrameReader, Header, Kind, Partial, kind, stream_type};
 use crate::settings::{self, Settings};
 use crate::transport::{Read, Transport};
+use crate::watch::{Content, Told};
 use crate::webtransport::is_session_id;
 use crate::{priority, wide};
 
@@ -89,6 +90,7 @@ impl Connection {
         session: Option<u64>,
         piece: Bytes,
     ) -> Result<Uni, ConnectionError> {
+        self.watch.tell(|| Told::StreamType { stream: id, kind: Some(kind) });
         if let Some(session) = session {
             if !is_session_id(session) {
                 return Err(fault(Code::ID_ERROR, "a WebTransport session that cannot be"));
@@ -147,6 +149,11 @@ impl Connection {
             if self.peer.frames.open().is_none() {
                 let Some(header) = self.peer.frames.header(piece) else { return Ok(()) };
                 self.judge_control(header)?;
+                if Kind::of(header.kind) != Kind::Control
+                    && let Some(stream) = self.peer.control
+                {
+                    self.watch.frame(false, stream, header.kind, header.len);
+                }
                 self.peer.payload.clear();
             }
             let Some(open) = self.peer.frames.open() else { continue };
@@ -210,15 +217,28 @@ impl Connection {
         Ok(())
     }
 
+    /// Tells of a frame of the peer's control stream.
+    fn tell_control(&mut self, kind: u64, payload: &[u8], content: Content<'_>) {
+        let Some(stream) = self.peer.control else { return };
+        self.watch.tell(|| Told::Frame { created: false, stream, kind, len: wide(payload.len()), content });
+    }
+
     fn control_frame(&mut self, t: &mut dyn Transport, kind: u64, payload: &[u8]) -> Result<(), ConnectionError> {
         match kind {
             kind::SETTINGS => {
                 let settings = Settings::decode(payload)?;
+                self.tell_control(kind, payload, Content::Settings(&settings));
+                self.watch.tell(|| Told::Parameters { local: false, settings: &settings });
                 self.on_settings(settings, payload)
             }
-            kind::GOAWAY => self.on_goaway(only_number(payload)?),
+            kind::GOAWAY => {
+                let id = only_number(payload)?;
+                self.tell_control(kind, payload, Content::Number(id));
+                self.on_goaway(id)
+            }
             kind::MAX_PUSH_ID => {
                 let id = only_number(payload)?;
+                self.tell_control(kind, payload, Content::Number(id));
                 //= rfc9114#7.2.7-4
                 if self.peer.max_push_id.is_some_and(|before| id < before) {
                     return Err(fault(Code::ID_ERROR, "a maximum of pushes that shrinks"));
@@ -240,6 +260,7 @@ impl Connection {
                     return Err(fault(Code::ID_ERROR, "a priority of what is no request"));
                 }
                 if let Some(priority) = priority::parse(r.rest()) {
+                    self.tell_control(kind, payload, Content::Priority(StreamId(id), priority));
                     self.reprioritise(t, StreamId(id), priority);
                 }
                 Ok(())

@@ -8,10 +8,13 @@ use super::config::{Body, Error, Head};
 use super::recv::{Item, Phase, Rules};
 use super::{Connection, Method};
 use crate::error::Code;
+use crate::frame::kind;
 use crate::message::decode::Section;
 use crate::priority;
-use crate::qpack::Decoded;
+use crate::qpack::{Decoded, Field};
 use crate::transport::Transport;
+use crate::watch::{Content, Told, Watcher};
+use crate::wide;
 
 /// Bytes for the QPACK decoder stream that are worth a write of their own.
 const BUNCH: usize = 16;
@@ -26,6 +29,37 @@ enum Got {
     Blocked,
     WaitsForTable,
     WebTransport(StreamId),
+}
+
+/// The fields of a section, when somebody watches.
+struct Seen(Option<Vec<OwnField>>);
+
+/// A field that outlives its section.
+struct OwnField {
+    name: Vec<u8>,
+    value: Vec<u8>,
+    sensitive: bool,
+}
+
+impl Seen {
+    fn new(watch: &Watcher) -> Self {
+        Self(watch.is_on().then(Vec::new))
+    }
+
+    fn field(&mut self, field: &Field<'_>) {
+        if let Some(fields) = &mut self.0 {
+            let (name, value) = (field.name.to_vec(), field.value.to_vec());
+            fields.push(OwnField { name, value, sensitive: field.sensitive });
+        }
+    }
+
+    fn tell(self, watch: &mut Watcher, stream: StreamId, len: usize) {
+        let Some(fields) = self.0 else { return };
+        let fields: Vec<Field<'_>> =
+            fields.iter().map(|f| Field { name: &f.name, value: &f.value, sensitive: f.sensitive }).collect();
+        let content = Content::Fields(&fields);
+        watch.tell(|| Told::Frame { created: false, stream, kind: kind::HEADERS, len: wide(len), content });
+    }
 }
 
 impl Connection {
@@ -93,6 +127,9 @@ impl Connection {
             let said = early.or(facts.priority).unwrap_or(priority::DEFAULT);
             //= rfc9218#10-1, rfc9218#10-2
             t.set_priority(id, said);
+            if early.is_some() || facts.priority.is_some() {
+                self.watch.tell(|| Told::Priority { stream: id, priority: said, local: false });
+            }
         }
         Ok(parts)
     }
@@ -210,7 +247,8 @@ impl Connection {
             None => {
                 let webtransport =
                     opens_sessions || (self.side == Side::Client && self.config.webtransport_sessions > 0);
-                let mut rules = Rules { side: self.side, section_max, webtransport, noise: &mut self.noise };
+                let (noise, watch) = (&mut self.noise, &mut self.watch);
+                let mut rules = Rules { side: self.side, section_max, webtransport, noise, watch };
                 match x.recv.next(t, id, &mut rules)? {
                     Item::Section(bytes) => bytes,
                     Item::Oversized => return Ok(Got::Oversized),
@@ -226,8 +264,14 @@ impl Connection {
         };
         self.collector.begin(section);
         let collector = &mut self.collector;
-        match self.decoder.decode(id, &bytes, |field| collector.field(field))? {
+        let mut seen = Seen::new(&self.watch);
+        let decoded = self.decoder.decode(id, &bytes, |field| {
+            seen.field(&field);
+            collector.field(field)
+        })?;
+        match decoded {
             Decoded::Done => {
+                seen.tell(&mut self.watch, id, bytes.len());
                 // Acknowledgments are told in bunches: each costs a write here and a read there.
                 if self.decoder.instructions().len() >= BUNCH {
                     self.pump_streams(t)?;

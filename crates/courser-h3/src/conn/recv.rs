@@ -11,6 +11,7 @@ use super::config::Error;
 use crate::error::Code;
 use crate::frame::{FrameReader, Header, Kind, kind};
 use crate::transport::{Read, Transport};
+use crate::watch::{Told, Watcher};
 use crate::webtransport::is_session_id;
 use crate::wide;
 
@@ -54,6 +55,8 @@ pub(super) struct Rules<'a> {
     pub(super) webtransport: bool,
     /// What frames without effect cost.
     pub(super) noise: &'a mut Budget,
+    /// Who is told of frames.
+    pub(super) watch: &'a mut Watcher,
 }
 
 /// The receiving half.
@@ -78,6 +81,16 @@ pub(super) struct Recv {
     got: u64,
 }
 
+/// Tells of a frame by its header; of field sections when they were decoded.
+fn tell(rules: &mut Rules<'_>, stream: StreamId, header: Header, (first, webtransport): (bool, bool)) {
+    if first && stream.initiator() != rules.side {
+        rules.watch.tell(|| Told::StreamType { stream, kind: webtransport.then_some(header.kind) });
+    }
+    if header.kind != kind::HEADERS && !webtransport {
+        rules.watch.frame(false, stream, header.kind, header.len);
+    }
+}
+
 /// Ends the connection: that frame may not stand there.
 fn unexpected(reason: &'static str) -> Error {
     Error::connection(Code::FRAME_UNEXPECTED, reason)
@@ -95,7 +108,12 @@ impl Recv {
                     return if self.ended { self.end(rules.side) } else { Ok(Item::Blocked) };
                 }
                 let Some(header) = self.frames.header(&mut self.piece) else { continue };
-                if let Some(session) = self.begin(header, rules)? {
+                let first = !self.begun;
+                let session = self.begin(header, rules)?;
+                if rules.watch.is_on() {
+                    tell(rules, id, header, (first, session.is_some()));
+                }
+                if let Some(session) = session {
                     return Ok(Item::WebTransport(session));
                 }
                 if header.kind == kind::HEADERS && header.len > rules.section_max {

@@ -10,6 +10,7 @@ use super::Connection;
 use crate::error::{Code, ConnectionError};
 use crate::settings::{self, Settings};
 use crate::transport::Transport;
+use crate::watch::Told;
 
 /// A client whose transport may have sent 0-RTT.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl Connection {
     //= rfc9114#7.2.4.2-6
     pub fn resume(&mut self, remembered: Settings) {
         if self.side.is_client() && self.peer.settings.is_none() {
+            self.watch.tell(|| Told::Restored(&remembered));
             self.resumed = Some(Box::new(Resumed { remembered, accepted: None, names_size: false }));
         }
     }

@@ -10,6 +10,7 @@ use courser_core::ids::StreamId;
 use super::config::Error;
 use crate::frame::{Header, kind};
 use crate::transport::{Transport, WriteError};
+use crate::watch::Watcher;
 use crate::wide;
 
 /// Which part of a message is sent next.
@@ -107,11 +108,19 @@ impl SendHalf {
     }
 
     /// Sends content off the front of `data`.
-    pub(super) fn content(&mut self, t: &mut dyn Transport, id: StreamId, data: &mut Bytes) -> Result<usize, Error> {
+    pub(super) fn content(
+        &mut self,
+        t: &mut dyn Transport,
+        id: StreamId,
+        data: &mut Bytes,
+        watch: &mut Watcher,
+    ) -> Result<usize, Error> {
         let whole = data.len();
         while !data.is_empty() && self.flush(t, id)? {
             if self.frame_left == 0 {
-                let (head, n) = self.open_frame(data.len())?.encode();
+                let header = self.open_frame(data.len())?;
+                watch.frame(true, id, header.kind, header.len);
+                let (head, n) = header.encode();
                 self.push(t, id, &head[..n])?;
                 continue;
             }

@@ -15,6 +15,7 @@ use crate::message::encode::{Outline, RequestLine, response_lines, section_size,
 use crate::priority;
 use crate::qpack::Field;
 use crate::transport::Transport;
+use crate::watch::{Content, Told};
 use crate::{webtransport, wide};
 
 /// Content that is copied to stand in one write with its head, in bytes.
@@ -77,6 +78,7 @@ impl Connection {
         fits_declared(content_left, body, end)?;
         //= rfc9114#4.1-1
         let Some(id) = t.open(Dir::Bi) else { return Ok(None) };
+        self.watch.tell(|| Told::StreamType { stream: id, kind: None });
         if let Some(p) = outline.priority.and_then(priority::parse) {
             t.set_priority(id, p);
         }
@@ -152,8 +154,9 @@ impl Connection {
         end: bool,
     ) -> Result<usize, Error> {
         self.alive()?;
-        let x = self.stage(id, Stage::Body)?;
-        let mut done = x.send.content(t, id, data);
+        self.stage(id, Stage::Body)?;
+        let Some(x) = self.exchanges.get_mut(&id) else { return Err(Error::Closed) };
+        let mut done = x.send.content(t, id, data, &mut self.watch);
         if end && data.is_empty() {
             done = done.and_then(|taken| x.send.end(t, id).map(|()| taken));
         }
@@ -222,7 +225,15 @@ impl Connection {
     ) -> Result<(), Error> {
         self.scratch.clear();
         self.scratch.resize(ROOM, 0);
-        self.encoder.encode(id, lines, &mut self.scratch);
+        if self.watch.is_on() {
+            let fields: Vec<Field<'_>> = lines.into_iter().collect();
+            self.encoder.encode(id, fields.iter().copied(), &mut self.scratch);
+            let (kind, len) = (kind::HEADERS, wide(self.scratch.len() - ROOM));
+            let content = Content::Fields(&fields);
+            self.watch.tell(|| Told::Frame { created: true, stream: id, kind, len, content });
+        } else {
+            self.encoder.encode(id, lines, &mut self.scratch);
+        }
         let section = self.scratch.len() - ROOM;
         let (head, n) = Header { kind: kind::HEADERS, len: wide(section) }.encode();
         let Some(room) = self.scratch.get_mut(..ROOM).and_then(|room| room.last_chunk_mut::<ROOM>()) else {
@@ -233,7 +244,9 @@ impl Connection {
         let Some(x) = self.exchanges.get_mut(&id) else { return Err(Error::Closed) };
         x.send.stage = Stage::Body;
         if !body.is_empty() {
-            let (head, n) = x.send.open_frame(body.len())?.encode();
+            let header = x.send.open_frame(body.len())?;
+            self.watch.frame(true, id, header.kind, header.len);
+            let (head, n) = header.encode();
             self.scratch.extend_from_slice(&head[..n]);
             if body.len() <= SMALL {
                 self.scratch.extend_from_slice(body);
@@ -245,7 +258,7 @@ impl Connection {
         self.encoder_stream.pump_with(t, self.encoder.instructions())?;
         x.send.push(t, id, self.scratch.get(begin..).unwrap_or_default())?;
         if !body.is_empty() {
-            x.send.content(t, id, body)?;
+            x.send.content(t, id, body, &mut self.watch)?;
         }
         //= rfc9114#4.1-6, rfc9114#4.1-8
         if end && body.is_empty() {

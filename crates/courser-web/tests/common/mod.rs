@@ -59,6 +59,8 @@ pub struct Running {
     /// Whether everything was complete at its end.
     pub served: JoinHandle<bool>,
     pub news: Arc<Mutex<Vec<String>>>,
+    /// What a reload finds.
+    pub config: Arc<Mutex<Config>>,
 }
 
 impl Running {
@@ -84,11 +86,13 @@ impl Running {
         let (orders, told) = mpsc::unbounded_channel();
         let news: Arc<Mutex<Vec<String>>> = Arc::default();
         let said = Arc::clone(&news);
+        let config = Arc::new(Mutex::new(config));
+        let again = Arc::clone(&config);
         let served = tokio::spawn(async move {
             let tell = |news: courser_web::front::News<'_>| said.lock().unwrap().push(format!("{news:?}"));
-            server.serve(told, move || Ok(config.clone()), Arc::new(give), tell).await.unwrap()
+            server.serve(told, move || Ok(again.lock().unwrap().clone()), Arc::new(give), tell).await.unwrap()
         });
-        Self { addr, figures, orders, served, news }
+        Self { addr, figures, orders, served, news, config }
     }
 
     pub fn client(&self, version: Version) -> AnyClient {

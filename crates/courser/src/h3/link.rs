@@ -13,6 +13,7 @@ use super::carrier::{Carrier, Channel, Channels};
 use super::early::Remembered;
 use super::error::Error;
 use super::sessions::Sessions;
+use super::trace::Tracer;
 use crate::aio;
 use crate::face::ConnRef;
 use crate::hub::stream::StreamSlot;
@@ -47,8 +48,12 @@ pub(super) struct State {
 
 impl Link {
     pub(super) fn new(quic: aio::Connection, side: Side, config: Config, seed: u64) -> Arc<Self> {
+        let mut h3 = Connection::new(side, config, seed);
+        if let Some(tracer) = Tracer::of(&quic.conn().0) {
+            h3.set_watch(tracer);
+        }
         let state = State {
-            h3: Connection::new(side, config, seed),
+            h3,
             channels: Channels::default(),
             table_waiters: FxHashMap::default(),
             settings_waiters: Vec::new(),

@@ -12,6 +12,7 @@
 //! sessions, meter  what came for sessions and is not taken; the limits of one
 //! early            0-RTT: what is remembered of servers, which requests go early
 //! driver           control and QPACK streams, datagrams, events
+//! trace            what is told to the connection's qlog file
 //! link, carrier    the one lock per connection, and the byte contract of courser-h3 over slots of the hub
 //! ```
 //!
@@ -38,6 +39,7 @@ mod respond;
 mod server;
 mod serving;
 mod sessions;
+mod trace;
 mod web_transport;
 
 pub use body::RecvBody;

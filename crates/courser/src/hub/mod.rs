@@ -193,6 +193,7 @@ impl Machine for Hub {
 
 impl Hub {
     pub(crate) fn new(engine: Engine, shared: Arc<Shared>) -> Self {
+        shared.set_traced(engine.takes_notes());
         Self {
             engine,
             span: spans::endpoint(shared.local()),
@@ -249,7 +250,12 @@ impl Hub {
     fn serve_inbox(&mut self, now: Instant) {
         let mut inbox = std::mem::take(&mut self.scratch);
         if self.shared.take_inbox(&mut inbox) {
-            // Streams first: what was written before a close is handed over before it.
+            // Notes first: they tell what the bytes mean that are about to move.
+            inbox.note_bytes = 0;
+            for (key, note) in inbox.notes.drain(..) {
+                self.engine.note(now, key, &note);
+            }
+            // Then streams: what was written before a close is handed over before it.
             for slot in inbox.streams.drain(..) {
                 slot.unqueue();
                 self.serve_stream(&slot);

@@ -32,6 +32,9 @@ pub(crate) use courser_core::engine::Incoming as IncomingInfo;
 pub(super) const INCOMING_MAX: usize = 4096;
 /// Commands that wait for the worker, at most, before no more connections are begun.
 const COMMANDS_MAX: usize = 16_384;
+/// Bytes of notes that wait for the worker, at most.
+#[cfg(feature = "h3")]
+const NOTE_BYTES_MAX: usize = 1 << 20;
 
 /// A connection to be made.
 pub(crate) struct Dial {
@@ -80,6 +83,10 @@ pub(super) struct Inbox {
     pub(super) streams: Vec<Arc<StreamSlot>>,
     pub(super) conns: Vec<Arc<ConnSlot>>,
     pub(super) commands: Vec<Command>,
+    /// What protocols above have to say to the observer.
+    pub(super) notes: Vec<(ConnKey, Vec<u8>)>,
+    /// Bytes in `notes`.
+    pub(super) note_bytes: usize,
     /// The worker is gone and looks no more.
     closed: bool,
 }
@@ -169,6 +176,8 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     /// No new connections are taken any more.
     draining: AtomicBool,
+    /// The engine has an observer that takes notes.
+    traced: AtomicBool,
     lobby: Arc<Lobby>,
     /// The worker's number.
     worker: u8,
@@ -191,6 +200,7 @@ impl Shared {
             waker: OnceLock::new(),
             stop: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            traced: AtomicBool::new(false),
             lobby: Arc::clone(lobby),
             worker,
             local: Mutex::new(local),
@@ -232,6 +242,31 @@ impl Shared {
         drop(inbox);
         self.wake();
         true
+    }
+
+    /// Hands a note about a connection over to the observer; `false` when too many wait, or the worker is gone.
+    #[cfg(feature = "h3")]
+    pub(crate) fn note(&self, conn: &ConnSlot, note: Vec<u8>) -> bool {
+        let Some(key) = conn.key() else { return false };
+        let mut inbox = lock(&self.inbox);
+        if inbox.closed || inbox.note_bytes + note.len() > NOTE_BYTES_MAX {
+            return false;
+        }
+        inbox.note_bytes += note.len();
+        inbox.notes.push((key, note));
+        drop(inbox);
+        self.wake();
+        true
+    }
+
+    /// Whether an observer takes notes.
+    #[cfg(feature = "h3")]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_traced(&self, traced: bool) {
+        self.traced.store(traced, Ordering::Relaxed);
     }
 
     /// Exchanges the inbox for an empty one; `false` when nothing is there.

@@ -69,6 +69,7 @@ pub(super) fn write(log: &mut Log, now: Instant, event: &Event<'_>) {
         Event::Moved { stream, len, way, fin } => moved(log, now, stream, len, way, fin),
         Event::Path { step, remote, local } => path(log, now, step, remote, local),
         Event::Life(step) => life(log, now, step),
+        Event::Note(text) => log.note(now, text),
         _ => {}
     }
 }

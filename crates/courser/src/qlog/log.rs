@@ -100,6 +100,7 @@ impl Log {
                 o.object("vantage_point", |o| _ = o.text("type", end));
                 o.list("event_schemas", |l| {
                     l.text("urn:ietf:params:qlog:events:quic-13");
+                    l.text("urn:ietf:params:qlog:events:http3-13");
                     l.text("urn:ietf:params:qlog:events:loglevel");
                 });
             });
@@ -124,11 +125,16 @@ impl Log {
 
     /// Writes one event.
     pub(super) fn event(&mut self, now: Instant, name: &str, data: impl FnOnce(&mut Object<'_>)) {
+        self.bounded(now, |log| log.record(now, name, data));
+    }
+
+    /// Writes one event, unless the file is full, or gets full by it.
+    fn bounded(&mut self, now: Instant, write: impl FnOnce(&mut Self)) {
         if self.full {
             return;
         }
         let before = self.text.len();
-        self.record(now, name, data);
+        write(self);
         let bytes = self.bytes + (self.text.len() - before) as u64;
         if bytes + LAST_WORDS <= self.bytes_max {
             self.bytes = bytes;
@@ -142,10 +148,24 @@ impl Log {
         self.events += 1;
     }
 
+    /// Writes one event whose name and data are text already.
+    pub(super) fn note(&mut self, now: Instant, text: &[u8]) {
+        self.bounded(now, |log| {
+            log.time(now);
+            log.text.push(b',');
+            log.text.extend_from_slice(text);
+            log.text.extend_from_slice(b"}\n");
+        });
+    }
+
+    fn time(&mut self, now: Instant) {
+        self.text.extend_from_slice(b"\x1e{\"time\":");
+        json::milliseconds(&mut self.text, micros(now.since(self.started)));
+    }
+
     fn record(&mut self, now: Instant, name: &str, data: impl FnOnce(&mut Object<'_>)) {
+        self.time(now);
         let out = &mut self.text;
-        out.extend_from_slice(b"\x1e{\"time\":");
-        json::milliseconds(out, micros(now.since(self.started)));
         out.extend_from_slice(b",\"name\":\"");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\",\"data\":");

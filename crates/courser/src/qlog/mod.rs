@@ -21,16 +21,20 @@
 //! | `log` | one connection: its text so far, its limits, what was told last |
 //! | `events` | events of the core as events of the drafts |
 //! | `frames` | headers and frames |
+//! | `http` | events of HTTP/3 (draft-ietf-quic-qlog-h3-events-13) |
 //! | `json` | JSON text |
 //! | `sink` | the thread that writes files |
 //!
 //! **Bounds.** A connection buffers 16 KiB of text, a file has a limit and says in its last event that it was reached, the
 //! queue to the writer has a limit in bytes: what does not fit is counted, and the file says how many events it lacks. The
 //! worker never waits for the disk. **Privacy.** Data of streams and datagrams, TLS messages, keys and tokens are never
-//! written; addresses and connection IDs are.
+//! written; addresses and connection IDs are. Of the fields of HTTP messages the names are, and the values of a list of harmless
+//! ones; of a path the query is not.
 
 mod events;
 mod frames;
+#[cfg(feature = "h3")]
+pub(crate) mod http;
 mod json;
 mod log;
 mod sink;
@@ -213,6 +217,7 @@ impl Observer for Scribe {
             Kind::Data,
             Kind::Limit,
             Kind::Path,
+            Kind::Note,
         ]
         .into_iter()
         .fold(Interest::NONE, Interest::with)

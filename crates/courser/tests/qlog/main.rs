@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod cddl;
+#[cfg(feature = "h3")]
+mod requests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -80,7 +82,11 @@ fn definition(name: &str) -> String {
         "mtu" | "ecn" | "alpn" | "udp" | "id" => word.to_uppercase(),
         word => format!("{}{}", word[..1].to_uppercase(), &word[1..]),
     });
-    let space = if space == "quic" { "QUIC" } else { "LogLevel" };
+    let space = match space {
+        "quic" => "QUIC",
+        "http3" => "HTTP3",
+        _ => "LogLevel",
+    };
     format!("{space}{}", words.collect::<String>())
 }
 

@@ -335,6 +335,7 @@ impl Observer for Listener {
             observe::Event::Limited { .. } => Kind::Limit,
             observe::Event::Path { .. } => Kind::Path,
             observe::Event::Life(_) => Kind::Life,
+            observe::Event::Note(_) => Kind::Note,
         };
         self.1.lock().unwrap().insert(kind);
     }
