@@ -1,11 +1,16 @@
 //! Spreads packets over time: a token bucket.
 //!
-//! It fills with 5/4 of a window per round trip (twice a window in slow start) and holds a burst: ten datagrams, an initial
-//! window, or what two milliseconds bring. That is for who begins to speak: after slow start, while as much is in flight
-//! anyway, it is three datagrams or what two milliseconds bring, for queues may be as short as that (decision D97). Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
+//! It fills with 5/4 of a window per round trip (twice a window in slow start, 21/20 where no queue is seen) and holds a
+//! burst: ten datagrams, an initial window, or what two milliseconds bring. That is for who begins to speak: after slow
+//! start, while as much is in flight anyway, it is three datagrams or what two milliseconds bring, for queues may be as short
+//! as that (decision D97). Bytes are given out in quanta of about a millisecond, at most a whole train, so that a slow path
 //! gets single packets at even distances and a fast one full trains. Timers are a millisecond coarse; because the bucket
 //! holds two milliseconds, a sender that is woken a millisecond late has lost nothing, and with a round trip below a
 //! millisecond the bucket holds more than the window and pacing has no effect.
+//!
+//! Hosts are woken later than that. Who is paced by a rate and not by a window has no other way to make up for it, so the
+//! bucket remembers when it was to be asked again and holds what the time since then would have brought as well, five
+//! milliseconds and a train at most (decision D147). Time in which nobody waited for the bucket brings nothing.
 
 use core::time::Duration;
 
@@ -19,12 +24,51 @@ const BUSY_DATAGRAMS: u64 = 3;
 const BURST_US: u64 = 2000;
 /// A quantum is what this time brings, in microseconds; also the shortest wait.
 const QUANTUM_US: u64 = 1000;
+/// A smoothed round trip that exceeds the shortest one by less than one part of so many shows no queue.
+const CALM_PART: u32 = 12;
+/// So much lateness is made up for, in microseconds: more than a scheduler usually takes, less than most queues hold.
+const LATE_US: u64 = 5000;
 /// Largest quantum: a train.
 const TRAIN: u64 = 64 << 10;
 
 /// What may always leave at once: ten datagrams, or the initial window while those are small (RFC 9002 section 7.7).
 fn least_burst(mtu: u16) -> u64 {
     (BURST_DATAGRAMS * u64::from(mtu)).max(super::initial_window(mtu))
+}
+
+/// How much faster than a window per round trip who is paced by a window sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The window doubles per round trip.
+    Doubling,
+    /// There is a queue, or it is not known that there is none.
+    Growing,
+    /// Round trips are as short as they get: the window is below what the path holds, or its queue is short. Faster than
+    /// the path would be a burst, which such a queue drops or marks.
+    Calm,
+}
+
+impl Pace {
+    /// What suits a round trip, of which `min` is the shortest.
+    #[must_use]
+    pub fn of(doubles: bool, smoothed: Duration, min: Duration) -> Self {
+        if doubles {
+            Self::Doubling
+        } else if smoothed <= min + min / CALM_PART {
+            Self::Calm
+        } else {
+            Self::Growing
+        }
+    }
+
+    /// In percent.
+    const fn gain(self) -> u64 {
+        match self {
+            Self::Doubling => 200,
+            Self::Growing => 125,
+            Self::Calm => 105,
+        }
+    }
 }
 
 /// Token bucket of one path.
@@ -44,6 +88,8 @@ pub struct Pacer {
     bunch: u64,
     /// After slow start, paced by a window: what may leave at once counts what is in flight.
     settled: bool,
+    /// When it was to be asked again: what leaves later leaves late. Zero: nobody waits for it.
+    opens_at: Instant,
     /// Off: everything may leave at once.
     enabled: bool,
 }
@@ -61,17 +107,18 @@ impl Pacer {
             quantum: u64::from(mtu),
             bunch: 0,
             settled: false,
+            opens_at: Instant::ZERO,
             enabled,
         }
     }
 
     /// Follows the window and the round trip; called when either changed.
     //= rfc9002#7.7-1
-    pub fn update(&mut self, now: Instant, window: u64, smoothed: Duration, slow_start: bool, mtu: u16) {
-        let per_round = if slow_start { window.saturating_mul(2) } else { window.saturating_add(window / 4) };
+    pub fn update(&mut self, now: Instant, window: u64, smoothed: Duration, pace: Pace, mtu: u16) {
+        let per_round = window.saturating_mul(pace.gain()) / 100;
         let rate = per_round.saturating_mul(1_000_000) / micros(smoothed).max(1);
         self.set_rate(now, rate, mtu, BURST_DATAGRAMS);
-        self.settled = !slow_start;
+        self.settled = pace != Pace::Doubling;
     }
 
     /// Follows a rate in bytes per second; `datagrams` may leave at once however low it is.
@@ -89,7 +136,7 @@ impl Pacer {
         // What a larger bucket holds more is in it at once: a sender whose first round trip turns out to be short was not
         // too fast until then, and is not to wait for a quantum that would have been there.
         let more = i64::try_from(self.burst.saturating_sub(before)).unwrap_or(i64::MAX);
-        self.tokens = self.tokens.saturating_add(more).min(self.holds());
+        self.tokens = self.tokens.saturating_add(more).min(self.holds_at(now));
     }
 
     /// From now on it takes so many bytes to be worth a turn, and so many may leave at once; zero: as many as suit the rate.
@@ -105,18 +152,34 @@ impl Pacer {
     /// that: who has been sending for a while has no use for more than his rate, and acknowledgements that come late and
     /// together are no reason to fill a short queue.
     pub fn on_turn(&mut self, now: Instant, in_flight: u64, mtu: u16) {
+        self.fill(now);
+        self.opens_at = Instant::ZERO;
         if !self.settled {
             return;
         }
-        self.fill(now);
         let least = least_burst(mtu).saturating_sub(in_flight).max(BUSY_DATAGRAMS * u64::from(mtu));
         let most = least.max(self.brings(BURST_US)).max(self.bunch);
         self.tokens = self.tokens.min(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
-    /// What the bucket holds.
+    /// Nobody has anything to send: from here on time is no lateness.
+    pub const fn stop_waiting(&mut self) {
+        self.opens_at = Instant::ZERO;
+    }
+
+    /// What the bucket holds when everybody is in time.
     fn holds(&self) -> i64 {
         i64::try_from(self.burst.max(self.bunch)).unwrap_or(i64::MAX)
+    }
+
+    /// What it holds now. A window is made up for by the acknowledgements that came meanwhile, and its sender would only
+    /// send bursts; a rate is not.
+    fn holds_at(&self, now: Instant) -> i64 {
+        if self.settled || self.opens_at == Instant::ZERO || now <= self.opens_at {
+            return self.holds();
+        }
+        let late = self.brings(micros(now.since(self.opens_at)).min(LATE_US)).min(TRAIN);
+        self.holds().saturating_add(i64::try_from(late).unwrap_or(i64::MAX))
     }
 
     /// Bytes that `us` microseconds bring.
@@ -133,13 +196,13 @@ impl Pacer {
             return self.tokens;
         }
         let brought = i64::try_from(self.brings(micros(now.since(self.filled_at)))).unwrap_or(i64::MAX);
-        self.tokens.saturating_add(brought).min(self.holds())
+        self.tokens.saturating_add(brought).min(self.holds_at(now))
     }
 
     fn fill(&mut self, now: Instant) {
         let tokens = self.tokens_at(now);
         // Time that brought less than a byte is kept for the next call, but what a full bucket cannot hold is lost.
-        if tokens != self.tokens || tokens >= self.holds() {
+        if tokens != self.tokens || tokens >= self.holds_at(now) {
             self.tokens = tokens;
             self.filled_at = self.filled_at.max(now);
         }
@@ -177,6 +240,12 @@ impl Pacer {
         now + Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX).max(QUANTUM_US))
     }
 
+    /// The same, for who waits until then because he has something to send.
+    pub fn wait(&mut self, now: Instant) -> Instant {
+        self.opens_at = self.next(now);
+        self.opens_at
+    }
+
     /// Bytes per second.
     #[must_use]
     pub const fn rate(&self) -> u64 {
@@ -194,7 +263,7 @@ mod tests {
 
     fn pacer(window: u64, rtt_us: u64) -> Pacer {
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
-        p.update(Instant::ZERO, window, Duration::from_micros(rtt_us), false, MTU);
+        p.update(Instant::ZERO, window, Duration::from_micros(rtt_us), Pace::Growing, MTU);
         p
     }
 
@@ -203,13 +272,13 @@ mod tests {
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
         p.on_sent(Instant::ZERO, u64::from(MTU));
         let now = Instant::ZERO + Duration::from_micros(300);
-        p.update(now, 10 * u64::from(MTU), Duration::from_micros(300), true, MTU);
+        p.update(now, 10 * u64::from(MTU), Duration::from_micros(300), Pace::Doubling, MTU);
         assert!(p.budget(now) >= 9 * usize::from(MTU), "{}", p.budget(now));
         assert_eq!(p.next(now), now);
         // A path that is no faster than the first guess gets no more than it had.
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
         p.on_sent(Instant::ZERO, 5 * u64::from(MTU));
-        p.update(Instant::ZERO, 10 * u64::from(MTU), Duration::from_millis(100), true, MTU);
+        p.update(Instant::ZERO, 10 * u64::from(MTU), Duration::from_millis(100), Pace::Doubling, MTU);
         assert_eq!(p.budget(Instant::ZERO), 14_720 - 5 * usize::from(MTU));
     }
 
@@ -260,10 +329,10 @@ mod tests {
     #[test]
     fn slow_start_and_rates_of_a_model_keep_their_bursts() {
         let mut p = Pacer::new(true, MTU, Instant::ZERO);
-        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), true, MTU);
+        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), Pace::Doubling, MTU);
         p.on_turn(Instant::ZERO, 30_000, MTU);
         assert_eq!(p.budget(Instant::ZERO), 14_720);
-        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), false, MTU);
+        p.update(Instant::ZERO, 30_000, Duration::from_millis(40), Pace::Growing, MTU);
         p.set_rate(Instant::ZERO, 1_000_000, MTU, 10);
         p.on_turn(Instant::ZERO, 30_000, MTU);
         assert_eq!(p.budget(Instant::ZERO), 14_720);
@@ -302,7 +371,7 @@ mod tests {
         assert_eq!(p.rate(), 2_500_000);
         let (sent, _) = run(&mut p, 10_000_000, 0);
         assert!(sent.abs_diff(25_000_000) < 25_000_000 / 20, "{sent}");
-        p.update(Instant::ZERO, 100_000, Duration::from_millis(50), true, MTU);
+        p.update(Instant::ZERO, 100_000, Duration::from_millis(50), Pace::Doubling, MTU);
         assert_eq!(p.rate(), 4_000_000);
     }
 
@@ -323,6 +392,85 @@ mod tests {
         p.on_sent(now, 14_720);
         assert_eq!(p.budget(now), 0);
         assert!(p.next(now) > now);
+    }
+
+    /// A sender with a rate who is woken `late` microseconds after the time he asked for. Returns what he sent in a second,
+    /// and the most at once.
+    fn run_by_rate(rate: u64, late: u64) -> (u64, u64) {
+        let mut p = Pacer::new(true, MTU, Instant::ZERO);
+        p.set_rate(Instant::ZERO, rate, MTU, 3);
+        let (mut now, mut sent, mut most) = (Instant::ZERO, 0, 0);
+        while now.as_micros() < 1_000_000 {
+            // As a connection does: acknowledgements come first.
+            p.set_rate(now, rate, MTU, 3);
+            p.on_turn(now, 1_000_000, MTU);
+            let n = p.budget(now) as u64 / u64::from(MTU) * u64::from(MTU);
+            p.on_sent(now, n);
+            (sent, most) = (sent + n, most.max(n));
+            now = p.wait(now) + Duration::from_micros(late);
+        }
+        (sent, most)
+    }
+
+    #[test]
+    fn who_is_paced_by_a_rate_loses_none_of_it_when_he_is_woken_some_milliseconds_late() {
+        for rate in [250_000, 2_500_000, 12_500_000] {
+            for late in [0, 500, 2000, 4000, 5000] {
+                let (sent, most) = run_by_rate(rate, late);
+                assert!(sent.abs_diff(rate) <= rate / 50 + 14_720, "{sent} of {rate}, {late} us late");
+                let allowed = rate * (2000 + late) / 1_000_000;
+                assert!(most <= allowed.max(3 * 1200 + rate * late / 1_000_000).max(14_720), "{most} at once");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lateness_beyond_some_milliseconds_costs_is_lost_and_a_train_is_the_most_at_once() {
+        //= rfc9002#7.7-3 type=test
+        let (sent, most) = run_by_rate(2_500_000, 100_000);
+        assert!(most <= 2_500_000 / 1000 * 7 && sent < 300_000, "{most} at once, {sent} in all");
+        let (_, most) = run_by_rate(1 << 30, 5000);
+        assert!(most <= (1 << 30) / 500 + TRAIN, "{most} at once");
+    }
+
+    #[test]
+    fn time_in_which_nobody_waits_is_no_lateness() {
+        let begin = |waits: bool| {
+            let mut p = Pacer::new(true, MTU, Instant::ZERO);
+            p.set_rate(Instant::ZERO, 2_500_000, MTU, 3);
+            p.on_turn(Instant::ZERO, 0, MTU);
+            p.on_sent(Instant::ZERO, p.budget(Instant::ZERO) as u64);
+            let at = p.wait(Instant::ZERO);
+            if !waits {
+                p.stop_waiting();
+            }
+            let later = at + Duration::from_secs(1);
+            p.on_turn(later, 0, MTU);
+            p.budget(later)
+        };
+        assert_eq!((begin(true), begin(false)), (17_500, 5000), "seven milliseconds, and two");
+    }
+
+    #[test]
+    fn who_is_paced_by_a_window_sends_no_burst_however_late_he_is() {
+        let mut p = pacer(100_000, 50_000);
+        p.on_turn(Instant::ZERO, 100_000, MTU);
+        p.on_sent(Instant::ZERO, 5000);
+        let later = p.wait(Instant::ZERO) + Duration::from_millis(5);
+        p.update(later, 100_000, Duration::from_millis(50), Pace::Growing, MTU);
+        p.on_turn(later, 100_000, MTU);
+        assert_eq!(p.budget(later), 5000, "what two milliseconds bring");
+    }
+
+    #[test]
+    fn where_no_queue_is_seen_a_window_is_paced_hardly_faster_than_itself() {
+        let ms = Duration::from_millis;
+        assert_eq!(Pace::of(false, ms(43), ms(40)), Pace::Calm);
+        assert_eq!(Pace::of(false, ms(44), ms(40)), Pace::Growing);
+        assert_eq!(Pace::of(true, ms(40), ms(40)), Pace::Doubling);
+        let mut p = pacer(100_000, 50_000);
+        p.update(Instant::ZERO, 100_000, ms(50), Pace::Calm, MTU);
+        assert_eq!(p.rate(), 2_100_000);
     }
 
     #[test]
@@ -370,6 +518,33 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever comes when, lateness brings no more than the rate did.
+        #[test]
+        fn never_more_than_burst_and_rate_and_what_lateness_cost(
+            rate in 1200u64..1_000_000_000,
+            steps in prop::collection::vec((0u64..20_000, 0u64..200_000, any::<bool>()), 1..60),
+        ) {
+            let mut p = Pacer::new(true, MTU, Instant::ZERO);
+            p.set_rate(Instant::ZERO, rate, MTU, 3);
+            let (mut now, mut sent) = (Instant::ZERO, 0u64);
+            for (us, wanted, waits) in steps {
+                now += Duration::from_micros(us);
+                p.on_turn(now, sent, MTU);
+                let budget = p.budget(now) as u64;
+                prop_assert!(budget <= p.burst + TRAIN.min(rate / 200));
+                let n = wanted.min(budget);
+                p.on_sent(now, n);
+                sent += n;
+                let allowed = 14_720 + u128::from(p.burst) + u128::from(rate) * u128::from(now.as_micros()) / 1_000_000;
+                prop_assert!(u128::from(sent) <= allowed);
+                if waits {
+                    p.wait(now);
+                } else {
+                    p.stop_waiting();
+                }
+            }
+        }
+
         #[test]
         fn never_more_than_burst_and_rate(
             window in 2400u64..100_000_000, rtt in 1u64..2_000_000,

@@ -53,7 +53,11 @@ impl Connection {
         self.end_if_over(now);
         self.observe_tick(env, now);
         self.note_limit(env, now);
-        Tick { wants_send: self.wants_send(now), deadline: self.deadline(env), ended: self.is_ended() }
+        let wants_send = self.wants_send(now);
+        if !wants_send && self.paced_until.is_none() {
+            self.path.pacer.stop_waiting();
+        }
+        Tick { wants_send, deadline: self.deadline(env), ended: self.is_ended() }
     }
 
     fn run_timers(&mut self, env: &mut Env, now: Instant) {

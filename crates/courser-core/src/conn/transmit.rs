@@ -165,7 +165,7 @@ impl Connection {
     fn note_pacing(&mut self, turn: &Turn) {
         let mtu = usize::from(self.path.pmtud.current());
         if turn.paced < mtu && self.window_allows() && self.wants_send(turn.now) {
-            self.paced_until = Some(self.path.pacer.next(turn.now)).filter(|at| *at > turn.now);
+            self.paced_until = Some(self.path.pacer.wait(turn.now)).filter(|at| *at > turn.now);
         }
         self.note_app_limit();
     }

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::{Amplification, Challenges, Pmtud, Responses, Spin};
 use crate::cc::Congestion;
-use crate::cc::pacer::Pacer;
+use crate::cc::pacer::{Pace, Pacer};
 use crate::config::Settings;
 use crate::ids::{Cid, PacketNumber, PathId};
 use crate::recovery::ecn::EcnValidator;
@@ -182,8 +182,9 @@ impl Path {
         match self.congestion.pacing_rate() {
             Some((rate, burst)) => self.pacer.set_rate(now, rate, mtu, burst),
             None => {
-                let (window, doubles) = (self.congestion.window(), self.congestion.doubles());
-                self.pacer.update(now, window, self.rtt.smoothed(), doubles, mtu);
+                let (window, smoothed) = (self.congestion.window(), self.rtt.smoothed());
+                let pace = Pace::of(self.congestion.doubles(), smoothed, self.rtt.min());
+                self.pacer.update(now, window, smoothed, pace, mtu);
             }
         }
     }

@@ -95,10 +95,25 @@ fn marks_slow_senders_before_their_queue_overflows() {
 
 #[test]
 fn hosts_that_are_woken_late_do_not_burst_into_short_queues() {
-    // With bursts of an initial window and two reductions for one queue it was 26 and 58 %.
-    for (name, least) in [("shallow-20m-40ms-01bdp", 65.0), ("ecn-20m-40ms", 78.0)] {
+    // With bursts of an initial window and two reductions for one queue it was 26 and 58 %, with a pace of 5/4 where there
+    // is no queue 74 and 84.
+    for (name, least) in [("shallow-20m-40ms-01bdp", 77.0), ("ecn-20m-40ms", 86.0)] {
         let f = run(&by_name(name).unwrap().with(Lateness::BUSY), Cubic, 1);
         assert!(f.wrong.is_empty() && f.goodput >= least, "{name}: {f:?}");
+    }
+}
+
+#[test]
+fn hosts_that_are_woken_late_keep_their_rate() {
+    // When the bucket forgot what lateness cost, BBR had 86 to 90 % of these; after an outage it waited for three seconds.
+    for name in ["ackloss20-20m-40ms", "jitter-20m-40ms", "base-10m-30ms", "outage-20m-40ms"] {
+        for kind in [Bbr, Cubic] {
+            let late = by_name(name).unwrap().with(Lateness::BUSY);
+            let all: Vec<Figures> = (1..=3).map(|seed| run(&late, kind, seed)).collect();
+            assert!(all.iter().all(|f| f.wrong.is_empty()), "{name}: {all:?}");
+            let value = Runs { all }.value(Figure::Goodput);
+            assert!(value >= 93.0, "{name}, {kind:?}: {value}");
+        }
     }
 }
 

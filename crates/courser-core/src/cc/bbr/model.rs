@@ -11,8 +11,10 @@ use crate::time::{Instant, micros};
 
 /// Losses of a round trip that are put up with while probing, in thousandths.
 pub(super) const LOSS_THRESH: u64 = 20;
-/// What is left of a bound after congestion, in percent.
+/// What is left of what is in flight after congestion, in percent.
 const BETA: u64 = 70;
+/// The same of the rate: what is delivered is known well enough that a smaller step gets there (decision D83).
+const RATE_BETA: u64 = 85;
 /// Ranges lost in a round trip of Startup that prove more than a burst.
 const STARTUP_FULL_LOSS_COUNT: u32 = 6;
 /// Rounds in a row with marks that end Startup.
@@ -252,7 +254,7 @@ impl Bbr {
         if self.inflight_shortterm == INFINITY {
             self.inflight_shortterm = self.cwnd;
         }
-        self.bw_shortterm = self.bw_latest.max(percent(self.bw_shortterm, BETA));
+        self.bw_shortterm = self.bw_latest.max(percent(self.bw_shortterm, RATE_BETA));
         self.inflight_shortterm = self.inflight_latest.max(percent(self.inflight_shortterm, BETA));
     }
 

@@ -16,6 +16,10 @@ const KEEP_RTTS: u64 = 4;
 /// Most marks; when there are as many, packets share the newest one.
 const MARKS_MAX: usize = 1024;
 
+/// A silence that takes so many of the shortest round trips, and so many microseconds, is an outage and no slow link.
+const SILENCE_RTTS: u64 = 2;
+const SILENCE_US: u64 = 100_000;
+
 /// What was true when packets left; named as in the draft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -40,7 +44,7 @@ pub(super) struct RateSample {
     /// Bytes per second; 0: there is no reliable sample.
     pub delivery_rate: u64,
     /// The same by the times of acknowledgements alone: what the path carries while a queue stands, however slowly it was
-    /// sent.
+    /// sent. 0 also when the link was silent meanwhile.
     pub ack_rate: u64,
     /// What had been delivered when the newest of the packets left.
     pub prior_delivered: u64,
@@ -63,6 +67,8 @@ pub(super) struct Sampler {
     first_send_time: Instant,
     /// Samples are limited by the application until this much is delivered; 0: they are not.
     app_limited: u64,
+    /// When the last silence ended. What was delivered since then tells how fast the link is, an outage does not.
+    silent_until: Instant,
     marks: VecDeque<Mark>,
     /// Packets share a mark for so many microseconds.
     resolution_us: u64,
@@ -76,6 +82,7 @@ impl Sampler {
             delivered_time: now,
             first_send_time: now,
             app_limited: 0,
+            silent_until: now,
             marks: VecDeque::new(),
             resolution_us: 0,
         }
@@ -116,6 +123,9 @@ impl Sampler {
     /// Packets were delivered, the newest of which left at `sent`. A sample over less than the smallest round trip is none.
     pub fn on_acked(&mut self, now: Instant, bytes: u64, sent: Instant, min_rtt_us: u64) -> RateSample {
         self.delivered += bytes;
+        if micros(now.since(self.delivered_time)) > min_rtt_us.saturating_mul(SILENCE_RTTS).max(SILENCE_US) {
+            self.silent_until = now;
+        }
         self.delivered_time = now;
         if self.delivered > self.app_limited {
             self.app_limited = 0;
@@ -130,7 +140,9 @@ impl Sampler {
             sample.is_app_limited = mark.is_app_limited;
             if interval > 0 && interval >= min_rtt_us {
                 sample.delivery_rate = rate(sample.delivered, interval);
-                sample.ack_rate = rate(sample.delivered, micros(now.since(mark.delivered_time)));
+                if mark.delivered_time >= self.silent_until {
+                    sample.ack_rate = rate(sample.delivered, micros(now.since(mark.delivered_time)));
+                }
             }
         }
         self.first_send_time = self.first_send_time.max(sent);

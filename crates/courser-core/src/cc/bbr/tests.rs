@@ -400,6 +400,33 @@ fn a_rate_that_falls_to_a_tenth_is_followed_at_once() {
 }
 
 #[test]
+fn an_outage_is_no_slow_link() {
+    let mut s = Sampler::new(us(0));
+    s.on_round_trip(us(0), 40_000);
+    let mut now = 0;
+    // A packet each millisecond, told 40 ms later; for a second nothing passes.
+    for i in 0..400u64 {
+        now = 1000 * i + if i >= 200 { 1_000_000 } else { 0 };
+        s.on_sent(us(now), MSS, 40 * MSS);
+        if i >= 40 {
+            let sent = 1000 * (i - 40) + if i >= 240 { 1_000_000 } else { 0 };
+            let sample = s.on_acked(us(now), MSS, us(sent), 40_000);
+            let is_about_outage = (200..=240).contains(&i);
+            assert_eq!(sample.ack_rate == 0, is_about_outage, "{i}: {}", sample.ack_rate);
+            assert!(is_about_outage || i < 90 || near(sample.ack_rate, MSS * 1000, 5), "{i}: {}", sample.ack_rate);
+        }
+    }
+    // Packets that are far apart because the link is slow are no outage, however slow it is.
+    let mut s = Sampler::new(us(0));
+    for i in 1..30u64 {
+        let at = us(now + 90_000 * i);
+        s.on_sent(at, MSS, 2 * MSS);
+        let sample = s.on_acked(at + Duration::from_millis(80), MSS, at, 40_000);
+        assert!(i < 3 || sample.ack_rate > 0, "{i}");
+    }
+}
+
+#[test]
 fn random_losses_below_the_threshold_of_probing_cost_nothing() {
     let mut n = Net::new(100 * MBIT, 10, 125_000);
     n.lose_each = 100;
