@@ -1,9 +1,11 @@
 //! The forty paths, with the senders of `courser-core`:
-//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [--late] [name…]`; `--late`: with hosts that are
-//! woken late and whose timers have a grain, as on a busy machine. Other modes:
+//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [--late] [--no-ids] [name…]`; `--late`: with hosts
+//! that are woken late and whose timers have a grain, as on a busy machine; `--no-ids`: with clients that have no connection
+//! IDs. Other modes:
 //! `bbr --random SEED COUNT` draws paths that nobody chose and lists the weakest; `--ablation [SEEDS]` runs BBR without each
 //! of its departures from the draft.
 
+use courser_core::cid::RandomCids;
 use courser_core::config::Congestion;
 use courser_sim::draw::{Drawn, draw};
 use courser_sim::late::Lateness;
@@ -26,8 +28,9 @@ const DEPARTURES: [&str; 10] = [
 ];
 
 /// Median and 95th percentile of a fetch over twenty seeds.
-fn times(path: &paths::Path, kind: Congestion) -> String {
-    let mut all: Vec<f64> = (0..20).map(|seed| race::run(path, kind, seed).done_ms.unwrap_or(f64::INFINITY)).collect();
+fn times(path: &paths::Path, kind: Congestion, ids: RandomCids) -> String {
+    let mut all: Vec<f64> =
+        (0..20).map(|seed| race::run_with(path, kind, seed, ids).done_ms.unwrap_or(f64::INFINITY)).collect();
     all.sort_by(f64::total_cmp);
     format!("{:.0}/{:.0}", all[10], all[18])
 }
@@ -98,15 +101,15 @@ fn ablation(seeds: u64) {
     println!("| all of them | {count} | {names} |");
 }
 
-fn table(kind: Congestion, names: &[String], lateness: Lateness) {
+fn table(kind: Congestion, names: &[String], lateness: Lateness, ids: RandomCids) {
     println!(
         "{:26} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6} {:>6} {:>9} {:>6} {:>6} {:>5}",
         "path", "goodput", "steady", "loss", "queue95", "rtt95", "need", "back", "p50/p95", "jain", "share", "ptos"
     );
     let is_wanted = |p: &paths::Path| names.is_empty() || names.iter().any(|n| p.name.starts_with(n));
     for path in paths::all().into_iter().filter(is_wanted).map(|p| p.with(lateness)) {
-        let f = race::run(&path, kind, 1);
-        let done = if path.flows[0].bytes.is_some() { times(&path, kind) } else { String::new() };
+        let f = race::run_with(&path, kind, 1, ids);
+        let done = if path.flows[0].bytes.is_some() { times(&path, kind, ids) } else { String::new() };
         println!(
             "{:26} {:7.1} {:7.1} {:6.2} {:8.1} {:8.1} {:6.2} {:6.1} {:>9} {:6.2} {:6.1} {:5} {}",
             path.name,
@@ -140,8 +143,8 @@ fn main() {
     if names.first().is_some_and(|n| n == "--random") {
         return random(kind, number(2, 1), number(3, 200));
     }
-    match names.split_first() {
-        Some((first, rest)) if first == "--late" => table(kind, rest, Lateness::BUSY),
-        _ => table(kind, names, Lateness::NONE),
-    }
+    let (options, names): (Vec<String>, Vec<String>) = names.iter().cloned().partition(|n| n.starts_with("--"));
+    let has = |name: &str| options.iter().any(|o| o == name);
+    let ids = if has("--no-ids") { RandomCids::new(0) } else { RandomCids::default() };
+    table(kind, &names, if has("--late") { Lateness::BUSY } else { Lateness::NONE }, ids);
 }

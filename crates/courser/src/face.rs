@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use courser_core::cid::RandomCids;
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
 use courser_core::ids::{ConnKey, VARINT_MAX, Version};
@@ -37,7 +38,11 @@ pub(crate) struct Made {
 pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
     let (socket, clock) = (bind(&options.bind_candidates(), &options.socket)?, Clock::start());
-    let engine = Engine::new(engine_config(options.qlog.as_ref(), clock));
+    let mut config = engine_config(options.qlog.as_ref(), clock);
+    if !options.connection_ids {
+        config.cids = Box::new(RandomCids::new(0));
+    }
+    let engine = Engine::new(config);
     make(vec![(engine, socket, None)], clock, options.linger, None)
 }
 

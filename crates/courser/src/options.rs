@@ -141,6 +141,10 @@ pub struct ClientOptions {
     pub qlog: Option<Qlog>,
     /// Tokens by which servers know an address again, so that they need no Retry; kept and used by itself.
     pub tokens: TokenStore,
+    /// Whether connections have IDs of their own, by which what servers send finds them. Without them each datagram that
+    /// comes back is 8 bytes shorter; see [`without_connection_ids`](Self::without_connection_ids). Only endpoints that take
+    /// no connections look at it.
+    pub connection_ids: bool,
 }
 
 impl ClientOptions {
@@ -157,7 +161,20 @@ impl ClientOptions {
             linger: LINGER,
             qlog: None,
             tokens: TokenStore::new(),
+            connection_ids: true,
         }
+    }
+
+    /// The same for connections without IDs of their own, which an endpoint tells apart by the address of the server (RFC 9000
+    /// section 5.1). A download has 8 bytes more of each datagram, 0.6 %.
+    ///
+    /// There is one connection to each address of a server at a time then, and for a moment (three probe timeouts) after it was
+    /// closed: another one ends before it begins, with an error that says so. Servers follow to another socket or address as
+    /// before; who watches the network sees that it is the same connection by less than before, for it has no ID that changes.
+    #[must_use]
+    pub const fn without_connection_ids(mut self) -> Self {
+        self.connection_ids = false;
+        self
     }
 
     /// The same with this store of address tokens.

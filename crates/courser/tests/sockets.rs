@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -260,6 +260,64 @@ fn meet(server: &Endpoint, identity: &Identity, to: SocketAddr) {
     let (_end, connection) = connecting.join().unwrap().unwrap();
     assert_eq!(accepted.remote_address().ip(), to.ip());
     drop(connection);
+}
+
+#[test]
+fn a_client_without_connection_ids_has_one_connection_to_each_address() {
+    let identity = Identity::new();
+    let servers: Vec<Endpoint> = (0..2).map(|_| Endpoint::server(at(V4), identity.server()).unwrap()).collect();
+    let mut client = Endpoint::client(identity.client().without_connection_ids()).unwrap();
+    client.set_timeout(Some(PATIENCE));
+    let meet = |server: &Endpoint| {
+        let (to, client, mut server) = (server.local_addr(), client.clone(), server.clone());
+        let connecting = thread::spawn(move || client.connect_to(to, "localhost").unwrap());
+        server.set_timeout(Some(PATIENCE));
+        let mut accepted = server.accept_connection().unwrap();
+        let mut connection = connecting.join().unwrap();
+        accepted.set_timeout(Some(PATIENCE));
+        connection.set_timeout(Some(PATIENCE));
+        (connection, accepted)
+    };
+    // Two servers are two addresses.
+    let pairs: Vec<_> = servers.iter().map(meet).collect();
+    let refused = client.connect_to(servers[0].local_addr(), "localhost").map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("one connection to an address"), "{refused}");
+    let sent = common::pattern(5, 2 << 20);
+    thread::scope(|scope| {
+        for (connection, accepted) in &pairs {
+            scope.spawn(|| {
+                let (mut send, mut receive) = accepted.accept_bi().unwrap();
+                receive.set_timeout(Some(PATIENCE));
+                receive.read_to_end(&mut Vec::new()).unwrap();
+                send.write_all(&sent).unwrap();
+                send.finish().unwrap();
+                send.wait_acked().unwrap();
+            });
+            scope.spawn(|| {
+                let (mut send, mut receive) = connection.open_bi().unwrap();
+                send.finish().unwrap();
+                receive.set_timeout(Some(PATIENCE));
+                let mut all = vec![0; 1 << 20];
+                receive.read_exact(&mut all).unwrap();
+                receive.read_to_end(&mut all).unwrap();
+                assert!(all == sent);
+            });
+        }
+    });
+    // Another socket needs no other ID.
+    client.rebind(at(V4)).unwrap();
+    for (connection, accepted) in &pairs {
+        let mut send = connection.open_uni().unwrap();
+        send.write_all(b"from elsewhere").unwrap();
+        send.finish().unwrap();
+        let mut receive = accepted.accept_uni().unwrap();
+        receive.set_timeout(Some(PATIENCE));
+        let mut all = Vec::new();
+        receive.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"from elsewhere");
+        send.wait_acked().unwrap();
+        assert_eq!(accepted.remote_address().port(), client.local_addr().port());
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Clients fetch by request; the sender that is judged is the server.
 
+use courser_core::cid::RandomCids;
 use courser_core::config::{Congestion, Settings};
 use courser_core::engine::ConnStats;
 use courser_core::protect::null::{NullTlsClient, NullTlsServer};
@@ -120,6 +121,15 @@ fn settings(congestion: Congestion) -> Settings {
 /// When a host never comes to rest.
 #[must_use]
 pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
+    run_with(path, congestion, seed, RandomCids::default())
+}
+
+/// The same with clients whose connection IDs are like that.
+///
+/// # Panics
+/// When a host never comes to rest.
+#[must_use]
+pub fn run_with(path: &Path, congestion: Congestion, seed: u64, client_ids: RandomCids) -> Figures {
     let mut net = path.dumbbell(seed);
     let mut pairs: Vec<Pair> = Vec::new();
     let mut watches = Vec::new();
@@ -133,14 +143,14 @@ pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
         let most = path.capacity_bytes(0, path.duration_us, PAYLOAD).saturating_mul(2);
         let app = AppConfig { jobs: vec![Job::fetch(flow.bytes.unwrap_or(most))], ..AppConfig::default() };
         let n = seed.wrapping_mul(64).wrapping_add(i.into());
-        let mut host = |me, provider| {
+        let mut host = |me, provider, ids: RandomCids| {
             let watch = Watch::new(false);
             watches.push(watch.clone());
             let config = HostConfig { me, provider, settings: settings(kind), accept: AppConfig::default(), watch };
-            QuicHost::new(config, |_| ())
+            QuicHost::new(config, move |engine| engine.cids = Box::new(ids))
         };
-        let mut client = host(addr::client(i), Provider::null_client(n, NullTlsClient::default()));
-        let server = host(addr::server(i), Provider::null_server(n, NullTlsServer::default()));
+        let mut client = host(addr::client(i), Provider::null_client(n, NullTlsClient::default()), client_ids);
+        let server = host(addr::server(i), Provider::null_server(n, NullTlsServer::default()), RandomCids::default());
         client.dial(flow.start_us, addr::server(i), app);
         let client = Late::new(Racer { host: client, history: Vec::new() }, path.lateness, 2 * n);
         pairs.push(net.add_pair(client, Late::new(server, path.lateness, 2 * n + 1), &flow.access()));
