@@ -126,8 +126,11 @@ fn figures(name: &str, kind: Congestion) -> Figures {
 #[test]
 fn controllers_share_a_link_with_each_other() {
     for (name, kind) in [("fair-same", Cubic), ("fair-same", Bbr), ("vs-cubic", Bbr)] {
-        let f = figures(name, kind);
-        assert!(f.jain >= 0.95, "{name} {kind:?}: {}", f.jain);
+        // As the goal has it: who gets how much in one run of ten seconds is chance as well.
+        let runs = Runs { all: (1..=5).map(|seed| run(&by_name(name).unwrap(), kind, seed)).collect() };
+        assert!(runs.all.iter().all(|f| f.wrong.is_empty()), "{name}: {:?}", runs.all);
+        let jain = runs.value(Figure::Jain);
+        assert!(jain >= 0.95, "{name} {kind:?}: {jain}");
     }
 }
 
