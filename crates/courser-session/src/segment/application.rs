@@ -391,6 +391,8 @@ impl AppPort for SharedPort {
     }
 
     fn has_news(&mut self) -> bool {
+        // Room that was made before it was armed is told by nobody any more.
+        self.pump();
         // In this order: what was said before the worker went is seen.
         let is_gone = self.is_worker_gone();
         is_gone || !self.answers.is_empty() || self.completions.len(&self.here.memory) != Ok(0)

@@ -228,6 +228,29 @@ mod plain {
         assert_eq!(worker.fault(), None);
     }
 
+    #[test]
+    fn the_rest_of_a_long_write_leaves_although_its_room_was_made_before_the_application_slept() {
+        let (mut app, mut worker, _bell) = both(tiny());
+        let mut table = Table::<()>::new(0, 4);
+        let stream = worker.outbox().open(&mut table, Kind::Stream, (), Origin::Token(1)).unwrap();
+        worker.outbox().released(&mut table, stream, 0, 1 << 20).unwrap();
+        worker.flush(&mut table, &mut Tap(0));
+        while app.poll().is_some() {}
+        app.submit(Submission::Write { stream, data: vec![7; 100_000].into(), fin: false }).unwrap();
+        let mut got = 0;
+        let mut take = |worker: &mut WorkerPort| {
+            while let Some(Submission::Write { data, .. }) = worker.take(&mut table) {
+                got += data.len();
+            }
+            got
+        };
+        assert!(take(&mut worker) < 100_000, "the arena has no room for all of it");
+        // The worker told of room when nobody slept; nobody rings for it again.
+        app.arm(Interest::MESSAGES);
+        assert!(!app.has_news());
+        assert_eq!(take(&mut worker), 100_000);
+    }
+
     /// The worker's thread: an echo that sleeps on the port's bell.
     fn echo(mut worker: WorkerPort) -> (WorkerPort, u64) {
         let (mut table, mut mirror, mut sleeps) = (Table::new(0, 100), Mirror::default(), 0);

@@ -380,8 +380,13 @@ impl Streams for Link<'_> {
 
     fn write(&mut self, id: StreamId, data: &[u8]) -> Wrote {
         let room = self.tables.flows.get(&id).map_or(0, |flow| flow.credit.room());
-        let mut data = Bytes::copy_from_slice(&data[..data.len().min(room.max(1))]);
-        self.write_owned(id, &mut data)
+        let mut part = Bytes::copy_from_slice(&data[..data.len().min(room.max(1))]);
+        let wrote = self.write_owned(id, &mut part);
+        if let (Wrote::Took(count), Some(flow)) = (&wrote, self.tables.flows.get_mut(&id)) {
+            // The part may have gone whole.
+            flow.wants_room = *count < data.len();
+        }
+        wrote
     }
 
     fn write_owned(&mut self, id: StreamId, data: &mut Bytes) -> Wrote {
@@ -461,5 +466,29 @@ impl Streams for Link<'_> {
     fn close(&mut self, code: u64, reason: &str) {
         let reason = Bytes::copy_from_slice(reason.as_bytes());
         self.out.push_back(Submission::Close { handle: self.handle, code, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wrote_a_part_for_want_of_credit_waits_for_more() {
+        let (connection, stream) = (Handle::from_raw(0x0020_0000_0000_0001), Handle::from_raw(0x0030_0000_0000_0002));
+        let (id, mut tables, mut out) = (StreamId(0), Tables::default(), VecDeque::new());
+        let mut flow = Flow::new(stream.unwrap());
+        let room = flow.credit.room();
+        flow.credit.grant(room as u64 + 100);
+        tables.flows.insert(id, flow);
+        let mut link = Link { handle: connection.unwrap(), tables: &mut tables, out: &mut out };
+        let data = vec![7; room + 250];
+        assert_eq!(link.write(id, &data), Wrote::Took(room + 100));
+        assert!(link.tables.flows[&id].wants_room, "credit is news for it");
+        assert_eq!(link.write(id, &data), Wrote::Took(0));
+        assert!(link.tables.flows[&id].wants_room);
+        assert!(link.tables.flows.get_mut(&id).unwrap().credit.grant(room as u64 + 1_000));
+        assert_eq!(link.write(id, &data[..100]), Wrote::Took(100));
+        assert!(!link.tables.flows[&id].wants_room, "all of it went");
     }
 }
