@@ -144,9 +144,9 @@ fn message_frame(event: &Event) -> String {
             break;
         }
         let name = field.get("name").and_then(Value::as_str).unwrap_or("?");
-        let value = field.get("value").map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
-        let _ =
-            write!(s, "{}{}={}", if i == 0 { "  " } else { " " }, word(name), word(value.as_deref().unwrap_or("…")));
+        let value = field.get("value").map(|v| v.as_str().map_or_else(|| word(&v.to_string()), word));
+        let gap = if i == 0 { "  " } else { " " };
+        let _ = write!(s, "{gap}{}={}", word(name), value.as_deref().unwrap_or("…"));
     }
     s
 }

@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn who_wrote_a_part_for_want_of_credit_waits_for_more() {
-        let (connection, stream) = (Handle::from_raw(0x0020_0000_0000_0001), Handle::from_raw(0x0030_0000_0000_0002));
+        let (connection, stream) = (Handle::from_raw(0x0020_0000_0100_0001), Handle::from_raw(0x0030_0000_0100_0002));
         let (id, mut tables, mut out) = (StreamId(0), Tables::default(), VecDeque::new());
         let mut flow = Flow::new(stream.unwrap());
         let room = flow.credit.room();
