@@ -125,6 +125,7 @@ impl StreamSlot {
     }
 
     /// The receiving handle is gone: nothing more is wanted.
+    #[cfg(feature = "tokio")]
     pub(crate) fn drop_recv(self: &Arc<Self>) {
         let code = dropped_code(lock(&self.recv).account.is_some());
         self.stop(code);
