@@ -80,7 +80,7 @@ export! {
         len: usize,
         timeout_ms: i64,
     ) -> i64 {
-        with(stack, |s| s.poll(events.get(len), timeout_ms))
+        with(stack, |s| s.poll(events.get(len)?, timeout_ms))
     }
 
     /// What a listener proves itself with: its certificate with those that lead to a root, and its key, both in PEM. Several
@@ -94,7 +94,7 @@ export! {
         key_len: usize,
     ) -> c_int {
         small(stack, |s| {
-            done(s.stack.add_certificate(of(session), chain.get(chain_len), key.get(key_len)))
+            done(s.stack.add_certificate(of(session), chain.get(chain_len)?, key.get(key_len)?))
         })
     }
 
@@ -111,7 +111,7 @@ export! {
         pem: Bytes,
         len: usize,
     ) -> c_int {
-        small(stack, |s| s.trust_roots(session, pem.get(len)))
+        small(stack, |s| s.trust_roots(session, pem.get(len)?))
     }
 
     /// Believes every certificate: anybody on the way can read and change everything. For tests.
@@ -165,7 +165,7 @@ export! {
         with(stack, |s| {
             let (session, peer) = s.stack.accept_from(of(session))?;
             put(accepted, session.raw())?;
-            text(&peer.to_string(), into.get(len))
+            text(&peer.to_string(), into.get(len)?)
         })
     }
 
@@ -176,7 +176,7 @@ export! {
 
     /// Reads bytes of a stream, or one datagram of a UDP session; how many. 0 is the end of a stream.
     fn courser_read(stack: Option<&courser_stack>, session: u64, into: Room<u8>, len: usize) -> i64 {
-        with(stack, |s| count(s.stack.read(of(session), into.get(len))))
+        with(stack, |s| count(s.stack.read(of(session), into.get(len)?)))
     }
 
     /// Writes bytes to a stream, or one datagram to a UDP session; how many were taken.
@@ -186,7 +186,7 @@ export! {
         data: Bytes,
         len: usize,
     ) -> i64 {
-        with(stack, |s| count(s.stack.write(of(session), data.get(len))))
+        with(stack, |s| count(s.stack.write(of(session), data.get(len)?)))
     }
 
     /// Writes all of it. For sessions that do not block courser_write says how far it came.
@@ -196,7 +196,7 @@ export! {
         data: Bytes,
         len: usize,
     ) -> c_int {
-        small(stack, |s| done(s.stack.write_all(of(session), data.get(len))))
+        small(stack, |s| done(s.stack.write_all(of(session), data.get(len)?)))
     }
 
     /// The stream ends after what was written; what the peer sends can still be read.
@@ -226,7 +226,7 @@ export! {
         data: Bytes,
         len: usize,
     ) -> c_int {
-        small(stack, |s| done(s.stack.send_datagram(of(session), data.get(len))))
+        small(stack, |s| done(s.stack.send_datagram(of(session), data.get(len)?)))
     }
 
     /// Takes the next datagram that came in; how many of its bytes fitted.
@@ -236,7 +236,7 @@ export! {
         into: Room<u8>,
         len: usize,
     ) -> i64 {
-        with(stack, |s| s.receive(session, into.get(len)))
+        with(stack, |s| s.receive(session, into.get(len)?))
     }
 
     /// Ends a session. What was written to a stream still arrives.
@@ -252,7 +252,7 @@ export! {
         reason: Bytes,
         len: usize,
     ) -> c_int {
-        small(stack, |s| done(s.stack.close_with(of(session), code, reason.get(len))))
+        small(stack, |s| done(s.stack.close_with(of(session), code, reason.get(len)?)))
     }
 
     /// Where the session is bound, as text with a zero behind it, cut to fit; its whole length.
@@ -262,7 +262,7 @@ export! {
         into: Room<u8>,
         len: usize,
     ) -> i64 {
-        with(stack, |s| text(&s.stack.local_addr(of(session))?.to_string(), into.get(len)))
+        with(stack, |s| text(&s.stack.local_addr(of(session))?.to_string(), into.get(len)?))
     }
 
     /// Where the peer is, likewise: of what was accepted as well.
@@ -272,7 +272,7 @@ export! {
         into: Room<u8>,
         len: usize,
     ) -> i64 {
-        with(stack, |s| text(&s.stack.peer_addr(of(session))?.to_string(), into.get(len)))
+        with(stack, |s| text(&s.stack.peer_addr(of(session))?.to_string(), into.get(len)?))
     }
 
     /// What the session is at present: one of courser_state.
@@ -282,7 +282,7 @@ export! {
 
     /// Why the session is over, as text with a zero behind it, cut to fit; its whole length. 0: it is not over.
     fn courser_end(stack: Option<&courser_stack>, session: u64, into: Room<u8>, len: usize) -> i64 {
-        with(stack, |s| s.end(session, into.get(len)))
+        with(stack, |s| s.end(session, into.get(len)?))
     }
 
     /// Figures of an open session.

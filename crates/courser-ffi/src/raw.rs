@@ -11,14 +11,27 @@ use std::slice;
 use crate::calls::courser_stack;
 use crate::codes::Failure;
 
+/// Whether a pointer with a length can be one: a length behind a null pointer is a mistake, and so is one that no object has.
+fn sound<T>(null: bool, len: usize) -> Result<(), Failure> {
+    match len.checked_mul(size_of::<T>()) {
+        _ if null => Err(Failure::argument("a buffer with a length is a null pointer")),
+        Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
+        _ => Err(Failure::argument("a length is longer than anything in memory")),
+    }
+}
+
 /// Bytes of a caller.
 #[repr(transparent)]
 pub struct Bytes(*const u8);
 
 impl Bytes {
-    pub(crate) fn get(&self, len: usize) -> &[u8] {
-        // SAFETY: the caller's pointer points to so many bytes, see above.
-        if self.0.is_null() || len == 0 { &[] } else { unsafe { slice::from_raw_parts(self.0, len) } }
+    pub(crate) fn get(&self, len: usize) -> Result<&[u8], Failure> {
+        if len == 0 {
+            return Ok(&[]);
+        }
+        sound::<u8>(self.0.is_null(), len)?;
+        // SAFETY: the caller's pointer points to so many bytes, see above; it is not null, and no object is longer.
+        Ok(unsafe { slice::from_raw_parts(self.0, len) })
     }
 }
 
@@ -28,9 +41,13 @@ pub struct Room<T>(*mut T);
 
 impl<T: Copy> Room<T> {
     /// The room, which is taken once and used within the call.
-    pub(crate) fn get<'a>(self, len: usize) -> &'a mut [T] {
-        // SAFETY: the caller's pointer points to room for so many values, see above.
-        if self.0.is_null() || len == 0 { &mut [] } else { unsafe { slice::from_raw_parts_mut(self.0, len) } }
+    pub(crate) fn get<'a>(self, len: usize) -> Result<&'a mut [T], Failure> {
+        if len == 0 {
+            return Ok(&mut []);
+        }
+        sound::<T>(self.0.is_null(), len)?;
+        // SAFETY: the caller's pointer points to room for so many values, see above; it is not null, and no object is longer.
+        Ok(unsafe { slice::from_raw_parts_mut(self.0, len) })
     }
 }
 

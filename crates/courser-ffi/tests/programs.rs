@@ -130,6 +130,47 @@ fn every_call_answers_what_the_header_says() {
     assert_eq!(said, "all calls answered\n");
 }
 
+#[test]
+fn mistakes_are_answered_with_errors() {
+    let Some(bench) = Bench::new() else { return };
+    let hostile = bench.run(&bench.compile("hostile"), &[]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&hostile.stdout);
+    assert!(hostile.status.success(), "{said}{}", String::from_utf8_lossy(&hostile.stderr));
+    assert_eq!(said, "all mistakes answered\n");
+}
+
+#[test]
+fn one_thread_in_c_echoes_to_many_clients_over_each_protocol() {
+    const CLIENTS: usize = 6;
+    let Some(bench) = Bench::new() else { return };
+    let (echo, client) = (bench.compile("echo"), bench.compile("client"));
+    for protocol in ["quic", "tcp", "udp"] {
+        let at = format!("{protocol}://127.0.0.1:0");
+        let identity: &[&str] = if protocol == "quic" { &["chain.pem", "key.pem"] } else { &[] };
+        let mut server = bench.run(&echo, &[&[at.as_str(), &CLIENTS.to_string()], identity].concat());
+        let mut serving = server.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut said = BufReader::new(serving.stdout.take().expect("its output is read"));
+        let mut address = String::new();
+        said.read_line(&mut address).expect("it can be read");
+        let port = address.trim().rsplit(':').next().expect("an address has a port").to_owned();
+        let host = if protocol == "quic" { "localhost" } else { "127.0.0.1" };
+        let to = format!("{protocol}://{host}:{port}");
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let line = format!("line {number}");
+                let mut run = bench.run(&client, &[&[&to, line.as_str()], &identity[..identity.len().min(1)]].concat());
+                (line, run.stdout(Stdio::piped()).spawn().expect("a client starts"))
+            })
+            .collect();
+        for (line, client) in clients {
+            let answer = client.wait_with_output().expect("the client ends");
+            assert!(answer.status.success(), "{protocol}: {line}");
+            assert_eq!(String::from_utf8_lossy(&answer.stdout), line);
+        }
+        assert!(serving.wait().expect("the server ends").success());
+    }
+}
+
 #[cfg(not(feature = "engine"))]
 #[test]
 fn the_library_that_attaches_has_no_engine_inside() {
