@@ -25,7 +25,7 @@ use crate::retry::is_idempotent;
 use crate::timing::Timing;
 use crate::via::quic::Quic;
 use crate::via::tcp::Tcp;
-use crate::via::{Dial, Protocol, Route, Told};
+use crate::via::{Dial, Early, Protocol, Route, Told};
 
 /// The name of this client.
 const AGENT: &str = concat!("courser/", env!("CARGO_PKG_VERSION"));
@@ -70,6 +70,8 @@ pub struct Answer {
     pub reused: bool,
     /// Who told of HTTP/3, where that carried it.
     pub told: Option<Told>,
+    /// What became of the request's first sending, when that was before the handshake.
+    pub early: Option<Early>,
     /// What the server said before it answered.
     pub informational: Vec<Informational>,
     /// How long it took so far.
@@ -167,6 +169,8 @@ impl Client {
             let mut request = self.request(ask, &lease, pulse).await?;
             request.extensions_mut().insert(ear.clone());
             pulse.beat();
+            // What may change something waits for the handshake below.
+            let early = lease.via.is_early() && ask.method.is_safe() && matches!(ask.payload, Payload::Empty);
             let error = match pulse.watch(self.options.stall_timeout, lease.via.send(request)).await? {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
@@ -177,7 +181,9 @@ impl Client {
                     {
                         continue;
                     }
+                    let became = early.then(|| lease.via.early()).flatten();
                     let mut answer = answer((ask, key, lease), head, body, (pulse, meter, start));
+                    answer.early = became;
                     answer.informational = ear.heard();
                     return Ok(answer);
                 }
@@ -213,6 +219,11 @@ impl Client {
             return None;
         }
         let fresh = lease.steps.is_some();
+        if let (true, Some(route), true) = (harmless && lease.via.is_early(), &lease.route, tcp_permitted) {
+            // It was believed in because of earlier ones: nothing was heard from there.
+            self.racer.broke(&key.origin, route);
+            return Some(Way::Tcp);
+        }
         match error.is_before_request() {
             // Who turns requests away that come over new connections may be less busy at its other door.
             true if over_http3 && fresh && tcp_permitted => Some(Way::Tcp),
@@ -323,7 +334,7 @@ fn answer(
     let timing = Timing {
         dns: steps.map(|s| s.dns),
         connect: steps.and_then(|s| s.connect),
-        handshake: steps.map(|s| s.handshake),
+        handshake: steps.and_then(|s| s.handshake),
         first_byte: Some(start.elapsed()),
         total: None,
     };
@@ -336,6 +347,7 @@ fn answer(
         redirects: 0,
         reused: steps.is_none(),
         told: lease.route.as_ref().map(|r| r.told),
+        early: None,
         informational: Vec::new(),
         timing,
         body: Counted::new(body, expected, pulse.clone(), meter.clone()),

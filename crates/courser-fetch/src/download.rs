@@ -18,7 +18,7 @@ use crate::informational::Informational;
 use crate::partial::{Note, Partial};
 use crate::retry;
 use crate::timing::Timing;
-use crate::via::{Protocol, Told};
+use crate::via::{Early, Protocol, Told};
 
 /// Where the body goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub struct Head {
     pub redirects: u32,
     /// Whether the connection was there already.
     pub reused: bool,
+    /// What became of its first sending, when that was before the handshake.
+    pub early: Option<Early>,
     /// Who told of HTTP/3, where that carried it.
     pub told: Option<Told>,
     /// What the server said before it answered.
@@ -277,6 +279,7 @@ impl Done {
             remote: answer.remote,
             redirects: answer.redirects,
             reused: answer.reused,
+            early: answer.early,
             told: answer.told,
             informational: answer.informational.clone(),
         });

@@ -98,6 +98,8 @@ pub struct Options {
     pub max_size: Option<u64>,
     /// How long HTTP/3 has before TCP is tried beside it.
     pub head_start: Duration,
+    /// Whether requests that change nothing may go as 0-RTT to servers that were reached before. Others can repeat them.
+    pub early_data: bool,
     /// Where alternatives are remembered; nowhere without a file.
     pub alt_svc: Option<PathBuf>,
 }
@@ -120,6 +122,7 @@ impl Default for Options {
             resume: true,
             max_size: None,
             head_start: Duration::from_millis(150),
+            early_data: true,
             alt_svc: None,
         }
     }

@@ -13,7 +13,7 @@ pub struct Timing {
     /// Until the TCP connection stood; none with QUIC.
     #[serde(serialize_with = "seconds")]
     pub connect: Option<Duration>,
-    /// Until TLS, or the QUIC handshake, was done.
+    /// Until TLS, or the QUIC handshake, was done; none with 0-RTT, which does not wait for it.
     #[serde(serialize_with = "seconds")]
     pub handshake: Option<Duration>,
     /// Until the header section of the answer was there.

@@ -115,6 +115,9 @@ pub struct WayArgs {
     /// Speak HTTP/2 and HTTP/1.1 only.
     #[arg(long, help_heading = "Connection")]
     pub no_http3: bool,
+    /// Send nothing before the handshake, not even to servers that this run reached before.
+    #[arg(long, help_heading = "Connection")]
+    pub no_early_data: bool,
     /// The file that remembers which servers have HTTP/3, instead of the one in the user's cache folder.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub alt_svc: Option<PathBuf>,
@@ -149,7 +152,8 @@ HTTP/3:
   Servers say with Alt-Svc that they have it; that is remembered in the user's cache folder. Where nothing
   is remembered, name servers are asked for HTTPS records beside addresses. QUIC gets a head start of
   150 ms; then TCP runs beside it, and what stands first is used. What a server does not give over HTTP/3
-  is asked for again over TCP.
+  is asked for again over TCP. A server that this run reached before over HTTP/3 is sent GET and HEAD with the
+  first packet of a further connection (0-RTT), where it permits that; others could send these again.
 
 Exit codes:
   0    every answer was a 2xx and came whole, over a certificate that was verified

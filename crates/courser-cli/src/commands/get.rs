@@ -185,6 +185,7 @@ fn options(args: &GetArgs) -> Outcome<Options> {
         compressed: request.compressed,
         resume: !args.no_resume,
         max_size: patience.max_filesize,
+        early_data: !way.no_early_data,
         alt_svc: if way.no_alt_svc { None } else { remembered() },
         ..Options::default()
     })

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use courser_fetch::informational::Informational;
-use courser_fetch::via::Told;
+use courser_fetch::via::{Early, Told};
 use courser_fetch::{Done, Timing};
 use http::HeaderMap;
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct Fetched {
     pub redirects: u32,
     /// Whether its connection was there already.
     pub connection_reused: bool,
+    /// Whether the server took a request that was sent as 0-RTT; none when it was not.
+    pub early_data: Option<Early>,
     /// The file that is whole now.
     pub file: Option<String>,
     /// How long it took, in seconds.
@@ -112,6 +114,7 @@ impl Fetched {
             tries: done.tries,
             redirects: head.map_or(0, |h| h.redirects),
             connection_reused: head.is_some_and(|h| h.reused),
+            early_data: head.and_then(|h| h.early),
             file: done.file.as_ref().map(|f| f.display().to_string()),
             timing: done.timing,
             error: done.failed.as_ref().map(ToString::to_string),
@@ -181,12 +184,17 @@ impl Fetched {
         ];
         let told: Vec<_> = parts.iter().filter_map(|(n, d)| Some(format!("{n} {}", text::time((*d)?)))).collect();
         let reused = if self.connection_reused { " (on a connection that was there)" } else { "" };
+        let early = match self.early_data {
+            None => "",
+            Some(Early::Accepted) => " (sent before the handshake)",
+            Some(Early::Rejected) => " (sent before the handshake, and again behind it)",
+        };
         let from = match self.http3_from {
             // Who asked for it knows.
             None | Some(Told::Option) => String::new(),
             Some(told) => format!("; HTTP/3 {told}"),
         };
-        format!("  until: {}{reused}{from}", told.join(", "))
+        format!("  until: {}{reused}{early}{from}", told.join(", "))
     }
 }
 
@@ -219,6 +227,12 @@ mod tests {
         f.http3_from = Some(Told::HttpsRecord);
         assert!(f.parts().ends_with("; HTTP/3 known from an HTTPS record"), "{}", f.parts());
         let json = serde_json::to_value(&f).unwrap();
+        assert!(json["early_data"].is_null() && !f.parts().contains("handshake"));
+        for (early, said) in [(Early::Accepted, "(sent before the handshake)"), (Early::Rejected, "again behind it)")] {
+            f.early_data = Some(early);
+            assert!(f.parts().contains(said), "{}", f.parts());
+        }
+        assert_eq!(serde_json::to_value(&f).unwrap()["early_data"], "rejected");
         assert_eq!((&json["http3_from"], &json["informational"][0]["status"]), (&"https-record".into(), &103.into()));
     }
 

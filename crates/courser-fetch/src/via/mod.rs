@@ -70,10 +70,30 @@ pub trait Via: Send + Sync + std::fmt::Debug {
     /// Waits until another request can be made; `false` when none can.
     fn ready(&self) -> Boxed<'_, bool>;
 
+    /// Whether requests go before the server has proven to be there (0-RTT), at present.
+    fn is_early(&self) -> bool {
+        false
+    }
+
+    /// What became of what went so, once it is known.
+    fn early(&self) -> Option<Early> {
+        None
+    }
+
     /// Ends it in good order; waits as long as the last words take.
     fn close(&self) -> Boxed<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// What became of requests that went as 0-RTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Early {
+    /// The server took them.
+    Accepted,
+    /// It did not; they went again behind the handshake.
+    Rejected,
 }
 
 /// How long the steps of a connection took, each from the start of the first.
@@ -83,8 +103,8 @@ pub struct Steps {
     pub dns: Duration,
     /// TCP stood.
     pub connect: Option<Duration>,
-    /// TLS or QUIC stood.
-    pub handshake: Duration,
+    /// TLS or QUIC stood; none: requests do not wait for it.
+    pub handshake: Option<Duration>,
 }
 
 /// Who told that an origin speaks HTTP/3 somewhere.

@@ -2,29 +2,41 @@
 //!
 //! One endpoint, and with it one UDP socket, serves all connections of a client; it is made with the first one. All
 //! addresses of a server are raced below.
+//!
+//! A server that was reached before is asked at once when it gave a ticket for that (0-RTT): requests that change nothing leave with
+//! the first packet. Tickets last as long as the client: TLS does not give them out. Since such a connection is
+//! there before anything was heard, it wins each race; where TCP could stand in for it, it has less time to prove itself.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use courser::aio::Endpoint;
 use courser::h3::{self, Code, SendRequest};
-use courser::{ClientOptions, CloseReason, ConnectError, ConnectionError, Request as Connect, Settings, tls};
+use courser::{ClientOptions, CloseReason, ConnectError, ConnectionError, EarlyData, Request as Connect, Settings, tls};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 
-use super::{Boxed, Dial, Dialled, Protocol, Steps, Target, Via};
+use super::{Boxed, Dial, Dialled, Early, Protocol, Steps, Target, Via};
 use crate::body::{Incoming, Outgoing};
 use crate::dns::Names;
 use crate::error::{Error, Outcome, chain, harmless};
 use crate::informational::Ear;
-use crate::options::{Options, Trust};
+use crate::options::{Http, Options, Trust};
 
 /// How long the last words on a connection may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+/// How long the handshake of a connection may take that was used before it, when TCP can stand in for it.
+const PROOF: Duration = Duration::from_secs(3);
+/// Servers that are known to have been reached. TLS remembers tickets of as many.
+const REACHED_MAX: usize = 256;
 /// Alerts that speak of the certificate (RFC 8446 section 6.2), from `bad_certificate` to `certificate_unknown`, and
 /// `unknown_ca`.
 const OF_CERTIFICATES: [u8; 6] = [42, 43, 44, 45, 46, 48];
+
+/// Names of servers.
+type Reached = Arc<Mutex<HashSet<String>>>;
 
 /// Dials over QUIC.
 #[derive(Debug)]
@@ -32,6 +44,10 @@ pub struct Quic {
     options: Arc<Options>,
     names: Arc<Names>,
     tls: tls::ClientConfig,
+    /// Remembers what servers permitted, for 0-RTT.
+    http: h3::Client,
+    /// Names of servers that were reached: others can have given no ticket.
+    reached: Reached,
     /// Made with the first connection: it needs the runtime.
     endpoint: Mutex<Option<Arc<Endpoint>>>,
 }
@@ -47,9 +63,11 @@ impl Quic {
             Trust::Platform => tls::Roots::platform(),
             Trust::Pem(text) => tls::Roots::empty().add_pem(text),
         };
-        let tls =
-            tls::ClientConfig::builder().roots(roots.map_err(failed)?).alpn([h3::ALPN]).build().map_err(failed)?;
-        Ok(Self { options: options.clone(), names: names.clone(), tls, endpoint: Mutex::new(None) })
+        let tls = tls::ClientConfig::builder().roots(roots.map_err(failed)?).alpn([h3::ALPN]);
+        let tls = tls.early_data(options.early_data).build().map_err(failed)?;
+        let (options, names) = (options.clone(), names.clone());
+        let (http, reached) = (h3::Client::default(), Reached::default());
+        Ok(Self { options, names, tls, http, reached, endpoint: Mutex::new(None) })
     }
 
     fn endpoint(&self) -> Outcome<Arc<Endpoint>> {
@@ -57,9 +75,7 @@ impl Quic {
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());
         }
-        let mut settings = Settings::default();
-        settings.handshake_timeout = self.options.connect_timeout;
-        let options = ClientOptions::new(self.tls.clone()).settings(settings);
+        let options = ClientOptions::new(self.tls.clone()).settings(patient(self.options.connect_timeout));
         let endpoint = Endpoint::client(options)
             .map_err(|e| Error::Local { what: "opening a UDP socket".into(), why: e.to_string() })?;
         let endpoint = Arc::new(endpoint);
@@ -70,11 +86,12 @@ impl Quic {
 
 impl Dial for Quic {
     fn dial(&self, target: Target) -> Boxed<'static, Outcome<Dialled>> {
-        let (endpoint, names) = (self.endpoint(), self.names.clone());
-        let limit = self.options.connect_timeout;
+        let (options, names, reached) = (self.options.clone(), self.names.clone(), self.reached.clone());
+        let (endpoint, http) = (self.endpoint(), self.http.clone());
         Box::pin(async move {
-            let peer = target.origin.to_string();
-            match tokio::time::timeout(limit, dial(endpoint?, names, target)).await {
+            let (peer, limit) = (target.origin.to_string(), options.connect_timeout);
+            let dialling = Dialling { options, names, reached, endpoint: endpoint?, http };
+            match tokio::time::timeout(limit, dialling.dial(target)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Error::NoAnswer { peer, why: format!("nobody answered over UDP within {limit:?}") }),
             }
@@ -82,22 +99,59 @@ impl Dial for Quic {
     }
 }
 
-async fn dial(endpoint: Arc<Endpoint>, names: Arc<Names>, target: Target) -> Outcome<Dialled> {
-    let (start, peer) = (target.since, target.origin.to_string());
-    let addresses = names.of(&target).await?;
-    let dns = target.named.unwrap_or_else(|| start.elapsed());
-    // The certificate has to be the origin's, wherever the connection goes (RFC 7838 section 2.1).
-    let name = target.origin.host.trim_start_matches('[').trim_end_matches(']');
-    let failed = |e: ConnectError| failure(&peer, &e);
-    let to = Connect::parse(&format!("{}:{}", target.host, target.port)).map_err(failed)?;
-    let connection = endpoint.connect_with(to.addresses(&addresses).server_name(name)).map_err(failed)?;
-    let connection = connection.await.map_err(failed)?;
-    let steps = Steps { dns, connect: None, handshake: start.elapsed() };
-    let remote = connection.remote_address();
-    let (requests, driving) = h3::Client::default().start(connection);
-    // What ends the connection is told to each request on it.
-    tokio::spawn(async move { drop(driving.await) });
-    Ok(Dialled { via: Arc::new(Connection { requests, remote, peer, _endpoint: endpoint }), steps, route: None })
+/// What a connection in the making needs of its client.
+struct Dialling {
+    options: Arc<Options>,
+    names: Arc<Names>,
+    reached: Reached,
+    endpoint: Arc<Endpoint>,
+    http: h3::Client,
+}
+
+impl Dialling {
+    async fn dial(self, target: Target) -> Outcome<Dialled> {
+        let (start, peer) = (target.since, target.origin.to_string());
+        let addresses = self.names.of(&target).await?;
+        let dns = target.named.unwrap_or_else(|| start.elapsed());
+        // The certificate has to be the origin's, wherever the connection goes (RFC 7838 section 2.1).
+        let name = target.origin.host.trim_start_matches('[').trim_end_matches(']');
+        let failed = |e: ConnectError| failure(&peer, &e);
+        let to = Connect::parse(&format!("{}:{}", target.host, target.port)).map_err(failed)?;
+        let to = self.maybe_early(to.addresses(&addresses).server_name(name), name);
+        let connection = self.endpoint.connect_with(to).map_err(failed)?.await.map_err(failed)?;
+        let waited = connection.early_data() == EarlyData::None;
+        if waited {
+            let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+            if reached.len() < REACHED_MAX {
+                reached.insert(name.to_owned());
+            }
+        }
+        let steps = Steps { dns, connect: None, handshake: waited.then(|| start.elapsed()) };
+        let remote = connection.remote_address();
+        let (requests, driving) = self.http.start(connection);
+        // What ends the connection is told to each request on it.
+        tokio::spawn(async move { drop(driving.await) });
+        let via = Connection { requests, remote, peer, _endpoint: self.endpoint };
+        Ok(Dialled { via: Arc::new(via), steps, route: None })
+    }
+
+    fn maybe_early(&self, to: Connect, name: &str) -> Connect {
+        if !self.options.early_data {
+            return to;
+        }
+        let known = self.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if known && self.options.http != Http::Only3 {
+            return to.early_data().settings(patient(PROOF.min(self.options.connect_timeout)));
+        }
+        to.early_data()
+    }
+}
+
+/// Settings of a connection whose handshake may take so long.
+fn patient(limit: Duration) -> Settings {
+    let mut settings = Settings::default();
+    settings.handshake_timeout = limit;
+    settings
 }
 
 /// Why there is no connection.
@@ -187,6 +241,18 @@ impl Via for Connection {
 
     fn is_open(&self) -> bool {
         self.requests.is_open()
+    }
+
+    fn is_early(&self) -> bool {
+        self.requests.connection().early_data() == EarlyData::Offered
+    }
+
+    fn early(&self) -> Option<Early> {
+        match self.requests.connection().early_data() {
+            EarlyData::Accepted => Some(Early::Accepted),
+            EarlyData::Rejected => Some(Early::Rejected),
+            EarlyData::None | EarlyData::Offered => None,
+        }
     }
 
     fn send(&self, mut request: Request<Outgoing>) -> Boxed<'_, Outcome<Response<Incoming>>> {

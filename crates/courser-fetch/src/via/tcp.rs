@@ -70,7 +70,7 @@ impl Tcp {
         let tls = if target.http1 { self.tls_http1 } else { self.tls };
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| tls::failure(&peer, &e))?;
         let sender = speak(stream, &peer).await?;
-        let steps = Steps { dns, connect: Some(connect), handshake: start.elapsed() };
+        let steps = Steps { dns, connect: Some(connect), handshake: Some(start.elapsed()) };
         Ok(Dialled { via: Arc::new(Connection { sender, remote, peer }), steps, route: None })
     }
 }

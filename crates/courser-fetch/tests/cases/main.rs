@@ -9,11 +9,13 @@
 //! | `race` | alternatives and records, and HTTP/3 against TCP |
 //! | `records` | HTTPS records of a name server on loopback |
 //! | `again` | requests that are made again over TCP |
+//! | `early` | requests before the handshake (0-RTT) |
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 mod again;
 mod broken;
+mod early;
 mod plain;
 mod race;
 mod records;
