@@ -29,7 +29,9 @@ use crate::files::Folder;
 use crate::log::{AccessLog, Record};
 use crate::metrics::{self, Metrics};
 use crate::proxy::Origin;
+use crate::proxy::forward::Forward;
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::upgrade::{Asked, asked};
 
 /// Status in the log of a request whose client did not wait for an answer.
 const GONE: u16 = 499;
@@ -82,6 +84,8 @@ pub(crate) struct Sites {
     /// By what follows the asterisk and the dot.
     wildcard: HashMap<String, Arc<Site>>,
     other: Option<Arc<Site>>,
+    /// What CONNECT gets.
+    forward: Forward,
     /// What TCP clients are told of HTTP/3.
     alt_svc_seconds: u64,
 }
@@ -89,7 +93,8 @@ pub(crate) struct Sites {
 impl Sites {
     /// Opens what a configuration names.
     pub(crate) fn open(config: &Config) -> Result<Self, WebError> {
-        let mut sites = Self { alt_svc_seconds: config.server.alt_svc.as_secs(), ..Self::default() };
+        let forward = Forward::new(&config.connect)?;
+        let mut sites = Self { forward, alt_svc_seconds: config.server.alt_svc.as_secs(), ..Self::default() };
         for site in &config.sites {
             let kind = match (&site.files, &site.proxy) {
                 (Some(files), _) => Kind::Files(Arc::new(Folder::open(files)?)),
@@ -165,12 +170,14 @@ impl App {
         let (parts, body) = request.into_parts();
         let mut tally = Tally::begin(&self, &parts, peer);
         let sites = Arc::clone(&*self.sites.read().unwrap_or_else(PoisonError::into_inner));
-        let version = parts.version;
+        let (version, is_tunnel) = (parts.version, asked(&parts) == Asked::Tunnel);
         let (mut response, site) = match authority(&parts) {
             Err(why) => (sentence(StatusCode::BAD_REQUEST, why), None),
             Ok(host) => {
                 tally.record.host.push_str(&host);
-                match sites.find(&host) {
+                let found = if is_tunnel { None } else { sites.find(&host) };
+                match found {
+                    None if is_tunnel => (self.forward(&sites.forward, parts, body).await, None),
                     Some(site) => (self.dispatch(&site, parts, body, peer).await, Some(site)),
                     None => {
                         let text = "No site of this server has that name.";
@@ -183,7 +190,7 @@ impl App {
         headers.entry(header::DATE).or_insert_with(|| {
             HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())).unwrap_or(HeaderValue::from_static(""))
         });
-        if version != Version::HTTP_3 && self.has_quic(peer.port) && sites.alt_svc_seconds > 0 {
+        if !is_tunnel && version != Version::HTTP_3 && self.has_quic(peer.port) && sites.alt_svc_seconds > 0 {
             let offer = format!("h3=\":{}\"; ma={}", peer.port, sites.alt_svc_seconds);
             if let Ok(offer) = offer.parse() {
                 headers.insert(header::ALT_SVC, offer);
@@ -197,6 +204,17 @@ impl App {
         }
         tally.record.status = response.status();
         response.map(|inner| Answer { expected: inner.size_hint().exact(), inner, tally: Some(tally), in_use: None })
+    }
+
+    /// What is asked for is no site, but a way to another server.
+    async fn forward(&self, forward: &Forward, parts: Parts, body: RequestBody) -> Response<Body> {
+        let opened = forward.open(parts, body).await;
+        opened.unwrap_or_else(|unanswered| {
+            if unanswered.is_of_origin() {
+                metrics::add(&self.metrics.origin_failed);
+            }
+            unanswered.into()
+        })
     }
 
     async fn dispatch(&self, site: &Site, parts: Parts, body: RequestBody, peer: Peer) -> Response<Body> {
@@ -259,7 +277,8 @@ impl Tally {
             let value = parts.headers.get(name)?.as_bytes();
             Some(String::from_utf8_lossy(value.get(..LOGGED_MAX).unwrap_or(value)).into_owned())
         };
-        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+        let target = parts.uri.path_and_query().map_or(authority, |target| target.as_str());
         let record = Record {
             at: SystemTime::now(),
             remote: peer.remote.ip().to_canonical(),

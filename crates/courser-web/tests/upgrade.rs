@@ -5,14 +5,14 @@
 mod common;
 
 use bytes::Bytes;
-use common::{AnyBody, AnyClient, BoxError, PATIENCE, Running, VERSIONS, body, empty};
+use common::end::End;
+use common::{AnyClient, BoxError, PATIENCE, Running, VERSIONS, body, empty};
 use courser::h3;
 use courser_web::front::Order;
 use courser_web::proxy::upgrade::accept;
 use http::{Request, Version};
 use http_body_util::BodyExt;
-use http_body_util::channel::{Channel, Sender};
-use hyper::upgrade::Upgraded;
+use http_body_util::channel::Channel;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,61 +79,6 @@ async fn behave(mut tcp: TcpStream) -> String {
         }
     }
     String::from_utf8(said).unwrap()
-}
-
-/// A client's end of a tunnel.
-enum End {
-    Bytes(Box<TokioIo<Upgraded>>),
-    Bodies(Option<Sender<Bytes, BoxError>>, AnyBody),
-}
-
-impl End {
-    async fn say(&mut self, text: &'static str) {
-        match self {
-            Self::Bytes(io) => {
-                io.write_all(text.as_bytes()).await.unwrap();
-                // An origin that dies of it may have done so already.
-                let _ = io.flush().await;
-            }
-            Self::Bodies(up, _) => up.as_mut().unwrap().send_data(text.into()).await.unwrap(),
-        }
-    }
-
-    async fn finish(&mut self) {
-        match self {
-            Self::Bytes(io) => io.shutdown().await.unwrap(),
-            Self::Bodies(up, _) => *up = None,
-        }
-    }
-
-    /// The next piece; empty at the end.
-    async fn hear(&mut self) -> Result<Vec<u8>, BoxError> {
-        let heard = async {
-            match self {
-                Self::Bytes(io) => {
-                    let mut piece = vec![0; 1000];
-                    let n = io.read(&mut piece).await?;
-                    piece.truncate(n);
-                    Ok(piece)
-                }
-                Self::Bodies(_, down) => match down.frame().await {
-                    Some(frame) => Ok(frame?.into_data().unwrap().to_vec()),
-                    None => Ok(Vec::new()),
-                },
-            }
-        };
-        timeout(PATIENCE, heard).await.expect("something to hear")
-    }
-
-    async fn hear_text(&mut self, text: &str) {
-        let mut heard = Vec::new();
-        while heard.len() < text.len() {
-            let piece = self.hear().await.unwrap();
-            assert!(!piece.is_empty(), "ended after {heard:?}");
-            heard.extend(piece);
-        }
-        assert_eq!(heard, text.as_bytes());
-    }
 }
 
 /// Asks for a tunnel in the version's way; what came instead.

@@ -539,3 +539,27 @@ fn datagrams_of_a_request_come_back() {
         drop(feed);
     });
 }
+
+#[test]
+fn a_request_whose_body_fails_tells_who_waits_for_the_answer() {
+    run(|| async {
+        let mut rig = rig(Server::default(), Client::default(), |request| async move {
+            // Answers at once, and says nothing until the request is over.
+            let (feed, body) = piped();
+            tokio::spawn(async move {
+                drop((request.into_body().read_to_end(1000).await, feed));
+            });
+            Ok(Response::new(any(body)))
+        })
+        .await;
+        let (feed, body) = piped();
+        let request = Request::post("https://localhost/").body(body).unwrap();
+        let mut answer = rig.requests.send(request).await.unwrap().into_body();
+        let waiting = tokio::spawn(async move { answer.frame().await.unwrap().map(drop) });
+        // On one thread the other task waits by now.
+        tokio::task::yield_now().await;
+        feed.send(Err("enough".into())).await.unwrap();
+        let told = timeout(PATIENCE / 4, waiting).await.expect("who waits is told");
+        assert!(told.unwrap().is_err());
+    });
+}

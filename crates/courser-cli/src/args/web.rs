@@ -33,6 +33,10 @@ pub struct WebArgs {
     /// Private key in PEM.
     #[arg(long, value_name = "PEM", env = "COURSER_KEY", hide_env_values = true, help_heading = "Server")]
     pub key: Option<PathBuf>,
+    /// Take requests over HTTP/3 before the handshake is complete (0-RTT); others can repeat GET and HEAD. A proxy has them wait,
+    /// unless its origin is said to know of that in the configuration file.
+    #[arg(long, help_heading = "Server")]
+    pub early_data: bool,
     /// A field that each answer gets, `name: value`; without a value the field is taken away.
     #[arg(long, value_name = "FIELD", help_heading = "Server")]
     pub header: Vec<String>,
@@ -100,6 +104,7 @@ impl WebArgs {
         if self.cert.is_some() || self.key.is_some() {
             (server.certificate, server.key) = (self.cert.clone(), self.key.clone());
         }
+        server.early_data |= self.early_data;
         if let Some(text) = &self.metrics {
             server.metrics = Some(address::listen(text)?);
         }

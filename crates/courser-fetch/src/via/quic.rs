@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use courser::aio::Endpoint;
 use courser::h3::{self, Code, SendRequest};
-use courser::{ClientOptions, CloseReason, ConnectError, ConnectionError, EarlyData, Request as Connect, Settings, tls};
+use courser::{
+    ClientOptions, CloseReason, ConnectError, ConnectionError, EarlyData, Request as Connect, Settings, tls,
+};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 

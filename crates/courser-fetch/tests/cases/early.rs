@@ -17,6 +17,7 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use crate::relay::Relay;
 use crate::support::*;
 
 /// Path and whether the request may have been a replay.
@@ -48,66 +49,6 @@ fn serve(config: tls::ServerConfig, served: &watch::Sender<bool>) -> (SocketAddr
     (address, seen)
 }
 
-/// Whether a datagram has a packet of 0-RTT (RFC 9000 section 17.2.3).
-fn has_early(mut datagram: &[u8]) -> bool {
-    fn number(from: &mut &[u8]) -> Option<usize> {
-        let length = 1 << (from.first()? >> 6);
-        let (bytes, rest) = from.split_at_checked(length)?;
-        *from = rest;
-        Some(bytes.iter().fold(0, |n, b| n << 8 | usize::from(*b)) & ((1 << (8 * length - 2)) - 1))
-    }
-    let mut rest_behind = || {
-        let (head, mut rest) = datagram.split_at_checked(5)?;
-        if head[0] & 0x80 == 0 {
-            return None;
-        }
-        let kind = head[0] >> 4 & 3;
-        for _ in 0..2 {
-            let length = usize::from(*rest.first()?);
-            rest = rest.get(1 + length..)?;
-        }
-        if kind == 0 {
-            let token = number(&mut rest)?;
-            rest = rest.get(token..)?;
-        }
-        let length = number(&mut rest)?;
-        datagram = rest.get(length..)?;
-        Some(kind == 1)
-    };
-    std::iter::from_fn(&mut rest_behind).any(|early| early)
-}
-
-/// Carries datagrams between one client and a server; what the server sends waits until `open`. The port that stands for the
-/// server's, and what tells whether 0-RTT came by.
-async fn relay(server: SocketAddr, mut open: watch::Receiver<bool>) -> (u16, watch::Sender<bool>) {
-    let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    far.connect(server).await.unwrap();
-    let (port, client, early) = (near.local_addr().unwrap().port(), Arc::new(Mutex::new(None)), watch::Sender::new(false));
-    let (from, to, note, came) = (near.clone(), far.clone(), client.clone(), early.clone());
-    tokio::spawn(async move {
-        let mut datagram = vec![0; 65536];
-        while let Ok((n, client)) = from.recv_from(&mut datagram).await {
-            *note.lock().unwrap() = Some(client);
-            let _ = to.send(&datagram[..n]).await;
-            if has_early(&datagram[..n]) {
-                came.send_replace(true);
-            }
-        }
-    });
-    tokio::spawn(async move {
-        let mut datagram = vec![0; 65536];
-        while let Ok(n) = far.recv(&mut datagram).await {
-            if open.wait_for(|open| *open).await.is_err() {
-                return;
-            }
-            let client = client.lock().unwrap().unwrap();
-            let _ = near.send_to(&datagram[..n], client).await;
-        }
-    });
-    (port, early)
-}
-
 async fn get(client: &Client, port: u16, path: &str) -> Done {
     fetch(client, &job(&format!("https://localhost:{port}{path}"), Sink::Nothing)).await
 }
@@ -116,10 +57,10 @@ async fn get(client: &Client, port: u16, path: &str) -> Done {
 async fn visitor(config: tls::ServerConfig, early_data: bool) -> Client {
     let (open, client) = (watch::Sender::new(true), client_of(Kind::H3, |o| o.early_data = early_data));
     let (server, seen) = serve(config, &open);
-    let (port, early) = relay(server, open.subscribe()).await;
-    let done = get(&client, port, "/first").await;
+    let relay = Relay::start(server, open.subscribe()).await;
+    let done = get(&client, relay.port, "/first").await;
     assert_eq!((code(&done), done.head.unwrap().early), (0, None), "{:?}", done.failed);
-    assert_eq!((&*seen.lock().unwrap(), *early.borrow()), (&vec![("/first".to_owned(), false)], false));
+    assert_eq!((&*seen.lock().unwrap(), *relay.early.borrow()), (&vec![("/first".to_owned(), false)], false));
     client
 }
 
@@ -133,7 +74,7 @@ async fn what_changes_nothing_goes_before_anything_was_heard() {
     let (config, served) = (server_tls(true), watch::Sender::new(false));
     let client = visitor(config.clone(), true).await;
     let (server, seen) = serve(config.clone(), &served);
-    let (port, _) = relay(server, served.subscribe()).await;
+    let port = Relay::start(server, served.subscribe()).await.port;
     let done = get(&client, port, "/second").await;
     assert_eq!((early(&done), done.timing.handshake, done.size), (Some(Early::Accepted), None, 7));
     assert_eq!(early(&get(&client, port, "/third").await), None, "behind the handshake");
@@ -146,7 +87,7 @@ async fn what_changes_something_waits_for_the_handshake() {
     let (config, open) = (server_tls(true), watch::Sender::new(true));
     let client = visitor(config.clone(), true).await;
     let (server, seen) = serve(config, &open);
-    let (port, _) = relay(server, open.subscribe()).await;
+    let port = Relay::start(server, open.subscribe()).await.port;
     let mut post = job(&format!("https://localhost:{port}/post"), Sink::Nothing);
     (post.method, post.payload) = (Method::POST, Payload::Bytes(Bytes::from_static(b"form")));
     assert_eq!(early(&fetch(&client, &post).await), None);
@@ -159,7 +100,7 @@ async fn too_early_is_asked_again_behind_the_handshake() {
     let (config, served) = (server_tls(true), watch::Sender::new(false));
     let client = visitor(config.clone(), true).await;
     let (server, seen) = serve(config, &served);
-    let (port, _) = relay(server, served.subscribe()).await;
+    let port = Relay::start(server, served.subscribe()).await.port;
     let done = get(&client, port, "/early").await;
     assert_eq!((early(&done), done.tries), (Some(Early::Accepted), 1));
     assert_eq!(*seen.lock().unwrap(), [("/early".to_owned(), true), ("/early".to_owned(), false)]);
@@ -175,12 +116,12 @@ async fn a_server_that_rejects_it_answers_behind_the_handshake() {
         let (server, seen) = serve(other, &watch::Sender::new(true));
         // The answer waits until the request was sent.
         let open = watch::Sender::new(false);
-        let (port, came) = relay(server, open.subscribe()).await;
+        let relay = Relay::start(server, open.subscribe()).await;
         let opened = async {
-            came.subscribe().wait_for(|came| *came).await.unwrap();
+            relay.came_early().await;
             open.send_replace(true);
         };
-        let (done, ()) = tokio::join!(get(&client, port, "/x"), opened);
+        let (done, ()) = tokio::join!(get(&client, relay.port, "/x"), opened);
         assert_eq!((early(&done), done.tries, done.size), (Some(Early::Rejected), 1, 2));
         assert_eq!(*seen.lock().unwrap(), [("/x".to_owned(), false)]);
         client.close().await.unwrap();
@@ -192,9 +133,9 @@ async fn nothing_goes_early_when_it_is_not_wanted() {
     let (config, open) = (server_tls(true), watch::Sender::new(true));
     let client = visitor(config.clone(), false).await;
     let (server, seen) = serve(config, &open);
-    let (port, came) = relay(server, open.subscribe()).await;
-    let done = get(&client, port, "/second").await;
-    assert!(early(&done).is_none() && done.timing.handshake.is_some() && !*came.borrow());
+    let relay = Relay::start(server, open.subscribe()).await;
+    let done = get(&client, relay.port, "/second").await;
+    assert!(early(&done).is_none() && done.timing.handshake.is_some() && !*relay.early.borrow());
     assert_eq!(*seen.lock().unwrap(), [("/second".to_owned(), false)]);
     client.close().await.unwrap();
 }

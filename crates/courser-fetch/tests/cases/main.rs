@@ -19,6 +19,7 @@ mod early;
 mod plain;
 mod race;
 mod records;
+mod relay;
 mod resume;
 mod support;
 mod wire;

@@ -194,7 +194,7 @@ impl Connection {
 
     fn read_body(&mut self, t: &mut dyn Transport, id: StreamId) -> Result<Body, Error> {
         match self.exchanges.get(&id).map(|x| x.recv.phase) {
-            None => return Err(Error::Misuse("there is no such message")),
+            None => return Err(Error::Misuse("there is no such message: this end gave it up")),
             Some(Phase::Head) => return Err(Error::Misuse("the head was not read")),
             Some(Phase::Over) => return Ok(Body::End),
             Some(Phase::Body | Phase::Tail) => {}
@@ -233,14 +233,16 @@ impl Connection {
         match self.exchanges.get(&id).map(|x| x.recv.phase) {
             Some(Phase::Head) => Ok(()),
             Some(_) => Err(Error::Misuse("the head was read before")),
-            None => Err(Error::Misuse("there is no such message")),
+            None => Err(Error::Misuse("there is no such message: this end gave it up")),
         }
     }
 
     /// The next thing in a stream; a field section is decoded as one of that kind.
     fn step(&mut self, t: &mut dyn Transport, id: StreamId, section: Section) -> Result<Got, Error> {
         let section_max = self.section_max();
-        let Some(x) = self.exchanges.get_mut(&id) else { return Err(Error::Misuse("there is no such message")) };
+        let Some(x) = self.exchanges.get_mut(&id) else {
+            return Err(Error::Misuse("there is no such message: this end gave it up"));
+        };
         let opens_sessions = id.initiator() != self.side && self.config.webtransport_sessions > 0;
         let bytes = match x.recv.waiting.take() {
             Some(bytes) => bytes,

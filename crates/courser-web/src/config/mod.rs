@@ -5,6 +5,7 @@
 //! needs it (a folder that is not there) is found when the server begins. Flags and the environment change a [`Config`]
 //! after it was read, so that they win.
 
+mod connect;
 mod read;
 mod shown;
 mod stack;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Mistake;
 use crate::units;
 
+pub use connect::{Connect, Place};
 pub use shown::DEFAULT_TEXT;
 pub use stack::{Allow, Stack};
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is served.
     pub sites: Vec<Site>,
+    /// Where CONNECT may lead.
+    pub connect: Connect,
     /// What a host stack for other programs is told.
     pub stack: Stack,
 }
@@ -50,6 +54,8 @@ pub struct Server {
     pub key: Option<PathBuf>,
     /// Whether HTTP/3 is offered beside HTTP/1.1 and HTTP/2.
     pub http3: bool,
+    /// Whether requests over HTTP/3 are taken before the handshake (0-RTT); who is on the path can repeat them.
+    pub early_data: bool,
     /// How long clients may remember that there is HTTP/3; zero does not tell them.
     #[serde(deserialize_with = "units::read_duration")]
     pub alt_svc: Duration,
@@ -71,6 +77,7 @@ impl Default for Server {
             certificate: None,
             key: None,
             http3: true,
+            early_data: false,
             alt_svc: Duration::from_secs(86_400),
             metrics: None,
             drain: Duration::from_secs(10),
@@ -220,6 +227,9 @@ pub struct Proxy {
     pub trust_forwarded: bool,
     /// Whether WebSockets are passed on, over HTTP/1.1 to the origin.
     pub upgrades: bool,
+    /// Whether the origin gets requests before the handshake with the client is complete, with `Early-Data: 1` (RFC 8470); otherwise
+    /// they wait here.
+    pub early_data: bool,
     /// WebSockets at once at the origin, beside requests.
     pub tunnels: usize,
     /// Requests at once at the origin; more wait as long as for a connection.
@@ -247,6 +257,7 @@ impl Default for Proxy {
             preserve_host: false,
             trust_forwarded: false,
             upgrades: true,
+            early_data: false,
             tunnels: 256,
             connections: 256,
             idle_connections: 32,
@@ -402,6 +413,7 @@ impl Config {
         if !(1024..=16 << 20).contains(&self.limits.fields) {
             return Err(Mistake::new("the limit of fields has to be from 1K to 16M"));
         }
+        self.connect.places()?;
         check_names(&self.sites)?;
         self.sites.iter().try_for_each(Site::check)
     }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Config, Limits, Log, Server, Site, Stack};
+use super::{Config, Connect, Limits, Log, Server, Site, Stack};
 use crate::error::Mistake;
 
 /// Words are called alike up to this share of equal letters.
@@ -17,17 +17,19 @@ struct Raw {
     server: Server,
     log: Log,
     limits: Limits,
+    connect: Connect,
     site: Vec<Spanned<Site>>,
     stack: Stack,
 }
 
 pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
-    let raw: Raw = toml::from_str(text).map_err(|e| mistake(text, &e))?;
-    let sites = raw.site.into_iter().map(|site| {
+    let mut raw: Raw = toml::from_str(text).map_err(|e| mistake(text, &e))?;
+    let sites = std::mem::take(&mut raw.site).into_iter().map(|site| {
         let line = place(text, site.span().start).0;
         Site { line, ..site.into_inner() }
     });
-    Ok(Config { server: raw.server, log: raw.log, limits: raw.limits, sites: sites.collect(), stack: raw.stack })
+    let (sites, Raw { server, log, limits, connect, stack, .. }) = (sites.collect(), raw);
+    Ok(Config { server, log, limits, sites, connect, stack })
 }
 
 /// Line and column, counted from one.

@@ -11,6 +11,8 @@ listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UD
 # certificate = "cert.pem"      # without one a throw-away certificate is made
 # key = "key.pem"
 http3 = true
+early-data = false              # take requests over HTTP/3 before the handshake (0-RTT): one round trip less, but who is on the path
+                                # can repeat GET and HEAD. Proxies have such requests wait, unless they say otherwise below
 alt-svc = "24h"                 # how long browsers remember that there is HTTP/3; "0s" does not tell them
 # metrics = "127.0.0.1:9433"    # figures for Prometheus, without TLS
 drain = "10s"                   # how long requests may go on after SIGTERM
@@ -28,6 +30,13 @@ fields = "64K"                  # bytes of a request's fields
 handshake = "10s"               # for TLS
 idle = "60s"                    # for the fields of a request, and between requests
 stalled = "60s"                 # a client that takes nothing of its answer
+
+# CONNECT makes tunnels to these places, for whoever can reach the server; without any it is refused.
+[connect]
+allow = []                      # "db.example:5432", "*.example.org:443", "[2001:db8::1]:22"
+tunnels = 256                   # at once
+connect-timeout = "5s"
+idle-timeout = "10m"            # a tunnel in which nothing goes either way
 
 # A site is what is served under some names. The one without hosts answers to all other names.
 [[site]]
@@ -56,6 +65,7 @@ precompressed = true            # NAME.br, NAME.zst and NAME.gz in place of NAME
 # http2 = false                 # speak HTTP/2 to the origin, not HTTP/1.1
 # preserve-host = false         # ask the origin by the client's name for it
 # trust-forwarded = false       # believe Forwarded and X-Forwarded-... of clients
+# early-data = false            # pass requests of 0-RTT on at once, with Early-Data: 1; the origin has to know of that (RFC 8470)
 # upgrades = true               # pass WebSockets on (not with http2)
 # tunnels = 256                 # WebSockets at once, beside requests
 # connections = 256             # requests at once

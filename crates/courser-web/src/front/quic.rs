@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use courser::ServerOptions;
-use courser::aio::{Connecting, Endpoint};
+use courser::aio::{Connecting, Endpoint, Incoming};
 use courser::h3::{self, Exchange, RecvBody};
 use courser::tls::ServerConfig;
 use http::{Request, Response};
@@ -28,6 +28,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub struct Quic {
     endpoint: Endpoint,
     server: h3::Server,
+    /// Whether connections are served before their handshake is complete.
+    early: bool,
 }
 
 impl std::fmt::Debug for Quic {
@@ -49,7 +51,8 @@ impl Quic {
     /// The address cannot be had, or the limits make no sense.
     pub fn bind(at: Udp, identity: &Identity, config: &Config) -> Result<Self, WebError> {
         let failed = |why: String| WebError::System { what: "HTTP/3", why };
-        let tls = ServerConfig::builder().certificates(identity.store()).alpn([h3::ALPN]).build();
+        let early = config.server.early_data;
+        let tls = ServerConfig::builder().certificates(identity.store()).alpn([h3::ALPN]).early_data(early).build();
         let mut options = ServerOptions::new(tls.map_err(|e| failed(e.to_string()))?).workers(0);
         options.settings.idle_timeout = config.limits.idle;
         options.settings.max_streams_bidi = u64::from(config.limits.streams);
@@ -70,10 +73,11 @@ impl Quic {
         limits.max_field_section_size = config.limits.fields;
         let server = h3::Server::default()
             .config(limits)
+            .early_data(early)
             .head_timeout(config.limits.idle)
             .stall_timeout(config.limits.stalled)
             .drain_timeout(Duration::MAX);
-        Ok(Self { endpoint, server })
+        Ok(Self { endpoint, server, early })
     }
 
     /// The port, to be looked at or handed over.
@@ -86,12 +90,13 @@ impl Quic {
     /// handshake is under way belongs to this process, whoever has the port.
     pub async fn serve(self, app: Arc<App>, mut phase: watch::Receiver<Phase>) {
         let service = PerRequest { app, port: self.endpoint.local_addr().port() };
+        let accept = if self.early { Incoming::accept_early } else { Incoming::accept };
         let (mut connections, mut lets_in, mut seen) = (JoinSet::new(), true, Phase::Serving);
         // Once begun, nobody new is answered, and who waits is told when nobody can come any more.
         let mut drain = pin!(None);
         while lets_in || !connections.is_empty() {
             tokio::select! {
-                incoming = self.endpoint.accept(), if lets_in => match incoming.map(courser::aio::Incoming::accept) {
+                incoming = self.endpoint.accept(), if lets_in => match incoming.map(accept) {
                     Ok(Ok(connecting)) => {
                         let (server, service) = (self.server.clone(), service.clone());
                         connections.spawn(serve(connecting, server, service, phase.clone()));

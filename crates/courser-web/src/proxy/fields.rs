@@ -12,6 +12,8 @@ use crate::config;
 /// Fields of a connection, not of a message (RFC 9110 section 7.6.1).
 const OF_A_CONNECTION: [&str; 7] =
     ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "upgrade"];
+/// Says that a request may be a replay (RFC 8470 section 5.1). It belongs to the message whatever `Connection` says.
+pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -27,6 +29,7 @@ pub fn strip(headers: &mut HeaderMap) {
         .filter_map(|list| list.to_str().ok())
         .flat_map(|list| list.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != EARLY_DATA)
         .collect();
     for name in listed {
         headers.remove(name);

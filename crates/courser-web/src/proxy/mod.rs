@@ -6,6 +6,7 @@
 
 pub mod connect;
 pub mod fields;
+pub mod forward;
 pub mod timed;
 pub mod tunnel;
 pub mod upgrade;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use courser::h3::Exchange;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -59,6 +61,13 @@ impl std::fmt::Debug for Origin {
 /// The origin gives no answer; this is said in its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Unanswered(StatusCode, &'static str);
+
+impl Unanswered {
+    /// Whether it is another server that fails.
+    pub(crate) fn is_of_origin(self) -> bool {
+        matches!(self.0, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+    }
+}
 
 impl From<Unanswered> for Response<Body> {
     fn from(Unanswered(status, text): Unanswered) -> Self {
@@ -111,12 +120,15 @@ impl Origin {
     ///
     /// # Errors
     /// The answer to give when the origin gives none.
-    pub async fn answer(&self, parts: Parts, body: RequestBody, peer: Peer) -> Result<Response<Body>, Unanswered> {
+    pub async fn answer(&self, mut parts: Parts, body: RequestBody, peer: Peer) -> Result<Response<Body>, Unanswered> {
         if let Some(refused) = self.refused(&parts) {
             return Err(Unanswered(StatusCode::NOT_IMPLEMENTED, refused));
         }
         if self.config.upgrades && matches!(asked(&parts), Asked::Field | Asked::Extended) {
             return self.upgrade(parts, body, peer).await;
+        }
+        if let Some(exchange) = parts.extensions.get::<Exchange>().filter(|exchange| exchange.is_early()).cloned() {
+            self.early(&mut parts, &exchange).await?;
         }
         // What asks only, and says no more, may be asked twice.
         let repeatable = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
@@ -141,11 +153,21 @@ impl Origin {
     fn refused(&self, parts: &Parts) -> Option<&'static str> {
         match (&parts.method, asked(parts)) {
             (&Method::TRACE, _) => Some("This method is not passed on."),
-            (&Method::CONNECT, Asked::Other) => Some("CONNECT is passed on for WebSockets alone."),
+            (&Method::CONNECT, Asked::Other | Asked::Tunnel) => Some("CONNECT is passed on for WebSockets alone."),
             (&Method::CONNECT, _) if !self.config.upgrades => Some("There are no WebSockets here."),
             (_, Asked::Other) if self.config.upgrades => Some("The only protocol that can be changed to is WebSocket."),
             _ => None,
         }
+    }
+
+    /// A request that an attacker may have repeated (RFC 8470): the origin is told, or it waits until that is out of the question.
+    async fn early(&self, parts: &mut Parts, exchange: &Exchange) -> Result<(), Unanswered> {
+        if self.config.early_data {
+            parts.headers.insert(fields::EARLY_DATA, HeaderValue::from_static("1"));
+            return Ok(());
+        }
+        let gone = |_| Unanswered(StatusCode::TOO_EARLY, "The handshake came to nothing.");
+        exchange.connection().established().await.map_err(gone)
     }
 
     fn late(&self) -> Unanswered {

@@ -11,9 +11,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use courser::h3;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +26,13 @@ use crate::body::{BoxError, RequestBody};
 
 /// Bytes that are read at once.
 const PIECE: usize = 16 << 10;
+
+/// The end of a tunnel away from the client.
+pub trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin> Io for T {}
+
+/// Any such end.
+pub type Far = Box<dyn Io>;
 
 /// When something went either way.
 #[derive(Clone, Debug)]
@@ -55,13 +63,26 @@ impl Beat {
     }
 }
 
+/// Begins a tunnel behind the head of an answer: what the answer's body becomes. Over HTTP/3 the two bodies are the tunnel.
+pub fn begin(
+    (client, body): (Option<OnUpgrade>, RequestBody),
+    origin: Far,
+    idle: Duration,
+    place: OwnedSemaphorePermit,
+) -> crate::body::Body {
+    match client {
+        Some(client) => crate::body::Body::Tunnel(Box::new(Tunnel { client, origin, idle, place })),
+        None => crate::body::Body::Stream(Downward::begin(body, origin, idle, place).boxed_unsync()),
+    }
+}
+
 /// A tunnel whose client has still to be told; HTTP/1.1 and HTTP/2.
 #[derive(Debug)]
 pub struct Tunnel {
     /// The client's end, once it was told.
     pub client: OnUpgrade,
     /// The origin's end.
-    pub origin: Upgraded,
+    pub origin: Far,
     /// How long nothing may go either way.
     pub idle: Duration,
     /// Goes with the tunnel.
@@ -78,7 +99,7 @@ impl Tunnel {
         let carried = async {
             let client = self.client.await.map_err(io::Error::other)?;
             let (mut from_client, mut to_client) = split(TokioIo::new(client));
-            let (mut from_origin, mut to_origin) = split(TokioIo::new(self.origin));
+            let (mut from_origin, mut to_origin) = split(self.origin);
             tokio::try_join!(
                 one_way(&mut from_client, &mut to_origin, &beat, |_| {}),
                 one_way(&mut from_origin, &mut to_client, &beat, &mut down),
@@ -116,8 +137,9 @@ async fn one_way(
 /// ended properly: then the client may have something to say still.
 #[derive(Debug)]
 pub struct Downward {
-    origin: ReadHalf<TokioIo<Upgraded>>,
-    upward: JoinHandle<()>,
+    origin: ReadHalf<Far>,
+    /// Ready with whether the client broke off.
+    upward: Option<JoinHandle<bool>>,
     piece: Box<[u8]>,
     beat: Beat,
     idle: Duration,
@@ -130,35 +152,37 @@ pub struct Downward {
 
 impl Downward {
     /// Begins to carry what the client sends.
-    pub fn begin(body: RequestBody, origin: Upgraded, idle: Duration, place: OwnedSemaphorePermit) -> Self {
-        let (origin, to_origin) = split(TokioIo::new(origin));
+    pub fn begin(body: RequestBody, origin: Far, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+        let (origin, to_origin) = split(origin);
         let (beat, place) = (Beat::new(), Arc::new(place));
         let (beating, held) = (beat.clone(), Arc::clone(&place));
         let upward = tokio::spawn(async move {
-            let carried = tokio::select! {
-                carried = upward(body, to_origin, &beating) => carried,
-                () = beating.silent(idle) => Err(io::ErrorKind::TimedOut.into()),
+            let broke_off = tokio::select! {
+                broke_off = upward(body, to_origin, &beating) => broke_off,
+                () = beating.silent(idle) => true,
             };
-            if let Err(e) = carried {
-                tracing::debug!("a tunnel ended: {e}");
-            }
             drop(held);
+            broke_off
         });
         let (piece, waiting) = (vec![0; PIECE].into_boxed_slice(), Box::pin(sleep(idle)));
-        Self { origin, upward, piece, beat, idle, waiting, ended: false, _place: place }
+        Self { origin, upward: Some(upward), piece, beat, idle, waiting, ended: false, _place: place }
     }
 }
 
-async fn upward(mut body: RequestBody, mut origin: WriteHalf<TokioIo<Upgraded>>, beat: &Beat) -> io::Result<()> {
+/// Carries what the client sends; whether it broke off. An origin that takes nothing any more may still have something to say.
+async fn upward(mut body: RequestBody, mut origin: WriteHalf<Far>, beat: &Beat) -> bool {
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+        let Ok(frame) = frame else { return true };
+        if let Ok(data) = frame.into_data() {
             beat.touch();
-            origin.write_all(&data).await?;
-            origin.flush().await?;
+            if origin.write_all(&data).await.is_err() || origin.flush().await.is_err() {
+                return false;
+            }
             beat.touch();
         }
     }
-    origin.shutdown().await
+    let _ = origin.shutdown().await;
+    false
 }
 
 impl Body for Downward {
@@ -170,9 +194,18 @@ impl Body for Downward {
         if this.ended {
             return Poll::Ready(None);
         }
+        if let Some(task) = &mut this.upward
+            && let Poll::Ready(broke_off) = Pin::new(task).poll(cx)
+        {
+            this.upward = None;
+            //= rfc9114#4.4-5
+            if broke_off.unwrap_or(true) {
+                return Poll::Ready(Some(Err(Box::new(h3::Error::Reset(h3::Code::CONNECT_ERROR)))));
+            }
+        }
         let mut piece = ReadBuf::new(&mut this.piece);
         match Pin::new(&mut this.origin).poll_read(cx, &mut piece) {
-            Poll::Ready(Err(e)) => return Poll::Ready(Some(Err(e.into()))),
+            Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(Box::new(h3::Error::Reset(h3::Code::CONNECT_ERROR))))),
             Poll::Ready(Ok(())) if piece.filled().is_empty() => {
                 this.ended = true;
                 return Poll::Ready(None);
@@ -198,8 +231,9 @@ impl Body for Downward {
 
 impl Drop for Downward {
     fn drop(&mut self) {
-        if !self.ended {
-            self.upward.abort();
+        //= rfc9114#4.4-4
+        if let (false, Some(upward)) = (self.ended, &self.upward) {
+            upward.abort();
         }
     }
 }

@@ -15,10 +15,11 @@ use http::{Method, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::fields::strip;
-use super::tunnel::{Downward, Tunnel};
+use super::tunnel::{self, Far};
 use super::{Origin, Unanswered, closed_meanwhile};
 use crate::app::Peer;
 use crate::body::{Body, RequestBody};
@@ -37,6 +38,8 @@ pub enum Asked {
     Field,
     /// For a WebSocket, by extended CONNECT.
     Extended,
+    /// For a tunnel to the place that it names, by plain CONNECT.
+    Tunnel,
     /// For something that is not passed on.
     Other,
 }
@@ -47,7 +50,11 @@ pub fn asked(parts: &Parts) -> Asked {
     if parts.method == Method::CONNECT {
         let h2 = parts.extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
         let protocol = h2.or_else(|| parts.extensions.get::<h3::Protocol>().map(h3::Protocol::as_str));
-        return if protocol == Some(WEBSOCKET) { Asked::Extended } else { Asked::Other };
+        return match protocol {
+            None => Asked::Tunnel,
+            Some(WEBSOCKET) => Asked::Extended,
+            Some(_) => Asked::Other,
+        };
     }
     // Other versions have no such fields, HTTP/1.0 is to ignore them.
     if parts.version != Version::HTTP_11 || !lists(&parts.headers, &header::CONNECTION, "upgrade") {
@@ -146,11 +153,8 @@ impl Origin {
         let (mut head, _) = response.into_parts();
         strip(&mut head.headers);
         head.headers.remove(header::ALT_SVC);
-        let body = match client {
-            Some(client) => Body::Tunnel(Box::new(Tunnel { client, origin, idle: self.config.idle_timeout, place })),
-            // HTTP/3: the two bodies are the tunnel.
-            None => Body::Stream(Downward::begin(body, origin, self.config.idle_timeout, place).boxed_unsync()),
-        };
+        let origin: Far = Box::new(TokioIo::new(origin));
+        let body = tunnel::begin((client, body), origin, self.config.idle_timeout, place);
         let mut answer = Response::new(body);
         *answer.headers_mut() = head.headers;
         Ok(answer)
@@ -220,7 +224,7 @@ mod tests {
             assert_eq!(asked(&request.body(()).unwrap().into_parts().0), expected, "{fields:?}");
         }
         let connect = || http::Request::connect("a:1").body(()).unwrap().into_parts().0;
-        assert_eq!(asked(&connect()), Asked::Other);
+        assert_eq!(asked(&connect()), Asked::Tunnel);
         for (protocol, expected) in [("websocket", Asked::Extended), ("connect-udp", Asked::Other)] {
             let (mut old, mut new) = (connect(), connect());
             old.extensions.insert(hyper::ext::Protocol::from_static(protocol));

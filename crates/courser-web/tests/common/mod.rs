@@ -1,6 +1,8 @@
 //! A server in this process, and clients of each version for it.
 #![allow(dead_code, clippy::unwrap_used, reason = "a test may fail, and need not use everything")]
 
+pub mod end;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;

@@ -149,7 +149,8 @@ impl Server {
     ///
     /// Each request gets a clone of `service`. An answer that is ready at once is sent at once; others get a task of their
     /// own, and so do all requests for a while after one of them kept the connection waiting. When the client gives a request
-    /// up, the service's future is dropped. An error or a panic of the service resets the stream with `H3_INTERNAL_ERROR`.
+    /// up, the service's future is dropped. An error or a panic of the service resets the stream with `H3_INTERNAL_ERROR`;
+    /// a body that fails with [`Error::Reset`] names another code.
     ///
     /// # Errors
     /// [`Error::Protocol`] when the peer broke the protocol, [`Error::Closed`] when the connection failed. A connection that a

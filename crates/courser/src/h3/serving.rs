@@ -172,7 +172,14 @@ where
             Ok(Poll::Ready(Ok(()))) => return Poll::Ready(()),
             Ok(Poll::Ready(Err(e))) => {
                 tracing::debug!(stream = self.hold.stream.0, error = %e, "a request was not answered in full");
-                if matches!(e, Error::Application(_)) { Code::INTERNAL_ERROR } else { Code::REQUEST_CANCELLED }
+                match &e {
+                    // A body can say itself how it broke off, such as a tunnel with H3_CONNECT_ERROR.
+                    Error::Application(inner) => match inner.downcast_ref() {
+                        Some(Error::Reset(code)) => *code,
+                        _ => Code::INTERNAL_ERROR,
+                    },
+                    _ => Code::REQUEST_CANCELLED,
+                }
             }
             Err(_) => {
                 tracing::error!(stream = self.hold.stream.0, "a service panicked; its request was reset");

@@ -387,9 +387,13 @@ impl StreamSlot {
             return;
         }
         recv.stop = Some(code);
-        let ended = recv.end.is_some();
+        let (ended, reader) = (recv.end.is_some(), recv.waker.take());
         self.drop_ready(&mut recv);
         drop(recv);
+        // Another task may wait for what will not come.
+        if let Some(reader) = reader {
+            reader.wake();
+        }
         if !ended {
             self.kick();
         }
