@@ -135,6 +135,7 @@ async fn nothing_goes_early_when_it_is_not_wanted() {
     let (server, seen) = serve(config, &open);
     let relay = Relay::start(server, open.subscribe()).await;
     let done = get(&client, relay.port, "/second").await;
+    assert!(!relay.flight.lock().unwrap().is_empty(), "it came by here");
     assert!(early(&done).is_none() && done.timing.handshake.is_some() && !*relay.early.borrow());
     assert_eq!(*seen.lock().unwrap(), [("/second".to_owned(), false)]);
     client.close().await.unwrap();
