@@ -180,52 +180,54 @@ async fn a_client_that_breaks_its_direction_off_ends_both() {
     assert!(server.end().await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnels_have_places_and_an_end() {
-    let (at, mut heard) = echo().await;
-    let server = server(&[&at], "tunnels = 1\nidle-timeout = \"500ms\"");
-    for version in VERSIONS {
-        let client = server.client(version);
-        let mut end = open(&client, version, &at).await.unwrap();
-        let refused = open(&server.client(version), version, &at).await.err().unwrap();
-        assert!(refused.0 == 503 && refused.1.contains("too many tunnels"), "{version:?} {refused:?}");
-        // Nobody says anything: both sides are told, and the place is free.
-        let silent = end.hear().await;
-        assert!(version != Version::HTTP_3 || silent.is_err(), "{version:?} {silent:?}");
-        assert_eq!(told(&mut heard).await, "", "{version:?}");
-        let again = async {
-            loop {
-                if let Ok(end) = open(&client, version, &at).await {
-                    break end;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let mut end = timeout(PATIENCE, again).await.expect("a place");
-        end.say("on").await;
-        end.hear_text("on").await;
-        drop(end);
-        assert_eq!(told(&mut heard).await, "on", "{version:?}");
-        // The place is free behind the end.
-        let free = async {
-            while open(&server.client(Version::HTTP_3), Version::HTTP_3, &at).await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, free).await.expect("a place");
-        assert_eq!(told(&mut heard).await, "", "{version:?}");
-    }
-    // A drain cuts tunnels off at its limit.
-    let client = server.client(Version::HTTP_3);
-    let held = timeout(PATIENCE, async {
+/// Asks until there is a place: that of a tunnel that ended is free a moment after its sides heard of it.
+async fn place(client: &AnyClient, version: Version, to: &str) -> End {
+    let asked = async {
         loop {
-            if let Ok(end) = open(&client, Version::HTTP_3, &at).await {
+            if let Ok(end) = open(client, version, to).await {
                 break end;
             }
             tokio::task::yield_now().await;
         }
-    });
-    let _held = held.await.expect("a place");
+    };
+    timeout(PATIENCE, asked).await.expect("a place")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnels_have_places_and_a_drain_ends_them() {
+    let (at, mut heard) = echo().await;
+    let server = server(&[&at], "tunnels = 1");
+    for version in VERSIONS {
+        let client = server.client(version);
+        let mut end = place(&client, version, &at).await;
+        let refused = open(&server.client(version), version, &at).await.err().unwrap();
+        assert!(refused.0 == 503 && refused.1.contains("too many tunnels"), "{version:?} {refused:?}");
+        end.say("on").await;
+        end.hear_text("on").await;
+        drop(end);
+        assert_eq!(told(&mut heard).await, "on", "{version:?}");
+        // The place is free behind the end, whoever asks.
+        drop(place(&server.client(Version::HTTP_3), Version::HTTP_3, &at).await);
+        assert_eq!(told(&mut heard).await, "", "{version:?}");
+    }
+    // A drain cuts tunnels off at its limit.
+    let client = server.client(Version::HTTP_3);
+    let _held = place(&client, Version::HTTP_3, &at).await;
     server.orders.send(Order::Drain).unwrap();
     timeout(PATIENCE, server.served).await.expect("an end").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_ends_a_tunnel_and_frees_its_place() {
+    let (at, mut heard) = echo().await;
+    // Nothing here has to happen within the limit: each tunnel is silent from its first moment.
+    let server = server(&[&at], "tunnels = 1\nidle-timeout = \"1s\"");
+    for version in VERSIONS {
+        let client = server.client(version);
+        let mut end = place(&client, version, &at).await;
+        let silent = end.hear().await;
+        assert!(version != Version::HTTP_3 || silent.is_err(), "{version:?} {silent:?}");
+        assert_eq!(told(&mut heard).await, "", "{version:?}");
+    }
+    assert!(server.end().await);
 }

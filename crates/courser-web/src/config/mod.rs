@@ -54,7 +54,8 @@ pub struct Server {
     pub key: Option<PathBuf>,
     /// Whether HTTP/3 is offered beside HTTP/1.1 and HTTP/2.
     pub http3: bool,
-    /// Whether requests over HTTP/3 are taken before the handshake (0-RTT); who is on the path can repeat them.
+    /// Whether requests over HTTP/3 are taken before the handshake (0-RTT); who is on the path can repeat them. A change
+    /// counts after a restart.
     pub early_data: bool,
     /// How long clients may remember that there is HTTP/3; zero does not tell them.
     #[serde(deserialize_with = "units::read_duration")]

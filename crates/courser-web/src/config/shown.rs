@@ -12,7 +12,8 @@ listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UD
 # key = "key.pem"
 http3 = true
 early-data = false              # take requests over HTTP/3 before the handshake (0-RTT): one round trip less, but who is on the path
-                                # can repeat GET and HEAD. Proxies have such requests wait, unless they say otherwise below
+                                # can repeat GET and HEAD. Proxies have such requests wait, unless they say otherwise below.
+                                # A change counts after a restart
 alt-svc = "24h"                 # how long browsers remember that there is HTTP/3; "0s" does not tell them
 # metrics = "127.0.0.1:9433"    # figures for Prometheus, without TLS
 drain = "10s"                   # how long requests may go on after SIGTERM
