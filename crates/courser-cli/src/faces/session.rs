@@ -298,13 +298,10 @@ fn farewell<A: App>(desk: &mut Desk<A>, connections: Vec<Handle>) {
     let until = Instant::now() + LOOK;
     let mut left = connections.len();
     connections.into_iter().for_each(|handle| desk.close(handle, 0));
-    while left > 0 && Instant::now() < until {
+    while left > 0 && Instant::now() < until && desk.wait(LOOK) {
         while let Some(message) = desk.hear() {
             let over = matches!(&message, Completion::Closed { handle, .. } if handle.kind() == Kind::Connection);
-            left -= usize::from(over);
-        }
-        if !desk.wait(LOOK) {
-            return;
+            left = left.saturating_sub(usize::from(over));
         }
     }
 }
