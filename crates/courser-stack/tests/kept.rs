@@ -14,10 +14,12 @@ use courser_session::control::{Protocol, Trust};
 use courser_session::stack::{Dir, Session, Stack};
 use courser_stack::host::Config;
 
-/// What the process has is counted: one test at a time.
+/// What the process has is counted: one test at a time, and what the one before had is gone.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    until("the test before has ended", || Possessions::now().threads == 0);
+    guard
 }
 
 fn count(place: &Place, kind: &str) -> usize {

@@ -76,6 +76,7 @@ pub fn variable(name: &str) -> String {
 pub struct Possessions {
     /// Descriptors by what they are.
     pub descriptors: BTreeMap<String, usize>,
+    /// Threads of the library: those of the tests themselves come and go.
     pub threads: usize,
     /// Mappings of shared memory.
     pub segments: usize,
@@ -89,7 +90,10 @@ impl Possessions {
             let kind = target.to_string_lossy().split(['[', ' ']).next().unwrap_or_default().to_owned();
             *descriptors.entry(kind).or_insert(0) += 1;
         }
-        let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
+        let ours = |task: &std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("courser-"))
+        };
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten().filter(ours).count();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let segments = maps.lines().filter(|line| line.contains("memfd:")).count();
         Self { descriptors, threads, segments }
