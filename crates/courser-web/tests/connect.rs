@@ -165,6 +165,7 @@ async fn one_side_that_breaks_off_ends_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_breaks_its_direction_off_ends_both() {
+    //= rfc9114#4.4-6 type=test
     let (at, mut heard) = echo().await;
     let server = server(&[&at], "");
     let client = server.client(Version::HTTP_3);
