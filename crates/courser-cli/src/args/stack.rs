@@ -21,7 +21,8 @@ Examples:
   courser echo client quic://127.0.0.1:4433 --socket /tmp/courser.sock --insecure --timing
 
 Signals: SIGTERM takes no new applications and waits for those that there are (a second one ends at
-once), SIGINT ends at once.")]
+once), SIGINT ends at once, SIGUSR2 starts the program anew and gives it the socket: what there is goes
+on here, listeners and everything new move there.")]
 pub struct StackArgs {
     /// Where programs attach.
     #[command(flatten)]

@@ -1,9 +1,13 @@
 //! `courser stack`.
 
 use std::fmt::Write as _;
+#[cfg(target_os = "linux")]
+use std::io::Write as _;
 use std::time::Duration;
 
 use courser_stack::host::{Config as HostConfig, Host};
+#[cfg(target_os = "linux")]
+use courser_stack::service::Succession;
 use courser_stack::service::{Error, Options, Service};
 use courser_web::config::{Config, Stack};
 use courser_web::front::notify::{Manager, State};
@@ -11,6 +15,8 @@ use serde::Serialize;
 
 use crate::args::stack::StackArgs;
 use crate::failure::{Failure, Outcome};
+#[cfg(target_os = "linux")]
+use crate::operate::upgrade;
 use crate::operate::{Wish, signals};
 use crate::output::Ui;
 
@@ -31,7 +37,7 @@ pub fn run(args: &StackArgs, ui: &Ui) -> Outcome {
     let drain = args.drain.unwrap_or(config.drain);
     let wishes = signals::listen(false)?;
     let manager = Manager::from_env();
-    let service = Service::start(Host::new(host), options).map_err(failure)?;
+    let (service, predecessor) = begin(Host::new(host), options)?;
     let enabled = service.host().is_enabled();
     let mut said = format!("applications attach at {}", service.path().display());
     if !enabled {
@@ -40,19 +46,35 @@ pub fn run(args: &StackArgs, ui: &Ui) -> Outcome {
     ui.note(said);
     ui.object(&Serving { socket: service.path().to_owned(), enabled });
     manager.tell(State::Ready);
+    predecessor();
+    let mut given = false;
     for wish in wishes.told {
         match wish {
             Wish::Drain => {
-                manager.tell(State::Stopping);
+                if !given {
+                    manager.tell(State::Stopping);
+                }
                 drain_then_end(&service, drain, ui, &wishes.tell);
             }
             Wish::End | Wish::Over => break,
-            Wish::Reload | Wish::Upgrade => {
-                ui.warn(Failure::Usage("the service reloads nothing; start it anew".into()));
-            }
+            Wish::Upgrade => match succeed(&service) {
+                Ok(process) => {
+                    given = true;
+                    manager.tell(State::Succeeded(process));
+                    let count = service.host().applications();
+                    ui.note(format_args!(
+                        "process {process} has the socket; this one ends when its {count} applications have moved"
+                    ));
+                    end_with_the_last(&service, None, &wishes.tell);
+                }
+                Err(failure) => ui.warn(failure),
+            },
+            Wish::Reload => ui.warn(Failure::Usage("the service reloads nothing; SIGUSR2 starts a new one".into())),
         }
     }
-    manager.tell(State::Stopping);
+    if !given {
+        manager.tell(State::Stopping);
+    }
     drop(service);
     Ok(())
 }
@@ -61,16 +83,57 @@ pub fn run(args: &StackArgs, ui: &Ui) -> Outcome {
 fn drain_then_end(service: &Service, limit: Duration, ui: &Ui, tell: &std::sync::mpsc::Sender<Wish>) {
     let count = service.host().applications();
     ui.note(format_args!("no new applications; the {count} that there are may go on for {limit:?}"));
-    let (host, tell) = (service.host().clone(), tell.clone());
     service.begin_drain();
+    end_with_the_last(service, Some(limit), tell);
+}
+
+/// Asks for the end when no application is left, or the time is over.
+fn end_with_the_last(service: &Service, limit: Option<Duration>, tell: &std::sync::mpsc::Sender<Wish>) {
+    let (host, tell) = (service.host().clone(), tell.clone());
     std::thread::spawn(move || {
-        let until = std::time::Instant::now() + limit;
-        while host.applications() > 0 && std::time::Instant::now() < until {
+        let began = std::time::Instant::now();
+        while host.applications() > 0 && limit.is_none_or(|limit| began.elapsed() < limit) {
             std::thread::sleep(Duration::from_millis(20));
         }
         // The loop may be over already.
         let _ = tell.send(Wish::End);
     });
+}
+
+/// Starts the service, or goes on where another process was, which is to be told once this one serves.
+#[cfg(target_os = "linux")]
+fn begin(host: Host, options: Options) -> Outcome<(Service, Box<dyn FnOnce()>)> {
+    let Some(from) = upgrade::predecessor()? else {
+        return Ok((Service::start(host, options).map_err(failure)?, Box::new(|| {})));
+    };
+    let place = Succession::receive(&from).map_err(|e| Failure::local("taking the service over", &e))?;
+    let service = Service::take_over(host, options, place).map_err(failure)?;
+    // Who does not listen any more has gone.
+    Ok((service, Box::new(move || drop((&from).write_all(b"!")))))
+}
+
+/// Gives the service to a new process of this program; its number.
+#[cfg(target_os = "linux")]
+fn succeed(service: &Service) -> Outcome<u32> {
+    let mut failed = None;
+    let given = service.succeed(|place| {
+        upgrade::successor(|to| place.send(to)).map_err(|failure| {
+            failed = Some(failure);
+            std::io::Error::other("there is no successor")
+        })
+    });
+    given.map_err(|e| failed.unwrap_or_else(|| Failure::local("handing the service over", &e)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn begin(host: Host, options: Options) -> Outcome<(Service, Box<dyn FnOnce()>)> {
+    Ok((Service::start(host, options).map_err(failure)?, Box::new(|| {})))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn succeed(_: &Service) -> Outcome<u32> {
+    let why = "this system cannot hand sockets over".into();
+    Err(Failure::Local { what: "handing the service over".into(), why })
 }
 
 fn configured(args: &StackArgs) -> Outcome<Stack> {

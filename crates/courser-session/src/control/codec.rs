@@ -31,6 +31,7 @@ const FAILED: u8 = 68;
 const OUTPUT: u8 = 69;
 const DRAINING: u8 = 128;
 const ENDPOINT_GONE: u8 = 129;
+const SUCCEEDED: u8 = 130;
 
 /// The bytes are no message; what is wrong with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,6 +456,7 @@ impl Notice {
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Draining => out.push(DRAINING),
+            Self::Succeeded => out.push(SUCCEEDED),
             Self::EndpointGone { endpoint, text } => {
                 out.push(ENDPOINT_GONE);
                 put_u32(out, *endpoint);
@@ -466,6 +468,7 @@ impl Notice {
     fn read(tag: u8, from: &mut Reader<'_>) -> Result<Self> {
         Ok(match tag {
             DRAINING => Self::Draining,
+            SUCCEEDED => Self::Succeeded,
             _ => Self::EndpointGone { endpoint: from.u32()?, text: from.text(TEXT_MAX)? },
         })
     }
@@ -490,7 +493,7 @@ impl FromHost {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut from = Reader(bounded(bytes)?);
         let message = match from.u8()? {
-            tag @ (DRAINING | ENDPOINT_GONE) => Self::Notice(Notice::read(tag, &mut from)?),
+            tag @ (DRAINING | ENDPOINT_GONE | SUCCEEDED) => Self::Notice(Notice::read(tag, &mut from)?),
             tag => Self::Reply(Reply::read(tag, &mut from)?),
         };
         from.end()?;

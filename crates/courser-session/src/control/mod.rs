@@ -34,7 +34,7 @@ pub use transport::{FDS_MAX, connect, receive, send};
 use crate::port::SharedSetup;
 
 /// The version of the messages that this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the longest message.
 pub const MESSAGE_MAX: usize = 192 * 1024;
 /// Bytes of the longest name of an application.
@@ -330,6 +330,8 @@ impl From<Refused> for Reply {
 pub enum Notice {
     /// The service takes nothing new any more; what there is goes on.
     Draining,
+    /// The same, and a successor serves at the same socket: attach there for what is new. What there is goes on.
+    Succeeded,
     /// An endpoint was closed by the host.
     EndpointGone {
         /// Its number.

@@ -82,6 +82,7 @@ fn from_host() -> impl Strategy<Value = FromHost> {
     ];
     let notice = prop_oneof![
         Just(Notice::Draining),
+        Just(Notice::Succeeded),
         (any::<u32>(), "\\PC{0,30}").prop_map(|(endpoint, text)| Notice::EndpointGone { endpoint, text }),
     ];
     prop_oneof![reply.prop_map(FromHost::Reply), notice.prop_map(FromHost::Notice)]
@@ -132,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken_exactly_or_refused(tag in 0u8..=130, bytes in bytes(200)) {
+    fn any_bytes_are_taken_exactly_or_refused(tag in 0u8..=131, bytes in bytes(200)) {
         fuzz::control(&bytes);
         fuzz::control(&[&[tag], &bytes[..]].concat());
     }

@@ -1,5 +1,5 @@
 //! What happens by the clock: the next address of a name is tried, an attempt is given up, an endpoint that nobody used is
-//! closed. The system's timer is set to the earliest date and is one of the descriptors that a stack waits for, inside and
+//! closed, and so is the old part of a listener that moved. The system's timer is set to the earliest date and is one of the descriptors that a stack waits for, inside and
 //! outside of its calls.
 
 use std::{
@@ -20,6 +20,8 @@ pub(super) enum Due {
     Session(u64),
     /// An endpoint that nobody uses.
     Endpoint(u32),
+    /// Listeners that have moved to another host.
+    Listeners,
 }
 
 /// Dates, and the timer for the earliest of them.

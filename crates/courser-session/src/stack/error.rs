@@ -43,7 +43,7 @@ pub enum Error {
         /// The same in words.
         text: String,
     },
-    /// The service is gone, and with it all sessions of this stack. Attach again for a new one.
+    /// The service is gone, and with it all sessions of this stack; see [`Stack::reattach`](super::Stack::reattach).
     ServiceGone,
     /// The configuration cannot be used; where and why.
     Config(String),

@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     entry::{Connection, Entry, Over, Part, STREAMS_MAX, Stream, What},
-    state::{LENT_MAX, State},
+    state::{LENT_MAX, Name, State},
 };
 use crate::{
     control::Protocol,
@@ -25,33 +25,35 @@ impl State {
         match message {
             Completion::Opened { token, handle, number } => self.on_opened(place, (token, handle, number)),
             Completion::Failed { token, .. } => self.on_failed(place, token, Ended::of(&message)),
-            Completion::Addresses { handle, ends } => self.on_addresses(handle, &ends),
-            Completion::Established { connection } => self.on_established(connection),
+            Completion::Addresses { handle, ends } => self.on_addresses((place, handle), &ends),
+            Completion::Established { connection } => self.on_established((place, connection)),
             Completion::Accepted { handle, parent, number } => self.on_accepted(place, (handle, parent, number)),
             Completion::Closed { handle, .. } => self.on_closed(place, handle, Ended::of(&message)),
             Completion::Data { stream, data, fin, .. } => self.on_data(place, stream, (data, fin)),
-            Completion::Datagram { connection, data } => self.on_connection(connection, |c| c.keep(data)),
-            Completion::DatagramRoom { connection } => self.on_connection(connection, |c| c.blocked = false),
-            Completion::CreditGranted { stream, limit } => self.on_stream(stream, |s| _ = s.credit.grant(limit)),
-            Completion::Reset { stream, code } => self.on_stream(stream, |s| {
+            Completion::Datagram { connection, data } => self.on_connection((place, connection), |c| c.keep(data)),
+            Completion::DatagramRoom { connection } => self.on_connection((place, connection), |c| c.blocked = false),
+            Completion::CreditGranted { stream, limit } => {
+                self.on_stream((place, stream), |s| _ = s.credit.grant(limit))
+            }
+            Completion::Reset { stream, code } => self.on_stream((place, stream), |s| {
                 s.reading.get_or_insert(Over::Code(code));
             }),
-            Completion::Stopped { stream, code } => self.on_stream(stream, |s| {
+            Completion::Stopped { stream, code } => self.on_stream((place, stream), |s| {
                 s.writing = s.writing.filter(|over| *over != Over::Fin).or(Some(Over::Code(code)));
             }),
             Completion::AllAcked { stream } => {
-                self.laid_to_rest(stream);
-                self.on_stream(stream, |s| s.acked = true);
+                self.laid_to_rest((place, stream));
+                self.on_stream((place, stream), |s| s.acked = true);
             }
             Completion::Stats { handle, stats, .. } => {
-                if let Some(session) = self.by_handle.get(&handle).copied() {
+                if let Some(session) = self.by_handle.get(&(place, handle)).copied() {
                     if let Some(entry) = self.sessions.get_mut(&session) {
                         entry.stats = Some(stats);
                     }
                     self.touch(session);
                 }
             }
-            Completion::Rejected { handle, op: Op::Datagram, why } => self.on_connection(handle, |c| {
+            Completion::Rejected { handle, op: Op::Datagram, why } => self.on_connection((place, handle), |c| {
                 c.dropped += 1;
                 match why {
                     Rejection::Overrun => c.blocked = true,
@@ -67,16 +69,16 @@ impl State {
         }
     }
 
-    fn on_connection(&mut self, handle: Handle, change: impl FnOnce(&mut Connection)) {
-        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+    fn on_connection(&mut self, name: Name, change: impl FnOnce(&mut Connection)) {
+        let Some(session) = self.by_handle.get(&name).copied() else { return };
         if let Some(connection) = self.sessions.get_mut(&session).and_then(Entry::connection) {
             change(connection);
             self.touch(session);
         }
     }
 
-    fn on_stream(&mut self, handle: Handle, change: impl FnOnce(&mut Stream)) {
-        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+    fn on_stream(&mut self, name: Name, change: impl FnOnce(&mut Stream)) {
+        let Some(session) = self.by_handle.get(&name).copied() else { return };
         if let Some(stream) = self.sessions.get_mut(&session).and_then(Entry::stream) {
             change(stream);
             self.touch(session);
@@ -87,7 +89,7 @@ impl State {
         self.lives(place);
         let Some(entry) = self.sessions.get_mut(&session) else {
             // Closed while it was being opened.
-            self.orphans.insert(handle, (place, None));
+            self.orphans.insert((place, handle), None);
             self.post(place, Submission::Close { handle, code: 0, reason: Bytes::new() });
             return;
         };
@@ -104,7 +106,7 @@ impl State {
                 *part = Part::Open(handle);
             }
         }
-        self.by_handle.insert(handle, session);
+        self.by_handle.insert((place, handle), session);
         self.is_answered(parent, session);
         self.touch(session);
     }
@@ -128,6 +130,14 @@ impl State {
     }
 
     fn on_failed(&mut self, place: usize, session: u64, ended: Option<Ended>) {
+        self.fail(place, session, ended);
+        // It may have been the last thing that was about to live there.
+        if let Some(number) = self.endpoint_of(place) {
+            self.close_if_idle(number);
+        }
+    }
+
+    fn fail(&mut self, place: usize, session: u64, ended: Option<Ended>) {
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         let over = match entry.listener() {
             Some(listener) => {
@@ -148,8 +158,8 @@ impl State {
         self.is_over(session);
     }
 
-    fn on_addresses(&mut self, handle: Handle, ends: &Addresses) {
-        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+    fn on_addresses(&mut self, name: Name, ends: &Addresses) {
+        let Some(session) = self.by_handle.get(&name).copied() else { return };
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         (entry.local, entry.peer, entry.is_placed) = (Some(ends.local), Some(ends.peer), true);
         let listener = entry.stream().and_then(|stream| stream.listener.take());
@@ -160,8 +170,8 @@ impl State {
         }
     }
 
-    fn on_established(&mut self, handle: Handle) {
-        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+    fn on_established(&mut self, name: Name) {
+        let Some(session) = self.by_handle.get(&name).copied() else { return };
         let Some(connection) = self.sessions.get_mut(&session).and_then(Entry::connection) else { return };
         connection.established = true;
         let listener = connection.listener.take();
@@ -194,7 +204,7 @@ impl State {
 
     fn on_accepted(&mut self, place: usize, (handle, parent, number): (Handle, Handle, u64)) {
         self.lives(place);
-        let above = self.by_handle.get(&parent).copied();
+        let above = self.by_handle.get(&(place, parent)).copied();
         let full = self.sessions.len() >= self.sessions_max;
         let Some((above, entry)) =
             above.filter(|_| !full).and_then(|above| Some((above, self.sessions.get_mut(&above)?)))
@@ -235,7 +245,7 @@ impl State {
             self.joins(endpoint);
         }
         let session = self.enter(new);
-        self.by_handle.insert(handle, session);
+        self.by_handle.insert((place, handle), session);
         self.touch(session);
         self.welcome(place, (above, session, handle));
     }
@@ -253,12 +263,12 @@ impl State {
     }
 
     fn turn_away(&mut self, place: usize, handle: Handle) {
-        self.orphans.insert(handle, (place, None));
+        self.orphans.insert((place, handle), None);
         self.post(place, Submission::Refuse { handle, code: 0 });
     }
 
     fn on_data(&mut self, place: usize, handle: Handle, (data, fin): (Bytes, bool)) {
-        let Some(session) = self.by_handle.get(&handle).copied() else { return };
+        let Some(session) = self.by_handle.get(&(place, handle)).copied() else { return };
         let Some(Some(at)) = self.places.get_mut(place) else { return };
         let Some(stream) = self.sessions.get_mut(&session).and_then(Entry::stream) else { return };
         if stream.reading == Some(Over::Here) {
@@ -280,8 +290,8 @@ impl State {
     }
 
     /// The peer has all of a stream that the application closed.
-    fn laid_to_rest(&mut self, handle: Handle) {
-        let Some(parent) = self.orphans.get_mut(&handle).and_then(|(_, parent)| parent.take()) else { return };
+    fn laid_to_rest(&mut self, name: Name) {
+        let Some(parent) = self.orphans.get_mut(&name).and_then(Option::take) else { return };
         if let Some(connection) = self.sessions.get_mut(&parent).and_then(Entry::connection) {
             connection.lingering = connection.lingering.saturating_sub(1);
             self.touch(parent);
@@ -297,9 +307,9 @@ impl State {
     }
 
     fn on_closed(&mut self, place: usize, handle: Handle, ended: Option<Ended>) {
-        self.laid_to_rest(handle);
-        self.orphans.remove(&handle);
-        let session = self.by_handle.remove(&handle);
+        self.laid_to_rest((place, handle));
+        self.orphans.remove(&(place, handle));
+        let session = self.by_handle.remove(&(place, handle));
         self.died(place);
         let Some(session) = session else { return };
         let Some(entry) = self.sessions.get_mut(&session) else { return };
@@ -307,7 +317,7 @@ impl State {
         let (mut forgotten, mut opening) = (None, FxHashSet::default());
         match &mut entry.what {
             What::Listener(listener) => {
-                let mine = listener.parts.iter_mut().find(|(_, part)| *part == Part::Open(handle));
+                let mine = listener.parts.iter_mut().find(|mine| **mine == (place, Part::Open(handle)));
                 if let Some((_, part)) = mine {
                     *part = Part::Over;
                 }

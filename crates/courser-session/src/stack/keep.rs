@@ -7,35 +7,37 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Error, Stack, clock::Due, state::State, wait::Inner};
-use crate::{
-    control::{Fault, Open, Refused},
-    stack::{Control, Opened},
+use super::{
+    Error, Opened, Stack,
+    clock::Due,
+    lines::Lines,
+    state::{Home, LEFT, State},
+    wait::Inner,
 };
+use crate::control::{Fault, Open, Refused};
 
 /// How long an endpoint is kept that makes connections and has none.
 pub(super) const KEEP: Duration = Duration::from_secs(10);
 
-/// What the host is to be told of: endpoints to close, certificates to forget.
-#[derive(Debug, Default)]
-pub(super) struct Waste {
-    pub(super) endpoints: Vec<u32>,
+/// So long the endpoint of TCP is left to sockets that bring their last bytes to the peer, at a host that is being left.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// What hosts are to be told of: endpoints to close, and the stack's numbers of certificates to forget.
+#[derive(Debug)]
+pub(super) struct Waste<E = u32> {
+    pub(super) endpoints: Vec<E>,
     pub(super) certificates: Vec<u32>,
 }
 
-impl Waste {
+impl<E> Default for Waste<E> {
+    fn default() -> Self {
+        Self { endpoints: Vec::new(), certificates: Vec::new() }
+    }
+}
+
+impl<E> Waste<E> {
     pub(super) const fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && self.certificates.is_empty()
-    }
-
-    /// A host that does not know what is given back has none of it.
-    pub(super) fn give_back(self, control: &mut dyn Control) {
-        for endpoint in self.endpoints {
-            let _ = control.close(endpoint);
-        }
-        for certificate in self.certificates {
-            let _ = control.remove_certificate(certificate);
-        }
     }
 }
 
@@ -57,9 +59,12 @@ impl State {
         }
     }
 
-    /// An endpoint that makes connections may have lost its last user.
+    /// An endpoint may have lost its last user.
     pub(super) fn look_whether_used(&mut self, number: u32) {
         let keep = self.keep;
+        if self.endpoints.get(&number).is_some_and(|endpoint| endpoint.ends) {
+            return self.close_if_idle(number);
+        }
         let Some(endpoint) = self.endpoints.get_mut(&number).filter(|endpoint| endpoint.is_spare()) else { return };
         match Instant::now().checked_add(keep) {
             _ if keep.is_zero() => self.waste.endpoints.push(number),
@@ -75,42 +80,67 @@ impl State {
     pub(super) fn let_go(&mut self, number: u32) {
         let Some(endpoint) = self.endpoints.get_mut(&number) else { return };
         endpoint.kept = None;
-        if endpoint.is_spare() {
+        if endpoint.is_spare() || self.is_left(number) {
             self.waste.endpoints.push(number);
         }
     }
 
-    /// Gives up endpoints that are only kept; their numbers.
-    fn spare(&mut self) -> Vec<u32> {
+    /// The endpoint is closed when nothing lives in it any more. The one of TCP and UDP stays while it is used.
+    pub(super) fn end_when_idle(&mut self, number: u32) {
+        if Some(number) == self.plain {
+            return self.look_whether_used(number);
+        }
+        if let Some(endpoint) = self.endpoints.get_mut(&number) {
+            endpoint.ends = true;
+            self.close_if_idle(number);
+        }
+    }
+
+    /// Closes an endpoint that is to end when nothing lives in it, if nothing does and nothing is about to.
+    pub(super) fn close_if_idle(&mut self, number: u32) {
+        if !self.is_left(number) {
+            return;
+        }
+        match self.endpoints.get_mut(&number) {
+            Some(endpoint) if endpoint.lingers => {
+                if endpoint.kept.is_none() {
+                    let at = Instant::now() + LAST_BYTES;
+                    endpoint.kept = Some(at);
+                    self.clock.put(at, Due::Endpoint(number));
+                }
+            }
+            _ => self.waste.endpoints.push(number),
+        }
+    }
+
+    /// Gives up endpoints that are only kept; where they are.
+    fn spare(&mut self) -> Vec<Home> {
         let plain = self.plain;
         // Sockets over TCP may still be bringing their last bytes to the peer.
-        let spare = self.endpoints.iter().filter(|(number, endpoint)| endpoint.is_spare() && Some(**number) != plain);
-        let spare: Vec<u32> = spare.map(|(number, _)| *number).collect();
-        spare.iter().for_each(|number| self.forget_endpoint(*number, "its endpoint was closed"));
-        spare
+        let spare = self
+            .endpoints
+            .iter()
+            .filter(|(number, endpoint)| endpoint.is_spare() && !endpoint.ends && Some(**number) != plain);
+        let spare: Vec<(u32, Home)> = spare.map(|(number, endpoint)| (*number, endpoint.home)).collect();
+        spare.iter().for_each(|(number, _)| self.forget_endpoint(*number, LEFT));
+        spare.into_iter().map(|(_, home)| home).collect()
     }
 }
 
 impl Inner {
-    /// Opens an endpoint. If there are too many, those that nobody uses go.
-    pub(super) fn open(&self, control: &mut dyn Control, open: &Open) -> Result<Opened, Refused> {
-        let opened = match control.open(open) {
+    /// Opens an endpoint at the newest host. If there are too many, those that nobody uses go.
+    pub(super) fn open(&self, lines: &mut Lines, open: &Open) -> Result<(u32, Opened), Refused> {
+        match lines.open(open) {
             Err(refused) if refused.fault == Fault::Quota => {
-                let spare = self.lock().spare();
-                if spare.is_empty() {
+                let endpoints = self.lock().spare();
+                if endpoints.is_empty() {
                     return Err(refused);
                 }
-                spare.into_iter().for_each(|endpoint| _ = control.close(endpoint));
-                control.open(open)
+                lines.give_back(Waste { endpoints, ..Waste::default() });
+                lines.open(open)
             }
             opened => opened,
-        };
-        if opened.is_ok() {
-            // It has them now.
-            let certificates = open.profile.certificates.clone();
-            Waste { certificates, ..Waste::default() }.give_back(control);
         }
-        opened
     }
 }
 

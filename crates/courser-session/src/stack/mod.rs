@@ -66,9 +66,11 @@
 //! # The end
 //!
 //! When the service goes, every call that waits, and every later one, fails with [`Error::ServiceGone`]; what had arrived can be
-//! read. Attach again for a new stack: numbers of sessions are not shared between stacks. When the last clone of a stack is
-//! dropped, everything in it is closed at once.
+//! read. [`Stack::reattach`] brings listeners and settings back once a service listens again. A service that makes way for its
+//! successor is followed there without the program's doing: see [`Stack::reattach`] for what stays and what moves. When the
+//! last clone of a stack is dropped, everything in it is closed at once.
 
+mod again;
 #[cfg(feature = "tokio")]
 pub mod aio;
 mod attach;
@@ -82,6 +84,7 @@ mod keep;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod limits_tests;
+mod lines;
 mod name;
 mod open;
 mod poll;
@@ -154,7 +157,11 @@ impl Stack {
     /// # Errors
     /// When the system has no descriptors left.
     pub fn over_with(attachment: Attachment, look: Duration) -> Result<Self, Error> {
-        match Inner::new(attachment, look) {
+        Self::made(attachment, look, None)
+    }
+
+    fn made(attachment: Attachment, look: Duration, home: Option<Config>) -> Result<Self, Error> {
+        match Inner::new(attachment, look, home) {
             Ok(inner) => Ok(Self(inner)),
             Err(error) => Err(Error::system("a stack needs descriptors", &error)),
         }

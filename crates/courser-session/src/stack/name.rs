@@ -219,7 +219,7 @@ impl State {
             return;
         };
         if let Some(handle) = won.handle {
-            self.by_handle.insert(handle, session);
+            self.by_handle.insert((won.place, handle), session);
         }
         (entry.what, entry.handle, entry.place) = (won.what, won.handle, won.place);
         (entry.local, entry.peer, entry.is_placed) = (won.local, won.peer, won.is_placed);
@@ -249,8 +249,10 @@ impl State {
     fn give_up(&mut self, session: u64, ended: Ended) {
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         entry.end.get_or_insert(ended);
-        let attempt = entry.attempt.take();
+        let (attempt, endpoint) = (entry.attempt.take(), entry.endpoint);
         self.end_attempt(session, attempt);
+        // It may have been the last thing that was about to live there.
+        endpoint.into_iter().for_each(|number| self.close_if_idle(number));
         self.touch(session);
     }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::{
     Dir, Error, Opened, Session, Stack,
+    again::SUCCESSORS_MAX,
     entry::{Connection, Entry, Listener, Over, Part, Stream, What},
-    state::{Endpoint, State},
+    state::{Endpoint, Home, State},
     uri::Target,
     wait::{Patience, Step},
 };
@@ -83,8 +84,15 @@ impl Stack {
     /// What the host says of it; [`Error::Unfit`] for a session that is in use already.
     pub fn add_certificate(&self, session: Session, chain: &[u8], key: &[u8]) -> Result<(), Error> {
         self.settle_profile(session, |_| {})?;
-        let id = self.0.ask(|control| control.add_certificate(chain, key))?;
-        self.settle_profile(session, |profile| profile.certificates.push(id))
+        let id = self.0.ask(|lines| lines.add_certificate(chain, key))?;
+        let settled = self.settle_profile(session, |profile| profile.certificates.push(id));
+        if settled.is_err() {
+            // It was closed or used meanwhile by another thread.
+            let mut state = self.0.lock();
+            state.waste.certificates.push(id);
+            self.0.leave(state);
+        }
+        settled
     }
 
     /// The application's protocols (ALPN), the most wanted first.
@@ -156,13 +164,33 @@ impl Stack {
         };
         if !begun {
             let target = fitting(uri, protocol)?;
-            let endpoint = self.dialler(protocol, profile)?;
+            self.begin_connecting(session.0, protocol, (&target, &profile))?;
+        }
+        let patience = self.patience(session)?;
+        self.0.wait(Some(session.0), patience, |state| is_up(state, session.0))
+    }
+
+    /// Begins a connection at the host that takes what is new.
+    fn begin_connecting(
+        &self,
+        session: u64,
+        protocol: Protocol,
+        (target, profile): (&Target, &Profile),
+    ) -> Result<(), Error> {
+        for _ in 0..SUCCESSORS_MAX {
+            let endpoint = self.dialler(protocol, profile.clone())?;
             let mut state = self.0.lock();
+            if state.was_left(endpoint) {
+                // The host made way for another one in this very moment.
+                state.parts(endpoint);
+                self.0.leave(state);
+                continue;
+            }
             let begun = match target.address() {
-                Some(address) => begin(&mut state, session.0, endpoint, (address, target.host)),
-                None => state.await_name(session.0, endpoint, (&target.host, target.port)).map(|()| {
-                    if let Err(error) = self.0.look_up(session.0, &target.host) {
-                        state.named(session.0, Err(error.to_string()));
+                Some(address) => begin(&mut state, session, endpoint, (address, target.host.clone())),
+                None => state.await_name(session, endpoint, (&target.host, target.port)).map(|()| {
+                    if let Err(error) = self.0.look_up(session, &target.host) {
+                        state.named(session, Err(error.to_string()));
                     }
                 }),
             };
@@ -170,10 +198,9 @@ impl Stack {
                 state.parts(endpoint);
             }
             self.0.leave(state);
-            begun?;
+            return begun;
         }
-        let patience = self.patience(session)?;
-        self.0.wait(Some(session.0), patience, |state| is_up(state, session.0))
+        Err(Error::Ended(Ended::plain(Reason::Draining)))
     }
 
     /// Opens a stream in an established connection, as connecting on the connection's handle does in other host stacks. It
@@ -211,12 +238,12 @@ impl Stack {
             return Ok(known);
         }
         // Two threads with the same new settings must not open two endpoints: the request is made with the control locked.
-        self.0.ask(|control| {
+        self.0.ask(|lines| {
             if let Some(known) = known()? {
                 return Ok(known);
             }
             let open = Open { protocol, role: Role::Dial(None), profile: profile.clone() };
-            let opened = self.0.open(control, &open)?;
+            let opened = self.0.open_at(lines, &open)?;
             let mut state = self.0.lock();
             let number = state.add_endpoint(opened, true);
             state.joins(number);
@@ -246,36 +273,22 @@ impl Stack {
         let address = target.resolve(&*self.0.resolver())?;
         if protocol != Protocol::Quic {
             let endpoint = self.dialler(protocol, Profile::default())?;
-            return self.bound(session, endpoint, address);
-        }
-        let opened = {
-            let open = Open { protocol, role: Role::Listen(address), profile };
-            self.0.ask(|control| self.0.open(control, &open))?
-        };
-        let local = opened.local;
-        let endpoint = {
             let mut state = self.0.lock();
-            let number = state.add_endpoint(opened, false);
-            state.joins(number);
-            number
-        };
-        self.bound(session, endpoint, local)
-    }
-
-    fn bound(&self, session: Session, endpoint: u32, local: SocketAddr) -> Result<(), Error> {
-        let mut state = self.0.lock();
-        let Some(entry) = state.sessions.get_mut(&session.0) else {
-            // Closed meanwhile by another thread.
-            state.parts(endpoint);
-            if state.plain != Some(endpoint) {
-                state.waste.endpoints.push(endpoint);
-            }
+            let bound = state.bound(session.0, endpoint, address);
             self.0.leave(state);
-            return Err(Error::NoSession);
-        };
-        entry.what = What::Bound(local);
-        (entry.endpoint, entry.local) = (Some(endpoint), Some(local));
-        Ok(())
+            return bound;
+        }
+        let open = Open { protocol, role: Role::Listen(address), profile };
+        let bound = self.0.ask(|lines| {
+            let opened = self.0.open_at(lines, &open)?;
+            let mut state = self.0.lock();
+            let local = opened.1.local;
+            let endpoint = state.add_endpoint(opened, false);
+            state.joins(endpoint);
+            state.bound(session.0, endpoint, local)
+        });
+        self.0.leave(self.0.lock());
+        bound
     }
 
     /// Takes connections from now on. So many wait to be accepted at most (0: 128; 4,096 at most); further ones are refused.
@@ -488,21 +501,64 @@ fn begin_listening(state: &mut State, session: u64, backlog: u32) -> Result<(), 
     let entry = state.entry(session)?;
     entry.what = What::Listener(Box::new(listener));
     entry.place = places[0];
-    let server_name = if protocol == Protocol::Quic { String::new() } else { protocol.name().to_owned() };
-    for place in places {
-        let at = Box::new(Remote { address, server_name: server_name.clone(), profile: 0 });
-        state.post(place, Submission::Listen { token: session, at });
-    }
+    state.ask_to_listen(session, (protocol, address), places);
     Ok(())
 }
 
 impl State {
+    /// A session has an endpoint to listen in.
+    fn bound(&mut self, session: u64, endpoint: u32, local: SocketAddr) -> Result<(), Error> {
+        let plain = self.plain;
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            // Closed meanwhile by another thread.
+            self.parts(endpoint);
+            if plain != Some(endpoint) {
+                self.waste.endpoints.push(endpoint);
+            }
+            return Err(Error::NoSession);
+        };
+        // The host may have made way for another one, to which the endpoint of TCP and UDP moved at once.
+        let moved = if entry.protocol == Protocol::Quic { None } else { plain.filter(|plain| *plain != endpoint) };
+        let mut endpoint = endpoint;
+        if let Some(moved) = moved {
+            self.joins(moved);
+            self.parts(std::mem::replace(&mut endpoint, moved));
+        }
+        let entry = self.entry(session)?;
+        entry.what = What::Bound(local);
+        (entry.endpoint, entry.local) = (Some(endpoint), Some(local));
+        Ok(())
+    }
+
+    /// Has the workers of those places take connections for a session.
+    pub(super) fn ask_to_listen(&mut self, session: u64, (protocol, address): (Protocol, SocketAddr), at: Vec<usize>) {
+        let server_name = if protocol == Protocol::Quic { String::new() } else { protocol.name().to_owned() };
+        for place in at {
+            let at = Box::new(Remote { address, server_name: server_name.clone(), profile: 0 });
+            self.post(place, Submission::Listen { token: session, at });
+        }
+    }
+
     /// Takes an endpoint in; its number.
-    fn add_endpoint(&mut self, opened: Opened, dials: bool) -> u32 {
+    pub(super) fn add_endpoint(&mut self, (generation, opened): (u32, Opened), dials: bool) -> u32 {
         let Opened { endpoint, local, ports, .. } = opened;
-        let places = ports.into_iter().map(|port| self.place(port, endpoint)).collect();
-        let new = Endpoint { local, places, live: 0, dialled: 0, ends: false, dials, users: 0, kept: None };
-        self.endpoints.insert(endpoint, new);
-        endpoint
+        self.endpoints_given = self.endpoints_given.wrapping_add(1);
+        let number = self.endpoints_given;
+        let places = ports.into_iter().map(|port| self.place(port, number)).collect();
+        let home = Home { generation, endpoint };
+        let new = Endpoint {
+            home,
+            local,
+            places,
+            live: 0,
+            dialled: 0,
+            ends: false,
+            lingers: false,
+            dials,
+            users: 0,
+            kept: None,
+        };
+        self.endpoints.insert(number, new);
+        number
     }
 }

@@ -3,7 +3,10 @@
 use std::{io, path::Path};
 
 use super::{Attachment, Config, Error, Stack};
-use crate::control::Client;
+use crate::control::{Client, Fault};
+
+/// How often a service may turn out to make way while one attaches to it.
+const TRIES: usize = 8;
 
 impl Attachment {
     /// Attaches to the service at that socket, for programs that work with ports themselves.
@@ -11,10 +14,17 @@ impl Attachment {
     /// # Errors
     /// As [`Stack::attach`].
     pub fn reach(socket: &Path, name: &str) -> Result<Self, Error> {
-        Client::attach(socket, name).map_err(|error| match error {
-            Ok(refused) => Error::Refused(refused),
-            Err(error) => unreachable_service(socket, &error),
-        })
+        let mut asked = 0;
+        loop {
+            asked += 1;
+            match Client::attach(socket, name) {
+                Ok(attachment) => return Ok(attachment),
+                // It was about to make way: the next connection comes to its successor.
+                Err(Ok(refused)) if refused.fault == Fault::Draining && asked < TRIES => {}
+                Err(Ok(refused)) => return Err(Error::Refused(refused)),
+                Err(Err(error)) => return Err(unreachable_service(socket, &error)),
+            }
+        }
     }
 }
 
@@ -32,7 +42,7 @@ impl Stack {
     /// # Errors
     /// As [`attach`](Self::attach).
     pub fn from_config(config: &Config) -> Result<Self, Error> {
-        Self::over_with(Attachment::reach(&config.socket, &config.name)?, config.look)
+        Self::made(Attachment::reach(&config.socket, &config.name)?, config.look, Some(config.clone()))
     }
 
     /// Attaches as the environment says; see [`Config`].

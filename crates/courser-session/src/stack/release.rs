@@ -26,12 +26,12 @@ impl State {
     fn part_with(&mut self, session: u64, mut entry: Entry, (code, reason): (u64, Bytes), all: &mut Vec<u64>) {
         let (place, over) = (entry.place, entry.end.is_some());
         if let Some(handle) = entry.handle {
-            self.by_handle.remove(&handle);
+            self.by_handle.remove(&(place, handle));
         }
+        self.waste.certificates.append(&mut entry.profile.certificates);
         self.end_attempt(session, entry.attempt.take());
         match &mut entry.what {
-            // Nothing was made with them.
-            What::Fresh => self.waste.certificates.append(&mut entry.profile.certificates),
+            What::Fresh => {}
             What::Bound(_) => {
                 if let Some(endpoint) = entry.endpoint.filter(|number| Some(*number) != self.plain) {
                     self.waste.endpoints.push(endpoint);
@@ -46,7 +46,7 @@ impl State {
                 let opening = std::mem::take(&mut connection.opening);
                 self.end_opening(opening, &Ended::plain(Reason::ClosedHere));
                 if let Some(handle) = entry.handle.filter(|_| !over) {
-                    self.orphans.insert(handle, (place, None));
+                    self.orphans.insert((place, handle), None);
                     self.post(place, Submission::Close { handle, code, reason });
                 }
             }
@@ -92,7 +92,7 @@ impl State {
         if let Some(connection) = parent.and_then(|parent| self.sessions.get_mut(&parent)).and_then(Entry::connection) {
             connection.lingering += 1;
         }
-        self.orphans.insert(handle, (place, parent));
+        self.orphans.insert((place, handle), parent);
         if stream.parent.is_none() {
             // TCP: the system sends the rest by itself.
             self.post(place, Submission::Close { handle, code, reason: Bytes::new() });
@@ -100,22 +100,18 @@ impl State {
     }
 
     fn close_listener(&mut self, listener: &Listener, endpoint: Option<u32>, (code, reason): (u64, &Bytes)) {
+        let mut endpoints: Vec<u32> = listener.parts.iter().filter_map(|(place, _)| self.endpoint_of(*place)).collect();
+        endpoints.extend(endpoint);
         for (place, part) in &listener.parts {
             if let Part::Open(handle) = *part {
-                self.by_handle.remove(&handle);
-                self.orphans.insert(handle, (*place, None));
+                self.by_handle.remove(&(*place, handle));
+                self.orphans.insert((*place, handle), None);
                 self.post(*place, Submission::Close { handle, code, reason: reason.clone() });
             }
         }
         // Connections that were accepted live on in the endpoint; it ends with the last of them.
-        let plain = self.plain;
-        if let Some(number) = endpoint.filter(|number| Some(*number) != plain)
-            && let Some(endpoint) = self.endpoints.get_mut(&number)
-        {
-            endpoint.ends = true;
-            if endpoint.live == 0 {
-                self.waste.endpoints.push(number);
-            }
-        }
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        endpoints.into_iter().for_each(|number| self.end_when_idle(number));
     }
 }

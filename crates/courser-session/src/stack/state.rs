@@ -31,11 +31,16 @@ use crate::{
     ring::PushError,
 };
 
+/// Why an endpoint is gone that nobody here needed any more.
+pub(super) const LEFT: &str = "its endpoint was closed";
 /// Messages that are taken from a port before the next one has its turn.
 const BATCH: usize = 256;
 /// Bytes lent by a port above which what waits to be read is copied, so that one session that nobody reads does not keep
 /// the others from receiving.
 pub(super) const LENT_MAX: usize = 512 << 10;
+
+/// What a worker calls a session: the worker's place, and its handle.
+pub(super) type Name = (usize, Handle);
 
 /// A port and whose it is.
 pub(super) struct Place {
@@ -52,14 +57,18 @@ pub(super) struct Place {
 }
 
 pub(super) struct Endpoint {
+    /// The attachment that it belongs to, and its number there.
+    pub(super) home: Home,
     pub(super) local: std::net::SocketAddr,
     pub(super) places: Vec<usize>,
     /// Handles that live in it.
     pub(super) live: usize,
     /// Connections begun; workers take turns.
     pub(super) dialled: usize,
-    /// It is closed when nothing lives in it any more: its listener was closed.
+    /// It is closed when nothing lives in it any more: its listener was closed, or another host has its place.
     pub(super) ends: bool,
+    /// Sockets over TCP may still be bringing their last bytes to the peer when nothing lives in it.
+    pub(super) lingers: bool,
     /// It makes connections, for whichever session wants it.
     pub(super) dials: bool,
     /// Sessions of the application that name it.
@@ -73,6 +82,13 @@ impl Endpoint {
     pub(super) const fn is_spare(&self) -> bool {
         self.dials && self.users == 0 && self.live == 0
     }
+}
+
+/// An endpoint as its host knows it: the stack's attachment to the host, and the host's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub(super) generation: u32,
+    pub(super) endpoint: u32,
 }
 
 /// A thread that waits for a session, or for any (`None`).
@@ -96,11 +112,14 @@ pub(super) struct State {
     pub(super) sessions: FxHashMap<u64, Entry>,
     pub(super) sessions_max: usize,
     last: u64,
-    pub(super) by_handle: FxHashMap<Handle, u64>,
-    /// Closed by the application, not yet by the worker; with the place and the connection that waits for them.
-    pub(super) orphans: FxHashMap<Handle, (usize, Option<u64>)>,
+    /// Workers of different hosts use the same handles: one is known together with its place.
+    pub(super) by_handle: FxHashMap<Name, u64>,
+    /// Closed by the application, not yet by the worker; with the connection that waits for them.
+    pub(super) orphans: FxHashMap<Name, Option<u64>>,
     pub(super) places: Vec<Option<Place>>,
     pub(super) endpoints: FxHashMap<u32, Endpoint>,
+    /// Numbers given to endpoints.
+    pub(super) endpoints_given: u32,
     /// Endpoints for connecting, by their settings.
     pub(super) diallers: Vec<(Profile, u32)>,
     /// The endpoint of TCP and UDP.
@@ -112,6 +131,8 @@ pub(super) struct State {
     /// How long an endpoint is kept that makes connections and has none.
     pub(super) keep: Duration,
     pub(super) clock: Clock,
+    /// Listeners that have moved, with when their old parts are closed.
+    pub(super) retiring: Vec<(u64, Instant)>,
     touched: Vec<u64>,
     pub(super) news: VecDeque<u64>,
     pub(super) waiters: Vec<Waiter>,
@@ -127,6 +148,8 @@ pub(super) struct State {
     pub(super) has_tasks: bool,
     pub(super) gone: bool,
     pub(super) draining: bool,
+    /// When a call that does not block last looked whether the host is there.
+    pub(super) glanced: Option<Instant>,
     scratch: Vec<Completion>,
     /// Sessions that do not block and found no room in a ring: they are told of when there is some.
     hungry: Vec<u64>,
@@ -142,12 +165,14 @@ impl State {
             orphans: FxHashMap::default(),
             places: Vec::new(),
             endpoints: FxHashMap::default(),
+            endpoints_given: 0,
             diallers: Vec::new(),
             plain: None,
             farewell: None,
             waste: Waste::default(),
             keep: KEEP,
             clock,
+            retiring: Vec::new(),
             touched: Vec::new(),
             news: VecDeque::new(),
             waiters: Vec::new(),
@@ -159,6 +184,7 @@ impl State {
             has_tasks: false,
             gone: false,
             draining: false,
+            glanced: None,
             scratch: Vec::new(),
             hungry: Vec::new(),
         }
@@ -308,6 +334,7 @@ impl State {
             match due {
                 Due::Session(session) => self.on_due(session),
                 Due::Endpoint(number) => self.let_go(number),
+                Due::Listeners => self.retire(),
             }
         }
         any
@@ -365,11 +392,9 @@ impl State {
         if let Some(at) = gone.kept {
             self.clock.remove(at, Due::Endpoint(endpoint));
         }
-        let Self { sessions, by_handle, orphans, .. } = self;
         // Nobody will say their last word.
-        orphans.retain(|_, (place, _)| !gone.places.contains(place));
-        let lives = |session| sessions.get(&session).is_some_and(|entry: &Entry| !gone.places.contains(&entry.place));
-        by_handle.retain(|_, session| lives(*session));
+        self.orphans.retain(|(place, _), _| !gone.places.contains(place));
+        self.by_handle.retain(|(place, _), _| !gone.places.contains(place));
         for at in gone.places {
             self.bury(at, why);
             if let Some(place) = self.places.get_mut(at) {
@@ -418,6 +443,17 @@ impl State {
         }
     }
 
+    /// Whether an endpoint was given up here, because another host has its place.
+    pub(super) fn was_left(&self, endpoint: u32) -> bool {
+        match self.endpoints.get(&endpoint) {
+            Some(endpoint) => endpoint.ends,
+            None => {
+                let went = self.farewell.as_ref().filter(|(number, _)| *number == endpoint);
+                !self.gone && went.is_none_or(|(_, ended)| ended.text == LEFT)
+            }
+        }
+    }
+
     pub(super) fn endpoint_of(&self, place: usize) -> Option<u32> {
         self.places.get(place)?.as_ref().map(|place| place.endpoint)
     }
@@ -435,11 +471,20 @@ impl State {
         let Some(number) = self.endpoint_of(place) else { return };
         if let Some(endpoint) = self.endpoints.get_mut(&number) {
             endpoint.live = endpoint.live.saturating_sub(1);
-            if endpoint.ends && endpoint.live == 0 {
-                self.waste.endpoints.push(number);
-            }
         }
         self.look_whether_used(number);
+    }
+
+    /// Whether an endpoint is to end and nothing lives in it, nor is about to.
+    pub(super) fn is_left(&self, number: u32) -> bool {
+        if !self.endpoints.get(&number).is_some_and(|endpoint| endpoint.ends && endpoint.live == 0) {
+            return false;
+        }
+        let connects = |entry: &Entry| {
+            let dials = matches!(entry.what, What::Connection(_) | What::Stream(_));
+            dials && entry.endpoint == Some(number) && entry.handle.is_none() && entry.end.is_none()
+        };
+        !self.sessions.values().any(connects)
     }
 }
 

@@ -20,26 +20,38 @@ use std::{
 use rustix::event::{Timespec, epoll};
 
 use super::{
-    Control, Error,
+    Config, Control, Error,
     clock::Clock,
     keep::Waste,
+    lines::Lines,
     name::Names,
-    state::{Leader, State, Waiter},
+    state::{Endpoint, Home, LEFT, Leader, State, Waiter},
 };
 use crate::{
     control::{Attached, Notice},
     doorbell::{Bell, look_around},
     port::EventBell,
-    reason::{Ended, Reason},
 };
 
-const BELL: u64 = 0;
-const CONTROL: u64 = 1;
+pub(super) const BELL: u64 = 0;
+pub(super) const CONTROL: u64 = 1;
 const NUDGE: u64 = 2;
 const TIMER: u64 = 3;
+/// Who does not block looks so often at most whether the host has something to say, or is gone.
+const GLANCE: Duration = Duration::from_millis(5);
+/// The same of those who block, and hear it at once when they sleep.
+const LONG_GLANCE: Duration = Duration::from_millis(50);
 
 /// Carries something out elsewhere, some time.
 pub(super) type Sweeper = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+/// What there is to do after hosts were listened to.
+#[derive(Default)]
+struct Heard {
+    waste: Waste<Home>,
+    /// The newest host has a successor.
+    succeeded: bool,
+}
 
 /// What one attempt of a call came to.
 pub(super) enum Step<T> {
@@ -67,12 +79,15 @@ pub(super) struct Inner {
     /// A host was not listened to because somebody else was asking it something.
     missed: AtomicBool,
     /// Never locked by a thread that has the state locked.
-    control: Mutex<Box<dyn Control>>,
-    bell: EventBell,
+    lines: Mutex<Lines>,
+    /// Of all attachments.
+    bells: Mutex<Vec<EventBell>>,
+    /// Where a new attachment is to be had; `None` when the program made the first one itself.
+    pub(super) home: Option<Config>,
     nudge: EventBell,
     outside: EventBell,
     /// What a leader listens to.
-    ears: OwnedFd,
+    pub(super) ears: OwnedFd,
     /// What is readable for a program that waits outside.
     pub(super) watch: OwnedFd,
     pub(super) look: Duration,
@@ -92,7 +107,11 @@ fn listen_to(bell: &EventBell, nudge: &EventBell, control: &dyn Control, clock: 
 }
 
 impl Inner {
-    pub(super) fn new(attachment: super::Attachment, look: Duration) -> std::io::Result<Arc<Self>> {
+    pub(super) fn new(
+        attachment: super::Attachment,
+        look: Duration,
+        home: Option<Config>,
+    ) -> std::io::Result<Arc<Self>> {
         let super::Attachment { control, bell, limits } = attachment;
         let (nudge, outside) = (EventBell::new()?, EventBell::new()?);
         let clock = Clock::new()?;
@@ -108,8 +127,9 @@ impl Inner {
             names: Mutex::default(),
             sweeper: OnceLock::new(),
             missed: AtomicBool::new(false),
-            control: Mutex::new(control),
-            bell,
+            bells: Mutex::new(vec![bell.clone()]),
+            lines: Mutex::new(Lines::new(control, bell)),
+            home,
             nudge,
             outside,
             ears,
@@ -125,39 +145,69 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the host for something. The state must not be locked.
-    pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut dyn Control) -> T) -> T {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = ask(&mut **control);
-        self.hear_host(&mut **control);
-        drop(control);
+    pub(super) fn bells(&self) -> MutexGuard<'_, Vec<EventBell>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing that was rung so far is news.
+    fn clear_bells(&self) {
+        self.bells().iter().for_each(EventBell::clear);
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks hosts for something. The state must not be locked.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut Lines) -> T) -> T {
+        let mut lines = self.lines();
+        let answer = ask(&mut lines);
+        self.hear_host(&mut lines);
+        drop(lines);
         if self.missed.swap(false, Ordering::SeqCst) {
             self.look_at_host();
         }
         answer
     }
 
-    /// What the host said unasked.
-    fn hear_host(&self, control: &mut dyn Control) {
+    /// What hosts said unasked.
+    pub(super) fn hear_host(&self, lines: &mut Lines) {
+        let heard = self.hear_notices(lines);
+        self.act_on(lines, heard);
+    }
+
+    fn hear_notices(&self, lines: &mut Lines) -> Heard {
+        let mut heard = Heard::default();
         let mut notices = Vec::new();
-        while let Some(notice) = control.notice() {
-            notices.push(notice);
-        }
-        let gone = control.is_gone();
-        if notices.is_empty() && !gone {
-            return;
-        }
-        let mut state = self.lock();
-        for notice in notices {
-            match notice {
-                Notice::Draining => state.drain_listeners(),
-                Notice::EndpointGone { endpoint, text } => state.forget_endpoint(endpoint, &text),
+        let newest = lines.newest().generation;
+        for line in lines.all() {
+            while let Some(notice) = line.control.notice() {
+                notices.push((line.generation, notice));
             }
         }
-        if gone && !state.gone {
+        let gone: Vec<u32> =
+            lines.older.iter().filter(|line| line.control.is_gone()).map(|line| line.generation).collect();
+        let is_gone = lines.newest().control.is_gone();
+        if notices.is_empty() && gone.is_empty() && !is_gone {
+            return heard;
+        }
+        let mut state = self.lock();
+        for (generation, notice) in notices {
+            match notice {
+                Notice::Succeeded => heard.succeeded |= generation == newest,
+                Notice::Draining => state.drain_listeners(generation, generation == newest),
+                Notice::EndpointGone { endpoint, text } => {
+                    let at = |known: &Endpoint| known.home == Home { generation, endpoint };
+                    let number = state.endpoints.iter().find(|(_, known)| at(known)).map(|(number, _)| *number);
+                    number.into_iter().for_each(|number| state.forget_endpoint(number, &text));
+                }
+            }
+        }
+        gone.into_iter().for_each(|generation| state.lose(generation));
+        if is_gone && !state.gone {
             state.gone = true;
             state.wake_all();
-            if let Some(fd) = control.descriptor() {
+            if let Some(fd) = lines.descriptor() {
                 // It stays readable for ever, and everybody knows why.
                 let _ = epoll::delete(&self.ears, fd);
                 let _ = epoll::delete(&self.watch, fd);
@@ -165,7 +215,47 @@ impl Inner {
             // A leader that sleeps may not have heard the end itself.
             self.nudge.ring();
         }
-        self.give_back(state).give_back(control);
+        heard.waste = self.give_back(state);
+        self.hang_up(lines);
+        heard
+    }
+
+    /// What hosts said has to be answered, which takes its time.
+    fn act_on(&self, lines: &mut Lines, heard: Heard) {
+        if !heard.waste.is_empty() {
+            self.sweep(lines, heard.waste);
+        }
+        if heard.succeeded && self.move_on(lines).is_err() {
+            // Nobody is there: what there is goes on, and the program is told.
+            let past = lines.newest();
+            past.is_past = true;
+            let generation = past.generation;
+            let mut state = self.lock();
+            state.drain_listeners(generation, true);
+            let waste = self.give_back(state);
+            self.sweep(lines, waste);
+        }
+    }
+
+    /// Gives back to hosts what nobody needs, and lets go of those at which nothing is left.
+    pub(super) fn sweep(&self, lines: &mut Lines, waste: Waste<Home>) {
+        lines.give_back(waste);
+        self.hang_up(lines);
+    }
+
+    /// Does what may take its time: here, or elsewhere if no thread may wait.
+    fn later(&self, job: impl FnOnce(&Self) + Send + 'static) {
+        match self.sweeper.get() {
+            None => job(self),
+            Some(sweeper) => {
+                let me = Weak::clone(&self.me);
+                sweeper(Box::new(move || {
+                    if let Some(me) = me.upgrade() {
+                        job(&me);
+                    }
+                }));
+            }
+        }
     }
 
     /// Wakes whoever waits for what happened.
@@ -180,7 +270,7 @@ impl Inner {
 
     /// Gives the lock back: whoever waits for what happened is woken, and somebody listens. What nobody needs any more is
     /// the caller's to give back to the host.
-    fn give_back(&self, mut state: MutexGuard<'_, State>) -> Waste {
+    pub(super) fn give_back(&self, mut state: MutexGuard<'_, State>) -> Waste<Home> {
         if state.leader.is_none() {
             if let Some(next) = state.waiters.first() {
                 next.woken.notify_one();
@@ -192,34 +282,28 @@ impl Inner {
             }
         }
         self.tell(&mut state);
-        let mut waste = std::mem::take(&mut state.waste);
-        // Each once, and nothing that found a user again meanwhile.
-        waste.endpoints.retain(|endpoint| {
-            let known = state.endpoints.get(endpoint).is_some_and(|known| !known.dials || known.is_spare());
-            if known {
-                state.forget_endpoint(*endpoint, "its endpoint was closed");
+        let waste = std::mem::take(&mut state.waste);
+        let mut homes = Vec::new();
+        for number in waste.endpoints {
+            // Each once, and nothing that found a user again meanwhile.
+            let known = state.endpoints.get(&number);
+            if let Some(home) = known.filter(|known| !known.dials || known.is_spare()).map(|known| known.home) {
+                homes.push(home);
+            } else if state.is_left(number) {
+                homes.extend(state.endpoints.get(&number).map(|known| known.home));
+            } else {
+                continue;
             }
-            known
-        });
-        waste
+            state.forget_endpoint(number, LEFT);
+        }
+        Waste { endpoints: homes, certificates: waste.certificates }
     }
 
     /// Gives the lock back at the end of a call.
     pub(super) fn leave(&self, state: MutexGuard<'_, State>) {
         let waste = self.give_back(state);
-        if waste.is_empty() {
-            return;
-        }
-        match self.sweeper.get() {
-            None => self.ask(|control| waste.give_back(control)),
-            Some(sweeper) => {
-                let me = Weak::clone(&self.me);
-                sweeper(Box::new(move || {
-                    if let Some(me) = me.upgrade() {
-                        me.ask(|control| waste.give_back(control));
-                    }
-                }));
-            }
+        if !waste.is_empty() {
+            self.later(move |stack| stack.ask(|lines| stack.sweep(lines, waste)));
         }
     }
 
@@ -244,6 +328,15 @@ impl Inner {
             }
             if state.gone {
                 break Err(Error::ServiceGone);
+            }
+            let glance = if patience.nonblocking { GLANCE } else { LONG_GLANCE };
+            if !state.has_tasks && state.glanced.is_none_or(|at| at.elapsed() > glance) {
+                // Who never sleeps, because he does not block or always has something to do, hears of the host here.
+                state.glanced = Some(Instant::now());
+                drop(state);
+                self.glance_at_host();
+                state = self.lock();
+                continue;
             }
             if patience.nonblocking {
                 if let (true, Some(session)) = (room, session) {
@@ -339,7 +432,7 @@ impl Inner {
         let _ = epoll::wait(&self.ears, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
         for event in events {
             match event.data.u64() {
-                BELL => self.bell.clear(),
+                BELL => self.clear_bells(),
                 NUDGE => self.nudge.clear(),
                 CONTROL => self.look_at_host(),
                 // What is due is found by whoever looks for messages, who sets the timer again.
@@ -349,16 +442,22 @@ impl Inner {
     }
 
     pub(super) fn look_at_host(&self) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hear_host(&mut **control);
+        self.hear_host(&mut self.lines());
     }
 
-    /// The same, but nobody waits for somebody who asks the host something, who then listens instead.
+    /// The same, but nobody waits for somebody who asks the host something, who then listens instead; nor does a task wait
+    /// for a host's answer.
     pub(super) fn glance_at_host(&self) {
         self.missed.store(true, Ordering::SeqCst);
-        if let Ok(mut control) = self.control.try_lock() {
-            self.missed.store(false, Ordering::SeqCst);
-            self.hear_host(&mut **control);
+        let Ok(mut lines) = self.lines.try_lock() else { return };
+        self.missed.store(false, Ordering::SeqCst);
+        let heard = self.hear_notices(&mut lines);
+        if self.sweeper.get().is_none() {
+            return self.act_on(&mut lines, heard);
+        }
+        drop(lines);
+        if heard.succeeded || !heard.waste.is_empty() {
+            self.later(move |stack| stack.ask(|lines| stack.act_on(lines, heard)));
         }
     }
 
@@ -375,7 +474,7 @@ impl Inner {
         let mut state = self.lock();
         self.outside.clear();
         if state.leader.is_none() {
-            self.bell.clear();
+            self.clear_bells();
         }
         state.arm();
         let quiet = !state.has_news() && state.news.is_empty() && !state.gone;
@@ -394,19 +493,12 @@ impl State {
         }
     }
 
-    /// Nothing new is taken any more.
-    fn drain_listeners(&mut self) {
-        self.draining = true;
-        let listeners: Vec<u64> = self
-            .sessions
-            .iter_mut()
-            .filter_map(|(session, entry)| entry.listener().is_some().then_some(*session))
-            .collect();
-        for session in listeners {
-            if let Some(entry) = self.sessions.get_mut(&session) {
-                entry.end.get_or_insert(Ended::plain(Reason::Draining));
-            }
-            self.touch(session);
+    /// A host is gone, at which something lived still.
+    fn lose(&mut self, generation: u32) {
+        let there = |(number, endpoint): (&u32, &Endpoint)| (endpoint.home.generation == generation).then_some(*number);
+        let theirs: Vec<u32> = self.endpoints.iter().filter_map(there).collect();
+        for number in theirs {
+            self.forget_endpoint(number, "the service that had it is gone");
         }
     }
 }

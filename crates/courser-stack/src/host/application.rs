@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use courser_session::stack::Refused;
 
 use super::config::{Config, may_listen};
 use super::endpoint::{Recipe, Workers};
+use super::heritage::Heritage;
 use super::numbers::Numbers;
 use super::refused;
 
@@ -89,6 +91,8 @@ pub(crate) struct Entry {
     pub(super) count: usize,
     /// Bytes of shared memory.
     pub(super) memory: u64,
+    /// A successor has its port; what it had before still lives here.
+    pub(super) given: AtomicBool,
 }
 
 /// The application's ends of an endpoint's ports.
@@ -133,7 +137,12 @@ impl Application {
     }
 
     /// Makes an endpoint with its ports.
-    pub(crate) fn open(&self, config: &Config, trace: Option<&std::path::Path>, what: &Open) -> Result<Made, Refused> {
+    pub(crate) fn open(
+        &self,
+        (config, heritage): (&Config, &Arc<Heritage>),
+        trace: Option<&std::path::Path>,
+        what: &Open,
+    ) -> Result<Made, Refused> {
         if let Role::Listen(at) = what.role
             && !may_listen(&config.rules, self.who.user(), what.protocol, at)
         {
@@ -159,12 +168,14 @@ impl Application {
             numbers,
             trace,
             rules: (&config.rules, self.who.user()),
+            heritage: (heritage, self.who),
         };
         let made = recipe.make().and_then(|(workers, local)| Ok((self.ends(config, &workers, count)?, workers, local)));
         let (ends, workers, local) = made.inspect_err(|_| state.numbers.give_back(first_worker, count))?;
         let id = state.number()?;
         let (protocol, role) = (what.protocol, what.role);
-        let entry = Entry { id, protocol, role, local, workers, first_worker, count, memory };
+        let entry =
+            Entry { id, protocol, role, local, workers, first_worker, count, memory, given: AtomicBool::new(false) };
         state.endpoints.insert(id, Arc::new(entry));
         Ok(Made { endpoint: id, local, first_worker, ends })
     }
@@ -219,7 +230,7 @@ impl Application {
     }
 
     /// Tells its process something that it did not ask for. One that does not listen does not hear it.
-    pub(super) fn tell(&self, notice: &Notice) {
+    pub(crate) fn tell(&self, notice: &Notice) {
         let Some(line) = self.line.get() else { return };
         let mut packet = Vec::new();
         notice.encode(&mut packet);

@@ -32,6 +32,7 @@ impl From<String> for Answer {
 
 const HELP: &str = "\
 session enable|disable               take applications and endpoints, or refuse them
+show service                         serving, disabled or draining; services before this one
 show applications                    who is attached
 show listeners                       where they listen
 show sessions [LIMIT]                every object and what it belongs to
@@ -89,6 +90,7 @@ impl Host {
 
     fn show(&self, what: &[&str]) -> Result<Answer, String> {
         match what {
+            ["service"] => Ok(self.show_service()),
             ["applications"] => Ok(self.show_applications()),
             ["listeners"] => Ok(self.show_listeners()),
             ["sessions"] => Ok(self.show_sessions(SHOWN)),
@@ -102,10 +104,27 @@ impl Host {
             ["trace"] => Ok(self.show_trace()),
             ["version"] => Ok(format!("courser {}\n", env!("CARGO_PKG_VERSION")).into()),
             _ => {
-                Err("show what? applications, listeners, sessions, segments, errors, memory, trace or version"
+                Err("show what? service, applications, listeners, sessions, segments, errors, memory, trace or version"
                     .to_owned())
             }
         }
+    }
+
+    fn show_service(&self) -> Answer {
+        let state = match (self.is_succeeded(), self.is_draining(), self.is_enabled()) {
+            (true, _, _) => "draining, succeeded",
+            (false, true, _) => "draining",
+            (false, false, true) => "serving",
+            (false, false, false) => "disabled",
+        };
+        let mut table = Table::new(&["state", "process", "applications", "services before it"]);
+        table.row(vec![
+            json!(state),
+            json!(std::process::id()),
+            json!(self.applications()),
+            json!(self.heritage().living()),
+        ]);
+        Answer::Table(table)
     }
 
     fn show_applications(&self) -> Answer {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use courser_session::port::{EventBell, Offer, PortSetup, SharedSetup, ThreadPort
 use courser_session::stack::Refused;
 
 use super::config::{Rule, may_listen};
-use super::refused;
+use super::heritage::Heritage;
+use super::{Who, refused};
 use crate::plain::{Plain, PlainSetup};
 
 /// Application protocol of those that name none.
@@ -68,6 +70,14 @@ impl Workers {
         }
     }
 
+    /// The socket that listens for TCP there.
+    pub(super) fn tcp_listener(&self, at: SocketAddr) -> Option<Arc<OwnedFd>> {
+        match self {
+            Self::Quic(_) => None,
+            Self::Plain(plain) => plain.get().listener(at),
+        }
+    }
+
     /// A port of that worker, whose application is in another process.
     pub(super) fn attach_shared(&self, worker: usize, setup: SharedSetup, application: EventBell) -> io::Result<Offer> {
         match self {
@@ -87,6 +97,8 @@ pub(super) struct Recipe<'a> {
     pub(super) trace: Option<&'a Path>,
     /// Where whom may listen, and the application's user.
     pub(super) rules: (&'a [Rule], Option<u32>),
+    /// What the application may have had elsewhere.
+    pub(super) heritage: (&'a Arc<Heritage>, Who),
 }
 
 impl Recipe<'_> {
@@ -133,7 +145,25 @@ impl Recipe<'_> {
         // A program that is busy must not keep its clients' handshakes waiting; those that it has no room for it turns away.
         let mut options = ServerOptions::new(tls).settings(settings(profile)?).workers(workers).ask(false);
         options.qlog = self.qlog()?;
-        self.start(Options::server(local, options))
+        let (heritage, who) = self.heritage;
+        let stays = |_| {
+            let why = "services before this one hold the port, with connections; it comes when they have ended";
+            refused(Fault::Address, why)
+        };
+        let Some(port) = heritage.port(who, local).map_err(stays)? else {
+            return self.start(Options::server(local, options));
+        };
+        if port.workers() != workers {
+            let why = format!("the program had {} workers there; ask for as many", port.workers());
+            return Err(refused(Fault::Address, &why));
+        }
+        let options = self.numbered(Options::server(local, options));
+        Endpoint::take_over(port, options).map_err(|e| refused(Fault::System, &e.to_string()))
+    }
+
+    fn numbered(self, options: Options) -> Options {
+        let (first, generations) = self.numbers;
+        options.sessions_max(self.sessions_max).worker_numbers(first, generations)
     }
 
     fn dialler(self, local: Option<SocketAddr>) -> Result<Endpoint, Refused> {
@@ -155,9 +185,7 @@ impl Recipe<'_> {
     }
 
     fn start(self, options: Options) -> Result<Endpoint, Refused> {
-        let (first, generations) = self.numbers;
-        let options = options.sessions_max(self.sessions_max).worker_numbers(first, generations);
-        Endpoint::start(options).map_err(|e| match &e {
+        Endpoint::start(self.numbered(options)).map_err(|e| match &e {
             EndpointError::Bind(..) => refused(Fault::Address, &e.to_string()),
             _ => refused(Fault::System, &e.to_string()),
         })
@@ -169,6 +197,7 @@ impl Recipe<'_> {
         let (worker, mut generations) = self.numbers;
         let generations = generations.pop().unwrap_or_default();
         let (rules, user) = self.rules;
+        let (heritage, who) = (Arc::clone(self.heritage.0), self.heritage.1);
         let (rules, first_generation) = (rules.to_vec(), generations.highest());
         let allowed = move |protocol, at| may_listen(&rules, user, protocol, at);
         let setup = PlainSetup {
@@ -176,6 +205,7 @@ impl Recipe<'_> {
             first_generation,
             sessions_max: self.sessions_max,
             allowed: Some(Arc::new(allowed)),
+            inherits: Some(Arc::new(move |at| heritage.socket(who, at))),
             ..PlainSetup::default()
         };
         let failed = |e: io::Error| {

@@ -5,6 +5,7 @@ mod command;
 mod config;
 mod counts;
 mod endpoint;
+mod heritage;
 mod local;
 mod numbers;
 mod objects;
@@ -24,6 +25,7 @@ use courser_session::stack::{self, Attachment, Stack};
 pub use application::Who;
 pub(crate) use application::{Application, Ends, Made};
 pub use config::{Config, NoPlace, Place, Quota, Rule};
+pub(crate) use heritage::Heritage;
 pub use objects::Object;
 
 use counts::Counts;
@@ -37,6 +39,10 @@ struct Shared {
     config: Config,
     enabled: AtomicBool,
     draining: AtomicBool,
+    /// A successor serves in this one's place.
+    succeeded: AtomicBool,
+    /// What programs had at services before this one.
+    heritage: Arc<Heritage>,
     /// Numbers given to applications.
     given: AtomicU64,
     applications: Mutex<BTreeMap<u64, Arc<Application>>>,
@@ -57,6 +63,8 @@ impl Host {
             config,
             enabled,
             draining: AtomicBool::new(false),
+            succeeded: AtomicBool::new(false),
+            heritage: Arc::default(),
             given: AtomicU64::new(0),
             applications: Mutex::default(),
             counts: Counts::default(),
@@ -109,6 +117,27 @@ impl Host {
         self.note("draining".to_owned());
     }
 
+    /// The same, because a successor takes them from now on; applications are told.
+    pub(crate) fn begin_succession(&self) {
+        self.0.succeeded.store(true, Ordering::Release);
+        self.begin_drain();
+        self.tell_all(&Notice::Succeeded);
+    }
+
+    pub(crate) fn is_succeeded(&self) -> bool {
+        self.0.succeeded.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing new is taken any more: the host ends, or a successor has its place.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn heritage(&self) -> &Arc<Heritage> {
+        &self.0.heritage
+    }
+
     /// How many applications there are.
     #[must_use]
     pub fn applications(&self) -> usize {
@@ -146,7 +175,7 @@ impl Host {
     }
 
     fn open_for_business(&self) -> Result<(), Refused> {
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(refused(Fault::Draining, "the service ends; attach to its successor"));
         }
         if !self.is_enabled() {
@@ -168,7 +197,9 @@ impl Host {
     /// Opens an endpoint for an application.
     pub(crate) fn open(&self, application: &Application, what: &Open) -> Result<Made, Refused> {
         let traced = self.0.traced.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let made = self.open_for_business().and_then(|()| application.open(&self.0.config, traced.as_deref(), what));
+        let made = self
+            .open_for_business()
+            .and_then(|()| application.open((&self.0.config, &self.0.heritage), traced.as_deref(), what));
         let doing = format!("{} {} for application {}", what.protocol.name(), role(what), application.id);
         match &made {
             Ok(made) => self.note(format!("endpoint {}: {doing}, at {}", made.endpoint, made.local)),

@@ -6,6 +6,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
 
 use super::PlainSetup;
+use super::door::Door;
 use super::objects::{Key, Object, Objects};
 
 /// Connections that are being made at a time.
@@ -33,6 +36,8 @@ pub(super) type Sessions = HandleTable<Session<Key>>;
 /// What the worker keeps.
 pub(super) struct Books {
     pub(super) registry: Registry,
+    /// Where listeners are shown.
+    door: Arc<Door>,
     /// The time of the turn.
     pub(super) now: Instant,
     pub(super) setup: PlainSetup,
@@ -66,11 +71,12 @@ pub(super) fn system(what: &str, address: SocketAddr, error: &io::Error) -> Ende
 }
 
 impl Books {
-    pub(super) fn new(registry: Registry, setup: PlainSetup) -> Self {
+    pub(super) fn new(registry: Registry, door: Arc<Door>, setup: PlainSetup) -> Self {
         // A time of nothing would have the worker look all the time.
         let setup = PlainSetup { udp_idle: setup.udp_idle.max(Duration::from_millis(1)), ..setup };
         Self {
             registry,
+            door,
             now: Instant::now(),
             setup,
             objects: Objects::default(),
@@ -146,14 +152,20 @@ impl Books {
         at: SocketAddr,
     ) -> Result<(), Ended> {
         let failed = |error| system("listen at", at, &error);
-        let mut socket = TcpListener::bind(at).map_err(failed)?;
+        let bound = TcpListener::bind(at).or_else(|error| {
+            let inherits = self.setup.inherits.as_ref().filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+            inherits.and_then(|inherits| inherits(at)).map(TcpListener::from_std).ok_or(error)
+        });
+        let mut socket = bound.map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?;
+        let shown = Arc::new(socket.as_fd().try_clone_to_owned().map_err(failed)?);
         let slot = self.objects.vacant();
         self.registry.register(&mut socket, Token(slot as usize), Interest::READABLE).map_err(failed)?;
         let handle = outbox
             .open(sessions, Kind::Listener, Key::Listener(slot), Origin::Token(token))
             .map_err(|_| Ended::plain(Reason::Full))?;
-        self.objects.insert(outbox.port(), Object::TcpListener { socket, handle, local });
+        self.door.show(local, &shown);
+        self.objects.insert(outbox.port(), Object::TcpListener { socket, handle, local, _shown: shown });
         Ok(())
     }
 
@@ -197,7 +209,11 @@ impl Books {
                 return;
             }
         }
-        self.objects.remove(slot);
+        let gone = self.objects.remove(slot);
+        if let Some(Object::TcpListener { mut socket, .. }) = gone.map(|place| place.object) {
+            // Another process may have the socket too: the event loop would go on to hear of it.
+            let _ = self.registry.deregister(&mut socket);
+        }
     }
 
     fn stats(&self, sessions: &Sessions, handle: Handle) -> Box<SessionStats> {

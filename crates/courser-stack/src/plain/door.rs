@@ -1,8 +1,10 @@
 //! Where other threads leave ports and questions for the worker.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use courser_session::port::WorkerPort;
 
@@ -39,9 +41,26 @@ pub(super) struct Door {
     arrivals: Mutex<Arrivals>,
     /// Whether `arrivals` has news; spares the worker the lock.
     news: AtomicBool,
+    /// Sockets that listen for TCP, by their addresses, as long as the worker has them.
+    listeners: Mutex<Vec<(SocketAddr, Weak<OwnedFd>)>>,
 }
 
 impl Door {
+    fn listeners(&self) -> MutexGuard<'_, Vec<(SocketAddr, Weak<OwnedFd>)>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Others may have that socket while whoever shows it keeps it.
+    pub(super) fn show(&self, at: SocketAddr, socket: &Arc<OwnedFd>) {
+        let mut listeners = self.listeners();
+        listeners.retain(|(_, socket)| socket.strong_count() > 0);
+        listeners.push((at, Arc::downgrade(socket)));
+    }
+
+    pub(super) fn listener(&self, at: SocketAddr) -> Option<Arc<OwnedFd>> {
+        self.listeners().iter().find_map(|(known, socket)| (*known == at).then(|| socket.upgrade()).flatten())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Arrivals> {
         // Lists and flags: a panic elsewhere cannot leave them half changed.
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)

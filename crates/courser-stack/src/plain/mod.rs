@@ -51,7 +51,8 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -76,6 +77,9 @@ use self::worker::{Rouse, Worker};
 /// Decides about addresses to listen on.
 pub type Allowed = Arc<dyn Fn(Protocol, SocketAddr) -> bool + Send + Sync>;
 
+/// Finds the socket that listens for TCP at an address that is in use: what the application had somewhere else.
+pub type Inherits = Arc<dyn Fn(SocketAddr) -> Option<TcpListener> + Send + Sync>;
+
 /// How a worker of plain sessions is made.
 #[derive(Clone)]
 pub struct PlainSetup {
@@ -95,6 +99,8 @@ pub struct PlainSetup {
     pub udp_peers_max: u32,
     /// Whether somebody may listen there; `None` for everybody everywhere.
     pub allowed: Option<Allowed>,
+    /// Asked when an address is in use.
+    pub inherits: Option<Inherits>,
 }
 
 impl Default for PlainSetup {
@@ -108,6 +114,7 @@ impl Default for PlainSetup {
             udp_idle: Duration::from_secs(60),
             udp_peers_max: 4096,
             allowed: None,
+            inherits: None,
         }
     }
 }
@@ -175,6 +182,12 @@ impl Plain {
         self.door.attach(worker);
         self.rouse.ring();
         Ok(offer)
+    }
+
+    /// The socket that listens for TCP there, for whoever is to listen beside this worker, or in its place.
+    #[must_use]
+    pub fn listener(&self, at: SocketAddr) -> Option<Arc<OwnedFd>> {
+        self.door.listener(at)
     }
 
     /// The sessions that there are, at most `most`, for operators; none when the worker does not answer within a second.

@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -101,6 +103,8 @@ pub(super) enum Object {
         socket: TcpListener,
         handle: Handle,
         local: SocketAddr,
+        /// The same socket, for whoever takes the application over.
+        _shown: Arc<OwnedFd>,
     },
     Connecting {
         socket: TcpStream,

@@ -66,7 +66,7 @@ fn outbox(ports: &mut [Option<WorkerPort>], port: u32) -> Option<&mut Outbox> {
 impl Worker {
     pub(super) fn new(poll: Poll, sleeper: Sleeper, door: Arc<Door>, setup: PlainSetup) -> io::Result<Self> {
         let sessions = HandleTable::new(setup.worker, setup.sessions_max).continuing(setup.first_generation);
-        let books = Books::new(poll.registry().try_clone()?, setup);
+        let books = Books::new(poll.registry().try_clone()?, Arc::clone(&door), setup);
         Ok(Self { poll, sleeper, door, books, sessions, ports: Vec::new() })
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use courser_session::control::{Fault, OpenedMsg, Reply, Request, VERSION, receive, send};
+use courser_session::control::{Fault, Notice, OpenedMsg, Reply, Request, VERSION, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Shared;
@@ -121,6 +121,10 @@ impl Line<'_> {
         application.set_line(socket);
         if !self.say(&reply, &[bell.as_fd()]) {
             return "it went while it attached";
+        }
+        if host.is_succeeded() {
+            // It came in the moment in which the others were told.
+            application.tell(&Notice::Succeeded);
         }
         loop {
             let request = match self.hear(None) {

@@ -4,15 +4,22 @@
 //! end. One packet is one message (`courser_session::control`), and the first one decides: an application attaches, an operator
 //! gives a command. Each connection has a thread, which mostly sleeps; data never comes here, it goes through the ports.
 //!
+//! A service makes way for a new one by giving it the socket ([`Service::succeed`]): nobody who attaches is turned away, and
+//! programs that are attached hear of it, attach there for what is new, and have their addresses there. Here they go on
+//! with what they have.
+//!
 //! A process that ends, however it ends, closes its socket, and with that its application is over: endpoints, sessions,
 //! segments.
 
 mod attended;
 mod socket;
+mod succession;
 
 use std::fmt;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +31,9 @@ use courser_session::doorbell::Bell as _;
 use courser_session::port::EventBell;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::host::Host;
+use crate::host::{Heritage, Host};
 use socket::Listening;
+pub use succession::Succession;
 
 /// Connections at the socket beside those of attached applications: operators, and whoever has not said what it wants.
 const OTHERS_MAX: usize = 64;
@@ -83,8 +91,36 @@ impl std::error::Error for Error {}
 pub struct Service {
     shared: Arc<Shared>,
     path: PathBuf,
-    /// `None` once joined.
-    thread: Option<JoinHandle<()>>,
+    /// `None` once the service takes nobody any more.
+    entrance: Mutex<Option<Entrance>>,
+    /// Those that ask for addresses of programs that are here, each with the thread that answers.
+    heirs: Mutex<Vec<(UnixStream, JoinHandle<()>)>>,
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+struct Entrance {
+    listening: Arc<Listening>,
+    /// Rung once: nobody is let in any more.
+    shut: EventBell,
+    thread: JoinHandle<()>,
+}
+
+impl Entrance {
+    fn open(shared: &Arc<Shared>, listening: Listening) -> io::Result<Self> {
+        let (listening, shut) = (Arc::new(listening), EventBell::new()?);
+        let thread = thread::Builder::new().name("courser-attach".into()).spawn({
+            let (shared, listening, shut) = (Arc::clone(shared), Arc::clone(&listening), shut.clone());
+            move || let_in(&shared, &listening, &shut)
+        })?;
+        Ok(Self { listening, shut, thread })
+    }
+
+    fn close(self) {
+        self.shut.ring();
+        // A thread that panicked has told its own story.
+        let _ = self.thread.join();
+    }
 }
 
 /// What the threads of a service share.
@@ -105,15 +141,65 @@ impl Service {
     /// See [`Error`].
     pub fn start(host: Host, options: Options) -> Result<Self, Error> {
         let listening = Listening::at(&options.path, options.mode)?;
-        let path = options.path.clone();
+        Self::serve(host, options, listening)
+    }
+
+    /// Goes on where another service was: at its socket, whatever path the options name. Its programs find their addresses
+    /// here.
+    ///
+    /// # Errors
+    /// See [`Error`]; the other service goes on then.
+    pub fn take_over(host: Host, options: Options, from: Succession) -> Result<Self, Error> {
+        let (listening, elders) = Listening::taken_over(from);
+        host.heritage().set(elders);
+        Self::serve(host, options, listening)
+    }
+
+    fn serve(host: Host, options: Options, listening: Listening) -> Result<Self, Error> {
+        let path = listening.path().to_owned();
         let stop = EventBell::new().map_err(Error::System)?;
         let shared =
             Arc::new(Shared { host, options, stop, connections: AtomicUsize::new(0), threads: Mutex::default() });
-        let thread = thread::Builder::new().name("courser-attach".into()).spawn({
-            let shared = Arc::clone(&shared);
-            move || let_in(&shared, &listening)
-        });
-        Ok(Self { shared, path, thread: Some(thread.map_err(Error::System)?) })
+        let entrance = Entrance::open(&shared, listening).map_err(Error::System)?;
+        Ok(Self { shared, path, entrance: Mutex::new(Some(entrance)), heirs: Mutex::default() })
+    }
+
+    /// Gives the socket to a successor. `give` is called with what that one needs, and returns once it serves; from then on it
+    /// alone lets applications in. Those that are here are told, and go on with what they have; nothing new begins here.
+    ///
+    /// # Errors
+    /// Why there is no successor; everything is as before then.
+    pub fn succeed<T>(&self, give: impl FnOnce(&Succession) -> io::Result<T>) -> io::Result<T> {
+        let mut entrance = self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = entrance.as_ref() else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the socket was given away already"));
+        };
+        let host = &self.shared.host;
+        // Older services answer one question at a time: none is asked here meanwhile.
+        let mut elders = host.heritage().lock();
+        let (ours, theirs) = UnixStream::pair()?;
+        let succession = open.listening.share(Heritage::with(&mut elders, theirs)?)?;
+        let thread = thread::Builder::new().name("courser-heir".into()).spawn({
+            let (host, heir) = (host.clone(), ours.try_clone()?);
+            // It ends when the successor does, or this service.
+            move || drop(host.answer_heir(&heir))
+        })?;
+        let given = give(&succession);
+        drop(succession);
+        if given.is_err() {
+            let _ = ours.shutdown(Shutdown::Both);
+            let _ = thread.join();
+            return given;
+        }
+        elders.clear();
+        drop(elders);
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner).push((ours, thread));
+        if let Some(open) = entrance.take() {
+            open.listening.give_away();
+            open.close();
+        }
+        host.begin_succession();
+        given
     }
 
     /// The path of the socket.
@@ -151,8 +237,11 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.shared.stop.ring();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has told its own story.
+        if let Some(entrance) = self.entrance.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            entrance.close();
+        }
+        for (heir, thread) in std::mem::take(self.heirs.get_mut().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = heir.shutdown(Shutdown::Both);
             let _ = thread.join();
         }
         let threads = std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -163,10 +252,9 @@ impl Drop for Service {
 }
 
 /// Takes connections until the service stops.
-fn let_in(shared: &Arc<Shared>, listening: &Listening) {
+fn let_in(shared: &Arc<Shared>, listening: &Listening, shut: &EventBell) {
     loop {
-        let mut waits =
-            [PollFd::new(listening, PollFlags::IN), PollFd::from_borrowed_fd(shared.stop.as_fd(), PollFlags::IN)];
+        let mut waits = [PollFd::new(listening, PollFlags::IN), PollFd::from_borrowed_fd(shut.as_fd(), PollFlags::IN)];
         match poll(&mut waits, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,

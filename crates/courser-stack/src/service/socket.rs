@@ -4,7 +4,9 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -12,19 +14,22 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
-use super::Error;
+use super::{Error, Succession};
 
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 128;
 
 /// A socket that takes connections, and its place in the file system, which goes with it.
+#[derive(Debug)]
 pub(super) struct Listening {
     socket: OwnedFd,
     path: PathBuf,
     /// Which file it is: another service may have put its own there since.
     file: (u64, u64),
     /// Held while the service lives, so that two that begin at once do not take each other's socket away.
-    _lock: File,
+    lock: File,
+    /// A successor has it: the place is not cleared away.
+    given: AtomicBool,
 }
 
 impl Listening {
@@ -46,7 +51,28 @@ impl Listening {
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
         listen(&socket, BACKLOG).map_err(|e| failed(e.into()))?;
         let meta = fs::symlink_metadata(path).map_err(failed)?;
-        Ok(Self { socket, path: path.to_owned(), file: (meta.dev(), meta.ino()), _lock: lock })
+        Ok(Self { socket, path: path.to_owned(), file: (meta.dev(), meta.ino()), lock, given: AtomicBool::new(false) })
+    }
+
+    /// Goes on where another service was.
+    pub(super) fn taken_over(from: Succession) -> (Self, Vec<UnixStream>) {
+        let Succession { socket, lock, path, file, elders } = from;
+        (Self { socket, path, file, lock: lock.into(), given: AtomicBool::new(false) }, elders)
+    }
+
+    /// What a successor needs to go on here. Both can take connections until one of them ceases to.
+    pub(super) fn share(&self, elders: Vec<UnixStream>) -> io::Result<Succession> {
+        let (socket, lock) = (self.socket.try_clone()?, self.lock.try_clone()?.into());
+        Ok(Succession { socket, lock, path: self.path.clone(), file: self.file, elders })
+    }
+
+    /// A successor has it.
+    pub(super) fn give_away(&self) {
+        self.given.store(true, Ordering::Release);
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The next connection.
@@ -63,6 +89,9 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
+        if self.given.load(Ordering::Acquire) {
+            return;
+        }
         let own = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file);
         if own {
             let _ = fs::remove_file(&self.path);

@@ -99,7 +99,8 @@ impl Endpoint {
     }
 
     /// An endpoint that goes on where another one hands its port over; see [`Handover`]. The options are those of a server;
-    /// there are as many workers as there were, at the address that there was.
+    /// there are as many workers as there were, at the address that there was. Connections that come before somebody listens
+    /// wait for him.
     ///
     /// # Errors
     /// See [`EndpointError`]; the other endpoint has the port again then.

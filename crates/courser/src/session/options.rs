@@ -103,6 +103,7 @@ impl Options {
     /// Binds the sockets, or takes them over, and makes the workers.
     pub(super) fn workers(self, handover: Option<Handover>) -> Result<Made, EndpointError> {
         self.validate()?;
+        let took_over = handover.is_some();
         let (clock, posts, estate) = match (&self.server, self.bind.first()) {
             (Some(server), Some(local)) => {
                 let mut staff = match handover {
@@ -126,7 +127,8 @@ impl Options {
             // There are at most 256 workers.
             setup.worker = self.first_worker.wrapping_add(u8::try_from(n).unwrap_or(u8::MAX));
             setup.generations = self.generations.get(n).cloned().unwrap_or_default();
-            let made = worker(engine, socket, clock, setup).map_err(EndpointError::Worker)?;
+            let mut made = worker(engine, socket, clock, setup).map_err(EndpointError::Worker)?;
+            made.machine().awaits_listener = took_over;
             workers.push(match place {
                 Some(place) => made.at(place),
                 None => made,

@@ -83,6 +83,8 @@ pub struct Service {
     phase: Phase,
     /// Where the worker's trains come from from now on.
     relay: Option<Relay>,
+    /// Connections wait for the first listener: the port was another endpoint's, and clients are used to an answer there.
+    pub(super) awaits_listener: bool,
 }
 
 /// What a service knows besides its engine.
@@ -165,6 +167,7 @@ impl Service {
             door: Arc::default(),
             phase: Phase::Running,
             relay: None,
+            awaits_listener: false,
         }
     }
 
@@ -309,6 +312,10 @@ impl Service {
     }
 
     fn serve_events(&mut self) -> bool {
+        self.awaits_listener &= self.phase == Phase::Running && self.books.listeners.is_empty();
+        if self.awaits_listener {
+            return false;
+        }
         let mut any = false;
         while let Some((key, event)) = self.books.engine.poll_event() {
             any = true;

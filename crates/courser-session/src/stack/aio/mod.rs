@@ -45,6 +45,8 @@
 //! # When the service goes
 //!
 //! Every future that waits, and every later call, fails with [`Error::ServiceGone`]; what had arrived can be read.
+//! [`Stack::reattach`] brings listeners and settings back. A successor to which a service makes way is followed as the stack
+//! with calls that block does it, in a thread that may wait.
 
 mod known;
 mod session;
@@ -133,6 +135,8 @@ struct Shared {
     board: Arc<Board>,
     runtime: Handle,
     driver: AbortHandle,
+    /// The service may be there again.
+    again: Arc<Notify>,
 }
 
 impl Drop for Shared {
@@ -206,8 +210,10 @@ impl Stack {
         let watch = watch(&stack).map_err(|error| Error::system("the runtime cannot watch the stack", &error))?;
         stack.0.lock().has_tasks = true;
         let board = Arc::new(Board::default());
-        let driver = runtime.spawn(drive(stack.clone(), watch, Arc::clone(&board))).abort_handle();
-        Ok(Self { shared: Arc::new(Shared { stack, board, runtime, driver }) })
+        let again = Arc::new(Notify::new());
+        let driver = drive(stack.clone(), watch, Arc::clone(&board), Arc::clone(&again));
+        let driver = runtime.spawn(driver).abort_handle();
+        Ok(Self { shared: Arc::new(Shared { stack, board, runtime, driver, again }) })
     }
 
     /// The same stack with calls that block.
@@ -220,6 +226,18 @@ impl Stack {
     #[must_use]
     pub fn limits(&self) -> Attached {
         self.shared.stack.limits()
+    }
+
+    /// Attaches anew when the service is gone; see [`super::Stack::reattach`], which is not to be called on
+    /// [`Self::blocking`] instead: this one has the tasks go on, too.
+    ///
+    /// # Errors
+    /// As [`super::Stack::reattach`].
+    pub async fn reattach(&self) -> Result<(), Error> {
+        let stack = self.shared.stack.clone();
+        elsewhere(move || stack.reattach()).await?;
+        self.shared.again.notify_one();
+        Ok(())
     }
 
     /// A session of that protocol.
@@ -241,8 +259,8 @@ async fn elsewhere<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + 
     }
 }
 
-/// Takes what comes in, and wakes those whom it concerns, until the last handle or the service is gone.
-async fn drive(stack: super::Stack, watch: AsyncFd<OwnedFd>, board: Arc<Board>) -> io::Result<()> {
+/// Takes what comes in, and wakes those whom it concerns, until the last handle is gone.
+async fn drive(stack: super::Stack, watch: AsyncFd<OwnedFd>, board: Arc<Board>, again: Arc<Notify>) -> io::Result<()> {
     let mut sessions = Vec::new();
     loop {
         match stack.touched(&mut sessions) {
@@ -254,7 +272,8 @@ async fn drive(stack: super::Stack, watch: AsyncFd<OwnedFd>, board: Arc<Board>) 
             }
             Err(_) => {
                 board.wake_all();
-                return Ok(());
+                // The service is gone, until somebody attaches anew.
+                again.notified().await;
             }
         }
     }
