@@ -6,20 +6,18 @@
 mod common;
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Possessions, plays, program, until, variable};
 use courser::certs::Throwaway;
 use courser_session::control::{Protocol, Trust};
-use courser_session::stack::{Dir, Error, Session, Stack};
+use courser_session::stack::{Dir, Error, Session, Stack, aio};
 use courser_stack::host::{Config, Host};
 use courser_stack::service::{Options, Service, Succession};
-
-/// The system counts what the process has: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// How often a service makes way under load; `COURSER_UPGRADES` says otherwise.
 const UPGRADES: u64 = 4;
@@ -186,10 +184,15 @@ fn client(path: &std::path::Path, uri: &str, per_connection: u64, over: &Arc<Ato
     })
 }
 
-/// Nobody notices that services follow each other; each ends when its programs have moved.
+/// Nobody notices that services follow each other; each ends when its programs have moved. What the process has is counted, so
+/// that it is one of its own: the thread of a test outlives the test.
 #[test]
 fn services_follow_each_other_under_load_and_no_connection_notices() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let role = "services_follow_each_other_under_load_and_no_connection_notices";
+    if !plays(role) {
+        assert!(program(role, &[]).wait().unwrap().success());
+        return;
+    }
     let upgrades = std::env::var("COURSER_UPGRADES").ok().and_then(|n| n.parse().ok()).unwrap_or(UPGRADES);
     let (mut service, _folder) = first();
     let path = service.path().to_owned();
@@ -237,11 +240,13 @@ fn services_follow_each_other_under_load_and_no_connection_notices() {
     until("nothing is left of the programs", || {
         service.host().applications() == 0 && DRAINING.load(Ordering::Acquire) == 0
     });
-    until("the system counts as before", || {
+    let ended = Instant::now();
+    while Possessions::now() != before && ended.elapsed() < common::PATIENCE {
         // Ways to services that are gone are forgotten when somebody looks.
         let _ = service.host().command(&["show", "service"], false);
-        Possessions::now() == before
-    });
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(Possessions::now(), before, "the system counts as before");
 }
 
 /// Services that end when their last application has gone.
@@ -284,7 +289,6 @@ fn again(stack: &Stack) {
 
 #[test]
 fn a_service_that_is_killed_is_told_of_at_once_and_the_next_one_has_the_listeners() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let begin = || program("role_service", &[("SOCKET", path.to_str().unwrap())]);
@@ -328,4 +332,120 @@ fn a_service_that_is_killed_is_told_of_at_once_and_the_next_one_has_the_listener
     drop((server, client));
     service.kill().unwrap();
     service.wait().unwrap();
+}
+
+/// Answers whoever comes with what he said, as tasks.
+async fn serve(listener: aio::Session) {
+    while let Ok(mut stream) = listener.accept().await {
+        tokio::spawn(async move {
+            if stream.is_connectable_listener() {
+                let Ok(first) = stream.accept().await else { return };
+                stream = first;
+            }
+            let mut block = vec![0; QUESTION];
+            while let Ok(()) = stream.read_exact(&mut block).await.map(drop) {
+                if stream.write_all(&block).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// A listener of tasks, and where it is.
+async fn listen(stack: &aio::Stack, protocol: Protocol) -> (aio::Session, String) {
+    let listener = stack.create(protocol).unwrap();
+    if protocol == Protocol::Quic {
+        let identity = Throwaway::local().unwrap();
+        let (chain, key) = (identity.certificate_pem(), identity.key_pem());
+        listener.add_certificate(chain.as_bytes(), key.as_bytes()).await.unwrap();
+    }
+    listener.bind(&format!("{protocol}://127.0.0.1:0")).await.unwrap();
+    listener.listen(0).await.unwrap();
+    let uri = format!("{protocol}://{}", listener.local_addr().unwrap());
+    (listener, uri)
+}
+
+/// A stream to whoever listens there, with the connection that it needs.
+async fn reach(stack: &aio::Stack, uri: &str) -> Result<(aio::Session, aio::Session), Error> {
+    let quic = uri.starts_with("quic");
+    let connection = stack.create(if quic { Protocol::Quic } else { Protocol::Tcp })?;
+    if quic {
+        connection.set_trust(Trust::Anybody)?;
+    }
+    connection.connect(uri).await?;
+    let stream = if quic { connection.open(Dir::Bi).await? } else { connection.clone() };
+    Ok((connection, stream))
+}
+
+async fn ask(stream: &mut aio::Session, n: u8) {
+    let (said, mut heard) = (vec![n; QUESTION], vec![0; QUESTION]);
+    stream.write_all(&said).await.unwrap();
+    stream.read_exact(&mut heard).await.unwrap();
+    assert!(heard == said, "an answer is not what was said");
+}
+
+#[test]
+fn tasks_follow_a_successor_without_a_call_and_come_back_after_the_end_of_a_service() {
+    // A single thread: whatever waited for a host would keep everything else from going on.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut service, _folder) = first();
+    let path = service.path().to_owned();
+    runtime.block_on(async {
+        let server = aio::Stack::attach(&path).await.unwrap();
+        let client = aio::Stack::attach(&path).await.unwrap();
+        let (mut uris, mut listeners) = (Vec::new(), Vec::new());
+        for protocol in [Protocol::Quic, Protocol::Tcp] {
+            let (listener, uri) = listen(&server, protocol).await;
+            tokio::spawn(serve(listener.clone()));
+            listeners.push(listener);
+            uris.push(uri);
+        }
+        for n in 0..2 {
+            let mut stays = Vec::new();
+            for uri in &uris {
+                stays.push(reach(&client, uri).await.unwrap());
+            }
+            let older = service;
+            service = upgraded(&older);
+            // The server does nothing but wait for who comes.
+            until_async("both programs attached anew", || service.host().applications() == 2).await;
+            for (_, stream) in &mut stays {
+                ask(stream, n).await;
+            }
+            for uri in &uris {
+                ask(&mut reach(&client, uri).await.unwrap().1, n).await;
+            }
+            assert!(older.host().applications() > 0, "connections stay where they are");
+            drop(stays);
+            until_async("nobody is left at the older one", || older.host().applications() == 0).await;
+        }
+        // The end of a service is not the end of its programs' tasks.
+        drop(service);
+        until_async("the end is heard", || client.create(Protocol::Tcp).is_err()).await;
+        assert!(matches!(client.reattach().await, Err(Error::Attach { .. })), "nobody listens");
+        let service = Service::start(Host::new(Config::default()), Options::new(&path)).unwrap();
+        client.reattach().await.unwrap();
+        server.reattach().await.unwrap();
+        let serving: Vec<_> = listeners.into_iter().map(|listener| tokio::spawn(serve(listener))).collect();
+        for uri in &uris {
+            ask(&mut reach(&client, uri).await.unwrap().1, 7).await;
+        }
+        for task in serving {
+            task.abort();
+            let _ = task.await;
+        }
+        drop((server, client));
+        until_async("nothing is left of the programs", || service.host().applications() == 0).await;
+    });
+}
+
+/// As [`until`], while tasks go on.
+async fn until_async(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
 }
