@@ -196,6 +196,8 @@ fn services_follow_each_other_under_load_and_no_connection_notices() {
     let upgrades = std::env::var("COURSER_UPGRADES").ok().and_then(|n| n.parse().ok()).unwrap_or(UPGRADES);
     let (mut service, _folder) = first();
     let path = service.path().to_owned();
+    // A thread has its name when it runs.
+    until("the service listens", || Possessions::now().threads == 1);
     let before = Possessions::now();
     let (quic, tcp) = (Echo::at(&service, Protocol::Quic), Echo::at(&service, Protocol::Tcp));
     let over = Arc::new(AtomicBool::new(false));
