@@ -90,6 +90,13 @@ int main(void) {
     must("option", courser_set_option(stack, client, COURSER_TIMEOUT_MS, -1));
     answer = courser_read(stack, client, text, sizeof text);
     CHECK(answer == COURSER_RESET || answer == COURSER_ENDED);
+    if (answer == COURSER_ENDED) {
+        courser_ended ended;
+        must("end", courser_end_of(stack, client, &ended, text, sizeof text));
+        CHECK(ended.code == courser_last_code());
+    }
+    /* The host is there: nothing is to be attached anew. */
+    must("reattach", courser_reattach(stack));
     must("close", courser_close(stack, client));
     CHECK(courser_close(stack, client) == COURSER_NO_SESSION);
     courser_shut(stack);

@@ -16,6 +16,7 @@ static void each_fails(const courser_stack *stack, uint64_t session, int code) {
     uint8_t bytes[8] = {0};
     uint64_t number;
     courser_stats stats;
+    courser_ended ended;
     FAILS(courser_set_alpn(stack, session, "a"), code);
     FAILS(courser_trust_roots(stack, session, bytes, 0), code);
     FAILS(courser_trust_anybody(stack, session), code);
@@ -41,6 +42,9 @@ static void each_fails(const courser_stack *stack, uint64_t session, int code) {
     FAILS(courser_peer_address(stack, session, bytes, sizeof bytes), code);
     FAILS(courser_state_of(stack, session), code);
     FAILS(courser_end(stack, session, bytes, sizeof bytes), code);
+    FAILS(courser_end_of(stack, session, &ended, bytes, sizeof bytes), code);
+    FAILS(courser_set_congestion(stack, session, "cubic"), code);
+    FAILS(courser_dropped_datagrams(stack, session), code);
     FAILS(courser_stats_of(stack, session, &stats), code);
     FAILS(courser_number(stack, session, &number), code);
 }
@@ -49,6 +53,7 @@ static void each_fails(const courser_stack *stack, uint64_t session, int code) {
 static void no_buffers(const courser_stack *stack, char *endless) {
     uint8_t byte = 0;
     uint64_t session;
+    courser_ended ended;
     must("create", courser_create(stack, COURSER_TCP, &session));
     FAILS(courser_poll(stack, NULL, 4, 0), COURSER_ARGUMENT);
     FAILS(courser_read(stack, session, NULL, 4), COURSER_ARGUMENT);
@@ -62,6 +67,10 @@ static void no_buffers(const courser_stack *stack, char *endless) {
     FAILS(courser_add_certificate(stack, session, NULL, 4, &byte, 1), COURSER_ARGUMENT);
     FAILS(courser_add_certificate(stack, session, &byte, 1, NULL, 4), COURSER_ARGUMENT);
     FAILS(courser_set_alpn(stack, session, NULL), COURSER_ARGUMENT);
+    FAILS(courser_set_congestion(stack, session, NULL), COURSER_ARGUMENT);
+    FAILS(courser_end_of(stack, session, NULL, &byte, 1), COURSER_ARGUMENT);
+    FAILS(courser_end_of(stack, session, &ended, NULL, 4), COURSER_ARGUMENT);
+    FAILS(courser_end_of(stack, session, &ended, &byte, 1), COURSER_UNFIT);
     FAILS(courser_connect(stack, session, NULL), COURSER_ARGUMENT);
     FAILS(courser_connect(stack, session, ""), COURSER_ADDRESS);
     FAILS(courser_connect(stack, session, endless), COURSER_ADDRESS);
@@ -116,6 +125,7 @@ int main(void) {
     CHECK(stack == NULL);
     each_fails(NULL, 1, COURSER_ARGUMENT);
     FAILS(courser_descriptor(NULL), COURSER_ARGUMENT);
+    FAILS(courser_reattach(NULL), COURSER_ARGUMENT);
     FAILS(courser_poll(NULL, NULL, 0, 0), COURSER_ARGUMENT);
     must("open", courser_open(NULL, &stack));
     each_fails(stack, 0, COURSER_NO_SESSION);

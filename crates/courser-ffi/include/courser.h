@@ -204,6 +204,100 @@ typedef enum {
 } courser_state;
 
 /**
+ * Why a session ended or could not be opened.
+ */
+typedef enum {
+  /**
+   * It did all that it was there for; the peer has everything.
+   */
+  COURSER_WHY_DONE = 0,
+  /**
+   * It was given up before everything had arrived, here or by the peer.
+   */
+  COURSER_WHY_GIVEN_UP = 1,
+  /**
+   * The program closed it.
+   */
+  COURSER_WHY_CLOSED_HERE = 2,
+  /**
+   * The peer's program closed it; code and text are the peer's.
+   */
+  COURSER_WHY_CLOSED_BY_PEER = 3,
+  /**
+   * The peer broke a rule.
+   */
+  COURSER_WHY_PEER_BROKE = 4,
+  /**
+   * The peer's transport closed it; the code is a transport code.
+   */
+  COURSER_WHY_PEER_TRANSPORT = 5,
+  /**
+   * TLS failed; the code is the alert.
+   */
+  COURSER_WHY_TLS = 6,
+  /**
+   * Nothing was heard for the idle timeout.
+   */
+  COURSER_WHY_IDLE = 7,
+  /**
+   * The handshake took too long.
+   */
+  COURSER_WHY_HANDSHAKE_TIMEOUT = 8,
+  /**
+   * The peer lost its state.
+   */
+  COURSER_WHY_PEER_RESET = 9,
+  /**
+   * There is no common version of the protocol.
+   */
+  COURSER_WHY_VERSION = 10,
+  /**
+   * The server did not want the connection.
+   */
+  COURSER_WHY_DECLINED = 11,
+  /**
+   * An error of the host.
+   */
+  COURSER_WHY_OWN_ERROR = 12,
+  /**
+   * A connection that came in had gone by the time the program wanted it.
+   */
+  COURSER_WHY_TOO_LATE = 13,
+  /**
+   * There is no room for another session.
+   */
+  COURSER_WHY_NO_ROOM = 14,
+  /**
+   * Too many streams wait to be opened.
+   */
+  COURSER_WHY_TOO_MANY_WAITING = 15,
+  /**
+   * Nobody takes connections there.
+   */
+  COURSER_WHY_NO_LISTENER = 16,
+  /**
+   * The settings were not registered.
+   */
+  COURSER_WHY_NO_PROFILE = 17,
+  /**
+   * The connection that a stream was to be opened in is over.
+   */
+  COURSER_WHY_CONNECTION_OVER = 18,
+  /**
+   * No new connections are taken any more; those that there are go on.
+   */
+  COURSER_WHY_DRAINING = 19,
+  /**
+   * Nobody answers at the address, or no way leads there.
+   */
+  COURSER_WHY_UNREACHABLE = 20,
+  /**
+   * The system refused; the text says what.
+   */
+  COURSER_WHY_SYSTEM_REFUSED = 21,
+} courser_reason;
+
+/**
  * A program's place at a host; what C has a pointer to.
  */
 typedef struct courser_stack courser_stack;
@@ -221,6 +315,20 @@ typedef struct {
    */
   uint32_t ready;
 } courser_event;
+
+/**
+ * How a session ended.
+ */
+typedef struct {
+  /**
+   * One of courser_reason.
+   */
+  uint32_t reason;
+  /**
+   * The code that came with it; 0 when there is none.
+   */
+  uint64_t code;
+} courser_ended;
 
 /**
  * Figures of a session. Those that make no sense for its kind are 0.
@@ -287,6 +395,20 @@ const char *courser_strerror(int code);
 const char *courser_last_error(void);
 
 /**
+ * The code that the peer gave, when the thread's last failed call answered COURSER_RESET, COURSER_STOPPED or COURSER_ENDED; 0
+ * otherwise.
+ */
+uint64_t courser_last_code(void);
+
+/**
+ * Attaches anew after COURSER_SERVICE_GONE, to whoever listens at the socket now; COURSER_ATTACH while nobody does. Listeners
+ * and settings come back, within a moment; connections and streams are over. A service that makes way for its successor is followed
+ * without this call. Does nothing while the service is there. A host in this process has nothing to attach to:
+ * COURSER_UNFIT once it takes nothing more.
+ */
+int courser_reattach(const courser_stack *stack);
+
+/**
  * A session of one of courser_protocol. It blocks until it is told otherwise.
  */
 int courser_create(const courser_stack *stack, uint32_t protocol, uint64_t *session);
@@ -337,6 +459,12 @@ int courser_trust_anybody(const courser_stack *stack, uint64_t session);
  * A setting, one of courser_option. Unless it says otherwise, before the session is connected or bound.
  */
 int courser_set_option(const courser_stack *stack, uint64_t session, uint32_t option, int64_t value);
+
+/**
+ * The name of the congestion controller: "cubic", "bbr" or "adaptive". Before the session is connected or bound;
+ * the host judges it then.
+ */
+int courser_set_congestion(const courser_stack *stack, uint64_t session, const char *name);
 
 /**
  * Connects to `quic://host:port`, `tcp://host:port` or `udp://host:port`.
@@ -423,6 +551,11 @@ int courser_send_datagram(const courser_stack *stack, uint64_t session, const ui
 int64_t courser_recv_datagram(const courser_stack *stack, uint64_t session, uint8_t *into, size_t len);
 
 /**
+ * How many datagrams of a connection were dropped at this end: nobody read them in time, or they could not be sent.
+ */
+int64_t courser_dropped_datagrams(const courser_stack *stack, uint64_t session);
+
+/**
  * Ends a session. What was written to a stream still arrives.
  */
 int courser_close(const courser_stack *stack, uint64_t session);
@@ -451,6 +584,16 @@ int courser_state_of(const courser_stack *stack, uint64_t session);
  * Why the session is over, as text with a zero behind it, cut to fit; its whole length. 0: it is not over.
  */
 int64_t courser_end(const courser_stack *stack, uint64_t session, uint8_t *into, size_t len);
+
+/**
+ * The same in numbers, with what the peer said of it as it came, without a zero behind it, cut to fit; the whole length of
+ * that. A peer's words are not to be trusted. COURSER_UNFIT: the session is not over.
+ */
+int64_t courser_end_of(const courser_stack *stack,
+                       uint64_t session,
+                       courser_ended *ended,
+                       uint8_t *into,
+                       size_t len);
 
 /**
  * Figures of an open session.

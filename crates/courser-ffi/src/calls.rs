@@ -8,7 +8,9 @@ use std::time::Duration;
 use courser_session::control::{Protocol, Trust};
 use courser_session::stack::{Dir, Error, Ready, Session, SessionState, Setting, Stack};
 
-use crate::codes::{Failure, courser_error, courser_event, courser_option, courser_state, courser_stats, keep};
+use crate::codes::{
+    Failure, courser_ended, courser_error, courser_event, courser_option, courser_state, courser_stats, keep,
+};
 
 /// An answer.
 pub type Answer = Result<i64, Failure>;
@@ -27,7 +29,7 @@ pub struct courser_stack {
 pub fn answer(call: impl FnOnce() -> Answer) -> i64 {
     // What a panic may leave half changed are the program's own buffers, and locks, which are poisoned or hold no rule.
     let outcome = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-        Err(Failure { code: courser_error::COURSER_INTERNAL, text: "an error of the library".to_owned() })
+        Err(Failure { code: courser_error::COURSER_INTERNAL, text: "an error of the library".to_owned(), peer_code: 0 })
     });
     outcome.unwrap_or_else(|failure| {
         // The thread's memory may be what failed.
@@ -169,6 +171,20 @@ impl courser_stack {
     pub(crate) fn end(&self, session: u64, into: &mut [u8]) -> Answer {
         let end = self.stack.end(Session::from_raw(session))?;
         text(&end.map(|end| end.to_string()).unwrap_or_default(), into)
+    }
+
+    /// The same in numbers, with the peer's words as they came, cut to fit; their whole length.
+    pub(crate) fn ended(&self, session: u64, place: Option<&mut courser_ended>, into: &mut [u8]) -> Answer {
+        let place = place.ok_or_else(|| Failure::argument("the place for the result is a null pointer"))?;
+        let end = self.stack.end(Session::from_raw(session))?.ok_or(Error::Unfit("the session is not over"))?;
+        *place = courser_ended { reason: end.reason.index().into(), code: end.code };
+        let fits = end.text.len().min(into.len());
+        into[..fits].copy_from_slice(&end.text[..fits]);
+        count(Ok(end.text.len()))
+    }
+
+    pub(crate) fn set_congestion(&self, session: u64, name: &str) -> Answer {
+        done(self.stack.set_option(Session::from_raw(session), Setting::Congestion(name.to_owned())))
     }
 
     pub(crate) fn stats(&self, session: u64) -> Result<courser_stats, Failure> {

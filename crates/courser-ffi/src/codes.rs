@@ -97,6 +97,66 @@ pub enum courser_state {
     COURSER_OVER = 5,
 }
 
+/// Why a session ended or could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum courser_reason {
+    /// It did all that it was there for; the peer has everything.
+    COURSER_WHY_DONE = 0,
+    /// It was given up before everything had arrived, here or by the peer.
+    COURSER_WHY_GIVEN_UP = 1,
+    /// The program closed it.
+    COURSER_WHY_CLOSED_HERE = 2,
+    /// The peer's program closed it; code and text are the peer's.
+    COURSER_WHY_CLOSED_BY_PEER = 3,
+    /// The peer broke a rule.
+    COURSER_WHY_PEER_BROKE = 4,
+    /// The peer's transport closed it; the code is a transport code.
+    COURSER_WHY_PEER_TRANSPORT = 5,
+    /// TLS failed; the code is the alert.
+    COURSER_WHY_TLS = 6,
+    /// Nothing was heard for the idle timeout.
+    COURSER_WHY_IDLE = 7,
+    /// The handshake took too long.
+    COURSER_WHY_HANDSHAKE_TIMEOUT = 8,
+    /// The peer lost its state.
+    COURSER_WHY_PEER_RESET = 9,
+    /// There is no common version of the protocol.
+    COURSER_WHY_VERSION = 10,
+    /// The server did not want the connection.
+    COURSER_WHY_DECLINED = 11,
+    /// An error of the host.
+    COURSER_WHY_OWN_ERROR = 12,
+    /// A connection that came in had gone by the time the program wanted it.
+    COURSER_WHY_TOO_LATE = 13,
+    /// There is no room for another session.
+    COURSER_WHY_NO_ROOM = 14,
+    /// Too many streams wait to be opened.
+    COURSER_WHY_TOO_MANY_WAITING = 15,
+    /// Nobody takes connections there.
+    COURSER_WHY_NO_LISTENER = 16,
+    /// The settings were not registered.
+    COURSER_WHY_NO_PROFILE = 17,
+    /// The connection that a stream was to be opened in is over.
+    COURSER_WHY_CONNECTION_OVER = 18,
+    /// No new connections are taken any more; those that there are go on.
+    COURSER_WHY_DRAINING = 19,
+    /// Nobody answers at the address, or no way leads there.
+    COURSER_WHY_UNREACHABLE = 20,
+    /// The system refused; the text says what.
+    COURSER_WHY_SYSTEM_REFUSED = 21,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct courser_ended {
+    /// One of courser_reason.
+    pub reason: u32,
+    /// The code that came with it; 0 when there is none.
+    pub code: u64,
+}
+
 /// There is something to read.
 pub const COURSER_READ: u32 = 1;
 /// Something can be written, or opened in a connection.
@@ -147,13 +207,15 @@ pub struct Failure {
     pub code: courser_error,
     /// The sentence.
     pub text: String,
+    /// What the peer gave as its reason; 0 when there is no such number.
+    pub peer_code: u64,
 }
 
 impl Failure {
     /// An argument that makes no sense.
     #[must_use]
     pub fn argument(text: &str) -> Self {
-        Self { code: courser_error::COURSER_ARGUMENT, text: text.to_owned() }
+        Self { code: courser_error::COURSER_ARGUMENT, text: text.to_owned(), peer_code: 0 }
     }
 }
 
@@ -178,7 +240,12 @@ impl From<Error> for Failure {
             Error::System(_) => code::COURSER_SYSTEM,
             _ => code::COURSER_INTERNAL,
         };
-        Self { code: number, text: error.to_string() }
+        let peer_code = match &error {
+            Error::Ended(ended) => ended.code,
+            Error::Reset(code) | Error::Stopped(code) => *code,
+            _ => 0,
+        };
+        Self { code: number, text: error.to_string(), peer_code }
     }
 }
 
@@ -212,7 +279,7 @@ pub fn sentence(code: c_int) -> *const c_char {
 }
 
 thread_local! {
-    static LAST: RefCell<CString> = RefCell::default();
+    static LAST: RefCell<(CString, u64)> = RefCell::default();
 }
 
 /// Keeps what went wrong for the calling thread.
@@ -220,13 +287,19 @@ pub fn keep(failure: &Failure) {
     // A peer's words may have a zero, which C takes for the end.
     let text = CString::new(failure.text.replace('\0', "\\0")).unwrap_or_default();
     // A thread that is ending keeps nothing.
-    let _ = LAST.try_with(|last| *last.borrow_mut() = text);
+    let _ = LAST.try_with(|last| *last.borrow_mut() = (text, failure.peer_code));
 }
 
 /// What went wrong last in the calling thread; valid until its next call that fails.
 #[must_use]
 pub fn last() -> *const c_char {
-    LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or_else(|_| c"".as_ptr())
+    LAST.try_with(|last| last.borrow().0.as_ptr()).unwrap_or_else(|_| c"".as_ptr())
+}
+
+/// The code that came with it.
+#[must_use]
+pub fn last_code() -> u64 {
+    LAST.try_with(|last| last.borrow().1).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -241,5 +314,39 @@ mod tests {
         }
         let codes: Vec<c_int> = SENTENCES.iter().map(|(code, _)| *code as c_int).collect();
         assert_eq!(codes, (0..18).map(|n| -n).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn reasons_have_the_numbers_that_they_have_in_messages() {
+        use courser_reason as of;
+        use courser_session::reason::Reason;
+        let same = [
+            (of::COURSER_WHY_DONE, Reason::Done),
+            (of::COURSER_WHY_GIVEN_UP, Reason::GivenUp),
+            (of::COURSER_WHY_CLOSED_HERE, Reason::ClosedHere),
+            (of::COURSER_WHY_CLOSED_BY_PEER, Reason::ClosedByPeer),
+            (of::COURSER_WHY_PEER_BROKE, Reason::PeerBroke),
+            (of::COURSER_WHY_PEER_TRANSPORT, Reason::PeerTransport),
+            (of::COURSER_WHY_TLS, Reason::Tls),
+            (of::COURSER_WHY_IDLE, Reason::Idle),
+            (of::COURSER_WHY_HANDSHAKE_TIMEOUT, Reason::HandshakeTimeout),
+            (of::COURSER_WHY_PEER_RESET, Reason::PeerReset),
+            (of::COURSER_WHY_VERSION, Reason::Version),
+            (of::COURSER_WHY_DECLINED, Reason::Refused),
+            (of::COURSER_WHY_OWN_ERROR, Reason::Internal),
+            (of::COURSER_WHY_TOO_LATE, Reason::TooLate),
+            (of::COURSER_WHY_NO_ROOM, Reason::Full),
+            (of::COURSER_WHY_TOO_MANY_WAITING, Reason::TooManyWaiting),
+            (of::COURSER_WHY_NO_LISTENER, Reason::NoListener),
+            (of::COURSER_WHY_NO_PROFILE, Reason::NoProfile),
+            (of::COURSER_WHY_CONNECTION_OVER, Reason::ConnectionOver),
+            (of::COURSER_WHY_DRAINING, Reason::Draining),
+            (of::COURSER_WHY_UNREACHABLE, Reason::Unreachable),
+            (of::COURSER_WHY_SYSTEM_REFUSED, Reason::System),
+        ];
+        assert_eq!(same.len(), Reason::ALL.len());
+        for (here, there) in same {
+            assert_eq!(here as u32, u32::from(there.index()), "{there}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use courser_session::stack::Session;
 
 use crate::calls::{Answer, answer, count, courser_stack, done, text};
-use crate::codes::{Failure, courser_event, courser_stats, last, sentence};
+use crate::codes::{Failure, courser_ended, courser_event, courser_stats, last, last_code, sentence};
 use crate::raw::{Bytes, Given, Room, Text};
 
 /// Makes a call in a stack.
@@ -59,6 +59,20 @@ export! {
     /// What went wrong last in the calling thread; valid until the thread's next call that fails.
     fn courser_last_error() -> *const c_char {
         last()
+    }
+
+    /// The code that the peer gave, when the thread's last failed call answered COURSER_RESET, COURSER_STOPPED or COURSER_ENDED; 0
+    /// otherwise.
+    fn courser_last_code() -> u64 {
+        last_code()
+    }
+
+    /// Attaches anew after COURSER_SERVICE_GONE, to whoever listens at the socket now; COURSER_ATTACH while nobody does. Listeners
+    /// and settings come back, within a moment; connections and streams are over. A service that makes way for its successor is followed
+    /// without this call. Does nothing while the service is there. A host in this process has nothing to attach to:
+    /// COURSER_UNFIT once it takes nothing more.
+    fn courser_reattach(stack: Option<&courser_stack>) -> c_int {
+        small(stack, |s| done(s.stack.reattach()))
     }
 
     /// A session of one of courser_protocol. It blocks until it is told otherwise.
@@ -122,6 +136,12 @@ export! {
     /// A setting, one of courser_option. Unless it says otherwise, before the session is connected or bound.
     fn courser_set_option(stack: Option<&courser_stack>, session: u64, option: u32, value: i64) -> c_int {
         small(stack, |s| s.set_option(session, option, value))
+    }
+
+    /// The name of the congestion controller: "cubic", "bbr" or "adaptive". Before the session is connected or bound;
+    /// the host judges it then.
+    fn courser_set_congestion(stack: Option<&courser_stack>, session: u64, name: Text) -> c_int {
+        small(stack, |s| s.set_congestion(session, name.need()?))
     }
 
     /// Connects to `quic://host:port`, `tcp://host:port` or `udp://host:port`.
@@ -239,6 +259,14 @@ export! {
         with(stack, |s| s.receive(session, into.get(len)?))
     }
 
+    /// How many datagrams of a connection were dropped at this end: nobody read them in time, or they could not be sent.
+    fn courser_dropped_datagrams(stack: Option<&courser_stack>, session: u64) -> i64 {
+        with(stack, |s| {
+            let dropped = s.stack.dropped_datagrams(of(session))?;
+            Ok(i64::try_from(dropped).unwrap_or(i64::MAX))
+        })
+    }
+
     /// Ends a session. What was written to a stream still arrives.
     fn courser_close(stack: Option<&courser_stack>, session: u64) -> c_int {
         small(stack, |s| done(s.stack.close(of(session))))
@@ -283,6 +311,18 @@ export! {
     /// Why the session is over, as text with a zero behind it, cut to fit; its whole length. 0: it is not over.
     fn courser_end(stack: Option<&courser_stack>, session: u64, into: Room<u8>, len: usize) -> i64 {
         with(stack, |s| s.end(session, into.get(len)?))
+    }
+
+    /// The same in numbers, with what the peer said of it as it came, without a zero behind it, cut to fit; the whole length of
+    /// that. A peer's words are not to be trusted. COURSER_UNFIT: the session is not over.
+    fn courser_end_of(
+        stack: Option<&courser_stack>,
+        session: u64,
+        ended: Option<&mut courser_ended>,
+        into: Room<u8>,
+        len: usize,
+    ) -> i64 {
+        with(stack, |s| s.ended(session, ended, into.get(len)?))
     }
 
     /// Figures of an open session.

@@ -7,10 +7,11 @@ mod suite;
 
 use courser::certs::Throwaway;
 use courser_session::control::Protocol;
-use courser_session::stack::Stack;
+use courser_session::stack as api;
 use courser_stack::host::{Config, Host};
 use courser_stack::service::{Options, Service};
 
+use api::Stack;
 use suite::Ground;
 
 fn ground((server, client): (Stack, Stack), protocol: Protocol, workers: u16) -> Ground {

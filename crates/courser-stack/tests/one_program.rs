@@ -5,9 +5,10 @@
 mod common;
 mod suite;
 
+use api::Stack;
 use common::{Place, until};
 use courser_session::control::Protocol;
-use courser_session::stack::Stack;
+use courser_session::stack as api;
 use courser_stack::host::Config;
 use suite::Ground;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use courser_session::control::{Attached, Fault, Notice, Open, Protocol};
 use courser_session::port::{EventBell, PortSetup};
+use courser_session::stack as api;
 use courser_session::stack::{Attachment, Control, Opened, Refused, Stack};
 use courser_stack::plain::{Plain, PlainSetup};
 

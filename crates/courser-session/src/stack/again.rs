@@ -47,7 +47,8 @@ impl Stack {
     /// the service is gone, connections and streams are over; when it makes way for a successor, they go on. Does nothing
     /// while the service takes what is new, so that several threads may call it.
     ///
-    /// A listener that cannot be had again ends, and [`accept`](Self::accept) says why.
+    /// The workers of listeners are asked and not waited for: a client may be refused for a moment. A listener that cannot be had
+    /// again ends, and [`accept`](Self::accept) says why.
     ///
     /// # Errors
     /// [`Error::Attach`] while nobody listens at the socket; [`Error::Refused`]; [`Error::Unfit`] for a stack that was not

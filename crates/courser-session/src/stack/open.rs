@@ -66,6 +66,8 @@ impl Stack {
     /// # Errors
     /// [`Error::Full`], [`Error::ServiceGone`].
     pub fn create(&self, protocol: Protocol) -> Result<Session, Error> {
+        // Nothing of it is the host's business, and yet whoever creates one is to hear that the host is gone.
+        self.0.glance_when_due();
         let mut state = self.0.lock();
         if state.gone {
             return Err(Error::ServiceGone);

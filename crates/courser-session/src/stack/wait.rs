@@ -461,6 +461,16 @@ impl Inner {
         }
     }
 
+    /// The same for a call that does not wait, when nobody has looked for a while.
+    pub(super) fn glance_when_due(&self) {
+        let mut state = self.lock();
+        if !state.has_tasks && state.glanced.is_none_or(|at| at.elapsed() > GLANCE) {
+            state.glanced = Some(Instant::now());
+            drop(state);
+            self.glance_at_host();
+        }
+    }
+
     /// Whether the outside descriptor is readable.
     #[cfg(feature = "tokio")]
     pub(super) fn is_watch_ready(&self) -> bool {

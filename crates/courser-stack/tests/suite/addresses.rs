@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use courser_session::control::{Protocol, Trust};
-use courser_session::stack::{Dir, Error, Session};
+
+use crate::api::{Dir, Error, Session};
 
 use super::{Ground, read_to_end};
 

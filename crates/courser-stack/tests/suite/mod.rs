@@ -1,5 +1,6 @@
-//! What programs may expect of a stack, whoever hosts it: the same for a host inside the process and outside it, for QUIC, TCP
-//! and UDP, and for any number of workers.
+//! What programs may expect of a stack, whoever hosts it: the same for a host inside the process and outside it, in Rust and
+//! through the library for C, for QUIC, TCP and UDP, and for any number of workers. The calls are those of the including test's
+//! `api`: the stack itself, or the C functions in its shape.
 //!
 //! Nothing waits by the clock: whatever does not happen is found by [`PATIENCE`], which is far longer than anything takes.
 
@@ -13,7 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use courser_session::control::{Protocol, Trust};
-use courser_session::stack::{Dir, Error, Session, SessionState, Setting, Stack};
+
+use crate::api::{Dir, Error, Session, SessionState, Setting, Stack};
 
 /// How long a call may take before a test has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);

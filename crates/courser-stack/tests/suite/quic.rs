@@ -4,7 +4,8 @@ use std::thread;
 
 use courser_session::control::{Protocol, Trust};
 use courser_session::reason::Reason;
-use courser_session::stack::{Dir, Error, SessionState};
+
+use crate::api::{Dir, Error, SessionState};
 
 use super::{Ground, pattern, read_exactly, read_to_end};
 

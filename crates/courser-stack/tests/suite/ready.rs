@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use courser_session::control::Protocol;
-use courser_session::stack::{Error, Readiness, Ready, Session, Stack};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::api::{Error, Readiness, Ready, Session, Stack};
 
 use super::{Ground, PATIENCE, pattern};
 
