@@ -6,6 +6,7 @@
 //!   made, the wrong ones above all.
 //! - [`sites`]: an allocator that remembers where the memory in use was asked for.
 //! - [`initial`]: Initial packets of clients that are no clients.
+//! - [`kinds`]: every kind of frame there is, for tables and floods.
 //! - [`keys`]: null keys of which somebody sees each that is made.
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
@@ -14,5 +15,6 @@ pub mod duo;
 pub mod fuzz;
 pub mod initial;
 pub mod keys;
+pub mod kinds;
 pub mod rig;
 pub mod sites;

@@ -286,7 +286,8 @@ impl Rig {
             assert!(flight.len() > 1, "the server's flight takes several datagrams");
             flight.truncate(1);
             self.deliver_all(flight);
-            let _ = self.collect_victim(true);
+            let seen = self.collect_victim(true);
+            self.remember(seen);
         }
     }
 
@@ -502,7 +503,32 @@ impl Rig {
         self.make(Level::Initial, pn, token, payload, |_| {})
     }
 
+    /// Whether the forger has keys to send at a level.
+    #[must_use]
+    pub fn has_keys(&self, level: Level) -> bool {
+        self.sealer(level).is_some()
+    }
+
+    /// Makes a packet of a level for which the forger has no keys: what seals it are keys of another level.
+    #[must_use]
+    pub fn forge_without_keys(&mut self, level: Level, payload: &[u8]) -> Vec<u8> {
+        let keys = NullKeys.initial(Version::V1, &Cid::EMPTY, self.side).seal;
+        self.make_with(&*keys, (level, self.next_pn[level.space().index()]), &[], payload, |_| {})
+    }
+
     fn make(&self, level: Level, pn: u64, token: &[u8], payload: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let sealer = self.sealer(level).expect("the level has keys");
+        self.make_with(&*sealer, (level, pn), token, payload, change)
+    }
+
+    fn make_with(
+        &self,
+        sealer: &dyn Sealer,
+        (level, pn): (Level, u64),
+        token: &[u8],
+        payload: &[u8],
+        change: impl FnOnce(&mut [u8]),
+    ) -> Vec<u8> {
         let mut packet = vec![0; 128 + token.len() + payload.len()];
         let mut w = Writer::new(&mut packet);
         let (head, layout) = if level == Level::OneRtt {
@@ -521,7 +547,7 @@ impl Rig {
             header::patch_length(&mut packet, layout, len).expect("the length fits");
         }
         change(&mut packet);
-        self.sealer(level).expect("the level has keys").seal(pn, &mut packet, head, &[]).expect("the layout is right");
+        sealer.seal(pn, &mut packet, head, &[]).expect("the layout is right");
         packet
     }
 

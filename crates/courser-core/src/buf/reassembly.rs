@@ -23,6 +23,9 @@ const RANGES_MIN: u64 = 1024;
 /// An honest peer makes at most one range for two packets: 1,200-byte packets of which every other one is lost leave a
 /// range in about 2,300 bytes. Shorter packets come from applications with little to send, whom `RANGES_MIN` covers.
 const WINDOW_PER_RANGE: u64 = 1024;
+/// Ranges that all streams of a connection may have together, however small its window: thousands of short streams whose
+/// first packets are lost have one each.
+const RANGES_OF_ALL_MIN: u64 = 4096;
 
 const SMALL: u64 = Class::Medium.bytes() as u64;
 const LARGE: u64 = Class::Large.bytes() as u64;
@@ -66,6 +69,13 @@ pub struct Reassembly {
 #[must_use]
 pub fn range_cap(window: u64) -> usize {
     usize::try_from(RANGES_MIN.saturating_add(window / WINDOW_PER_RANGE)).unwrap_or(usize::MAX)
+}
+
+/// How many ranges all streams of a connection may have together whose receive window is so large. Without this limit each
+/// of many streams could hold [`range_cap`] of them over a few kilobytes of credit.
+#[must_use]
+pub(crate) fn range_cap_of_all(window: u64) -> usize {
+    usize::try_from(RANGES_OF_ALL_MIN.saturating_add(window / WINDOW_PER_RANGE)).unwrap_or(usize::MAX)
 }
 
 impl Reassembly {

@@ -138,6 +138,8 @@ pub struct Streams {
     pub(super) full_frame: u64,
     pub(super) buffered_out: u64,
     pub(super) buffered_in: u64,
+    /// Ranges behind first gaps, of all streams.
+    pub(super) gaps_in: usize,
     closed_count: u64,
     delayed: u64,
     /// Streams that have data and lack credit of their own.
@@ -173,6 +175,7 @@ impl Streams {
             full_frame: u64::from(crate::config::MIN_DATAGRAM),
             buffered_out: 0,
             buffered_in: 0,
+            gaps_in: 0,
             closed_count: 0,
             delayed: 0,
             lacking_credit: 0,
@@ -546,6 +549,7 @@ impl Streams {
     pub(super) fn drop_in(&mut self, slot: u32, pool: &mut ChunkPool) {
         if let Some(mut bytes) = self.table[slot].recv.bytes.take() {
             self.buffered_in -= bytes.held();
+            self.gaps_in -= bytes.gaps();
             bytes.restart(pool);
             if self.spares.incoming.len() < self.spares_max() {
                 self.spares.incoming.push(bytes);

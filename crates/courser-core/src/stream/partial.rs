@@ -200,11 +200,17 @@ impl Streams {
             return self.discard_received(slot, pool);
         }
         let Some(limit) = recv.read_limit() else { return };
-        let gone = recv.bytes.as_mut().map_or(0, |b| b.truncate(limit, pool));
+        let (mut gone, mut closed) = (0, 0);
+        if let Some(bytes) = recv.bytes.as_mut() {
+            let before = bytes.gaps();
+            gone = bytes.truncate(limit, pool);
+            closed = before - bytes.gaps();
+        }
         //= reset-stream-at#5.2-3
         recv.note_ready();
         let never_read = recv.base() + (final_size - limit) - recv.credit.consumed();
         self.buffered_in -= gone;
+        self.gaps_in -= closed;
         self.on_consumed(slot, never_read);
         self.tell_readable(slot);
     }

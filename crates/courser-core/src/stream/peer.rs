@@ -225,6 +225,8 @@ impl Streams {
             let bytes = self.take_in();
             self.table[slot].recv.bytes = Some(bytes);
         }
+        // What one stream may have, and no more than is left of what all of them may have together.
+        let cap_of_all = reassembly::range_cap_of_all(self.recv_credit.window());
         let recv = &mut self.table[slot].recv;
         let mut advanced = false;
         // Nothing is kept of what lies behind a partial reset's promise.
@@ -233,19 +235,11 @@ impl Streams {
         if let Some(bytes) = recv.bytes.as_mut() {
             let window = recv.credit.window();
             bytes.set_bulk(window >= BULK_WINDOW);
-            let before = bytes.ready();
-            let new = bytes.insert(offset, wanted, reassembly::range_cap(window), pool).map_err(|e| match e {
-                InsertError::TooFragmented => PeerViolation::new(
-                    TransportCode::PROTOCOL_VIOLATION,
-                    "more gaps in a stream than a network makes",
-                    "rfc9000#2.2",
-                ),
-                InsertError::NoMemory => PeerViolation::new(
-                    TransportCode::INTERNAL_ERROR,
-                    "memory for received data is at its limit",
-                    "rfc9000#4.1",
-                ),
-            })?;
+            let (before, gaps) = (bytes.ready(), bytes.gaps());
+            let left = cap_of_all.saturating_sub(self.gaps_in - gaps);
+            let kept = bytes.insert(offset, wanted, reassembly::range_cap(window).min(left), pool);
+            self.gaps_in = self.gaps_in - gaps + bytes.gaps();
+            let new = kept.map_err(refused)?;
             self.buffered_in += new;
             advanced = bytes.ready() > before;
         }
@@ -255,6 +249,20 @@ impl Streams {
         }
         self.update_control(slot);
         Ok(())
+    }
+}
+
+/// What a peer is told whose data could not be kept.
+fn refused(error: InsertError) -> PeerViolation {
+    match error {
+        InsertError::TooFragmented => PeerViolation::new(
+            TransportCode::PROTOCOL_VIOLATION,
+            "more gaps in streams than a network makes",
+            "rfc9000#2.2",
+        ),
+        InsertError::NoMemory => {
+            PeerViolation::new(TransportCode::INTERNAL_ERROR, "memory for received data is at its limit", "rfc9000#4.1")
+        }
     }
 }
 

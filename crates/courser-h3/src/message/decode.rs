@@ -138,8 +138,11 @@ impl Collector {
     fn regular(&mut self, field: Field<'_>) -> Result<(), Fault> {
         self.regular = true;
         //= rfc9114#10.3-1, rfc9114#4.2-2
+        // The library takes quotation marks, too, which no token has (RFC 9110 section 5.6.2).
         let name = HeaderName::from_lowercase(field.name)
-            .map_err(|_| "a field name with a character that is not permitted")?;
+            .ok()
+            .filter(|_| !field.name.contains(&b'"'))
+            .ok_or("a field name with a character that is not permitted")?;
         //= rfc9114#4.2-3, rfc9114#4.1-5
         if is_connection_specific(field.name) {
             return Err("a field that belongs to a connection of HTTP/1.1");

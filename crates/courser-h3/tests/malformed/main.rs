@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bytes;
 mod control;
 mod heads;
 mod play;
@@ -43,4 +44,27 @@ fn frames_out_of_place_on_request_streams_have_their_codes() {
 fn control_streams_and_other_streams_of_one_way_have_their_codes() {
     let count = check(control::frames()) + check(control::streams());
     assert!(count >= 120, "{count} rows");
+}
+
+#[test]
+fn every_byte_in_every_place_of_a_name_and_a_value_is_taken_or_refused_alike_in_heads_and_trailers() {
+    let cells = bytes::names_and_values();
+    assert_eq!(cells, 4 * 256 * 4 * 4);
+}
+
+#[test]
+fn every_byte_in_method_scheme_authority_path_and_status_has_its_answer() {
+    assert_eq!(bytes::targets(), 256 * 7);
+}
+
+#[test]
+fn a_capital_in_a_name_that_means_something_is_refused_in_heads_and_trailers() {
+    let cells = bytes::cases();
+    assert!(cells > 200, "{cells}");
+}
+
+#[test]
+fn content_of_another_length_than_declared_is_refused_however_it_is_cut_and_ended() {
+    let cells = bytes::lengths();
+    assert!(cells > 1000, "{cells}");
 }

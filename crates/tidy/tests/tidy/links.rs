@@ -106,3 +106,19 @@ fn tests_that_the_documents_name_exist() {
     assert!(checked > 50, "the documents name {checked} tests");
     assert_none("tests that the documents name", &complaints);
 }
+
+/// The table of published failures has each of its rows once, in order, with a test that exists in the tree.
+#[test]
+fn each_published_failure_has_its_test() {
+    let code: String = tidy::sources().into_iter().map(|s| s.masked).collect();
+    let text = read("docs/threats.md");
+    let (_, table) = text.split_once("## What broke elsewhere").unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().filter(|l| l.starts_with("| ")).skip(1).map(|l| l.split(" | ").collect()).collect();
+    for (at, row) in rows.iter().enumerate() {
+        assert_eq!((row[0].trim_start_matches("| "), row.len()), ((at + 1).to_string().as_str(), 5), "{row:?}");
+        let tests: Vec<_> = row[4].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty() && tests.iter().all(|t| code.contains(&format!("fn {t}("))), "{row:?}");
+    }
+    assert_eq!(rows.len(), 77);
+}
