@@ -109,7 +109,7 @@ fn begin(host: Host, options: Options) -> Outcome<(Service, Box<dyn FnOnce()>)> 
     let place = Succession::receive(&from).map_err(|e| Failure::local("taking the service over", &e))?;
     let service = Service::take_over(host, options, place).map_err(failure)?;
     // Who does not listen any more has gone.
-    Ok((service, Box::new(move || drop((&from).write_all(b"!")))))
+    Ok((service, Box::new(move || drop((&from).write_all(&upgrade::SERVES)))))
 }
 
 /// Gives the service to a new process of this program; its number.

@@ -85,7 +85,7 @@ mod here {
     impl Predecessor {
         pub fn tell(mut self) {
             // Who does not listen any more has gone.
-            let _ = self.0.write_all(b"!");
+            let _ = self.0.write_all(&upgrade::SERVES);
         }
     }
 

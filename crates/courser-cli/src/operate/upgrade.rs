@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use here::{Inheritance, inherit, predecessor, successor, upgrade};
+pub use here::{Inheritance, SERVES, inherit, predecessor, successor, upgrade};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub use not_here::{Inheritance, inherit, upgrade};
 
@@ -36,6 +36,8 @@ mod here {
 
     /// Tells a process that its standard input is a port to take over.
     const TAKE_OVER: &str = "COURSER_TAKE_OVER";
+    /// What a new process says when it serves.
+    pub const SERVES: [u8; 1] = *b"!";
     /// How long a new process may take until it serves.
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,7 +55,7 @@ mod here {
         pub fn split(self) -> (Handover, Box<dyn FnOnce()>) {
             let mut from = self.from;
             // Who does not listen any more has gone.
-            (self.port, Box::new(move || drop(from.write_all(b"!"))))
+            (self.port, Box::new(move || drop(from.write_all(&SERVES))))
         }
     }
 
@@ -112,7 +114,7 @@ mod here {
                 limit?;
             }
             give(&ours)?;
-            ours.read_exact(&mut [0])
+            confirmed(&mut ours)
         })();
         match given {
             Ok(()) => Ok(child.id()),
@@ -123,10 +125,34 @@ mod here {
         }
     }
 
+    /// Waits until the new process says that it serves.
+    fn confirmed(from: &mut impl Read) -> io::Result<()> {
+        let mut word = [0];
+        from.read_exact(&mut word)?;
+        match word {
+            SERVES => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it said something else than that it serves")),
+        }
+    }
+
     /// Nothing is left of a process that did not come up.
     fn end(child: &mut Child) {
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_new_process_serves_when_it_says_that_word_and_no_other() {
+            assert!(confirmed(&mut &SERVES[..]).is_ok());
+            assert_eq!(confirmed(&mut &b""[..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            for word in (0..=u8::MAX).filter(|word| [*word] != SERVES) {
+                assert_eq!(confirmed(&mut &[word][..]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            }
+        }
     }
 }
 

@@ -9,6 +9,9 @@
 //! Each predecessor that has applications still is at the other end of a local stream of its own. Streams are handed on from
 //! service to service, so that one in between can end. Nobody but the process itself gets what it had: its number and its
 //! user, which the system tells of both attachments, have to be the same.
+//!
+//! A successor that ends asks, too, whether its predecessor has the socket's place still: one that was never told of as the
+//! successor leaves the place as it found it.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -32,13 +35,15 @@ const ELDERS_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// An address as text.
 const ADDRESS_MAX: usize = 80;
-/// Process, user, protocol, length of the address.
+/// Process, user, what is claimed, length of the address.
 const HEAD: usize = 10;
 
 const NOTHING: u8 = 0;
 const PORT: u8 = 1;
 const SOCKET: u8 = 2;
 const STAYS: u8 = 3;
+/// Asks for nothing but whether the place of the socket is the predecessor's still.
+const PLACE: u8 = 4;
 
 /// It is there, and it cannot be had now.
 pub(crate) struct Stays;
@@ -72,6 +77,13 @@ impl Heritage {
         let mut elders = self.lock();
         elders.retain(lives);
         elders.len()
+    }
+
+    /// Whether the newest predecessor serves at the socket still, because it never heard that somebody else does.
+    pub(crate) fn is_place_kept(&self) -> bool {
+        let mut elders = self.lock();
+        elders.retain(lives);
+        elders.first().is_some_and(|elder| matches!(asked(elder, (0, 0, PLACE), ""), Ok(Answer::Stays)))
     }
 
     /// A QUIC listener's port.
@@ -130,12 +142,16 @@ fn lives(elder: &UnixStream) -> bool {
 }
 
 /// Whether the process has that address.
-fn ask(mut elder: &UnixStream, (protocol, pid, user, at): (Protocol, u32, u32, SocketAddr)) -> io::Result<Answer> {
-    let text = at.to_string();
+fn ask(elder: &UnixStream, (protocol, pid, user, at): (Protocol, u32, u32, SocketAddr)) -> io::Result<Answer> {
+    let what = if protocol == Protocol::Quic { PORT } else { SOCKET };
+    asked(elder, (pid, user, what), &at.to_string())
+}
+
+fn asked(mut elder: &UnixStream, (pid, user, what): (u32, u32, u8), text: &str) -> io::Result<Answer> {
     let mut claim = Vec::with_capacity(HEAD + ADDRESS_MAX);
     claim.extend(pid.to_le_bytes());
     claim.extend(user.to_le_bytes());
-    claim.push(if protocol == Protocol::Quic { PORT } else { SOCKET });
+    claim.push(what);
     claim.push(u8::try_from(text.len()).map_err(io::Error::other)?);
     claim.extend_from_slice(text.as_bytes());
     for limit in [elder.set_read_timeout(Some(PATIENCE)), elder.set_write_timeout(Some(PATIENCE))] {
@@ -163,6 +179,10 @@ impl Host {
             let mut text = [0; ADDRESS_MAX];
             let text = text.get_mut(..usize::from(length)).ok_or(io::ErrorKind::InvalidData)?;
             heir.read_exact(text)?;
+            if kind == PLACE {
+                heir.write_all(&[if self.is_succeeded() { NOTHING } else { STAYS }])?;
+                continue;
+            }
             let at = std::str::from_utf8(text).ok().and_then(|text| text.parse::<SocketAddr>().ok());
             let at = at.ok_or(io::ErrorKind::InvalidData)?;
             let (pid, user) = (u32::from_le_bytes([p0, p1, p2, p3]), u32::from_le_bytes([u0, u1, u2, u3]));
@@ -210,5 +230,87 @@ impl Host {
     fn of_process(&self, (pid, user): (u32, u32)) -> Vec<std::sync::Arc<super::Application>> {
         let whose = |who: Who| matches!(who, Who::Process { pid: p, user: u, .. } if (p, u) == (pid, user));
         self.listed().into_iter().filter(|application| whose(application.who)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+    use std::thread;
+
+    use super::*;
+    use crate::host::Config;
+
+    fn at() -> SocketAddr {
+        "127.0.0.1:4433".parse().unwrap()
+    }
+
+    fn whose() -> Who {
+        Who::Process { pid: 1, user: 2, group: 3 }
+    }
+
+    /// What a predecessor does with these bytes of a successor, which says nothing more then.
+    fn heard(bytes: &[u8]) -> io::Result<()> {
+        let (mut heir, ours) = UnixStream::pair().unwrap();
+        let host = Host::new(Config::default());
+        thread::scope(|scope| {
+            let answering = scope.spawn(|| host.answer_heir(&ours));
+            // It may have heard enough before the end.
+            let _ = heir.write_all(bytes);
+            let _ = heir.shutdown(Shutdown::Write);
+            answering.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_predecessor_survives_whatever_a_successor_says() {
+        let claim = [
+            1, 0, 0, 0, 2, 0, 0, 0, PORT, 14, b'1', b'2', b'7', b'.', b'0', b'.', b'0', b'.', b'1', b':', b'4', b'4',
+            b'3', b'3',
+        ];
+        // The end of the words ends a conversation that made sense; everything else is an error at once.
+        assert_eq!(heard(&claim).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(heard(&claim[..17]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for round in 0..2000_usize {
+            let mut words = claim.repeat(1 + round % 3);
+            for _ in 0..=round % 5 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let at = (random >> 8) as usize % words.len();
+                words[at] = random as u8;
+            }
+            words.truncate(words.len() - round % 4);
+            assert!(heard(&words).is_err(), "it ends with what was said: {words:?}");
+        }
+    }
+
+    /// A way to a predecessor that answers every claim with these bytes and goes.
+    fn elder(answer: &'static [u8]) -> UnixStream {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        thread::spawn(move || {
+            let _ = theirs.read(&mut [0; HEAD + ADDRESS_MAX]);
+            let _ = theirs.write_all(answer);
+        });
+        ours
+    }
+
+    #[test]
+    fn a_predecessor_that_answers_nonsense_is_not_asked_again() {
+        let nonsense: [&[u8]; 6] = [b"", b"\xff", &[PORT], b"\x01courser1", &[PORT; 200], &[SOCKET]];
+        for answer in nonsense {
+            let heritage = Heritage::default();
+            heritage.set(vec![elder(answer)]);
+            assert!(matches!(heritage.port(whose(), at()), Ok(None)), "{answer:?}");
+            assert!(heritage.lock().is_empty(), "{answer:?}");
+        }
+        let heritage = Heritage::default();
+        heritage.set(vec![elder(b"\x02l"), elder(&[NOTHING])]);
+        assert!(heritage.socket(whose(), at()).is_none(), "a socket that did not come with its word");
+        let heritage = Heritage::default();
+        heritage.set(vec![elder(&[STAYS])]);
+        assert!(heritage.port(whose(), at()).is_err(), "it is there, and stays there");
+        assert!(!heritage.is_place_kept(), "nobody is at the other end any more");
     }
 }

@@ -238,6 +238,10 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.shared.stop.ring();
         if let Some(entrance) = self.entrance.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // One that ends before it was told of as the successor: the place is the predecessor's still.
+            if self.shared.host.heritage().is_place_kept() {
+                entrance.listening.give_away();
+            }
             entrance.close();
         }
         for (heir, thread) in std::mem::take(self.heirs.get_mut().unwrap_or_else(PoisonError::into_inner)) {
