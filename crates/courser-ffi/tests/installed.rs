@@ -1,5 +1,5 @@
 //! What `install.sh` puts down, used as programs of others use it: found by pkg-config, compiled as C and as C++, with the shared
-//! library and without it, and run; under valgrind where there is one. With the feature `engine` the same of the library that
+//! library and without it, and run; with sanitizers and under valgrind where there are such. With the feature `engine` the same of the library that
 //! has the engine inside, whose programs need no service.
 
 #![cfg(target_os = "linux")]
@@ -152,6 +152,37 @@ fn the_shared_library_exports_what_the_header_declares_and_nothing_else() {
         .collect();
     assert!(declared.len() > 30, "{declared:?}");
     assert_eq!(exported, declared);
+}
+
+/// Whether a compiler can build what watches itself.
+fn sanitizes(compiler: &str) -> bool {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let source = folder.path().join("empty.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("it is written");
+    let mut compile = Command::new(compiler);
+    compile.args(SANITIZERS).arg(&source).arg("-o").arg(folder.path().join("empty"));
+    let can = compile.output().is_ok_and(|output| output.status.success());
+    if !can {
+        eprintln!("skipped: {compiler} has no sanitizers here");
+    }
+    can
+}
+
+const SANITIZERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"];
+
+#[test]
+fn sanitizers_find_no_bad_access_no_leak_and_nothing_undefined_in_programs_in_c() {
+    for compiler in ["clang", "gcc"].into_iter().filter(|compiler| has(compiler) && sanitizes(compiler)) {
+        let Some(installed) = Installed::new() else { return };
+        let options = [&["-std=c99"], &SANITIZERS[..]].concat();
+        let archive = [installed.lib().join("libcourserstack.a").display().to_string(), "-ldl".into(), "-lm".into()];
+        for (name, says) in [("calls", "all calls answered\n"), ("hostile", "all mistakes answered\n")] {
+            for libraries in [&installed.pkg_config(&["--libs"])[..], &archive] {
+                let program = installed.compile((compiler, name), &options, libraries);
+                assert_eq!(installed.run(&[], &program), says, "{compiler}");
+            }
+        }
+    }
 }
 
 /// The engine's arithmetic is beyond what Valgrind knows.
