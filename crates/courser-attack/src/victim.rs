@@ -1,0 +1,147 @@
+//! The command as server or client, and what it takes of the machine.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that is killed when dropped.
+pub struct Victim {
+    child: Child,
+    /// Where it listens, if it is a server.
+    pub address: Option<SocketAddr>,
+}
+
+/// Memory and time of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Resident memory in KiB.
+    pub rss_kib: u64,
+    /// The most resident memory so far in KiB.
+    pub peak_kib: u64,
+    /// Processor time in milliseconds.
+    pub cpu_ms: u64,
+}
+
+fn command(courser: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(courser);
+    command.args(args).env_remove("COURSER_LOG").env_remove("SSLKEYLOGFILE").stdin(Stdio::null());
+    command
+}
+
+impl Victim {
+    /// A perf server on loopback.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn server(courser: &Path) -> io::Result<Self> {
+        let mut command = command(courser, &["perf", "server", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        let mut said = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
+        said.read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on ").and_then(|a| a.parse().ok());
+        // What it says later is read, so that it never waits for a reader.
+        std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+        let victim = Self { child, address };
+        if address.is_none() {
+            return Err(io::Error::other(format!("the server says: {line}")));
+        }
+        Ok(victim)
+    }
+
+    /// A perf client that downloads from there and gives up after three seconds.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn client(courser: &Path, server: SocketAddr) -> io::Result<Self> {
+        let server = server.to_string();
+        let args = ["perf", "client", &server, "--insecure", "--mode", "download", "--bytes", "50M", "--timeout", "3s"];
+        let child = command(courser, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, address: None })
+    }
+
+    /// What it has taken; nothing where the system does not say.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let read =
+            |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", self.child.id())).unwrap_or_default();
+        let status = read("status");
+        let field = |name: &str| {
+            let line = status.lines().find(|l| l.starts_with(name));
+            line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+        };
+        let stat = read("stat");
+        let ticks = stat.rsplit_once(')').map_or(0, |(_, rest)| {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            [11, 12].iter().filter_map(|at| words.get(*at)?.parse::<u64>().ok()).sum()
+        });
+        Usage { rss_kib: field("VmRSS:"), peak_kib: field("VmHWM:"), cpu_ms: ticks * 10 }
+    }
+
+    /// Whether it still runs.
+    pub fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it ends of itself; its exit code, or `None` when it does not end in time or was killed.
+    pub fn end(&mut self, time: Duration) -> Option<i32> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What honest clients saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Honest {
+    /// Whether all of their connections did what they should.
+    pub all: bool,
+    /// The 99th percentile of their handshakes in microseconds.
+    pub p99_us: f64,
+}
+
+/// So many honest connections, five at a time: a handshake and a request each.
+///
+/// # Errors
+/// The command does not start.
+pub fn honest(courser: &Path, server: SocketAddr, connections: u32) -> io::Result<Honest> {
+    let (server, count) = (server.to_string(), connections.to_string());
+    let args = [
+        "perf",
+        "client",
+        &server,
+        "--insecure",
+        "--mode",
+        "handshakes",
+        "-n",
+        &count,
+        "-c",
+        "5",
+        "--timeout",
+        "30s",
+        "--json",
+    ];
+    let mut child = command(courser, &args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut text = String::new();
+    if let Some(out) = &mut child.stdout {
+        out.read_to_string(&mut text)?;
+    }
+    let status = child.wait()?;
+    let told: serde_json::Value = serde_json::from_str(text.trim()).unwrap_or_default();
+    let all = status.success() && told["count"].as_u64() == Some(u64::from(connections));
+    Ok(Honest { all, p99_us: told["p99_us"].as_f64().unwrap_or(0.0) })
+}
