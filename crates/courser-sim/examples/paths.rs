@@ -1,17 +1,16 @@
 //! The forty paths, with the senders of `courser-core`:
-//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [--late] [--no-ids] [name…]`; `--late`: with hosts
-//! that are woken late and whose timers have a grain, as on a busy machine; `--no-ids`: with clients that have no connection
-//! IDs. Other modes:
+//! `cargo run --release --example paths -- [cubic|newreno|bbr|adaptive] [--late] [--no-ids|--long-ids] [name…]`; `--late`: with
+//! hosts that are woken late and whose timers have a grain, as on a busy machine; `--no-ids`, `--long-ids`: with clients that have
+//! no connection IDs, or such of eight bytes; `--goals [--seeds=N]`: the medians that goals are judged by instead of one seed. Other modes:
 //! `bbr --random SEED COUNT` draws paths that nobody chose and lists the weakest; `--ablation [SEEDS]` runs BBR without each
 //! of its departures from the draft.
 
-use courser_core::cid::RandomCids;
 use courser_core::config::Congestion;
 use courser_sim::draw::{Drawn, draw};
 use courser_sim::late::Lateness;
 use courser_sim::paths;
 use courser_sim::quic::goals::{self, Figure, Runs};
-use courser_sim::quic::race::{self, Figures};
+use courser_sim::quic::race::{self, ClientIds, Figures};
 
 /// BBR's departures, in the order of their bits (see decision D83).
 const DEPARTURES: [&str; 10] = [
@@ -28,7 +27,7 @@ const DEPARTURES: [&str; 10] = [
 ];
 
 /// Median and 95th percentile of a fetch over twenty seeds.
-fn times(path: &paths::Path, kind: Congestion, ids: RandomCids) -> String {
+fn times(path: &paths::Path, kind: Congestion, ids: ClientIds) -> String {
     let mut all: Vec<f64> =
         (0..20).map(|seed| race::run_with(path, kind, seed, ids).done_ms.unwrap_or(f64::INFINITY)).collect();
     all.sort_by(f64::total_cmp);
@@ -101,7 +100,7 @@ fn ablation(seeds: u64) {
     println!("| all of them | {count} | {names} |");
 }
 
-fn table(kind: Congestion, names: &[String], lateness: Lateness, ids: RandomCids) {
+fn table(kind: Congestion, names: &[String], lateness: Lateness, ids: ClientIds) {
     println!(
         "{:26} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6} {:>6} {:>9} {:>6} {:>6} {:>5}",
         "path", "goodput", "steady", "loss", "queue95", "rtt95", "need", "back", "p50/p95", "jain", "share", "ptos"
@@ -129,6 +128,21 @@ fn table(kind: Congestion, names: &[String], lateness: Lateness, ids: RandomCids
     }
 }
 
+/// The goals of the wanted paths with what is reached, as the table of `curves` counts it, to more places.
+fn judged(kind: Congestion, names: &[String], lateness: Lateness, ids: ClientIds, seeds: Option<u64>) {
+    let is_wanted = |p: &paths::Path| names.is_empty() || names.iter().any(|n| p.name.starts_with(n));
+    for path in paths::all().into_iter().filter(is_wanted).map(|p| p.with(lateness)) {
+        let seeds = seeds.unwrap_or(if path.flows[0].bytes.is_some() { 20 } else { 5 });
+        let runs = Runs { all: (1..=seeds).map(|seed| race::run_with(&path, kind, seed, ids)).collect() };
+        for goal in goals::all().iter().filter(|g| g.path == path.name && g.id != "C20") {
+            let Some(bound) = (if kind == Congestion::Bbr { goal.bbr } else { goal.cubic }) else { continue };
+            let value = runs.value(goal.figure);
+            let verdict = if bound.holds(value) { "" } else { "missed" };
+            println!("{:4} {:26} {:18} {bound:10} {value:9.3} {verdict}", goal.id, path.name, goal.figure.name());
+        }
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, otherwise: u64| arguments.get(at).and_then(|a| a.parse().ok()).unwrap_or(otherwise);
@@ -145,6 +159,15 @@ fn main() {
     }
     let (options, names): (Vec<String>, Vec<String>) = names.iter().cloned().partition(|n| n.starts_with("--"));
     let has = |name: &str| options.iter().any(|o| o == name);
-    let ids = if has("--no-ids") { RandomCids::new(0) } else { RandomCids::default() };
-    table(kind, &names, if has("--late") { Lateness::BUSY } else { Lateness::NONE }, ids);
+    let ids = match (has("--no-ids"), has("--long-ids")) {
+        (true, _) => ClientIds::None,
+        (_, true) => ClientIds::Long,
+        _ => ClientIds::Short,
+    };
+    let lateness = if has("--late") { Lateness::BUSY } else { Lateness::NONE };
+    if has("--goals") {
+        let seeds = options.iter().find_map(|o| o.strip_prefix("--seeds=")?.parse().ok());
+        return judged(kind, &names, lateness, ids, seeds);
+    }
+    table(kind, &names, lateness, ids);
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use courser_core::cid::RandomCids;
+use courser_core::cid::{CidGenerator, RandomCids, ShortCids};
 use courser_core::config::Settings;
 use courser_core::engine::{Engine, EngineConfig, RetryPolicy, ServerConfig};
 use courser_core::ids::{ConnKey, VARINT_MAX, Version};
@@ -39,11 +39,14 @@ pub(crate) fn client(options: &ClientOptions) -> Result<Made, EndpointError> {
     options.settings.validate().map_err(EndpointError::Settings)?;
     let (socket, clock) = (bind(&options.bind_candidates(), &options.socket)?, Clock::start());
     let mut config = engine_config(options.qlog.as_ref(), clock);
-    if !options.connection_ids {
-        config.cids = Box::new(RandomCids::new(0));
-    }
+    config.cids = client_cids(options.connection_ids);
     let engine = Engine::new(config);
     make(vec![(engine, socket, None)], clock, options.linger, None)
+}
+
+/// What connection IDs an endpoint has that takes no connections: short ones, or none.
+pub(crate) fn client_cids(some: bool) -> Box<dyn CidGenerator> {
+    if some { Box::new(ShortCids::default()) } else { Box::new(RandomCids::new(0)) }
 }
 
 /// A socket at the first of the addresses that can be had.

@@ -11,7 +11,7 @@ use courser::session::{self, Service as PortService, ServiceSetup};
 use courser::worker::group;
 use courser::worker::{Crossing, TurnLimits, Worker};
 use courser::{ClientOptions, Steering};
-use courser_core::cid::SeatCids;
+use courser_core::cid::{SeatCids, ShortCids};
 use courser_core::crypto::{Random, Suite};
 use courser_core::engine::{
     Engine, EngineConfig, RetryPolicy, ServerConfig, SourceLimits, Ticket, TokenKeys, TokenLedger, UsedTokens,
@@ -198,13 +198,20 @@ fn socket(local: SocketAddr, tuning: &Tuning) -> io::Result<Socket> {
     Socket::bind(&socket_config(local, tuning))
 }
 
+/// The engine of an endpoint that takes no connections.
+fn client_engine(tuning: &Tuning, clock: Clock) -> Engine {
+    let mut config = engine_config(tuning, clock);
+    config.cids = Box::new(ShortCids::default());
+    Engine::new(config)
+}
+
 /// A worker for clients that may talk to all of `towards`.
 ///
 /// # Errors
 /// There is no socket to be had.
 pub fn client(towards: &[SocketAddr], tuning: &Tuning) -> Outcome<Worker<Engine>> {
     let clock = Clock::start();
-    worker(Engine::new(engine_config(tuning, clock)), client_socket(towards, tuning)?, clock)
+    worker(client_engine(tuning, clock), client_socket(towards, tuning)?, clock)
 }
 
 /// The same with ports; its only profile is the dial's.
@@ -215,7 +222,7 @@ pub fn port_client(dial: &Dial<'_>, tuning: &Tuning) -> Outcome<Worker<PortServi
     let profile = ClientOptions::new(dial.tls.clone()).settings(dial.settings.clone());
     let socket = client_socket(dial.addrs, tuning)?;
     let clock = Clock::start();
-    port_worker(Engine::new(engine_config(tuning, clock)), socket, clock, ServiceSetup::client(vec![profile]))
+    port_worker(client_engine(tuning, clock), socket, clock, ServiceSetup::client(vec![profile]))
 }
 
 fn port_worker(engine: Engine, socket: Socket, clock: Clock, setup: ServiceSetup) -> Outcome<Worker<PortService>> {

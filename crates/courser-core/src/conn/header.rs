@@ -7,8 +7,9 @@ use crate::ids::{Level, PacketNumber};
 use crate::wire::header::{self, LongLayout, LongSpec, ShortSpec};
 use crate::wire::{Writer, pn};
 
-/// Packet numbers have at least two bytes, so that the shortest frames need no padding for header protection.
-const PN_LEN_MIN: usize = 2;
+/// A packet number of one byte is at most so far ahead of what the peer acknowledged. The peer tells it apart from its
+/// neighbours until 128 later ones have come before it, so a packet has to be late by about a round trip to be lost for that.
+const ONE_BYTE_AHEAD: u64 = 127;
 
 /// Random bits, drawn by the word.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +64,17 @@ impl Connection {
         header::fixed_bit(packet) || self.settings(env).grease
     }
 
+    /// Bytes of a packet number. Those of the handshake have two at least: it is short, and nobody knows the path yet.
+    #[inline]
+    fn pn_len(&self, level: Level, pn: PacketNumber) -> usize {
+        let acked = self.recovery.largest_acked(level.space());
+        //= rfc9000#17.1-1
+        //= rfc9000#17.1-2
+        let few = acked.is_some_and(|acked| pn.saturating_sub(acked) <= ONE_BYTE_AHEAD);
+        let least = if few && level == Level::OneRtt { 1 } else { 2 };
+        pn::length(pn, acked).max(least)
+    }
+
     #[inline]
     fn write_plain_header(
         &mut self,
@@ -71,7 +83,7 @@ impl Connection {
         pn: PacketNumber,
         packet: &mut [u8],
     ) -> Option<(Head, Option<LongLayout>)> {
-        let pn_len = pn::length(pn, self.recovery.largest_acked(level.space())).max(PN_LEN_MIN);
+        let pn_len = self.pn_len(level, pn);
         //= rfc9000#7.2-2
         //= rfc9000#12.2-3
         let dcid = self.path.to.cid;

@@ -388,6 +388,12 @@ impl Connection {
         Ok(self.local_cids.rotate() && fresh)
     }
 
+    /// Has our own connection IDs replaced: one of them leads to another connection.
+    pub(crate) fn replace_cids(&mut self) {
+        // While the peer still owes an answer to the last time, the one that leads elsewhere stays a spare one.
+        let _ = self.local_cids.rotate();
+    }
+
     /// Replaces connection IDs when this end speaks first after a silence, if that is wanted.
     pub(super) fn rotate_after_silence(&mut self, env: &Env, now: Instant) {
         let Some(silence) = self.settings(env).rotate_after else { return };

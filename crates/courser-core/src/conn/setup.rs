@@ -117,14 +117,19 @@ struct Parts {
 }
 
 impl Connection {
-    /// A client's connection; its first flight is ready to be sent.
+    /// A client's connection with that first connection ID; its first flight is ready to be sent.
     ///
     /// # Errors
     /// When TLS cannot start, for example with an impossible server name.
-    pub(crate) fn client(env: &mut Env, now: Instant, key: ConnKey, start: &Connect<'_>) -> Result<Box<Self>, Alert> {
+    pub(crate) fn client(
+        env: &mut Env,
+        now: Instant,
+        key: ConnKey,
+        local: Cid,
+        start: &Connect<'_>,
+    ) -> Result<Box<Self>, Alert> {
         let best = start.settings.versions.first().copied().unwrap_or(Version::V1);
         let version = start.restart.or(start.settings.initial_version).unwrap_or(best);
-        let local = fresh_cid(env);
         //= rfc9000#7.2-1
         let original = random_cid(env.random.as_mut(), OWN_CID_LEN);
         let params = TransportParams { initial_scid: Some(local), ..local_params(start.settings, version) };

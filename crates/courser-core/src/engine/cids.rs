@@ -8,12 +8,15 @@
 use core::time::Duration;
 
 use super::{Engine, Kind};
-use crate::conn::RouteChange;
+use crate::conn::{RouteChange, fresh_cid};
 use crate::ids::{Cid, ConnKey};
 use crate::time::Instant;
 
 /// The largest batch.
 const BATCH_MAX: usize = 32;
+
+/// Connection IDs that are made for a new connection before one is taken that somebody has already.
+const DRAWS: usize = 64;
 
 /// What is reported of a connection ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,16 +113,31 @@ impl Reporter {
 }
 
 impl Engine {
-    /// Carries out what a connection wants changed in the routes.
+    /// A connection ID for a new connection that leads nowhere yet. Short ones come again when all were used.
+    pub(super) fn free_cid(&mut self) -> Cid {
+        let mut cid = fresh_cid(&mut self.env);
+        for _ in 1..DRAWS {
+            if self.routes.peek(cid.as_slice()).is_none() {
+                break;
+            }
+            cid = fresh_cid(&mut self.env);
+        }
+        cid
+    }
+
+    /// Carries out what a connection wants changed in the routes. A connection ID that leads to another connection has it
+    /// replaced by others, which its peer hears of together with it.
     pub(super) fn apply_routes(&mut self, now: Instant, key: ConnKey) {
         let Some(Kind::Live(conn)) = self.table.get_mut(key).map(|e| &mut e.kind) else { return };
         if conn.routes.is_empty() {
             return;
         }
+        let mut is_taken = false;
         for change in conn.routes.drain(..) {
             match change {
                 RouteChange::Add(cid) => {
                     let added = self.routes.add_own(&cid, key);
+                    is_taken |= !added;
                     self.stats.cid_collisions += u64::from(!added);
                     if let Some(reporter) = self.cid_reports.as_mut().filter(|_| added) {
                         reporter.added(cid);
@@ -143,6 +161,10 @@ impl Engine {
                 RouteChange::AddToken(token) => self.routes.add_token(token, key),
                 RouteChange::RemoveToken(token) => self.routes.remove_token(&token, key),
             }
+        }
+        if is_taken {
+            conn.replace_cids();
+            self.tickable.push(key.index);
         }
     }
 

@@ -118,4 +118,11 @@ impl EngineConfig {
             observer: None,
         }
     }
+
+    /// Who takes connections has connection IDs.
+    pub(super) fn settle_cids(&mut self) {
+        if self.server.is_some() && self.cids.cid_len() == 0 {
+            self.cids = Box::new(RandomCids::default());
+        }
+    }
 }

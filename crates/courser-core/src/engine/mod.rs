@@ -69,7 +69,6 @@ use self::sources::Sources;
 use self::table::Table;
 use self::turns::Turns;
 
-use crate::cid::RandomCids;
 use crate::path::Tokens;
 
 pub use self::admit::Incoming;
@@ -151,6 +150,7 @@ impl Engine {
     /// An engine without connections.
     #[must_use]
     pub fn new(mut config: EngineConfig) -> Self {
+        config.settle_cids();
         let mut draw = || {
             let mut key = Zeroizing::new([0; 32]);
             config.random.fill(&mut *key);
@@ -161,10 +161,8 @@ impl Engine {
         config.reset_key.zeroize();
         let tokens = Tokens::new(config.keys.as_ref(), &token_keys, config.unix_time_at_zero);
         let hasher = CidHasher::drawn(config.random.as_mut());
-        if config.server.is_some() && config.cids.cid_len() == 0 {
-            config.cids = Box::new(RandomCids::default());
-        }
         let sources = config.server.as_ref().and_then(|s| s.sources).map(|limits| Sources::new(limits, hasher));
+        let routes = Routes::new(hasher, config.cids.cid_len());
         let interest = config.observer.as_ref().map_or(Interest::NONE, |o| o.interest());
         Self {
             env: Env {
@@ -193,7 +191,7 @@ impl Engine {
             },
             clock: Clock::default(),
             table: Table::default(),
-            routes: Routes::new(hasher),
+            routes,
             tickable: Fifo::default(),
             deadlines: DeadlineHeap::default(),
             turns: Turns::default(),
@@ -470,7 +468,8 @@ impl Engine {
         }
         let now = self.clock.read(now);
         self.env.pool.charge_nobody();
-        let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, start)?;
+        let local = self.free_cid();
+        let conn = Connection::client(&mut self.env, now, ConnKey { index: 0, generation: 0 }, local, start)?;
         let full = Alert { code: 80, reason: "this engine holds as many connections as it can".into() };
         let key =
             self.table.insert(Entry { kind: Kind::Live(conn), deadline: None, handshaking: true, unproven: false });

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::cid::OWN_CID_LEN;
+use crate::cid::{OWN_CID_LEN, SHORT_CID_LEN};
 use crate::crypto::Random;
 use crate::ids::{Cid, ConnKey, ResetToken};
 
@@ -87,6 +87,8 @@ impl Hasher for OwnCidHasher {
 
 /// The engine's routing table.
 pub(crate) struct Routes {
+    /// Connection IDs that we issue have [`SHORT_CID_LEN`] bytes.
+    short: bool,
     /// Connection IDs that we issued, as numbers.
     own: HashMap<u64, ConnKey, OwnCid>,
     /// Destination connection IDs that clients chose for their first packets.
@@ -100,13 +102,11 @@ pub(crate) struct Routes {
     last: Option<(u64, ConnKey)>,
 }
 
-fn own_number(cid: &[u8]) -> Option<u64> {
-    <[u8; OWN_CID_LEN]>::try_from(cid).ok().map(u64::from_be_bytes)
-}
-
 impl Routes {
-    pub(crate) fn new(hasher: CidHasher) -> Self {
+    /// No routes yet, for an engine whose connection IDs have that length.
+    pub(crate) fn new(hasher: CidHasher, cid_len: usize) -> Self {
         Self {
+            short: cid_len == SHORT_CID_LEN,
             own: HashMap::default(),
             chosen: HashMap::with_hasher(hasher),
             addresses: HashMap::with_hasher(hasher),
@@ -116,9 +116,18 @@ impl Routes {
         }
     }
 
+    /// The number of a connection ID that may be one of ours, when theirs have a length that makes numbers.
+    fn own_number(&self, cid: &[u8]) -> Option<u64> {
+        if self.short {
+            let bytes = <[u8; SHORT_CID_LEN]>::try_from(cid).ok()?;
+            return Some(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+        }
+        <[u8; OWN_CID_LEN]>::try_from(cid).ok().map(u64::from_be_bytes)
+    }
+
     /// Adds a connection ID that we issued; false when it is taken already.
     pub(crate) fn add_own(&mut self, cid: &Cid, key: ConnKey) -> bool {
-        let Some(number) = own_number(cid.as_slice()) else {
+        let Some(number) = self.own_number(cid.as_slice()) else {
             return *self.chosen.entry(*cid).or_insert(key) == key;
         };
         match self.own.entry(number) {
@@ -138,7 +147,7 @@ impl Routes {
     /// Removes a connection ID of either kind if it leads to that connection.
     pub(crate) fn remove(&mut self, cid: &Cid, key: ConnKey) {
         self.last = None;
-        if let Some(number) = own_number(cid.as_slice())
+        if let Some(number) = self.own_number(cid.as_slice())
             && self.own.get(&number) == Some(&key)
         {
             self.own.remove(&number);
@@ -151,7 +160,7 @@ impl Routes {
 
     /// Where packets with this destination connection ID go.
     pub(crate) fn find(&mut self, cid: &[u8]) -> Option<ConnKey> {
-        if let Some(number) = own_number(cid) {
+        if let Some(number) = self.own_number(cid) {
             if let Some((known, key)) = self.last
                 && known == number
             {
@@ -170,7 +179,7 @@ impl Routes {
 
     /// The same for a connection ID that we issued, and without remembering it.
     pub(crate) fn peek(&self, cid: &[u8]) -> Option<ConnKey> {
-        self.own.get(&own_number(cid)?).copied()
+        self.own.get(&self.own_number(cid)?).copied()
     }
 
     /// Packets without a connection ID from that address lead to the connection; false when they lead to another one.
@@ -228,7 +237,7 @@ mod tests {
     const B: ConnKey = ConnKey { index: 2, generation: 0 };
 
     fn routes() -> Routes {
-        Routes::new(CidHasher::new([9; 16]))
+        Routes::new(CidHasher::new([9; 16]), 8)
     }
 
     fn cid(bytes: &[u8]) -> Cid {
@@ -264,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn three_bytes_are_not_taken_for_eight_with_the_same_number() {
+        let mut r = Routes::new(CidHasher::new([9; 16]), 3);
+        assert!(r.add_own(&cid(&[0, 0, 7]), A));
+        assert!(!r.add_own(&cid(&[0, 0, 7]), A) && !r.add_own(&cid(&[0, 0, 7]), B), "taken");
+        r.add_chosen(cid(&[0, 0, 0, 0, 0, 0, 0, 7]), B);
+        for _ in 0..2 {
+            assert_eq!((r.find(&[0, 0, 7]), r.find(&[0, 0, 0, 0, 0, 0, 0, 7])), (Some(A), Some(B)));
+        }
+        assert_eq!((r.peek(&[0, 0, 7]), r.peek(&[0, 0, 8]), r.find(&[0, 7]), r.find(&[])), (Some(A), None, None, None));
+        r.remove(&cid(&[0, 0, 7]), A);
+        r.remove(&cid(&[0, 0, 0, 0, 0, 0, 0, 7]), B);
+        assert_eq!((r.find(&[0, 0, 7]), r.len()), (None, 0));
+    }
+
+    #[test]
     fn a_reset_is_known_by_its_last_sixteen_bytes() {
         let mut r = routes();
         r.add_token(ResetToken([7; 16]), A);
@@ -284,7 +308,7 @@ mod tests {
         let mut tokens: Vec<ResetToken> = (0..128).map(|bit| ResetToken((1u128 << bit).to_be_bytes())).collect();
         tokens.push(ResetToken([0; 16]));
         for secret in 0..4 {
-            let mut r = Routes::new(CidHasher::new([secret; 16]));
+            let mut r = Routes::new(CidHasher::new([secret; 16]), 8);
             tokens.iter().for_each(|t| r.add_token(*t, A));
             for token in &tokens {
                 let raw = u128::from_be_bytes(token.0);

@@ -2,7 +2,7 @@
 //!
 //! Clients fetch by request; the sender that is judged is the server.
 
-use courser_core::cid::RandomCids;
+use courser_core::cid::{CidGenerator, RandomCids, SHORT_CID_LEN, ShortCids};
 use courser_core::config::{Congestion, Settings};
 use courser_core::engine::ConnStats;
 use courser_core::protect::null::{NullTlsClient, NullTlsServer};
@@ -115,13 +115,43 @@ fn settings(congestion: Congestion) -> Settings {
     settings
 }
 
+/// What connection IDs clients have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientIds {
+    /// Of three bytes, as client endpoints of `courser` have by default.
+    #[default]
+    Short,
+    /// Of eight bytes, as endpoints have that take connections too.
+    Long,
+    /// None.
+    None,
+}
+
+impl ClientIds {
+    fn generator(self) -> Box<dyn CidGenerator> {
+        match self {
+            Self::Short => Box::new(ShortCids::default()),
+            Self::Long => Box::new(RandomCids::default()),
+            Self::None => Box::new(RandomCids::new(0)),
+        }
+    }
+
+    const fn len(self) -> usize {
+        match self {
+            Self::Short => SHORT_CID_LEN,
+            Self::Long => courser_core::cid::OWN_CID_LEN,
+            Self::None => 0,
+        }
+    }
+}
+
 /// Runs a path with that congestion control.
 ///
 /// # Panics
 /// When a host never comes to rest.
 #[must_use]
 pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
-    run_with(path, congestion, seed, RandomCids::default())
+    run_with(path, congestion, seed, ClientIds::Short)
 }
 
 /// The same with clients whose connection IDs are like that.
@@ -129,7 +159,7 @@ pub fn run(path: &Path, congestion: Congestion, seed: u64) -> Figures {
 /// # Panics
 /// When a host never comes to rest.
 #[must_use]
-pub fn run_with(path: &Path, congestion: Congestion, seed: u64, client_ids: RandomCids) -> Figures {
+pub fn run_with(path: &Path, congestion: Congestion, seed: u64, client_ids: ClientIds) -> Figures {
     let mut net = path.dumbbell(seed);
     let mut pairs: Vec<Pair> = Vec::new();
     let mut watches = Vec::new();
@@ -143,14 +173,17 @@ pub fn run_with(path: &Path, congestion: Congestion, seed: u64, client_ids: Rand
         let most = path.capacity_bytes(0, path.duration_us, PAYLOAD).saturating_mul(2);
         let app = AppConfig { jobs: vec![Job::fetch(flow.bytes.unwrap_or(most))], ..AppConfig::default() };
         let n = seed.wrapping_mul(64).wrapping_add(i.into());
-        let mut host = |me, provider, ids: RandomCids| {
+        let mut host = |me, provider, ids: ClientIds, peer_ids: ClientIds| {
             let watch = Watch::new(false);
+            watch.set_cid_len(peer_ids.len());
             watches.push(watch.clone());
             let config = HostConfig { me, provider, settings: settings(kind), accept: AppConfig::default(), watch };
-            QuicHost::new(config, move |engine| engine.cids = Box::new(ids))
+            QuicHost::new(config, move |engine| engine.cids = ids.generator())
         };
-        let mut client = host(addr::client(i), Provider::null_client(n, NullTlsClient::default()), client_ids);
-        let server = host(addr::server(i), Provider::null_server(n, NullTlsServer::default()), RandomCids::default());
+        let (dials, answers) =
+            (Provider::null_client(n, NullTlsClient::default()), Provider::null_server(n, NullTlsServer::default()));
+        let mut client = host(addr::client(i), dials, client_ids, ClientIds::Long);
+        let server = host(addr::server(i), answers, ClientIds::Long, client_ids);
         client.dial(flow.start_us, addr::server(i), app);
         let client = Late::new(Racer { host: client, history: Vec::new() }, path.lateness, 2 * n);
         pairs.push(net.add_pair(client, Late::new(server, path.lateness, 2 * n + 1), &flow.access()));

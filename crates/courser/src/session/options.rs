@@ -116,7 +116,9 @@ impl Options {
             _ => {
                 let (socket, clock) = (face::bind(&self.bind, &self.socket)?, Clock::start());
                 let qlog = self.profiles.first().and_then(|profile| profile.qlog.clone());
-                (clock, vec![(Engine::new(face::engine_config(qlog.as_ref(), clock)), socket, None)], None)
+                let mut config = face::engine_config(qlog.as_ref(), clock);
+                config.cids = face::client_cids(true);
+                (clock, vec![(Engine::new(config), socket, None)], None)
             }
         };
         let mut workers = Vec::with_capacity(posts.len());

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::pair::{Pair, SERVER, Watcher, config};
-use crate::cid::{QuicLb, RandomCids};
+use crate::cid::{CidGenerator, QuicLb, RandomCids, ShortCids};
 use crate::config::Settings;
+use crate::crypto::{KeyFactory, Random};
 use crate::engine::{CidReports, CidState, CidWatcher, Engine, ServerConfig};
 use crate::ids::Cid;
 use crate::protect::null::{NullTlsClient, NullTlsServer};
@@ -151,6 +152,86 @@ fn connection_ids_of_every_length_route() {
     }
 }
 
+/// Counts in three bytes, and says one number again in place of another.
+struct Forgetful {
+    next: u8,
+    at: u8,
+    again: u8,
+}
+
+impl CidGenerator for Forgetful {
+    fn cid_len(&self) -> usize {
+        3
+    }
+
+    fn generate(&mut self, _: &dyn KeyFactory, _: &mut dyn Random) -> Cid {
+        let n = self.next;
+        self.next += 1;
+        Cid::new(&[0, 0, if n == self.at { self.again } else { n }]).unwrap()
+    }
+}
+
+#[test]
+fn a_connection_id_that_leads_elsewhere_is_passed_over_or_replaced() {
+    //= rfc9000#5.1-2 type=test
+    // The first connection has 0 to 7. The second one begins with the number that it is told, or has it among its others.
+    for (at, collisions) in [(8, 0), (11, 1), (15, 1), (200, 0)] {
+        let keep_alive = Some(Duration::from_millis(100));
+        let settings = Settings { active_cid_limit: 8, keep_alive, ..Settings::default() };
+        let mut pair = Pair::new(&settings);
+        let mut engine = config(1, &Watcher::default());
+        engine.cids = Box::new(Forgetful { next: 0, at, again: 3 });
+        pair.client = Engine::new(engine);
+        let first = pair.connect(&settings);
+        let at_server = pair.establish();
+        pair.run_for(Duration::from_secs(1));
+        pair.events = [Vec::new(), Vec::new()];
+        let second = pair.connect(&settings);
+        let at_server_too = pair.establish();
+        pair.run_for(Duration::from_secs(1));
+        assert_eq!(pair.client.stats().cid_collisions, collisions);
+        for key in [first, second] {
+            let listed = pair.client.connection_ids(key).unwrap();
+            assert_eq!(listed.len(), 8);
+            for issued in listed {
+                assert_eq!(pair.client.routes.peek(issued.cid.as_slice()), Some(key), "{:?} with {at}", issued.cid);
+            }
+        }
+        let data = vec![3; 100_000];
+        for (client, server) in [(first, at_server), (second, at_server_too)] {
+            assert!(pair.transfer(client, server, &data) == data);
+            assert_eq!(pair.client.rotate_connection_ids(pair.now, client), Ok(true));
+            pair.run_for(Duration::from_secs(1));
+            assert!(pair.transfer(client, server, &data) == data);
+        }
+        pair.assert_legal();
+    }
+}
+
+#[test]
+fn clients_can_do_with_connection_ids_of_three_bytes() {
+    // They are 8, 3, 3 and so on: the one for the server's first packets is long.
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let mut engine = config(1, &Watcher::default());
+    engine.cids = Box::new(ShortCids::default());
+    pair.client = Engine::new(engine);
+    let all: Vec<_> = (0..20).map(|_| pair.connect(&settings)).collect();
+    pair.run_for(Duration::from_secs(1));
+    let mut cids: Vec<Cid> =
+        all.iter().flat_map(|key| pair.client.connection_ids(*key).unwrap()).map(|issued| issued.cid).collect();
+    assert!(cids.len() >= 40 && cids.iter().all(|cid| cid.len() == 3), "{}", cids.len());
+    cids.sort_unstable();
+    cids.dedup();
+    assert!(cids.len() >= 40);
+    for key in all {
+        pair.client.close(pair.now, key, 0, b"").unwrap();
+    }
+    pair.run_for(Duration::from_secs(60));
+    assert_eq!((pair.client.route_count(), pair.server.route_count()), (0, 0));
+    pair.assert_legal();
+}
+
 #[test]
 fn a_fleet_can_put_in_connection_ids_that_name_the_server() {
     for (id, nonce, key) in [(vec![9; 3], 4, None), (vec![9; 8], 8, Some([1; 16])), (vec![9; 4], 9, Some([1; 16]))] {
@@ -257,4 +338,37 @@ fn the_largest_datagram_of_an_application_leaves_room_for_every_connection_id() 
             pair.assert_legal();
         }
     }
+}
+
+#[test]
+fn packet_numbers_have_one_byte_when_little_is_unacknowledged() {
+    //= rfc9000#17.1-2 type=test
+    let settings = Settings::default();
+    let mut pair = Pair::new(&settings);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    pair.filter = Box::new(move |way, _, datagram| {
+        // Packets of the null provider are readable; those of the server have eight bytes before the number too.
+        if way == super::pair::Way::Up && datagram[0] & 0x80 == 0 {
+            let len = usize::from(datagram[0] & 3) + 1;
+            let low = datagram[9..9 + len].iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
+            log.lock().unwrap().push((len, low));
+        }
+        true
+    });
+    let client = pair.connect(&settings);
+    let server = pair.establish();
+    let data = vec![3; 2_000_000];
+    assert!(pair.transfer(client, server, &data) == data);
+    let seen = seen.lock().unwrap();
+    let count = |len| seen.iter().filter(|packet| packet.0 == len).count();
+    assert!(count(1) > 100 && count(2) > 100 && count(1) + count(2) == seen.len(), "{} {}", count(1), count(2));
+    // On a link that keeps the order each number is expanded to one that is larger than all before.
+    let mut expected = 0;
+    for (len, low) in seen.iter() {
+        let number = crate::wire::pn::expand(*low, *len, expected);
+        assert!((expected..expected + 8).contains(&number), "{number} where {expected} was expected");
+        expected = number + 1;
+    }
+    pair.assert_legal();
 }
