@@ -113,7 +113,9 @@ mod wire {
         pub fn send(self, mut to: &UnixStream) -> io::Result<()> {
             let keys: Vec<&[u8; 32]> = self.token_keys.expose().collect();
             let workers = u8::try_from(self.sockets.len()).map_err(io::Error::other)?;
-            let mut head = Zeroizing::new(MAGIC.to_vec());
+            // All of it at once: a buffer that grows leaves copies of keys behind.
+            let mut head = Zeroizing::new(Vec::with_capacity(MAGIC.len() + 4 + 32 * (1 + keys.len())));
+            head.extend_from_slice(MAGIC);
             let steering = STEERINGS.iter().position(|s| *s == self.steering).unwrap_or_default();
             head.extend([workers, steering as u8, self.instance, keys.len() as u8]);
             head.extend_from_slice(&*self.reset_key);
