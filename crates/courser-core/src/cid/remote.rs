@@ -28,6 +28,38 @@ pub struct RemoteCids {
     retire_prior_to: u64,
     retired: Vec<u64>,
     limit: usize,
+    had: Had,
+}
+
+/// Which sequence numbers came already: frames are repeated, also after their connection ID was retired.
+#[derive(Clone, Copy, Debug, Default)]
+struct Had {
+    /// All below have come.
+    below: u64,
+    /// A bit for each of those from there on.
+    bits: u64,
+}
+
+impl Had {
+    /// Notes a number; says whether it came before. Numbers count up, and a peer has a few under way at most: of those that lie
+    /// far behind the newest one nothing comes any more.
+    fn note(&mut self, sequence: u64) -> bool {
+        let Some(mut ahead) = sequence.checked_sub(self.below) else { return true };
+        if ahead >= u64::from(u64::BITS) {
+            self.move_on(ahead - u64::from(u64::BITS - 1));
+            ahead = u64::from(u64::BITS - 1);
+        }
+        let bit = 1 << ahead;
+        let before = self.bits & bit != 0;
+        self.bits |= bit;
+        self.move_on(u64::from(self.bits.trailing_ones()));
+        before
+    }
+
+    fn move_on(&mut self, by: u64) {
+        self.below += by;
+        self.bits = u32::try_from(by).ok().and_then(|by| self.bits.checked_shr(by)).unwrap_or(0);
+    }
 }
 
 impl RemoteCids {
@@ -35,7 +67,15 @@ impl RemoteCids {
     #[must_use]
     pub fn new(first: Cid, limit: u8) -> Self {
         let stored = vec![Remote { sequence: 0, cid: first, token: None, used: true }];
-        Self { stored, active: 0, retire_prior_to: 0, retired: Vec::new(), limit: usize::from(limit).min(STORED_MAX) }
+        let had = Had { below: 1, bits: 0 };
+        Self {
+            stored,
+            active: 0,
+            retire_prior_to: 0,
+            retired: Vec::new(),
+            limit: usize::from(limit).min(STORED_MAX),
+            had,
+        }
     }
 
     /// Gives the room back that nothing needs.
@@ -93,7 +133,7 @@ impl RemoteCids {
             }
         }
         //= rfc9000#19.15-4
-        let known = self.find(sequence).is_some();
+        let known = self.had.note(sequence);
         //= rfc9000#19.15-7
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
         //= rfc9000#19.15-8
@@ -253,6 +293,42 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_repeated_after_its_connection_id_was_retired_changes_nothing() {
+        //= rfc9000#19.15-4 type=test
+        let mut r = remote();
+        for n in [1, 2, 3] {
+            r.on_new(n.into(), 0, cid(n), token(n)).unwrap();
+        }
+        assert_eq!(r.rotate(), Some(cid(1)));
+        assert_eq!(r.rotate(), Some(cid(2)));
+        assert_eq!((r.take_retired(), r.take_retired(), r.take_retired()), (Some(1), Some(0), None));
+        // The peer has issued others in their places; what it had sent of number 1 comes once more.
+        r.on_new(4, 0, cid(4), token(4)).unwrap();
+        r.on_new(5, 0, cid(5), token(5)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(r.on_new(1, 0, cid(1), token(1)), Ok(false));
+        }
+        assert_eq!((r.count(), r.take_retired()), (4, None));
+        assert_eq!(r.rotate(), Some(cid(3)), "not the one that is gone");
+    }
+
+    #[test]
+    fn numbers_are_known_again_in_whatever_order_they_come() {
+        let mut had = Had { below: 1, bits: 0 };
+        let mut naive = std::collections::BTreeSet::from([0]);
+        let mut random = 7_u64;
+        for step in 0..20_000_u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Around a place that moves on, as the numbers of an honest peer do.
+            let sequence = step / 8 + (random >> 33) % 30;
+            assert_eq!(had.note(sequence), !naive.insert(sequence), "{sequence} at {step}");
+        }
+        // A number far ahead: everything far behind counts as known.
+        assert!(!had.note(1 << 40) && had.note((1 << 40) - 64) && !had.note((1 << 40) - 63));
+        assert!(!had.note(u64::MAX) && had.note(u64::MAX) && had.note(0));
+    }
+
+    #[test]
     fn the_limit_holds_and_repetition_is_no_error() {
         //= rfc9000#19.15-4 type=test
         let mut r = remote();
@@ -294,8 +370,14 @@ mod tests {
         //= rfc9000#19.15-7 type=test
         assert_eq!(r.on_new(3, 0, cid(3), token(3)), Ok(false));
         //= rfc9000#19.15-8 type=test
-        assert_eq!(r.on_new(1, 0, cid(1), token(1)), Ok(false));
-        assert_eq!(r.take_retired(), Some(1));
+        // One that comes late is retired at once, and once.
+        let mut r = remote();
+        assert_eq!(r.on_new(2, 2, cid(2), token(2)), Ok(true));
+        assert_eq!((r.take_retired(), r.take_retired()), (Some(0), None));
+        for retired in [Some(1), None] {
+            assert_eq!(r.on_new(1, 0, cid(1), token(1)), Ok(false));
+            assert_eq!(r.take_retired(), retired);
+        }
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Each stream starts with eight bytes: how many bytes its opener wants back. Behind them comes the pattern. The other end
 //! checks the pattern, and at the end of a two-way stream sends back as many bytes of the pattern as were wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use courser_core::engine::{Engine, Event};
-use courser_core::error::CloseReason;
+use courser_core::error::{ApiMisuse, CloseReason};
 use courser_core::ids::{ConnKey, Dir, StreamId};
 use courser_core::stream::{Read, ReadError, StreamEvent, WriteError};
 
@@ -156,6 +156,12 @@ pub struct App {
     config: AppConfig,
     /// Jobs that were begun.
     begun: usize,
+    /// It was closed here.
+    gone: bool,
+    /// The peer allows no more streams at the moment.
+    held_up: bool,
+    /// Streams that were given up here or by the peer: what is still heard of them is neither right nor wrong.
+    abandoned: BTreeSet<StreamId>,
     sending: BTreeMap<StreamId, Sending>,
     receiving: BTreeMap<StreamId, Receiving>,
     open: bool,
@@ -190,6 +196,36 @@ impl App {
         self.report.done_us = None;
     }
 
+    /// Whether nothing is to be sent or read at the moment, and no job waits to be begun.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.begun == self.config.jobs.len() && self.sending.is_empty() && self.receiving.is_empty()
+    }
+
+    /// Streams on which something is to be sent or read still.
+    pub fn streams(&self) -> impl Iterator<Item = StreamId> {
+        let ids: BTreeSet<StreamId> = self.sending.keys().chain(self.receiving.keys()).copied().collect();
+        ids.into_iter()
+    }
+
+    /// The caller has reset or stopped a stream, or both: nothing is sent or expected there any more.
+    pub fn abandon(&mut self, now_us: u64, id: StreamId) {
+        self.abandoned.insert(id);
+        self.sending.remove(&id);
+        self.receiving.remove(&id);
+        if self.is_over() {
+            self.report.done_us.get_or_insert(now_us);
+        }
+    }
+
+    /// The caller has closed the connection: nothing is sent or read any more.
+    pub fn give_up(&mut self) {
+        self.gone = true;
+        self.open = false;
+        self.sending.clear();
+        self.receiving.clear();
+    }
+
     /// Changes how it reads from now on.
     pub fn set_pace(&mut self, pace: Pace) {
         self.config.pace = pace;
@@ -201,7 +237,8 @@ impl App {
         if !self.open {
             return None;
         }
-        let job = self.config.jobs.get(self.begun).map(|j| j.at_us).filter(|at| *at > 0);
+        // One that waits for the peer to allow another stream waits for that alone.
+        let job = self.config.jobs.get(self.begun).map(|j| j.at_us).filter(|at| *at > 0 && !self.held_up);
         [job, self.next_read_us].into_iter().flatten().min()
     }
 
@@ -236,6 +273,7 @@ impl App {
             Event::Confirmed => {
                 self.report.confirmed_us.get_or_insert(cx.now_us);
             }
+            Event::Stream(_) if self.gone => {}
             Event::Stream(event) => self.on_stream(cx, event),
             Event::DatagramRoom => self.report.datagram_room += 1,
             Event::DatagramFates => self.report.datagram_fates += 1,
@@ -266,7 +304,10 @@ impl App {
             StreamEvent::Stopped { id, .. } => {
                 self.report.broken += 1;
                 self.sending.remove(&id);
+                // All of it may be on its way already, and arrive.
+                self.abandoned.insert(id);
             }
+            StreamEvent::AllAcked(id) if self.abandoned.contains(&id) => {}
             StreamEvent::AllAcked(id) => {
                 if self.sending.remove(&id).is_none_or(|s| s.at < s.end) {
                     self.report.wrong.push(format!("{id:?}: all acknowledged although not all was written"));
@@ -281,6 +322,7 @@ impl App {
     }
 
     fn begin_jobs(&mut self, cx: &mut Cx<'_>) {
+        self.held_up = false;
         while let Some(job) = self.config.jobs.get(self.begun).copied().filter(|j| j.at_us <= cx.now_us) {
             match cx.engine.open_stream(cx.key, job.dir) {
                 Ok(Some(id)) => {
@@ -292,7 +334,10 @@ impl App {
                     }
                     self.write(cx, id);
                 }
-                Ok(None) => return,
+                Ok(None) => {
+                    self.held_up = true;
+                    return;
+                }
                 Err(error) => {
                     self.report.wrong.push(format!("open: {error:?}"));
                     self.begun = self.config.jobs.len();
@@ -317,7 +362,8 @@ impl App {
                         return;
                     }
                 }
-                Err(WriteError::Stopped(_)) => return,
+                // The peer wants no more of it, or has closed, which is told next.
+                Err(WriteError::Stopped(_) | WriteError::Misuse(ApiMisuse::Closing)) => return,
                 Err(error) => return self.report.wrong.push(format!("write {id:?}: {error:?}")),
             }
         }
@@ -419,6 +465,7 @@ impl App {
         }
         if let Some(header) = r.header
             && id.dir() == Dir::Bi
+            && !self.abandoned.contains(&id)
         {
             let end = u64::from_be_bytes(header);
             self.sending.insert(id, Sending { at: 0, end, wanted: None });
@@ -426,9 +473,12 @@ impl App {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.begun > 0 && self.is_idle()
+    }
+
     fn check_done(&mut self, cx: &mut Cx<'_>) {
-        let all = self.begun == self.config.jobs.len() && self.begun > 0;
-        if !all || self.is_done() || !self.sending.is_empty() || !self.receiving.is_empty() {
+        if self.is_done() || !self.is_over() {
             return;
         }
         self.report.done_us = Some(cx.now_us);

@@ -24,6 +24,7 @@ mod host;
 pub mod inspect;
 mod net;
 pub mod race;
+pub mod swarm;
 mod watch;
 
 pub use app::{App, AppConfig, Job, Pace, Report, pattern};
