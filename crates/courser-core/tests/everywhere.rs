@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use courser_core::config::Settings;
 use courser_core::ids::{Dir, Level, Side, StreamId};
+use courser_testing::Chance;
 use courser_testing::kinds::{KINDS, Kind, Speaker};
 use courser_testing::rig::{Plan, Rig, Seen, Stage, numbered};
 
@@ -272,18 +273,6 @@ fn any_two_frames_for_one_stream_leave_a_stream_that_can_be_used() {
                 }
             }
         }
-    }
-}
-
-/// Numbers by chance; the same seed gives the same ones.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
     }
 }
 

@@ -13,23 +13,12 @@ use courser_core::ids::{Cid, Dir, Ecn, Level, Side, Version};
 use courser_core::protect::null::{NullRandom, NullTlsServer};
 use courser_core::time::Instant;
 use courser_core::wire::varint;
+use courser_testing::Chance;
 use courser_testing::duo::null_server;
 use courser_testing::initial::Forged;
 use courser_testing::rig::{Plan, Rig, Stage, packets};
 
 const PROTOCOL: u64 = 0xa;
-
-/// Numbers by chance; the same seed gives the same ones.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-}
 
 /// A server whose answers are counted by where they go.
 struct Counted {

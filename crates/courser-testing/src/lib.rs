@@ -18,3 +18,20 @@ pub mod keys;
 pub mod kinds;
 pub mod rig;
 pub mod sites;
+
+/// Numbers by chance; the same seed, which must not be zero, gives the same ones.
+#[derive(Clone, Debug)]
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// One below `n`.
+    ///
+    /// # Panics
+    /// When `n` is zero.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+}
