@@ -536,6 +536,14 @@ impl Engine {
         self.env.spoil = true;
     }
 
+    /// Lets the `n`-th take of a buffer from now fail, for tests of what becomes of connections then; zero switches it off.
+    /// Such a method exists in debug builds only.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn fail_nth_take(&mut self, n: u64) {
+        self.env.pool.fail_nth(n);
+    }
+
     /// From now on no new connection is taken; present ones go on.
     pub fn set_cooldown(&mut self, cooldown: bool) {
         self.cooldown = cooldown;

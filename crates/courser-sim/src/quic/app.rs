@@ -121,6 +121,8 @@ pub struct Report {
     pub ends: u64,
     /// Streams whose every byte the peer has.
     pub acked: u64,
+    /// When that was told, of each.
+    pub acked_us: BTreeMap<StreamId, u64>,
     /// Streams that were reset or stopped by the peer.
     pub broken: u64,
     /// Streams that were reset here and whose promise the peer has.
@@ -313,6 +315,7 @@ impl App {
                     self.report.wrong.push(format!("{id:?}: all acknowledged although not all was written"));
                 }
                 self.report.acked += 1;
+                self.report.acked_us.insert(id, cx.now_us);
             }
             StreamEvent::ResetDelivered(id) => self.report.delivered.push(id),
             StreamEvent::Available { .. } => self.begin_jobs(cx),
@@ -338,6 +341,8 @@ impl App {
                     self.held_up = true;
                     return;
                 }
+                // It is over, which is told next.
+                Err(ApiMisuse::Closing) => self.begun = self.config.jobs.len(),
                 Err(error) => {
                     self.report.wrong.push(format!("open: {error:?}"));
                     self.begun = self.config.jobs.len();

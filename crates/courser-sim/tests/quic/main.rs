@@ -6,9 +6,12 @@
 
 mod address;
 mod aead;
+mod awaited;
+mod counted;
 mod early;
 mod ext;
 mod frames;
+mod goals;
 mod handshake;
 mod life;
 mod limits;
