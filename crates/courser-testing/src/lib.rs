@@ -1,6 +1,7 @@
 //! What several test suites share. Nothing here is part of the product.
 //!
 //! - [`alloc`]: an allocator that counts, for tests that hold "no allocation per datagram" and "a flood leaves nothing".
+//! - [`caller`]: random calls on random handles, judged by a model.
 //! - [`duo`]: two engines back to back without a network between them; its own loop does not allocate.
 //! - [`rig`]: an engine under test, and a forger that holds the keys of a connection to it, so that any packet can be
 //!   made, the wrong ones above all.
@@ -11,6 +12,7 @@
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
 pub mod alloc;
+pub mod caller;
 pub mod duo;
 pub mod fuzz;
 pub mod initial;

@@ -508,6 +508,9 @@ impl Connection {
 
     /// The next event for the application.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        if self.is_end_told() {
+            return None;
+        }
         // The end of the connection is told last: what happened to streams before is not lost.
         if matches!(self.events.front(), None | Some(Event::Closed(_))) {
             if let Some(event) = self.streams.poll_event() {
@@ -525,6 +528,12 @@ impl Connection {
 
     /// Whether [`poll_event`](Self::poll_event) has something.
     pub(crate) fn has_events(&self) -> bool {
-        !self.events.is_empty() || self.streams.has_events() || self.datagrams.has_events()
+        let any = !self.events.is_empty() || self.streams.has_events() || self.datagrams.has_events();
+        any && !self.is_end_told()
+    }
+
+    /// Whether `Closed` was taken, which nothing follows, whatever is called on the connection then.
+    fn is_end_told(&self) -> bool {
+        self.reason.is_some() && !self.events.iter().any(|e| matches!(e, Event::Closed(_)))
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::entry::{Priority, Repeat};
+use super::entry::{Priority, Repeat, Stream};
 use super::map::Streams;
 use super::phase::{RecvPhase, SendPhase};
 use super::send_state::Fin;
@@ -367,7 +367,18 @@ impl Streams {
     /// Bytes that a write would take now, as far as the pool has them.
     #[must_use]
     pub fn send_room(&self, id: StreamId) -> u64 {
-        self.table.lookup(id).filter(|s| s.send.phase.may_send()).map_or(0, |s| self.room_of(s))
+        let open = |s: &Stream| s.send.phase.may_send() && s.send.state.fin() == Fin::Open && s.send.stopped == 0;
+        match self.table.lookup(id) {
+            Some(stream) if open(stream) => self.room_of(stream),
+            None if id.sends(self.side) && self.is_untouched(id) => self.send_window_now(),
+            _ => 0,
+        }
+    }
+
+    /// Whether the peer opened a stream, and nothing happened on it that needs state.
+    pub(super) fn is_untouched(&self, id: StreamId) -> bool {
+        let remote = &self.remote[id.dir() as usize];
+        id.initiator() != self.side && id.index() < remote.next && !remote.closed.contains(id.index())
     }
 
     /// Whether everything written arrived, the end included. A closed stream counts as arrived, however it ended.

@@ -347,8 +347,12 @@ impl Streams {
 
     /// Bytes that the stream's buffer takes now.
     pub(super) fn room_of(&self, stream: &Stream) -> u64 {
-        let window = self.send_target.clamp(self.send_window, SEND_WINDOW_MAX);
-        window.saturating_sub(stream.buffered()).min(crate::ids::VARINT_MAX - stream.send.state.end())
+        self.send_window_now().saturating_sub(stream.buffered()).min(crate::ids::VARINT_MAX - stream.send.state.end())
+    }
+
+    /// What a stream may hold that nothing was written to.
+    pub(super) fn send_window_now(&self) -> u64 {
+        self.send_target.clamp(self.send_window, SEND_WINDOW_MAX)
     }
 
     /// The slot of a stream that the application names.
@@ -356,9 +360,7 @@ impl Streams {
         if let Some(slot) = self.table.find(id) {
             return Ok(slot);
         }
-        let remote = &self.remote[id.dir() as usize];
-        let untouched = id.initiator() != self.side && id.index() < remote.next && !remote.closed.contains(id.index());
-        if untouched { Ok(self.create(id)) } else { Err(ApiMisuse::UnknownStream) }
+        if self.is_untouched(id) { Ok(self.create(id)) } else { Err(ApiMisuse::UnknownStream) }
     }
 
     /// The slot of a stream that the peer names; `None` when it is closed. Opens streams up to it.
