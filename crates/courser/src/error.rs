@@ -72,6 +72,8 @@ pub enum HandoverError {
     TimedOut,
     /// Too many processes that had the port before have connections still.
     TooManyElders,
+    /// Another endpoint has the port already, or is about to.
+    Given,
 }
 
 impl HandoverError {
@@ -85,6 +87,7 @@ impl HandoverError {
             Self::System(_) => "check the limit of open files",
             Self::TimedOut => "try again, with more time",
             Self::TooManyElders => "wait until one of them has ended",
+            Self::Given => "drop the earlier handover, or let the endpoint that took it give the port on",
         }
     }
 }
@@ -97,6 +100,7 @@ impl fmt::Display for HandoverError {
             Self::System(e) => write!(f, "the port could not be handed over: {e}")?,
             Self::TimedOut => write!(f, "the workers did not answer in time")?,
             Self::TooManyElders => write!(f, "three processes that had the port before have connections still")?,
+            Self::Given => write!(f, "the port was handed over already")?,
         }
         write!(f, "; {}", self.remedy())
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::UdpSocket;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
 use courser_core::cid::INSTANCES;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::error::{EndpointError, HandoverError};
 use crate::face;
 use crate::handover::{Handed, Handover};
-use crate::net::os;
+use crate::net::os::{self, RelayOut};
 use crate::options::ServerOptions;
 use crate::wait::{Waiters, Woken, lock};
 use crate::worker::crossing::Elder;
@@ -120,6 +120,8 @@ pub(crate) struct Estate {
     pub(crate) instance: u8,
     pub(crate) reset_key: Zeroizing<[u8; 32]>,
     pub(crate) token_keys: Mutex<TokenKeys>,
+    /// The ends from which workers read since the port was given away.
+    pub(crate) relays: Mutex<Vec<Weak<RelayOut>>>,
 }
 
 /// Sockets on their way to another process.
@@ -135,6 +137,10 @@ pub(crate) struct Handing<'a> {
 impl Estate {
     /// Asks every worker to read no more from its socket.
     pub(crate) fn begin(&self, mut tell: impl FnMut(usize, Order)) -> Result<Handing<'_>, HandoverError> {
+        let mut before = lock(&self.relays);
+        if before.iter().filter_map(Weak::upgrade).any(|relay| !relay.is_gone()) {
+            return Err(HandoverError::Given);
+        }
         let (mut given, mut relays, mut taken) = (VecDeque::new(), Vec::new(), vec![self.instance]);
         for (socket, elders) in &self.sockets {
             let (into, out) = os::relay().map_err(HandoverError::System)?;
@@ -144,10 +150,11 @@ impl Estate {
             taken.extend(elders.iter().map(|elder| elder.instance));
             let socket = socket.try_clone().map_err(HandoverError::System)?;
             given.push_back((Handed { socket, elders }, into, Arc::default()));
-            relays.push(out);
+            relays.push(Arc::new(out));
         }
         let next = (1..INSTANCES).map(|n| (self.instance + n) % INSTANCES).find(|n| !taken.contains(n));
         let instance = next.ok_or(HandoverError::TooManyElders)?;
+        *before = relays.iter().map(Arc::downgrade).collect();
         for (worker, (out, (_, _, answer))) in relays.into_iter().zip(&given).enumerate() {
             tell(worker, Order::HandOver { relay: Relay(out), reply: Reply(Arc::clone(answer)) });
         }

@@ -123,6 +123,7 @@ impl Staff {
             instance: self.instance,
             reset_key: self.reset_key.clone(),
             token_keys: Mutex::new(self.token_keys.clone()),
+            relays: Mutex::default(),
         })
     }
 

@@ -243,6 +243,34 @@ fn who_gives_a_port_away_in_vain_has_it_again() {
 }
 
 #[test]
+fn a_port_that_was_handed_over_is_not_handed_over_again_while_someone_has_it() {
+    let identity = Identity::new();
+    let options = || identity.server().workers(2);
+    let old = Endpoint::server(loopback(), options()).unwrap();
+    let to = old.local_addr();
+    let _answers = answer(&old, b"old");
+    let under_way = old.hand_over().unwrap();
+    let again = old.hand_over();
+    assert!(matches!(again, Err(HandoverError::Given)), "{again:?}");
+    let new = Endpoint::take_over(under_way, options()).unwrap();
+    let _new_answers = answer(&new, b"new");
+    assert!(matches!(old.hand_over(), Err(HandoverError::Given)));
+    // The one that has it is not disturbed by that, and may give it on.
+    assert_eq!(ask(&dial(identity.client(), to).1, 1, 20_000, || ()), "new");
+    let third = Endpoint::take_over(new.hand_over().unwrap(), options()).unwrap();
+    let _third_answers = answer(&third, b"thr");
+    for gone in [new, third] {
+        assert!(matches!(old.hand_over(), Err(HandoverError::Given)));
+        gone.drain(PATIENCE).unwrap();
+        drop(gone);
+    }
+    // Nobody has it but the first one.
+    let last = Endpoint::take_over(old.hand_over().unwrap(), options()).unwrap();
+    let _last_answers = answer(&last, b"las");
+    assert_eq!(ask(&dial(identity.client(), to).1, 1, 20_000, || ()), "las");
+}
+
+#[test]
 fn something_else_than_a_handover_is_not_taken_for_one() {
     for bytes in [&b""[..], b"courser1", b"courser1\0\0\0\x01", b"courser0\x01\0\0\x01", b"GET / HTTP/1.1\r\n\r\n"] {
         let (mut one, other) = UnixStream::pair().unwrap();

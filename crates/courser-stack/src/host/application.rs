@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -91,8 +90,6 @@ pub(crate) struct Entry {
     pub(super) count: usize,
     /// Bytes of shared memory.
     pub(super) memory: u64,
-    /// A successor has its port; what it had before still lives here.
-    pub(super) given: AtomicBool,
 }
 
 /// The application's ends of an endpoint's ports.
@@ -174,8 +171,7 @@ impl Application {
         let (ends, workers, local) = made.inspect_err(|_| state.numbers.give_back(first_worker, count))?;
         let id = state.number()?;
         let (protocol, role) = (what.protocol, what.role);
-        let entry =
-            Entry { id, protocol, role, local, workers, first_worker, count, memory, given: AtomicBool::new(false) };
+        let entry = Entry { id, protocol, role, local, workers, first_worker, count, memory };
         state.endpoints.insert(id, Arc::new(entry));
         Ok(Made { endpoint: id, local, first_worker, ends })
     }

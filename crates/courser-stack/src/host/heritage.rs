@@ -17,11 +17,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use courser::Handover;
+use courser::{Handover, HandoverError};
 use courser_session::control::{Protocol, Role, receive, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -199,16 +198,14 @@ impl Host {
         let theirs = self.of_process(whose).into_iter().flat_map(|application| application.endpoints());
         for entry in theirs.filter(|entry| listens(entry)) {
             let Workers::Quic(endpoint) = &entry.workers else { continue };
-            if entry.given.load(Ordering::Acquire) {
-                continue;
-            }
             match endpoint.hand_over() {
                 Ok(handover) => {
-                    entry.given.store(true, Ordering::Release);
                     self.note(format!("the port {at} of process {} goes to the successor", whose.0));
                     heir.write_all(&[PORT])?;
                     return handover.send(heir);
                 }
+                // Another of this process listens there too, or none that has not moved.
+                Err(HandoverError::Given) => {}
                 Err(e) => {
                     self.note(format!("the port {at} stays: {e}; {}", e.remedy()));
                     return heir.write_all(&[STAYS]);

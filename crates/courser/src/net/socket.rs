@@ -16,6 +16,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use courser_core::config::MIN_DATAGRAM;
@@ -174,7 +175,7 @@ enum Inbound {
     /// From nowhere: another worker reads what comes to the port.
     Nothing,
     /// From the process that has the port now; `read` tells whether they came from the network before.
-    Relay { out: RelayOut, read: bool },
+    Relay { out: Arc<RelayOut>, read: bool },
 }
 
 /// A bound UDP socket.
@@ -290,7 +291,7 @@ impl Socket {
     }
 
     /// From now on trains come out of a relay.
-    pub(crate) fn hear(&mut self, relay: RelayOut) {
+    pub(crate) fn hear(&mut self, relay: Arc<RelayOut>) {
         let read = match self.inbound {
             Inbound::Udp => true,
             Inbound::Nothing => false,

@@ -3,6 +3,8 @@
 //! [`Machine`] is the engine as the worker sees it: datagrams in, time, trains out. The engine of the core is one; tests
 //! use small ones, and so can whoever wants to measure the socket path alone.
 
+use std::sync::Arc;
+
 use courser_core::engine::Engine;
 use courser_core::time::Instant;
 
@@ -71,7 +73,7 @@ pub struct Ears<'a>(pub(crate) Vec<Ear<'a>>);
 
 /// Where trains come out that another process received.
 #[derive(Debug)]
-pub struct Relay(pub(crate) RelayOut);
+pub struct Relay(pub(crate) Arc<RelayOut>);
 
 impl Machine for Engine {
     fn expect(&self, trains: &mut dyn Iterator<Item = &[u8]>) {

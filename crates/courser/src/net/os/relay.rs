@@ -59,9 +59,7 @@ impl RelayIn {
 
     /// Whether nobody is at the other end any more.
     pub(crate) fn is_gone(&self) -> bool {
-        let mut ends = [PollFd::new(&self.0, PollFlags::OUT)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut ends, Some(&now)).is_ok() && ends[0].revents().contains(PollFlags::HUP)
+        is_hung_up(&self.0)
     }
 
     /// The same end once more.
@@ -70,7 +68,19 @@ impl RelayIn {
     }
 }
 
+/// Whether the other end of a local socket is closed.
+fn is_hung_up(end: &OwnedFd) -> bool {
+    let mut ends = [PollFd::new(end, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut ends, Some(&now)).is_ok() && ends[0].revents().contains(PollFlags::HUP)
+}
+
 impl RelayOut {
+    /// Whether nobody is at the other end any more; what was sent before may still wait here.
+    pub(crate) fn is_gone(&self) -> bool {
+        is_hung_up(&self.0)
+    }
+
     /// Reads trains like an adapter; `None` when the other end is gone.
     pub(crate) fn receive(&self, slots: &mut [u8], arrivals: &mut [Arrival]) -> io::Result<Option<usize>> {
         let mut filled = 0;
