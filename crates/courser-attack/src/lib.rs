@@ -7,6 +7,8 @@
 //!
 //! Nothing here is part of the product, and nothing leaves this machine: a target that is not a loopback address is refused.
 
+#![forbid(unsafe_code)]
+
 pub mod hand;
 pub mod raw;
 pub mod runner;

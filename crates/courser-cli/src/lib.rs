@@ -10,6 +10,8 @@
 //! qlog      reading traces            operate   signals that drain, reload and upgrade a server
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod apps;
 pub mod args;
 pub mod certificate;

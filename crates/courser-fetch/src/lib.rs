@@ -20,6 +20,8 @@
 //! - What a server says is bounded: header fields by the protocols below, redirects, alternatives, delays before a
 //!   further try by constants of the modules.
 
+#![forbid(unsafe_code)]
+
 pub mod alt_svc;
 pub mod batch;
 pub mod body;

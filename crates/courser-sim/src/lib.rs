@@ -19,6 +19,8 @@
 //! Times are microseconds, rates bits per second, sizes bytes. Only [`quic`] knows a protocol above
 //! UDP.
 
+#![forbid(unsafe_code)]
+
 mod agenda;
 pub mod config;
 pub mod datagram;

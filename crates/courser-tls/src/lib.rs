@@ -7,6 +7,8 @@
 //! Sessions hand out secrets, never keys: the version whose labels are used, key updates and dormant keys are the
 //! core's business, and go on when the session is gone.
 
+#![forbid(unsafe_code)]
+
 mod alert;
 mod client;
 mod early;

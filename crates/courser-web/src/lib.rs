@@ -9,6 +9,8 @@
 //!
 //! A [`Server`](front::Server) has everything: it binds what a [`Config`](config::Config) names and serves until it is told
 //! to end. [`App`](app::App) is the part without sockets: requests in, answers out, whatever carried them.
+
+#![forbid(unsafe_code)]
 #![cfg(unix)]
 
 pub mod app;

@@ -20,6 +20,8 @@
 //! sent and says when it wants to run again. Who calls it (the application's own thread, a thread of its own, a Tokio
 //! task) is the only difference between the drivers.
 
+#![forbid(unsafe_code)]
+
 mod address_tokens;
 #[cfg(feature = "tokio")]
 pub mod aio;

@@ -33,6 +33,10 @@ pub struct WebArgs {
     /// Private key in PEM.
     #[arg(long, value_name = "PEM", env = "COURSER_KEY", hide_env_values = true, help_heading = "Server")]
     pub key: Option<PathBuf>,
+    /// A file with a secret, made when it is not there: clients of a server that crashed learn of it from the next one at once,
+    /// instead of waiting.
+    #[arg(long, value_name = "FILE", env = "COURSER_SECRET", hide_env_values = true, help_heading = "Server")]
+    pub secret: Option<PathBuf>,
     /// Take requests over HTTP/3 before the handshake is complete (0-RTT); others can repeat GET and HEAD. A proxy has them wait,
     /// unless its origin is said to know of that in the configuration file.
     #[arg(long, help_heading = "Server")]
@@ -104,6 +108,7 @@ impl WebArgs {
         if self.cert.is_some() || self.key.is_some() {
             (server.certificate, server.key) = (self.cert.clone(), self.key.clone());
         }
+        server.secret = self.secret.clone().or(server.secret.take());
         server.early_data |= self.early_data;
         if let Some(text) = &self.metrics {
             server.metrics = Some(address::listen(text)?);

@@ -52,6 +52,9 @@ pub struct Server {
     pub certificate: Option<PathBuf>,
     /// Its key.
     pub key: Option<PathBuf>,
+    /// A file with a secret of 32 bytes, made when it is not there: with it, clients of a server that crashed are told so by the
+    /// next one, and need not prove their addresses anew. Read when a port is bound.
+    pub secret: Option<PathBuf>,
     /// Whether HTTP/3 is offered beside HTTP/1.1 and HTTP/2.
     pub http3: bool,
     /// Whether requests over HTTP/3 are taken before the handshake (0-RTT); who is on the path can repeat them. A change
@@ -77,6 +80,7 @@ impl Default for Server {
             listen: vec![([127, 0, 0, 1], 4433).into()],
             certificate: None,
             key: None,
+            secret: None,
             http3: true,
             early_data: false,
             alt_svc: Duration::from_secs(86_400),
@@ -421,7 +425,8 @@ impl Config {
 
     /// Paths that are not absolute begin at the folder of the file in which they stand.
     fn resolve_against(&mut self, folder: &std::path::Path) {
-        let server = [&mut self.server.certificate, &mut self.server.key].into_iter().flatten();
+        let server = &mut self.server;
+        let server = [&mut server.certificate, &mut server.key, &mut server.secret].into_iter().flatten();
         let sites = self.sites.iter_mut().flat_map(|site| {
             let own = [site.certificate.as_mut(), site.key.as_mut()];
             let parts = [site.files.as_mut().map(|f| &mut f.root), site.proxy.as_mut().and_then(|p| p.ca.as_mut())];

@@ -10,6 +10,8 @@ listen = ["127.0.0.1:4433"]     # each address for TCP (HTTP/1.1, HTTP/2) and UD
                                 # an address of IPv4 with that port stands beside it
 # certificate = "cert.pem"      # without one a throw-away certificate is made
 # key = "key.pem"
+# secret = "secret"             # 32 bytes, made when they are not there: clients of a server that crashed learn of it from the next
+                                # one at once, instead of waiting
 http3 = true
 early-data = false              # take requests over HTTP/3 before the handshake (0-RTT): one round trip less, but who is on the path
                                 # can repeat GET and HEAD. Proxies have such requests wait, unless they say otherwise below.

@@ -16,7 +16,8 @@ fn the_default_text_is_the_default() {
 #[test]
 fn every_key_that_is_shown_as_possible_is_known_with_its_default() {
     // Takes the comment signs away from keys and tables; explanations have a space and no equals sign there.
-    let keys = ["certificate =", "key =", "metrics =", "user = \"", "group =", "hosts =", "fallback =", "types ="];
+    let keys =
+        ["certificate =", "key =", "secret =", "metrics =", "user = \"", "group =", "hosts =", "fallback =", "types ="];
     let text: String = DEFAULT_TEXT
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -122,12 +123,13 @@ fn paths_begin_at_the_folder_of_the_file() {
     let file = dir.path().join("courser.toml");
     std::fs::write(
         &file,
-        "[server]\ncertificate=\"c\"\nkey=\"/k\"\n[log]\naccess=\"log\"\n[[site]]\n[site.files]\nroot=\"www\"",
+        "[server]\ncertificate=\"c\"\nkey=\"/k\"\nsecret=\"s\"\n[log]\naccess=\"log\"\n[[site]]\n[site.files]\nroot=\"www\"",
     )
     .unwrap();
     let config = Config::load(&file).unwrap();
     assert_eq!(config.server.certificate, Some(dir.path().join("c")));
     assert_eq!(config.server.key, Some("/k".into()));
+    assert_eq!(config.server.secret, Some(dir.path().join("s")));
     assert_eq!(config.sites[0].files.as_ref().unwrap().root, dir.path().join("www"));
     assert_eq!(config.log.access, dir.path().join("log").to_str().unwrap());
 

@@ -6,6 +6,7 @@
 //! quic        HTTP/3
 //! privileges  becoming another user                       notify      telling a service manager
 //! figures     for Prometheus                              succession  the process that takes this one's place
+//! secret      what outlives a crash
 //! ```
 //!
 //! The beginning is in the order in which things can go wrong: what is configured is opened, addresses are bound, then
@@ -16,6 +17,7 @@ pub mod figures;
 pub mod notify;
 pub mod privileges;
 pub mod quic;
+mod secret;
 pub mod sockets;
 pub mod stalled;
 pub mod succession;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use courser::ServerOptions;
 use courser::aio::{Connecting, Endpoint, Incoming};
+use courser::core::engine::TokenKeys;
 use courser::h3::{self, Exchange, RecvBody};
 use courser::tls::ServerConfig;
 use http::{Request, Response};
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Phase;
+use super::secret::Secret;
 use super::sockets::Udp;
 use super::tls::Identity;
 use crate::app::{Answer, Answering, App, Informational, Peer, Service};
@@ -56,6 +58,16 @@ impl Quic {
         let mut options = ServerOptions::new(tls.map_err(|e| failed(e.to_string()))?).workers(0);
         options.settings.idle_timeout = config.limits.idle;
         options.settings.max_streams_bidi = u64::from(config.limits.streams);
+        let address = match &at {
+            Udp::Given(socket) => socket.local_addr().ok(),
+            Udp::At { address, .. } => Some(*address),
+            // Its keys come with the port.
+            Udp::Handed(_) => None,
+        };
+        if let (Some(file), Some(at)) = (&config.server.secret, address) {
+            let secret = Secret::load(file)?;
+            options = options.reset_key(secret.key("reset", at)).token_keys(TokenKeys::new(secret.key("tokens", at)));
+        }
         let endpoint = match at {
             Udp::Given(socket) => Endpoint::server_on(socket, options),
             Udp::Handed(port) => Endpoint::take_over(port, options),
