@@ -253,16 +253,18 @@ fn a_port_that_was_handed_over_is_not_handed_over_again_while_someone_has_it() {
     let again = old.hand_over();
     assert!(matches!(again, Err(HandoverError::Given)), "{again:?}");
     let new = Endpoint::take_over(under_way, options()).unwrap();
-    let _new_answers = answer(&new, b"new");
+    let new_answers = answer(&new, b"new");
     assert!(matches!(old.hand_over(), Err(HandoverError::Given)));
     // The one that has it is not disturbed by that, and may give it on.
     assert_eq!(ask(&dial(identity.client(), to).1, 1, 20_000, || ()), "new");
     let third = Endpoint::take_over(new.hand_over().unwrap(), options()).unwrap();
-    let _third_answers = answer(&third, b"thr");
-    for gone in [new, third] {
+    let third_answers = answer(&third, b"thr");
+    for (gone, answers) in [(new, new_answers), (third, third_answers)] {
         assert!(matches!(old.hand_over(), Err(HandoverError::Given)));
         gone.drain(PATIENCE).unwrap();
         drop(gone);
+        // Whoever answers has the endpoint, too.
+        answers.join().unwrap();
     }
     // Nobody has it but the first one.
     let last = Endpoint::take_over(old.hand_over().unwrap(), options()).unwrap();
