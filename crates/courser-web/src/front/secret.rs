@@ -71,6 +71,8 @@ fn make(path: &Path) -> io::Result<Zeroizing<[u8; LEN]>> {
     SystemRandom::new().fill(&mut *bytes).map_err(|_| io::Error::other("the system gives no random bytes"))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
+    // Left by a crash, perhaps: in a container every process has the same number.
+    let _ = std::fs::remove_file(&beside);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -108,6 +110,15 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_a_crash_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(format!("secret.{}", std::process::id()));
+        std::fs::write(&left, b"half").unwrap();
+        Secret::load(&dir.path().join("secret")).unwrap();
+        assert!(!left.exists());
     }
 
     //= rfc9000#21.11-2
