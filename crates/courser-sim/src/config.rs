@@ -167,6 +167,12 @@ impl LinkConfig {
         self.loss_model(Loss::GilbertElliott(GilbertElliott::bursts(mean, burst)))
     }
 
+    /// Adds bad times, in which everything is lost: their share of all time, and their mean length in microseconds.
+    #[must_use]
+    pub fn loss_time(self, share: f64, bad_us: u64) -> Self {
+        self.loss_model(Loss::Times { share, bad_us })
+    }
+
     /// Adds the loss of the datagrams with these numbers, counted from 0.
     #[must_use]
     pub fn lose(self, numbers: impl IntoIterator<Item = u64>) -> Self {

@@ -25,7 +25,7 @@ use crate::node::{
     queue::{Left, QueueNode},
     rate::{Rate, RateNode},
 };
-use crate::rng::Rng;
+use crate::rng::{Rng, mix};
 use crate::script::{Act, Tap, TapView, Verdict};
 use crate::stats::{Cause, LinkStats};
 
@@ -67,6 +67,8 @@ struct Streams {
 /// ```
 pub struct Link {
     config: LinkConfig,
+    /// What its draws begin from; another one after each change of the whole.
+    seed: u64,
     streams: Streams,
     loss: Vec<LossNode>,
     policer: Option<PolicerNode>,
@@ -106,9 +108,9 @@ impl Link {
     /// An empty link. Equal configurations and seeds treat equal datagrams equally.
     #[must_use]
     pub fn new(config: &LinkConfig, seed: u64) -> Self {
-        let loss = config.loss.iter().zip(100..).map(|(m, tag)| LossNode::new(m.clone(), Rng::stream(seed, tag)));
         Self {
-            loss: loss.collect(),
+            seed,
+            loss: losses(config, seed),
             streams: Streams {
                 damage: Rng::stream(seed, 1),
                 ecn: Rng::stream(seed, 2),
@@ -222,6 +224,19 @@ impl Link {
     pub fn set_delay_us(&mut self, now_us: u64, delay_us: u64) {
         self.advance(now_us);
         self.config.delay_us = delay_us;
+    }
+
+    /// From now on it is another link, as when a host goes from one network to another: every part is as the configuration says.
+    /// What waits in the queue is served at the new rate, what travels arrives as it would have, and counters and the adversary
+    /// stay. Numbers of datagrams go on.
+    pub fn replace(&mut self, now_us: u64, config: &LinkConfig) {
+        self.set_rate(now_us, config.rate.clone());
+        self.seed = mix(self.seed);
+        self.loss = losses(config, self.seed);
+        self.policer = config.policer.map(PolicerNode::new);
+        self.queue.set_config(config.queue);
+        self.bunch = config.bunch.map(|b| BunchNode::new(b, Rng::stream(self.seed, 6)));
+        self.config = config.clone();
     }
 
     /// Sets or removes the adversary.
@@ -344,7 +359,7 @@ impl Link {
             Outcome::Dropped => return Some(Cause::Ecn),
         }
         // Every model is asked, so that its sequence does not depend on the others.
-        let lost = self.loss.iter_mut().fold(false, |lost, model| model.loses(number) | lost);
+        let lost = self.loss.iter_mut().fold(false, |lost, model| model.loses(now_us, number) | lost);
         lost.then_some(Cause::Loss)
     }
 
@@ -417,6 +432,10 @@ impl Link {
     fn drop(&mut self, at_us: u64, cause: Cause, d: Datagram) {
         count_drop(&mut self.stats, &mut self.pool, &mut self.records, at_us, cause, d);
     }
+}
+
+fn losses(config: &LinkConfig, seed: u64) -> Vec<LossNode> {
+    config.loss.iter().zip(100..).map(|(m, tag)| LossNode::new(m.clone(), Rng::stream(seed, tag))).collect()
 }
 
 fn count_drop(

@@ -9,6 +9,8 @@ pub(crate) struct Routes {
     owners: HashMap<IpAddr, u32>,
     /// For each node the links that leave it, with the nodes they lead to.
     out: Vec<Vec<(u32, u32)>>,
+    /// Links by which a node sends what comes from or goes to an address.
+    chosen: HashMap<(u32, IpAddr), u32>,
     /// Answers so far; emptied whenever the shape changes.
     known: HashMap<(u32, u32), Option<u32>>,
 }
@@ -33,6 +35,19 @@ impl Routes {
 
     pub(crate) fn owner(&self, ip: IpAddr) -> Option<u32> {
         self.owners.get(&ip).copied()
+    }
+
+    /// What a node sends from or to an address leaves by that link from now on.
+    pub(crate) fn choose(&mut self, node: u32, ip: IpAddr, link: u32) {
+        self.chosen.insert((node, ip), link);
+    }
+
+    /// The link that was chosen for one of these addresses, of which the source counts first.
+    pub(crate) fn chosen(&self, node: u32, source: IpAddr, destination: IpAddr) -> Option<u32> {
+        if self.chosen.is_empty() {
+            return None;
+        }
+        [source, destination].iter().find_map(|ip| self.chosen.get(&(node, *ip)).copied())
     }
 
     /// The link out of `from` on a shortest way to the node `to`.

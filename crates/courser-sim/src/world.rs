@@ -258,6 +258,12 @@ impl World {
         let (a, b) = (a.into(), b.into());
         (self.add_link(a, b, &duplex.up), self.add_link(b, a, &duplex.down))
     }
+
+    /// What passes the beginning of a link and comes from or goes to that address takes this link, and not the shortest way: a
+    /// host with two networks has an address in each. Of two such links that of the source counts.
+    pub fn choose_link(&mut self, ip: IpAddr, link: LinkId) {
+        self.routes.choose(self.edges[link.0 as usize].from, ip, link.0);
+    }
 }
 
 /// Looking and touching.
@@ -517,7 +523,8 @@ impl World {
                 _ => self.lose(node, d),
             };
         }
-        let Some(number) = to.and_then(|to| self.routes.next_link(node, to)) else {
+        let chosen = self.routes.chosen(node, d.src.ip(), d.dst.ip());
+        let Some(number) = to.and_then(|to| chosen.or_else(|| self.routes.next_link(node, to))) else {
             return self.lose(node, d);
         };
         self.edges[number as usize].link.send(self.now_us, d);

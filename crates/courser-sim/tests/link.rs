@@ -421,3 +421,25 @@ proptest! {
         prop_assert!(last <= sends.last().unwrap().0 + delay + busy + got.len() as u64, "never idle with work to do");
     }
 }
+
+#[test]
+fn a_link_that_is_replaced_keeps_what_it_has_and_treats_what_comes_in_the_new_way() {
+    let mut link = Link::new(&LinkConfig::new().rate(8_000_000).queue_bytes(10_000).delay_us(10_000), 1);
+    (0..10).for_each(|n| link.send(0, datagram(n, 972)));
+    // Five are on their way by now, five wait: they go on at a tenth of the rate and a shorter delay.
+    link.replace(5_000, &LinkConfig::new().rate(800_000).queue_bytes(3_000).delay_us(1_000).mtu(1_000));
+    link.send(5_000, datagram(10, 972));
+    link.send(5_000, datagram(11, 1_001));
+    let mut arrivals = Vec::new();
+    while let Some(t) = link.next() {
+        while let Some(d) = link.poll(t) {
+            arrivals.push((t, number(&d)));
+        }
+    }
+    assert_eq!(arrivals.iter().map(|a| a.1).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    assert_eq!((arrivals[0].0, arrivals[4].0), (11_000, 15_000), "what travelled does so as before");
+    assert_eq!((arrivals[7].0 - arrivals[6].0, arrivals[9].0 - arrivals[8].0), (10_000, 10_000));
+    let dropped = |cause: Cause| link.stats().dropped_by[cause as usize];
+    assert_eq!((dropped(Cause::QueueFull), dropped(Cause::Mtu)), (1, 1), "the queue is over its new limit");
+    assert_eq!(link.stats().sent, 12);
+}

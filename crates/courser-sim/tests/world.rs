@@ -260,3 +260,45 @@ proptest! {
         prop_assert_eq!(whole.world.trace_hash(), pieces.world.trace_hash());
     }
 }
+
+#[test]
+fn a_host_with_two_networks_uses_the_link_of_each_address() {
+    #[derive(Default)]
+    struct Two(Vec<(u64, std::net::SocketAddr)>, Vec<std::net::SocketAddr>);
+    impl Host for Two {
+        fn receive(&mut self, now_us: u64, d: &mut Datagram) {
+            self.0.push((now_us, d.dst));
+        }
+        fn poll(&mut self, _now_us: u64, out: &mut Outbox) {
+            self.1.drain(..).for_each(|from| _ = out.send(from, addr::server(0), b"x"));
+        }
+        fn deadline(&self) -> Option<u64> {
+            None
+        }
+    }
+    /// Answers.
+    #[derive(Default)]
+    struct Back(Vec<std::net::SocketAddr>);
+    impl Host for Back {
+        fn receive(&mut self, _now_us: u64, d: &mut Datagram) {
+            self.0.push(d.src);
+        }
+        fn poll(&mut self, _now_us: u64, out: &mut Outbox) {
+            self.0.drain(..).for_each(|to| _ = out.send(addr::server(0), to, b"y"));
+        }
+        fn deadline(&self) -> Option<u64> {
+            None
+        }
+    }
+    let mut world = World::new(1);
+    let (quick, slow) = (addr::client(0), addr::client(1));
+    let a = world.add_host([quick.ip(), slow.ip()], Two(Vec::new(), vec![slow, quick]));
+    let b = world.add_host([addr::server(0).ip()], Back::default());
+    let (up, _) = world.connect(a, b, &Duplex::delay_us(1_000));
+    let (up2, down2) = world.connect(a, b, &Duplex::delay_us(50_000));
+    world.choose_link(slow.ip(), up2);
+    world.choose_link(slow.ip(), down2);
+    world.run_until(1_000_000).unwrap();
+    assert_eq!(world.host(a).0, [(2_000, quick), (100_000, slow)]);
+    assert_eq!((world.link(up).stats().sent, world.link(up2).stats().sent), (1, 1));
+}

@@ -9,8 +9,16 @@ use crate::rng::Rng;
 pub enum Loss {
     /// Each datagram is lost with this probability, whatever happened to the others.
     Independent(f64),
-    /// Loss in bursts.
+    /// Loss in bursts that are counted in datagrams.
     GilbertElliott(GilbertElliott),
+    /// Loss in bursts that last: a link that is bad for a share of the time, whoever sends or is silent meanwhile, and loses all
+    /// that enters it then. Good and bad times are drawn from exponential distributions.
+    Times {
+        /// The share of the time in which the link is bad, below 1.
+        share: f64,
+        /// The mean length of a bad time, in microseconds.
+        bad_us: u64,
+    },
     /// Each datagram is lost with probability `p`, but never more than `in_a_row_max` one after the other.
     Limited {
         /// Probability of loss while the limit is not reached.
@@ -77,6 +85,8 @@ pub struct LossNode {
     rng: Rng,
     /// Gilbert-Elliott: whether the chain is in its bad state. It starts in the good one.
     bad: bool,
+    /// When a link with bad times becomes good or bad next.
+    turns_us: f64,
     /// Losses since the last datagram that passed; only [`Loss::Limited`] asks.
     in_a_row: u32,
 }
@@ -84,22 +94,31 @@ pub struct LossNode {
 impl LossNode {
     /// The node of a model with its own random stream.
     #[must_use]
-    pub fn new(mut model: Loss, rng: Rng) -> Self {
+    pub fn new(mut model: Loss, mut rng: Rng) -> Self {
+        let turns_us =
+            if let Loss::Times { share, bad_us } = model { stay(&mut rng, share, bad_us, false) } else { 0.0 };
         if let Loss::List(list) = &mut model {
             list.sort_unstable();
         }
-        Self { model, rng, bad: false, in_a_row: 0 }
+        Self { model, rng, bad: false, turns_us, in_a_row: 0 }
     }
 
     /// True if the datagram with this number is lost; one without a number escapes the models that count. To be asked once
-    /// for each datagram.
-    pub fn loses(&mut self, number: Option<u64>) -> bool {
+    /// for each datagram, at times that do not go back.
+    pub fn loses(&mut self, now_us: u64, number: Option<u64>) -> bool {
         match &self.model {
             Loss::Independent(p) => self.rng.chance(*p),
             Loss::GilbertElliott(g) => {
                 let turn = self.rng.chance(if self.bad { g.leave } else { g.enter });
                 self.bad ^= turn;
                 self.rng.chance(if self.bad { g.loss_bad } else { g.loss_good })
+            }
+            Loss::Times { share, bad_us } => {
+                while self.turns_us <= now_us as f64 {
+                    self.bad = !self.bad;
+                    self.turns_us += stay(&mut self.rng, *share, *bad_us, self.bad);
+                }
+                self.bad
             }
             Loss::Limited { p, in_a_row_max } => {
                 let lost = self.rng.chance(*p) && self.in_a_row < *in_a_row_max;
@@ -115,13 +134,21 @@ impl LossNode {
     }
 }
 
+/// How long a link stays good, or bad.
+fn stay(rng: &mut Rng, share: f64, bad_us: u64, bad: bool) -> f64 {
+    let (share, bad_us) = (share.clamp(0.0, 0.999), bad_us.max(1) as f64);
+    let mean = if bad { bad_us } else { bad_us * (1.0 - share) / share };
+    // The smallest step keeps time going on; without a share the first one is without end.
+    (-(1.0 - rng.unit()).ln() * mean).max(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn pattern(model: Loss, n: u64) -> Vec<bool> {
         let mut node = LossNode::new(model, Rng::new(11));
-        (0..n).map(|i| node.loses(Some(i))).collect()
+        (0..n).map(|i| node.loses(i, Some(i))).collect()
     }
 
     fn numbers(model: Loss, n: u64) -> Vec<u64> {
@@ -157,6 +184,22 @@ mod tests {
         assert!(GilbertElliott::bursts(1.0, 0.0).mean() > 0.4);
         let still = GilbertElliott { enter: 0.0, leave: 0.0, loss_good: 0.25, loss_bad: 1.0 };
         assert_eq!(still.mean(), 0.25);
+    }
+
+    #[test]
+    fn bad_times_have_their_share_and_their_length_however_often_somebody_sends() {
+        for every_us in [100, 10_000] {
+            let mut node = LossNode::new(Loss::Times { share: 0.2, bad_us: 50_000 }, Rng::new(5));
+            let lost: Vec<bool> = (0..2_000_000_000 / every_us).map(|i| node.loses(i * every_us, None)).collect();
+            let share = lost.iter().filter(|&&l| l).count() as f64 / lost.len() as f64;
+            assert!((share - 0.2).abs() < 0.01, "{share}");
+            let times = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
+            let length = share * 2e9 / times;
+            // Who seldom looks sees no bad times that are shorter than his pauses, and two as one.
+            assert!((length / 50_000.0 - 1.0).abs() < 0.03 || every_us == 10_000, "{length}");
+        }
+        let mut never = LossNode::new(Loss::Times { share: 0.0, bad_us: 50_000 }, Rng::new(5));
+        assert!((0..1_000).all(|i| !never.loses(i * 1_000_000, None)));
     }
 
     #[test]

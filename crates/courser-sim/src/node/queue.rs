@@ -58,6 +58,14 @@ impl QueueNode {
         Self { config, codel: config.codel.map(CodelNode::new), waiting: VecDeque::new(), bytes: 0 }
     }
 
+    /// Other limits and marks from now on; what waits stays, even if it is more than there is room for now.
+    pub fn set_config(&mut self, config: Queue) {
+        if config.codel != self.config.codel {
+            self.codel = config.codel.map(CodelNode::new);
+        }
+        self.config = config;
+    }
+
     /// Appends a datagram, or gives it back when there is no room.
     pub fn push(&mut self, now_ns: u64, wire_bytes: u64, d: Datagram) -> Result<(), Datagram> {
         let too_big = self.config.bytes_max.is_some_and(|max| self.bytes.saturating_add(wire_bytes) > max);

@@ -5,6 +5,8 @@
 //! [`Net`] is the usual pair of hosts with a link; at its end it asserts that nothing is left behind. A [`Watch`] sees
 //! every datagram before it is sealed and judges it by `wire::legality`.
 //!
+//! An application of one's own goes into an [`EngineHost`] instead: whatever implements [`Application`].
+//!
 //! The null provider is the default: packets are readable on the wire ([`inspect`]), and the run is quick. Real TLS is put in
 //! through [`Provider`].
 //!
@@ -23,6 +25,7 @@ pub mod goals;
 mod host;
 pub mod inspect;
 mod net;
+mod own;
 pub mod race;
 pub mod swarm;
 mod watch;
@@ -30,4 +33,5 @@ mod watch;
 pub use app::{App, AppConfig, Job, Pace, Report, pattern};
 pub use host::{EPOCH_US, HostConfig, Provider, QuicHost};
 pub use net::{Net, NetConfig};
+pub use own::{Application, EngineHost, Turn};
 pub use watch::{Noted, Watch};

@@ -20,6 +20,7 @@ mod migration;
 mod mtu;
 mod onwire;
 mod opening;
+mod own;
 mod packets;
 mod partial;
 mod preferred;
