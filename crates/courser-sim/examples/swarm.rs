@@ -69,16 +69,20 @@ fn all(from: u64, to: u64, json: bool) -> ExitCode {
     let count = |end| ran.iter().filter(|r| r.end == end).count();
     let (done, closed, gave_up) = (count(End::Done), count(End::Closed), count(End::GaveUp));
     let (bytes, seconds) = (ran.iter().map(|r| r.bytes).sum::<u64>(), began.elapsed().as_secs_f64());
+    let sum = |of: fn(&Ran) -> u64| ran.iter().map(of).sum::<u64>();
+    let (connections, early, moved) = (sum(|r| r.connections), sum(|r| r.early), sum(|r| r.moved));
     let virtual_s = ran.iter().map(|r| r.time_us).sum::<u64>() / 1_000_000;
     if json {
         println!(
             "{{\"seeds\": {}, \"done\": {done}, \"closed\": {closed}, \"gave_up\": {gave_up}, \"wrong\": {wrong:?}, \
+             \"connections\": {connections}, \"early\": {early}, \"moved\": {moved}, \
              \"bytes\": {bytes}, \"virtual_s\": {virtual_s}, \"seconds\": {seconds:.1}}}",
             to - from
         );
     } else {
         println!(
-            "{} seeds in {seconds:.1} s ({virtual_s} virtual ones): {done} done, {closed} closed, {gave_up} gave up, {} wrong; {} MB",
+            "{} seeds in {seconds:.1} s ({virtual_s} virtual ones): {done} done, {closed} closed, {gave_up} gave up, {} wrong; \
+             {connections} connections, {early} with 0-RTT, {moved} moved; {} MB",
             to - from,
             wrong.len(),
             bytes / 1_000_000

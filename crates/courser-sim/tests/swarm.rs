@@ -22,6 +22,14 @@ fn whatever_is_drawn_arrives_or_ends_with_a_reason() {
     // A swarm that moves nothing would pass otherwise.
     let count = |end| ran.iter().filter(|r| r.end == end).count() as u64;
     assert!(count(End::Done) * 100 >= seeds * 80, "{} done of {seeds}", count(End::Done));
+    let sum = |of: fn(&Ran) -> u64| ran.iter().map(of).sum::<u64>();
+    assert!(
+        sum(|r| r.connections) * 100 >= seeds * 140,
+        "several connections at one server: {}",
+        sum(|r| r.connections)
+    );
+    assert!(sum(|r| r.early) * 100 >= seeds * 10, "0-RTT that was accepted: {}", sum(|r| r.early));
+    assert!(sum(|r| r.moved) * 100 >= seeds * 10, "connections that moved: {}", sum(|r| r.moved));
     assert!(count(End::GaveUp) * 100 <= seeds * 5, "{} gave up of {seeds}", count(End::GaveUp));
     assert!(ran.iter().map(|r| r.bytes).sum::<u64>() >= seeds * 50_000);
     assert!(ran.iter().map(|r| r.datagrams).sum::<u64>() >= seeds / 10);

@@ -2,11 +2,36 @@
 //!
 //! Nothing is queued: each is asked for while a packet is built, and carries the newest value.
 
+use super::StreamEvent;
 use super::map::{Remote, Streams};
-use crate::ids::Dir;
+use crate::ids::{Dir, StreamId};
 use crate::spans::{Fate, FrameKind};
 
 impl Streams {
+    /// The peer's limit on streams grew.
+    pub(super) fn raise_streams(&mut self, dir: Dir, max: u64) {
+        let local = &mut self.local[dir as usize];
+        let held = local.credit.used().saturating_sub(local.credit.limit());
+        if !local.credit.raise(max) {
+            return;
+        }
+        if core::mem::take(&mut local.wanted) {
+            self.events.push(StreamEvent::Available { dir });
+        }
+        if held > 0 {
+            // Streams that a rejected 0-RTT left beyond the limit may go now.
+            for slot in self.table.slots() {
+                self.update_send(slot);
+                self.update_control(slot);
+            }
+        }
+    }
+
+    /// Whether a rejected 0-RTT left that stream beyond the peer's limit: no frame may name it before the limit grows.
+    pub(super) fn is_beyond(&self, id: StreamId) -> bool {
+        id.initiator() == self.side && id.index() >= self.local[id.dir() as usize].credit.limit()
+    }
+
     /// Whether a frame of this kind is due, and its value. Only for the kinds that belong to the connection:
     /// MAX_DATA, DATA_BLOCKED, MAX_STREAMS and STREAMS_BLOCKED.
     #[must_use]

@@ -397,22 +397,6 @@ impl Streams {
         Ok(Some(self.create(id)))
     }
 
-    /// The peer's limit on streams grew.
-    pub(super) fn raise_streams(&mut self, dir: Dir, max: u64) {
-        let local = &mut self.local[dir as usize];
-        let held = local.credit.used().saturating_sub(local.credit.limit());
-        if !local.credit.raise(max) {
-            return;
-        }
-        if core::mem::take(&mut local.wanted) {
-            self.events.push(StreamEvent::Available { dir });
-        }
-        if held > 0 {
-            // Streams that a rejected 0-RTT left beyond the limit may go now.
-            self.table.slots().for_each(|slot| self.update_send(slot));
-        }
-    }
-
     /// Frees the stream when both parts are done and the application knows.
     pub(super) fn free_if_done(&mut self, slot: u32, pool: &mut ChunkPool) {
         let stream = &self.table[slot];
@@ -437,8 +421,8 @@ impl Streams {
     pub(super) fn update_send(&mut self, slot: u32) {
         let stream = &self.table[slot];
         let (id, priority) = (stream.id, stream.priority);
-        let beyond = id.initiator() == self.side && id.index() >= self.local[id.dir() as usize].credit.limit();
-        let want = if beyond { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
+        let want =
+            if self.is_beyond(id) { Want::Nothing } else { stream.want(self.send_credit.room(), self.full_frame) };
         let lost = stream.send.state.has_lost();
         self.note_credit(slot, matches!(want, Want::StreamCredit));
         let took_turns =
@@ -473,7 +457,8 @@ impl Streams {
 
     /// Queues the stream when a frame other than STREAM is due.
     pub(super) fn update_control(&mut self, slot: u32) {
-        match (self.table[slot].control_due(), self.control.list_of(slot).is_some()) {
+        let due = self.table[slot].control_due() && !self.is_beyond(self.table[slot].id);
+        match (due, self.control.list_of(slot).is_some()) {
             (true, false) => self.control.push_back(0, slot),
             (false, true) => self.control.remove(slot),
             _ => {}

@@ -189,6 +189,12 @@ impl QuicHost {
         self.dials.is_empty() && !self.apps.is_empty() && self.apps.values().all(App::is_done)
     }
 
+    /// Whether all connections that are begun here have done their jobs or are over.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.dials.is_empty() && self.apps.values().all(|a| a.is_done() || a.report.closed.is_some())
+    }
+
     /// The time as the engine has it, for calls from outside.
     #[must_use]
     pub const fn instant(now_us: u64) -> Instant {

@@ -157,6 +157,10 @@ pub struct Net {
     pub client_watch: Watch,
     /// What the server built.
     pub server_watch: Watch,
+    /// Clients that were added, and what they built.
+    others: Vec<(HostId<QuicHost>, Watch)>,
+    seed: u64,
+    hello_len: usize,
 }
 
 impl Net {
@@ -164,6 +168,7 @@ impl Net {
     #[must_use]
     pub fn new(config: NetConfig) -> Self {
         let (client_watch, server_watch) = (Watch::new(config.keep), Watch::new(config.keep));
+        let (seed, hello_len) = (config.seed, config.hello_len);
         let null = || {
             let hello = NullTlsClient { hello_len: config.hello_len, ..NullTlsClient::default() };
             Provider::null_client(config.seed, hello)
@@ -202,7 +207,43 @@ impl Net {
         };
         config.client_also.into_iter().for_each(|ip| world.add_address(client, ip));
         config.server_also.into_iter().for_each(|ip| world.add_address(server, ip));
-        Self { world, client, server, nat, up, down, client_watch, server_watch }
+        Self { world, client, server, nat, up, down, client_watch, server_watch, others: Vec::new(), seed, hello_len }
+    }
+
+    /// Adds a client with a host at [`addr::client`] of 20 and upwards, and a link to the server. Its connection IDs have to be as
+    /// long as the first client's. It begins nothing by itself: see [`QuicHost::dial`].
+    pub fn add_client(
+        &mut self,
+        settings: Settings,
+        link: &Duplex,
+        change: impl FnOnce(&mut EngineConfig),
+    ) -> HostId<QuicHost> {
+        let (number, watch) = (self.others.len() as u16, Watch::new(false));
+        let me = addr::client(20 + number);
+        let hello = NullTlsClient { hello_len: self.hello_len, ..NullTlsClient::default() };
+        let provider = Provider::null_client(self.seed ^ (u64::from(number) + 1) << 40, hello);
+        let config = HostConfig { me, provider, settings, accept: AppConfig::default(), watch: watch.clone() };
+        let host = QuicHost::new(config, change);
+        watch.set_cid_len(self.server().cid_len);
+        let id = self.world.add_host([me.ip()], host);
+        self.world.connect(id, self.server, link);
+        self.others.push((id, watch));
+        id
+    }
+
+    /// All clients, the first one first.
+    #[must_use]
+    pub fn clients(&self) -> Vec<HostId<QuicHost>> {
+        core::iter::once(self.client).chain(self.others.iter().map(|o| o.0)).collect()
+    }
+
+    /// All hosts with their names and what they built.
+    pub(super) fn hosts(&self) -> Vec<(String, &QuicHost, &Watch)> {
+        let others = self.others.iter().enumerate().map(|(i, (id, watch))| (format!("client {}", i + 2), *id, watch));
+        let first = [("client".to_owned(), self.client, &self.client_watch)];
+        let server = [("server".to_owned(), self.server, &self.server_watch)];
+        let all = first.into_iter().chain(others).chain(server);
+        all.map(|(name, id, watch)| (name, self.world.host(id), watch)).collect()
     }
 
     /// The client.
@@ -294,13 +335,13 @@ impl Net {
         self.run_until_true(until_us, |c, s| confirmed(c) && confirmed(s));
     }
 
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         let of = |h: &QuicHost| {
             let apps: Vec<_> = h.apps().map(|a| &a.report).take(3).collect();
             let stats = h.keys().first().and_then(|k| h.engine.conn_stats(*k).ok());
             format!("{apps:?}\n  {stats:?}\n  {:?}", h.engine.stats())
         };
-        format!("\n client {}\n server {}", of(self.client()), of(self.server()))
+        self.hosts().iter().map(|(name, host, _)| format!("\n {name} {}", of(host))).collect()
     }
 
     /// Nothing that was built is illegal, and no application saw anything wrong.
@@ -308,9 +349,7 @@ impl Net {
     /// # Panics
     /// When that does not hold.
     pub fn assert_sound(&self) {
-        for (name, host, watch) in
-            [("client", self.client(), &self.client_watch), ("server", self.server(), &self.server_watch)]
-        {
+        for (name, host, watch) in self.hosts() {
             let illegal = watch.complaints();
             assert!(illegal.is_empty(), "{name} built: {illegal:#?}");
             assert!(host.wrong.is_empty(), "{name}: {:#?}", host.wrong);
@@ -320,23 +359,25 @@ impl Net {
         }
     }
 
-    /// Closes all connections of the client, waits until both ends have forgotten them, and checks that nothing is left.
+    /// Closes all connections of the clients, waits until both ends have forgotten them, and checks that nothing is left.
     ///
     /// # Panics
     /// When something is left.
     pub fn finish(&mut self) {
         let now = QuicHost::instant(self.world.now_us());
-        let client = self.world.host_mut(self.client);
-        let keys: Vec<ConnKey> = client.engine.keys().collect();
-        for key in keys {
-            client.engine.close(now, key, 0, b"").expect("its key was just listed");
+        for id in self.clients() {
+            let client = self.world.host_mut(id);
+            let keys: Vec<ConnKey> = client.engine.keys().collect();
+            for key in keys {
+                client.engine.close(now, key, 0, b"").expect("its key was just listed");
+            }
         }
         // A lost close is made up for by the idle timeout.
         let longest = 120_000_000;
         let end = self.world.now_us() + longest;
         let empty = |h: &QuicHost| h.engine.connections() == 0;
-        let (client, server) = (self.client, self.server);
-        let stop = self.world.run_until_true(end, |w| empty(w.host(client)) && empty(w.host(server)));
+        let hosts: Vec<_> = self.clients().into_iter().chain([self.server]).collect();
+        let stop = self.world.run_until_true(end, |w| hosts.iter().all(|id| empty(w.host(*id))));
         assert!(stop.is_ok(), "{stop:?}");
         self.assert_empty();
     }
@@ -347,7 +388,7 @@ impl Net {
     /// When something is left.
     pub fn assert_empty(&self) {
         self.assert_sound();
-        for (name, host) in [("client", self.client()), ("server", self.server())] {
+        for (name, host, _) in self.hosts() {
             let e = &host.engine;
             assert_eq!(e.connections(), 0, "{name} has connections left: {}", self.state());
             assert_eq!(e.route_count(), 0, "{name} has routes left");

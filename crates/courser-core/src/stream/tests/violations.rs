@@ -238,3 +238,32 @@ fn rejected_early_data_is_sent_again_within_the_new_limits() {
     let p = client.packet(1200, true).unwrap();
     assert!(p.records.iter().any(|r| matches!(r, Record::Stream(s) if s.id == ids[1] && s.len == 150)));
 }
+
+#[test]
+fn a_stream_that_was_given_up_beyond_the_limit_of_a_server_that_rejected_0_rtt_is_not_named_before_the_limit_grows() {
+    //= rfc9000#4.6-2 type=test
+    let settings = settings();
+    let (mut client, _) = pair(&Settings::default());
+    let ids = [client.s.open(Bi).unwrap(), client.s.open(Bi).unwrap()];
+    ids.iter().for_each(|id| assert_eq!(client.write(*id, &[3; 500]), 500));
+    while client.packet(1200, true).is_some() {}
+    client.s.restart(&TransportParams { max_streams_bidi: 1, ..TransportParams::limits_of(&settings) });
+    ids.iter().for_each(|id| {
+        client.s.reset(*id, 9, &mut client.pool).unwrap();
+        client.s.stop_sending(*id, 9, &mut client.pool).unwrap();
+    });
+    let named = |client: &mut End, id| {
+        let mut found = 0;
+        while let Some(p) = client.packet(1200, true) {
+            let of = |r: &&Record| matches!(r, Record::ResetStream(s) | Record::StopSending(s) if *s == id);
+            found += p.records.iter().filter(of).count();
+        }
+        found
+    };
+    assert!(client.s.has_data());
+    let (mut again, _) = (named(&mut client, ids[1]), client.s.has_data());
+    assert_eq!((again, client.s.has_data()), (0, false), "nothing of the second stream, and no turn for it");
+    client.s.on_max_streams(Bi, 2).unwrap();
+    again = named(&mut client, ids[1]);
+    assert_eq!(again, 2, "both frames, once there is room");
+}
