@@ -87,7 +87,8 @@ impl Connection {
         to: Destination,
     ) -> Option<PathId> {
         if let Some(victim) = self.standby.victim() {
-            self.drop_path(victim);
+            // The new path may go on with the connection ID of the one that makes room.
+            self.drop_path_beside(victim, Some(to.sequence));
         }
         let id = self.standby.free(self.path.id)?;
         let mut path = self.path.next(id, remote, local, self.settings(env), now);
@@ -336,9 +337,15 @@ impl Connection {
 
     /// Forgets a path that is not in use, with its answers that wait, and the connection ID that only it used.
     fn drop_path(&mut self, id: PathId) -> Option<Path> {
+        self.drop_path_beside(id, None)
+    }
+
+    /// The same, while another path is about to be added that uses the connection ID with that number.
+    fn drop_path_beside(&mut self, id: PathId, wanted: Option<u64>) -> Option<Path> {
         let path = self.standby.remove(id)?;
         let sequence = path.to.sequence;
-        let shared = core::iter::once(&self.path).chain(self.standby.iter()).any(|p| p.to.sequence == sequence);
+        let mut others = core::iter::once(&self.path).chain(self.standby.iter());
+        let shared = wanted == Some(sequence) || others.any(|p| p.to.sequence == sequence);
         if !shared && let Some(token) = self.remote_cids.retire(sequence) {
             self.routes.push(RouteChange::RemoveToken(token));
         }

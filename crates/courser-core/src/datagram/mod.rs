@@ -162,15 +162,17 @@ impl DatagramQueue {
         Some((number, data))
     }
 
-    /// Drops queued datagrams that fit no packet of `packet_room` bytes any more; they count as lost.
+    /// Drops queued datagrams that fit no packet of `packet_room` bytes any more, or all if the peer takes none, which a rejection
+    /// of 0-RTT may reveal; they count as lost.
     pub fn drop_oversized(&mut self, packet_room: usize) {
-        let Some(max) = self.payload_max(packet_room) else { return };
-        if self.waiting.send.iter().all(|(_, data)| data.len() <= max) {
+        let max = self.payload_max(packet_room);
+        let fits = |data: &Bytes| max.is_some_and(|max| data.len() <= max);
+        if (max.is_none() && self.peer_max > 0) || self.waiting.send.iter().all(|(_, data)| fits(data)) {
             return;
         }
         for _ in 0..self.waiting.send.len() {
             let Some((number, data)) = self.pop() else { return };
-            if data.len() <= max {
+            if fits(&data) {
                 self.waiting.send_bytes += data.len() + OVERHEAD;
                 self.waiting.send.push_back((number, data));
             } else {

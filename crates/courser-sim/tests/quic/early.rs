@@ -121,6 +121,31 @@ fn an_early_upload_fills_the_window_and_goes_on() {
 }
 
 #[test]
+fn datagrams_that_wait_are_dropped_when_a_server_that_rejects_takes_none() {
+    //= rfc9221#3-1 type=test
+    let mut config = early(1, plain(), false).job(Job::fetch(1_000));
+    config.server.max_datagram_frame = 0;
+    let mut net = Net::new(config);
+    net.run_until(MS);
+    let key = net.client_key();
+    let mut pushed = 0;
+    while net.world.host_mut(net.client).engine.send_datagram(key, vec![7; 1_000].into(), Some(pushed)) == Ok(true) {
+        pushed += 1;
+    }
+    assert!(pushed > 20, "more than the first window takes: {pushed}");
+    net.run_until_done(10 * S);
+    net.run_until(net.world.now_us() + S);
+    assert_eq!((net.client_reason(), net.server_reason()), (None, None), "nobody breaks a rule");
+    let mut lost = 0;
+    while let Ok(Some((_, fate))) = net.world.host_mut(net.client).engine.poll_datagram_fate(key) {
+        assert_eq!(fate, courser_core::spans::Fate::Lost);
+        lost += 1;
+    }
+    assert_eq!(lost, pushed, "each of them is told to be lost");
+    net.finish();
+}
+
+#[test]
 fn each_single_datagram_may_be_lost() {
     for accept in [true, false] {
         for n in 0..12 {

@@ -6,6 +6,7 @@
 
 mod address;
 mod aead;
+mod amplified;
 mod awaited;
 mod counted;
 mod early;
