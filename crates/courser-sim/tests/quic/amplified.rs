@@ -174,7 +174,7 @@ const RUNS: u64 = 400;
 
 #[test]
 fn nobody_gets_more_than_three_times_what_came_from_there_however_clients_move_and_whoever_copies_them() {
-    //= rfc9000#8-2 type=test
+    //= rfc9000#8-1 type=test
     let runs = std::env::var("COURSER_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(RUNS);
     let all: Vec<Seen> = (0..runs).map(run).collect();
     let unproven: usize = all.iter().map(|s| s.unproven).sum();
