@@ -10,8 +10,11 @@ use courser_testing::rig::{Plan, Rig, Stage, encode};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Which fragment comes as the n-th, of so many.
+type Order = fn(u64, u64) -> u64;
+
 /// Gives fragments until the window is full or the connection closes: how many, the most that was held, and the code.
-fn bomb(victim: Side, window: u64, order: fn(u64, u64) -> u64) -> (u64, i64, Option<u64>) {
+fn bomb(victim: Side, window: u64, order: Order) -> (u64, i64, Option<u64>) {
     let mut settings = Settings::default();
     (settings.stream_window, settings.stream_window_max) = (window, window);
     (settings.conn_window, settings.conn_window_max) = (window, window);
@@ -41,7 +44,7 @@ fn bomb(victim: Side, window: u64, order: fn(u64, u64) -> u64) -> (u64, i64, Opt
 
 #[test]
 fn every_second_byte_of_a_window_holds_four_windows_at_most_in_whatever_order_they_come() {
-    let orders: [(&str, fn(u64, u64) -> u64); 3] = [
+    let orders: [(&str, Order); 3] = [
         ("forwards", |n, _| n),
         ("backwards", |n, count| count - 1 - n),
         // An odd step that shares no factor with the number of fragments goes through all of them.
