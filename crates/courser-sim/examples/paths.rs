@@ -13,7 +13,7 @@ use courser_sim::quic::goals::{self, Figure, Runs};
 use courser_sim::quic::race::{self, ClientIds, Figures};
 
 /// BBR's departures, in the order of their bits (see decision D83).
-const DEPARTURES: [&str; 10] = [
+const DEPARTURES: [&str; 11] = [
     "margin only while a queue is seen",
     "a queue slows and ends Startup",
     "Up goes on while the rate grows",
@@ -24,6 +24,7 @@ const DEPARTURES: [&str; 10] = [
     "headroom is not taken from the BDP",
     "a rate that falls is followed",
     "a probe begins where cruising was",
+    "the first flights are paced by the window",
 ];
 
 /// Median and 95th percentile of a fetch over twenty seeds.

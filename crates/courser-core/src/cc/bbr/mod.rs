@@ -41,6 +41,8 @@ use crate::time::{Instant, micros};
 const INFINITY: u64 = u64::MAX;
 /// Pacing gain of Startup: doubles the rate per round trip.
 const STARTUP_PACING_GAIN: u64 = 277;
+/// Initial windows that are delivered when the first two flights of a sender that doubles are.
+const FIRST_FLIGHTS: u64 = 3;
 /// Sent that much below the estimate, in percent, so that queues shrink.
 const PACING_MARGIN_PERCENT: u64 = 1;
 /// Pacing gain of cruising while no queue is seen: enough to find within a round trip that there is room, too little to
@@ -361,6 +363,7 @@ impl Bbr {
         self.advance_latest_delivery_signals(&rs);
         self.bound_bw_for_model();
         self.set_pacing_rate_with_gain(self.pacing_gain());
+        self.pace_first_flights(g);
         self.set_cwnd(&rs);
     }
 
@@ -453,6 +456,18 @@ impl Bbr {
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
         if self.full_bw_reached || rate > self.pacing_rate || self.slows_startup() {
             self.pacing_rate = rate;
+        }
+    }
+
+    /// Samples of the first flights are too small: a few packets, over a round trip that was silent but for them. Startup's
+    /// window is twice what a round trip delivers, so its gain over half of the window is the rate that the draft means; its
+    /// InitPacingRate is twice that for the initial window alone (decision D168).
+    fn pace_first_flights(&mut self, g: &Growth) {
+        let is_first = self.sampler.delivered < FIRST_FLIGHTS * self.initial();
+        let is_open = self.state == State::Startup && self.rate_is_known && !self.slows_startup();
+        if is_first && is_open && self.departs(Departure::FirstFlights) {
+            let delivered = sampler::rate(self.cwnd / 2, micros(g.rtt.smoothed));
+            self.pacing_rate = self.pacing_rate.max(model::percent(delivered, STARTUP_PACING_GAIN));
         }
     }
 

@@ -23,4 +23,6 @@ pub(super) enum Departure {
     Drop = 1 << 8,
     /// A probe begins where cruising was.
     Refill = 1 << 9,
+    /// The first two flights are paced by the window as well, not by samples of few packets alone.
+    FirstFlights = 1 << 10,
 }

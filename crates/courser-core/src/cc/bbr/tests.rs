@@ -188,6 +188,25 @@ fn startup_finds_the_rate_and_drains_its_queue() {
 }
 
 #[test]
+fn the_first_flights_are_paced_by_the_window_because_their_samples_are_small() {
+    let at = |delivered: u64, without: u16| {
+        let mut n = Net::new(1000 * MBIT, 40, 100_000_000);
+        n.bbr = Bbr::new(1200, n.now, without);
+        n.until(1000, "delivers", |n| n.delivered >= delivered);
+        let by_window = rate(n.bbr.window(), 40_000) * STARTUP_PACING_GAIN / 200;
+        (n.bbr.pacing_rate() * 100 / by_window, n.in_flight() <= n.bbr.window())
+    };
+    let initial = initial_window(1200);
+    let (paced, fits) = at(2 * initial, 0);
+    assert!((90..=101).contains(&paced) && fits, "{paced} %");
+    let (sampled, _) = at(2 * initial, Departure::FirstFlights as u16);
+    assert!(sampled < 80, "{sampled} %");
+    // Later the samples decide.
+    let (late, _) = at((FIRST_FLIGHTS + 2) * initial, 0);
+    assert!(late < 90, "{late} %");
+}
+
+#[test]
 fn startup_takes_as_many_rounds_as_doublings() {
     let mut n = Net::new(100 * MBIT, 50, 100_000_000);
     n.until(60_000, "leaves Startup", |n| n.bbr.state != State::Startup);
