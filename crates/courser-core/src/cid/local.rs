@@ -11,6 +11,8 @@ use crate::time::Instant;
 
 /// Most connection IDs active at once, whatever the peer would store.
 pub const ACTIVE_MAX: usize = 8;
+/// Most that are kept, those included that the peer was told to retire and has not.
+const KEPT_MAX: usize = 3 * ACTIVE_MAX;
 /// A connection may issue this many without waiting.
 const BURST: u32 = 32;
 /// After the burst, one connection ID per this time.
@@ -27,7 +29,7 @@ pub struct Issued {
 
 /// Our own connection IDs of one connection.
 pub struct LocalCids {
-    /// At most one more than may be active, so that a rotation can issue the first of the new ones.
+    /// With those that the peer was told to retire and has not: it can do that only when it has others.
     active: Vec<Issued>,
     /// Sequence number of the next one.
     next: u64,
@@ -38,6 +40,10 @@ pub struct LocalCids {
     /// What may be issued without waiting.
     allowance: u32,
     refilled: Instant,
+    /// The highest sequence number by which the peer reached us.
+    reached: u64,
+    /// How many of the following it may have used since then, for each of our moves one.
+    spent: usize,
 }
 
 impl LocalCids {
@@ -51,6 +57,8 @@ impl LocalCids {
             limit: 1,
             allowance: BURST,
             refilled: now,
+            reached: 0,
+            spent: 0,
         }
     }
 
@@ -76,7 +84,7 @@ impl LocalCids {
     /// Whether the peer has fewer than it stores, those apart that it is to retire.
     fn is_short(&self) -> bool {
         let count = self.count();
-        if count > ACTIVE_MAX {
+        if count >= KEPT_MAX {
             return false;
         }
         // Asked after every packet, while somebody is told to retire once in a while.
@@ -102,6 +110,41 @@ impl LocalCids {
         !pending
     }
 
+    /// The peer put this one in a packet, the first one on its path.
+    pub fn on_reached(&mut self, cid: &Cid) {
+        // One from before says nothing: it may have been under way when we moved.
+        if let Some(issued) = self.active.iter().find(|i| i.cid == *cid && i.sequence > self.reached) {
+            (self.reached, self.spent) = (issued.sequence, 0);
+        }
+    }
+
+    /// We move, and the peer needs one that it has not used to follow us. False when it may have none and cannot be given any.
+    pub fn on_move(&mut self) -> bool {
+        if self.first().cid.is_empty() {
+            return true;
+        }
+        self.spent += 1;
+        // It is assumed to take them in order; who does not is helped by `replace`.
+        let left = |i: &&Issued| i.sequence > self.reached && i.sequence >= self.retire_prior_to;
+        self.active.iter().filter(left).count() >= self.spent || self.replace()
+    }
+
+    /// Has all connection IDs replaced although the peer may not have retired those of the time before: it could not tell us,
+    /// since we moved meanwhile (docs/decisions/D171-moves-in-a-hurry.md). False when there are too many already.
+    pub fn replace(&mut self) -> bool {
+        if self.count() + self.limit > KEPT_MAX || self.limit < 2 || self.first().cid.is_empty() {
+            return false;
+        }
+        if self.is_short() && self.retire_prior_to > 0 {
+            // Those of the last time are not all out yet.
+            return true;
+        }
+        self.retire_prior_to = self.next;
+        // One for the path that the peer uses, one for that to which it may return, one for the way to us.
+        self.spent = self.limit.min(3);
+        true
+    }
+
     /// When another one may be issued, if one is missing and the rate forbids it now.
     #[must_use]
     pub fn next_issue(&self) -> Option<Instant> {
@@ -118,7 +161,7 @@ impl LocalCids {
         //= rfc9000#5.1.1-1
         let issued = Issued { sequence: self.next, cid };
         self.next += 1;
-        debug_assert!(self.count() <= ACTIVE_MAX, "issue was asked for");
+        debug_assert!(self.count() < KEPT_MAX, "issue was asked for");
         if self.active.len() == self.active.capacity() {
             // Most peers store a few and keep them.
             self.active.reserve_exact(self.limit.saturating_sub(self.active.len()).max(1));
@@ -271,6 +314,56 @@ mod tests {
         // Ten seconds later there is room for the full burst again.
         now += Duration::from_secs(10);
         assert!(issue_all(&mut l, now, &mut serial) > 0);
+    }
+
+    #[test]
+    fn a_peer_that_may_have_used_all_gets_others_although_it_has_not_retired_those() {
+        let now = Instant::ZERO;
+        for limit in [2, 4, 8] {
+            let mut l = LocalCids::new(cid(0), now);
+            l.set_peer_limit(limit);
+            let mut serial = 0;
+            issue_all(&mut l, now, &mut serial);
+            // Every move may cost one; nothing is heard.
+            for _ in 1..limit {
+                assert!(l.on_move());
+                assert_eq!(l.retire_prior_to(), 0, "there is one left");
+            }
+            assert!(l.on_move());
+            assert_eq!(l.retire_prior_to(), limit);
+            assert_eq!(issue_all(&mut l, now, &mut serial) as u64, limit);
+            assert_eq!(l.iter().filter(|i| i.sequence >= limit).count() as u64, limit, "what the peer stores");
+            // It is reached by one of them: that, and what came before, is used; nothing else.
+            l.on_reached(&l.active[l.count() - 2].cid.clone());
+            assert!(l.on_move());
+            assert_eq!(l.retire_prior_to(), limit, "one is left");
+        }
+    }
+
+    #[test]
+    fn a_client_that_never_hears_anything_keeps_a_bounded_number() {
+        let mut now = Instant::ZERO;
+        let mut l = LocalCids::new(cid(0), now);
+        l.set_peer_limit(8);
+        let mut serial = 0;
+        let (mut given, mut refused) = (0, 0);
+        for _ in 0..1_000 {
+            issue_all(&mut l, now, &mut serial);
+            if l.on_move() {
+                given += 1
+            } else {
+                refused += 1
+            }
+            now += Duration::from_secs(1);
+            assert!(l.count() <= KEPT_MAX);
+        }
+        assert!(given >= 16 && refused > 900, "{given} {refused}");
+        // What reached us before we moved says nothing about now.
+        let reached = l.reached;
+        l.on_reached(&cid(0));
+        assert_eq!((l.reached, l.on_move()), (reached, false));
+        l.on_reached(&cid(serial));
+        assert!(l.spent == 0 && !l.replace(), "those that the peer was told to retire are still there");
     }
 
     #[test]

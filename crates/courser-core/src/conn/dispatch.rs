@@ -34,6 +34,8 @@ const CONN_FRAMES: [FrameKind; 6] = [
 const BLACK_HOLE_PTOS: u32 = 3;
 /// After so many probe timeouts in a row packets are no longer marked to find out whether marks pass.
 const MARKS_PTOS: u32 = 2;
+/// After each so many probe timeouts at an address where the peer has not answered yet it gets other connection IDs.
+const UNANSWERED_PTOS: u32 = 2;
 
 /// Owners of frames, as disjoint fields of the connection, while recovery tells fates.
 struct Owners<'a> {
@@ -229,7 +231,7 @@ impl Connection {
                 || self.confirmed
                 || self.recovery.largest_acked(Space::Handshake).is_some(),
             // A probe of the handshake is a full datagram; less room than that is none.
-            amplification_blocked: self.side.is_server() && self.path.amplification.room() < 1200,
+            amplification_blocked: self.side.is_server() && self.path.room() < 1200,
         }
     }
 
@@ -277,6 +279,13 @@ impl Connection {
                 self.probe_for_lost_crypto();
                 if self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.pmtud.on_timeouts() {
                     self.apply_mtu(now);
+                }
+                if self.confirmed && self.side.is_client() && !self.path.is_validated() {
+                    // Perhaps the peer has no connection ID of ours left for where we are.
+                    if self.recovery.pto_count() % UNANSWERED_PTOS == 0 {
+                        let _ = self.local_cids.replace();
+                    }
+                    self.repeat_connection_ids();
                 }
                 if self.recovery.pto_count() >= MARKS_PTOS {
                     // Perhaps the path loses what is marked.

@@ -142,7 +142,6 @@ impl Connection {
     ) -> Result<(), PeerViolation> {
         let before = self.used_tokens();
         self.remote_cids.on_new(sequence, retire_prior_to, cid, token)?;
-        self.renew_destinations();
         self.note_tokens(before);
         Ok(())
     }

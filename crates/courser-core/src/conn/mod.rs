@@ -398,6 +398,8 @@ pub(crate) struct Connection {
     eliciting_since_receive: bool,
     /// When something was last sent, for keep-alive.
     last_sent: Instant,
+    /// Until then a client that has lost its address keeps speaking, so that the server finds it at the new one.
+    stir_until: Instant,
     /// When it looks whether it may rest; `FAR_FUTURE` while it does.
     rest_at: Instant,
     /// When it went to rest.

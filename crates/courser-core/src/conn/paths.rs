@@ -7,21 +7,25 @@
 //! old one.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use super::receive::Origin;
 use super::{Connection, Env, Event, RouteChange};
 use crate::config::PreferredAddress;
 use crate::error::{ApiMisuse, CloseReason};
-use crate::ids::{Cid, PathId, Space};
+use crate::ids::{Cid, Level, PathId, Space};
 use crate::observe::{Event as Observed, Kind, PathStep};
 use crate::packetiser::Meta;
 use crate::path::{Answer, Destination, Due, Goal, Path, Spin};
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
-use crate::spans::FrameSet;
+use crate::spans::{FrameKind, FrameSet};
 use crate::time::Instant;
 
 /// Probe timeouts after which a validation is given up, and a path that is not in use any more is dropped.
 const PATH_PTOS: u32 = 3;
+/// How long a client that has lost its address does not fall silent: its server may lose what shows where it is, give the new
+/// address up, and return to the old one.
+const STIR: Duration = Duration::from_secs(6);
 /// Where a path may be.
 const POSITIONS: [PathId; PathId::SLOTS] = [PathId(0), PathId(1), PathId(2), PathId(3)];
 
@@ -45,6 +49,13 @@ impl Connection {
         //= rfc9000#9-5
         //= rfc9000#9.6-1
         self.side.is_server() && self.confirmed
+    }
+
+    /// Whether the rest of the handshake is taken from wherever it comes: a client whose address changed after its last flight
+    /// was lost could never complete it otherwise, nor tell us of the change (RFC 9000 section 9 hopes that this does not
+    /// happen).
+    pub(super) fn may_be_completed_from_elsewhere(&self) -> bool {
+        self.side.is_server() && !self.confirmed && self.keys.has_recv(Level::Handshake)
     }
 
     /// A path of this connection.
@@ -196,6 +207,8 @@ impl Connection {
 
     /// A PATH_RESPONSE came, on whatever path.
     pub(super) fn on_path_response(&mut self, env: &mut Env, now: Instant, data: [u8; 8]) {
+        // The same packet may have taken connection IDs back before.
+        self.renew_destinations(0);
         let Some((id, answer)) = self.answered(data) else { return };
         if answer == Answer::Address {
             //= rfc9000#8.2.1-5
@@ -308,30 +321,32 @@ impl Connection {
             }
             return;
         }
-        match self.standby.fallback {
-            Some(back) => {
-                //= rfc9000#9.3.2-1
-                self.move_to(env, now, back);
+        //= rfc9000#9.3.2-1
+        if let Some(back) = self.standby.fallback {
+            if self.move_back(env, now, back) {
                 self.drop_path(id);
+            } else {
+                // There is nothing to return by, but connection IDs may be under way to us: once more.
+                self.drop_path(back);
+                self.challenge(env, now, id);
             }
+        } else if self.side.is_server() {
             //= rfc9000#9.3.2-2
-            None if self.side.is_server() => self.end_silently(CloseReason::NoPath),
-            // A client has no other way; the idle timeout decides.
-            None => {}
+            self.end_silently(CloseReason::NoPath);
         }
+        // A client has no other way; the idle timeout decides.
     }
 
     /// The path in use does not take the datagrams that every path has to.
     pub(super) fn on_path_too_small(&mut self, env: &mut Env, now: Instant) {
         //= rfc9000#14-1
         //= rfc9000#14.2-4
-        match self.standby.fallback.filter(|_| self.is_open()) {
-            Some(back) => {
-                let id = self.path.id;
-                self.move_to(env, now, back);
-                self.drop_path(id);
-            }
-            None => self.begin_close(now, CloseReason::NoPath),
+        let id = self.path.id;
+        let back = self.standby.fallback.filter(|_| self.is_open());
+        if back.is_some_and(|back| self.move_back(env, now, back)) {
+            self.drop_path(id);
+        } else {
+            self.begin_close(now, CloseReason::NoPath);
         }
     }
 
@@ -356,23 +371,40 @@ impl Connection {
         Some(path)
     }
 
-    /// Connection IDs of the peer came or went: paths whose one is gone get another, or go too.
-    pub(super) fn renew_destinations(&mut self) {
+    /// Connection IDs of the peer came or went. Those that are left belong to the path in use, the one to return to and those
+    /// under test for a move, in this order; `leave` of them stay for a path that is about to come. Whatever else has lost
+    /// its own goes: the peer may be where it needs the next one to be answered at all.
+    pub(super) fn renew_destinations(&mut self, leave: usize) {
         let sequence = self.remote_cids.active_sequence();
         let moved = self.path.to.sequence != sequence;
         self.path.to = Destination { sequence, cid: self.remote_cids.active() };
-        for id in POSITIONS {
+        let back = self.standby.fallback;
+        for id in back.into_iter().chain(POSITIONS.into_iter().filter(|id| Some(*id) != back)) {
             let taken = |p: &Path| moved && p.to.sequence == sequence;
             let gone = |p: &Path| taken(p) || self.remote_cids.get(p.to.sequence).is_none();
-            if !self.standby.get(id).is_some_and(gone) {
-                continue;
-            }
-            let to = self.take_destination();
+            let Some(path) = self.standby.get(id).filter(|p| gone(p)) else { continue };
+            let wanted = back == Some(id) || path.goal == Goal::Move;
+            let spare = self.remote_cids.unused() > leave;
+            let to = if wanted && spare { self.take_destination() } else { None };
             match (self.standby.get_mut(id), to) {
                 (Some(path), Some(to)) => path.to = to,
+                // It gets the next one, or when the connection returns there.
+                (Some(path), None) if back == Some(id) => path.challenges.stop(),
                 _ => drop(self.drop_path(id)),
             }
         }
+    }
+
+    /// Returns to the path that was in use before, `false` when nothing can be sent there.
+    fn move_back(&mut self, env: &mut Env, now: Instant, back: PathId) -> bool {
+        let gone = self.standby.get(back).is_none_or(|p| self.remote_cids.get(p.to.sequence).is_none());
+        if gone {
+            let Some(to) = self.take_destination() else { return false };
+            let Some(path) = self.standby.get_mut(back) else { return false };
+            path.to = to;
+        }
+        self.move_to(env, now, back);
+        true
     }
 
     /// Has the connection IDs of both ends replaced, so that what follows cannot be linked to what was before by them. False
@@ -446,6 +478,7 @@ impl Connection {
         }
         //= rfc9000#9.5-1
         let to = self.take_destination().ok_or(ApiMisuse::NoConnectionId)?;
+        let _ = self.local_cids.on_move();
         self.test_path(env, now, self.path.remote(), Some(local), to);
         //= rfc9000#9.6.3-1
         if let Some((pending, remote)) = self.preferred_test()
@@ -469,8 +502,10 @@ impl Connection {
             // During the handshake the server goes by connection IDs as long as its address for us holds.
             Err(_) => return,
         }
-        // A peer that issues no spare connection ID sees what it would see behind a translator that moved us.
-        let to = self.take_destination().unwrap_or(self.path.to);
+        // A peer that issues no spare connection ID, or may have none of ours, sees what it would see behind a translator that
+        // moved us.
+        let fresh = if self.local_cids.on_move() { self.take_destination() } else { None };
+        let to = fresh.unwrap_or(self.path.to);
         let before = self.path.id;
         let prefers = self.preferred_test().is_some();
         let Some(id) = self.add_path(env, now, self.path.remote(), local, to) else { return };
@@ -485,9 +520,18 @@ impl Connection {
         debug_assert!(self.standby.get(before).is_none(), "nothing leaves from the old address");
         // Only a packet that is more than a probe makes the server follow.
         self.ping = true;
+        self.stir_until = now + STIR;
+        self.repeat_connection_ids();
         if prefers {
             self.follow_preferred_address(env, now);
         }
+    }
+
+    /// What was sent about connection IDs is said again: without them the peer cannot answer from where it is asked, and it
+    /// may have gone to an address that was left (RFC 9000 section 9.5).
+    pub(super) fn repeat_connection_ids(&mut self) {
+        self.control.repeat(FrameKind::NewConnectionId);
+        self.control.repeat(FrameKind::RetireConnectionId);
     }
 
     /// The machine has lost the address that this path began at: the network changed.

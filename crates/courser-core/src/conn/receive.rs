@@ -14,7 +14,7 @@ use crate::ids::{Cid, Ecn, Level, PathId};
 use crate::observe::{Dropped, Event as Observed, Kind};
 use crate::packetiser::Meta;
 use crate::protect::{KEEP_OLD_KEYS_PTOS, OpenError, Opened};
-use crate::spans::FrameSet;
+use crate::spans::{FrameKind, FrameSet};
 use crate::time::Instant;
 use crate::wire::Reader;
 use crate::wire::frame::{self, Extensions, Frame};
@@ -119,7 +119,7 @@ impl Connection {
             Life::Draining { .. } | Life::Ended => return Received::Handled,
         }
         let path = self.locate(meta);
-        if path.is_none() && !self.may_open_path() {
+        if path.is_none() && !self.may_open_path() && !self.may_be_completed_from_elsewhere() {
             self.drop_packet(env, now, None, datagram.len(), Dropped::Address);
             return Received::Handled;
         }
@@ -231,6 +231,11 @@ impl Connection {
         bytes: &mut [u8],
         packet: &Packet,
     ) -> bool {
+        if origin.path.is_none() && packet.level != Level::Handshake && !self.may_open_path() {
+            // An Initial packet proves nothing; of the others the client has more.
+            self.drop_packet(env, now, Some(packet.level), bytes.len(), Dropped::Address);
+            return true;
+        }
         let space = packet.level.space();
         let expected = self.acks[space.index()].history().largest().map_or(0, |largest| largest + 1);
         let keys = env.keys.as_ref();
@@ -289,7 +294,7 @@ impl Connection {
             self.observe_update(env, now, true);
         }
         self.observe_opened(env, now, packet.level, &bytes[..packet.end], opened, origin.arrived != now);
-        self.on_authentic(now, packet.level, bytes);
+        self.on_authentic(now, packet.level, origin.path.is_some(), bytes);
         let (level, dcid, generation) = (packet.level, packet.dcid, opened.generation);
         let carrier = Carrier { level, dcid, generation, received: now, path };
         match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
@@ -302,13 +307,22 @@ impl Connection {
                 }
             }
             //= rfc9000#5.2-1
-            Err(violation) => self.fail(now, violation),
+            Err(violation) => {
+                self.renew_destinations(0);
+                self.fail(now, violation);
+            }
         }
         self.log.received(now, packet.level, opened.pn, packet.end);
     }
 
     /// The path that an authentic packet came on, opened if need be; `None` when there can be none.
     fn path_of(&mut self, env: &mut Env, now: Instant, origin: &Origin, packet: &Packet) -> Option<PathId> {
+        if packet.level == Level::Handshake && self.side.is_server() {
+            // The same leads here in 1-RTT packets.
+            self.path.reached_by = packet.dcid;
+            // Nothing is sent to there before the handshake is confirmed, and nothing is believed of the address.
+            return origin.path.or(Some(self.path.id));
+        }
         if packet.level != Level::OneRtt {
             return origin.path;
         }
@@ -316,6 +330,9 @@ impl Connection {
         let path = self.path_mut(id)?;
         if path.reached_by != packet.dcid {
             path.reached_by = packet.dcid;
+            if self.side.is_client() && id == self.path.id {
+                self.local_cids.on_reached(&packet.dcid);
+            }
         }
         Some(id)
     }
@@ -325,24 +342,26 @@ impl Connection {
     fn learn_connection_ids(&mut self, env: &Env, payload: &[u8]) {
         let (extensions, mut reader) = (self.extensions(env), Reader::new(payload));
         while !reader.is_empty() {
-            let Ok(frame) = frame::parse(&mut reader, extensions) else { return };
+            let Ok(frame) = frame::parse(&mut reader, extensions) else { break };
             if let Frame::NewConnectionId { sequence, retire_prior_to, cid, token } = frame
                 && self.on_new_connection_id(sequence, retire_prior_to, cid, token).is_err()
             {
-                return;
+                break;
             }
         }
+        // The way there comes before others that may be given up.
+        self.renew_destinations(1);
     }
 
     /// What an authentic packet says before its frames are read.
-    fn on_authentic(&mut self, now: Instant, level: Level, bytes: &[u8]) {
+    fn on_authentic(&mut self, now: Instant, level: Level, from_here: bool, bytes: &[u8]) {
         if self.recovery.pto_count() > 0 && now.since(self.last_activity) > self.pto() {
             self.recovery.on_heard_again(now, &self.path.rtt);
         }
         //= rfc9000#10.1-1
         self.last_activity = now;
         self.eliciting_since_receive = false;
-        if level == Level::Handshake && self.side.is_server() {
+        if level == Level::Handshake && self.side.is_server() && from_here {
             // Only somebody who read our Initial can send a Handshake packet.
             self.path.validate();
         }
@@ -385,6 +404,10 @@ impl Connection {
             if !self.is_open() {
                 break;
             }
+        }
+        if frames.contains(FrameKind::NewConnectionId) {
+            // After the last one: the first may only say which are to go.
+            self.renew_destinations(0);
         }
         Ok(frames)
     }

@@ -268,6 +268,7 @@ impl Connection {
             last_activity: now,
             eliciting_since_receive: false,
             last_sent: now,
+            stir_until: Instant::ZERO,
             rest_at: now + super::rest::FIRST,
             rested_at: now,
             rests: 0,

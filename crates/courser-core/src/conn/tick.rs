@@ -188,7 +188,7 @@ impl Connection {
             self.keys.deadline(),
             self.early_keys_until,
             self.chosen_route.as_ref().map(|route| route.1),
-            self.local_cids.next_issue().filter(|_| matches!(self.life, Life::Established)),
+            self.next_issue(),
             self.rest_deadline(env),
         ]
         .into_iter()
@@ -196,11 +196,17 @@ impl Connection {
         .min()
     }
 
+    /// When the next connection ID of ours may be issued; one that finds no room waits for an acknowledgement, not for a time.
+    fn next_issue(&self) -> Option<Instant> {
+        let may = matches!(self.life, Life::Established) && self.control.has_room();
+        self.local_cids.next_issue().filter(|_| may)
+    }
+
     /// An ACK that may not leave to an address that is not validated waits for what comes from there, not for a time.
     fn ack_deadline(&self) -> Option<Instant> {
         /// The largest header, an ACK of one range with ECN counts, the tag.
         const ROOM: usize = 100;
-        let may_leave = self.keys.has_send(Level::OneRtt) && self.path.amplification.room() >= ROOM;
+        let may_leave = self.keys.has_send(Level::OneRtt) && self.path.room() >= ROOM;
         self.acks[2].deadline().filter(|_| may_leave)
     }
 
@@ -213,9 +219,14 @@ impl Connection {
     }
 
     fn keep_alive_deadline(&self, env: &Env) -> Option<Instant> {
-        let every = self.settings(env).keep_alive.filter(|_| matches!(self.life, Life::Established))?;
         let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
-        idle.then(|| self.last_activity.max(self.last_sent) + every)
+        if !idle || !matches!(self.life, Life::Established) {
+            return None;
+        }
+        let spoke = self.last_activity.max(self.last_sent);
+        let stir = Some(spoke + self.pto() * 2).filter(|at| *at <= self.stir_until);
+        let keep = self.settings(env).keep_alive.map(|every| spoke + every);
+        stir.into_iter().chain(keep).min()
     }
 
     /// Whether the next train may not have numbers for all of its packets.

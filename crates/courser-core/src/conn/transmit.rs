@@ -91,7 +91,7 @@ impl Connection {
         }
         let mut streams_only = false;
         while count < TRAIN_DATAGRAMS_MAX {
-            let room = segment.min(self.path.amplification.room());
+            let room = segment.min(self.path.room());
             let Some(slot) = train.slot(room) else { break };
             let built =
                 if streams_only { self.build_more(env, &turn, slot) } else { self.build_datagram(env, &turn, slot) };
@@ -195,7 +195,7 @@ impl Connection {
         if self.standby.iter().any(|p| p.wants_probe()) {
             return true;
         }
-        if self.path.amplification.room() == 0 {
+        if self.path.room() == 0 {
             return false;
         }
         let open = self.window_allows() && !self.mtu_probe_waits(now);

@@ -12,6 +12,8 @@ const INLINE: usize = 56;
 
 /// Most items at once; more than eight connection IDs each way and a token ever need.
 const ITEMS_MAX: usize = 64;
+/// The slot's part of an item's name; the rest is its serial number.
+const SLOT_BITS: u32 = ITEMS_MAX.trailing_zeros();
 
 /// Whether an item waits or travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,8 @@ pub struct ControlQueue {
 }
 
 impl ControlQueue {
-    /// Queues an encoded frame in state New.
+    /// Queues an encoded frame in state New; returns its name, which no other item has as long as packets that carried it are
+    /// remembered.
     ///
     /// # Errors
     /// [`QueueFull`] when 64 items are queued; nothing changes then.
@@ -74,9 +77,11 @@ impl ControlQueue {
             _ => Encoded::Boxed(frame.into()),
         };
         self.serial = self.serial.wrapping_add(1);
-        self.slots[slot] = Some(Item { priority, kind, space, state: ItemState::New, serial: self.serial, bytes });
+        let item = Item { priority, kind, space, state: ItemState::New, serial: self.serial, bytes };
+        let name = item.name(slot);
+        self.slots[slot] = Some(item);
         self.waiting += 1;
-        Ok(u32::try_from(slot).unwrap_or(u32::MAX))
+        Ok(name)
     }
 
     /// Whether a frame waits for a packet of that space.
@@ -119,26 +124,30 @@ impl ControlQueue {
     /// A packet with the item was lost: it waits again, with another priority if one is given.
     pub fn mark_lost(&mut self, id: u32, priority: Option<u8>) {
         self.transition(id, ItemState::Tx, ItemState::New);
-        if let (Some(p), Some(Some(item))) = (priority, self.slots.get_mut(id as usize)) {
+        if let (Some(p), Some(Some(item))) = (priority, self.slot_of(id)) {
             item.priority = p;
+        }
+    }
+
+    /// What was sent of that kind waits again, although nobody knows yet that it is lost.
+    pub fn repeat(&mut self, kind: FrameKind) {
+        for item in self.slots.iter_mut().flatten().filter(|i| i.kind == kind && i.state == ItemState::Tx) {
+            item.state = ItemState::New;
+            self.waiting += 1;
         }
     }
 
     /// The peer has it, or nobody wants it any more.
     pub fn release(&mut self, id: u32) {
-        if let Some(item) = self.slots.get_mut(id as usize).and_then(Option::take)
-            && item.state == ItemState::New
-        {
-            self.waiting -= 1;
-        }
+        let item = self.slot_of(id).and_then(Option::take);
+        self.waiting -= u16::from(item.is_some_and(|i| i.state == ItemState::New));
     }
 
     /// Frees everything of a space whose keys are gone.
     pub fn discard(&mut self, space: Space) {
-        for id in 0..self.slots.len() {
-            if self.slots[id].as_ref().is_some_and(|i| i.space == space) {
-                self.release(u32::try_from(id).unwrap_or(u32::MAX));
-            }
+        for slot in &mut self.slots {
+            let gone = slot.take_if(|i| i.space == space);
+            self.waiting -= u16::from(gone.is_some_and(|i| i.state == ItemState::New));
         }
     }
 
@@ -168,15 +177,22 @@ impl ControlQueue {
     }
 
     fn items(&self) -> impl Iterator<Item = (u32, &Item)> {
-        (0..).zip(&self.slots).filter_map(|(id, slot)| slot.as_ref().map(|i| (id, i)))
+        self.slots.iter().enumerate().filter_map(|(slot, item)| item.as_ref().map(|i| (i.name(slot), i)))
     }
 
     fn item(&self, id: u32) -> Option<&Item> {
-        self.slots.get(id as usize)?.as_ref()
+        let slot = id as usize % ITEMS_MAX;
+        self.slots.get(slot)?.as_ref().filter(|i| i.name(slot) == id)
+    }
+
+    /// The slot of an item, unless another one has it now.
+    fn slot_of(&mut self, id: u32) -> Option<&mut Option<Item>> {
+        let slot = id as usize % ITEMS_MAX;
+        self.slots.get_mut(slot).filter(|place| place.as_ref().is_some_and(|i| i.name(slot) == id))
     }
 
     fn transition(&mut self, id: u32, from: ItemState, to: ItemState) {
-        let Some(Some(item)) = self.slots.get_mut(id as usize) else { return };
+        let Some(Some(item)) = self.slot_of(id) else { return };
         if item.state == from {
             item.state = to;
             match to {
@@ -188,6 +204,11 @@ impl ControlQueue {
 }
 
 impl Item {
+    fn name(&self, slot: usize) -> u32 {
+        debug_assert!(slot < ITEMS_MAX);
+        self.serial << SLOT_BITS | slot as u32
+    }
+
     fn frame(&self) -> &[u8] {
         match &self.bytes {
             Encoded::Inline(len, bytes) => &bytes[..usize::from(*len)],
@@ -267,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn the_second_acknowledgement_of_a_repeated_item_does_not_free_the_one_that_came_after_it() {
+        let mut q = queue();
+        let first = q.add(1, Space::Data, FrameKind::NewConnectionId, &[1]).unwrap();
+        q.mark_tx(first);
+        // A probe carries it again; then both packets are acknowledged, and between the two its place is taken.
+        q.repeat(FrameKind::NewConnectionId);
+        assert_eq!(q.next(Space::Data, ALL, 10), Some(first));
+        q.mark_tx(first);
+        q.release(first);
+        let second = q.add(1, Space::Data, FrameKind::RetireConnectionId, &[2]).unwrap();
+        q.mark_tx(second);
+        q.release(first);
+        q.mark_lost(first, Some(9));
+        assert_eq!((q.state(first), q.state(second), q.len()), (None, Some(ItemState::Tx), 1));
+        q.mark_lost(second, None);
+        assert_eq!(q.next(Space::Data, 1..=1, 10), Some(second), "its packet was lost");
+    }
+
+    #[test]
     fn a_full_queue_says_so_and_keeps_what_it_has() {
         let mut q = queue();
         for i in 0..ITEMS_MAX {
@@ -275,7 +315,8 @@ mod tests {
         assert!(!q.has_room());
         assert_eq!(q.add(255, Space::Data, FrameKind::RetireConnectionId, &[1]), Err(QueueFull));
         assert_eq!(q.len(), ITEMS_MAX);
-        q.release(3);
+        let third = q.items().nth(3).unwrap().0;
+        q.release(third);
         assert!(q.add(1, Space::Data, FrameKind::RetireConnectionId, &[1]).is_ok());
     }
 }

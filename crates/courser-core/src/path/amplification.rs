@@ -41,10 +41,16 @@ impl Amplification {
         if self.validated {
             return usize::MAX;
         }
+        usize::try_from(self.credit().saturating_sub(self.sent)).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that what came has allowed altogether.
+    #[must_use]
+    pub fn credit(&self) -> u64 {
         //= rfc9000#8-1
         //= rfc9000#8.1-1
         //= rfc9000#9.3-2
-        usize::try_from(self.received.saturating_mul(3).saturating_sub(self.sent)).unwrap_or(usize::MAX)
+        self.received.saturating_mul(3)
     }
 }
 

@@ -30,6 +30,15 @@ pub struct Destination {
     pub cid: Cid,
 }
 
+/// The smallest packet that tests a path: a short header, one frame, the tag.
+const PROBE_LEAST: usize = 1 + 20 + 4 + 9 + 16;
+/// A challenge and an answer in a packet that need not be full-sized.
+const PROBE_LARGEST: usize = PROBE_LEAST + 9;
+/// What data leaves for the challenges of a validation, as much as its rounds send; of little it leaves a quarter.
+const PROBE_RESERVE: usize = 9 * PROBE_LARGEST;
+/// What a datagram with a challenge has where it may (RFC 9000 section 8.2.1).
+const FULL: usize = 1200;
+
 /// A path between one address of ours and one of the peer's.
 pub struct Path {
     /// Its position among the connection's paths, by which sent packets name it.
@@ -169,11 +178,30 @@ impl Path {
     /// Whether a packet of challenges and answers should and may leave here although the path is not in use.
     #[must_use]
     pub fn wants_probe(&self) -> bool {
-        /// The smallest such packet: a short header, one frame, the tag.
-        const LEAST: usize = 1 + 20 + 4 + 9 + 16;
         //= rfc9000#8.2.2-2
-        let says = self.challenges.due().is_some() || self.responses.front().is_some();
-        says && self.amplification.room() >= LEAST && self.congestion.room() >= LEAST as u64
+        self.tests() && self.amplification.room() >= PROBE_LEAST && self.congestion.room() >= PROBE_LEAST as u64
+    }
+
+    /// Whether a challenge or an answer waits to leave here.
+    fn tests(&self) -> bool {
+        self.challenges.due().is_some() || self.responses.front().is_some()
+    }
+
+    /// Bytes that may leave here now while the path is in use. Where an address is not validated yet, data leaves some for
+    /// challenges: when one is lost and none can follow, the peer is given up that is there.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let room = self.amplification.room();
+        if self.amplification.is_validated() || !self.challenges.is_active() {
+            return room;
+        }
+        let reserve = usize::try_from(self.amplification.credit() / 4).unwrap_or(usize::MAX).min(PROBE_RESERVE);
+        match room.saturating_sub(reserve) {
+            _ if room < PROBE_LEAST => 0,
+            _ if self.tests() && room < FULL => room.min(PROBE_LARGEST),
+            kept if self.tests() => kept.max(FULL),
+            kept => kept,
+        }
     }
 
     /// Brings the pacer up to date after the window, the round-trip time or the datagram size changed.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use courser_core::error::CloseReason;
 use courser_core::ids::{Level, Version};
 use courser_core::spans::FrameKind;
+use courser_sim::nat::NatConfig;
 use courser_sim::node::corrupt::Damage;
 use courser_sim::quic::{Job, Net, NetConfig, inspect};
 use courser_sim::script::{Act, Pick, Script, Verdict};
-use courser_sim::{Duplex, LinkConfig};
+use courser_sim::{Duplex, LinkConfig, addr};
 
 use crate::support::{MS, S, plain};
 use crate::tls::with_tls;
@@ -81,6 +82,31 @@ fn each_pair_of_datagrams_of_a_handshake_may_be_lost() {
         for (up, down) in courser_sim::script::loss_patterns(5, 2) {
             let took = with_losses(by, &up, &down, SMALL);
             assert!(took < 3_500 * MS, "{by:?}: lost {up:?} {down:?}: {took} us");
+        }
+    }
+}
+
+#[test]
+fn an_address_that_changes_while_the_last_flight_is_lost_does_not_cost_the_connection() {
+    // The client has completed the handshake, the server has not; what was said is repeated from elsewhere. The ClientHello of
+    // TLS with a hybrid group has two datagrams.
+    for (by, first) in [(By::Null, 1), (By::Tls, 2)] {
+        for (at, lost) in [21, 25, 35, 60, 200].into_iter().flat_map(|at| (0..4).map(move |lost| (at, lost))) {
+            for other_address in [false, true] {
+                let mut nat = NatConfig::new(addr::public(1)).rebind_at(at * MS);
+                if other_address {
+                    nat = nat.next_address(addr::public(2));
+                }
+                let link = Script::new().drop_up(first..first + lost).apply(plain());
+                let config = net_config(by, 1, link, SMALL).nat(nat).job(Job::exchange(20_000, 20_000));
+                let mut net = Net::new(config);
+                net.run_until(12 * S);
+                let report = &net.client().app(0).unwrap().report;
+                let what = format!("{by:?} at {at} ms, {lost} lost, {other_address}");
+                assert_eq!((report.bytes_in, report.ends), (20_000, 1), "{what}: {report:?}");
+                net.run_until_done(60 * S);
+                net.finish();
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //! to be dead, attackers that send copies from elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use courser_core::error::{ApiMisuse, CloseReason};
@@ -11,7 +11,7 @@ use courser_core::spans::FrameKind;
 use courser_sim::nat::NatConfig;
 use courser_sim::quic::{AppConfig, Job, Net, NetConfig, QuicHost, inspect};
 use courser_sim::script::Verdict;
-use courser_sim::{Datagram, Duplex, LinkConfig, addr};
+use courser_sim::{Datagram, Duplex, LinkConfig, Rng, addr};
 
 use crate::support::{MS, S, plain, rated};
 
@@ -204,7 +204,7 @@ fn a_client_that_lost_its_address_goes_on_from_another_one() {
 fn a_new_path_that_is_dead_is_given_up_and_the_old_one_stays() {
     //= rfc9000#8.2.4-1 type=test
     for (name, link) in links() {
-        let mut net = Net::new(roaming(3, link).job(Job::exchange(3_000_000, 3_000_000)));
+        let mut net = Net::new(roaming(3, link).job(Job::exchange(1_000_000, 1_000_000)));
         net.tap_up(Box::new(|_, d| if d.src.ip() == second() { Verdict::Drop } else { Verdict::Pass }));
         net.establish(5 * S);
         migrate(&mut net, second()).unwrap();
@@ -310,7 +310,7 @@ fn traffic_moves_to_the_preferred_address_once_the_handshake_is_confirmed() {
 #[test]
 fn a_preferred_address_where_nobody_answers_is_not_used() {
     //= rfc9000#9.6.1-3 type=test
-    let mut config = NetConfig::new(1, plain()).job(Job::exchange(3_000_000, 3_000_000));
+    let mut config = NetConfig::new(1, plain()).job(Job::exchange(1_000_000, 1_000_000));
     config.server_also = vec![addr::server(1).ip()];
     let SocketAddr::V4(preferred) = addr::server(1) else { panic!("an IPv4 address") };
     config.server.preferred_v4 = Some(preferred);
@@ -358,6 +358,49 @@ fn migrate_first(net: &mut Net) -> Result<(), ApiMisuse> {
     //= rfc9000#9-1 type=test
     net.run_until(MS);
     migrate(net, "10.0.9.9".parse().unwrap())
+}
+
+/// Moves of a client: pauses and addresses drawn from the seed. What comes to an address that it has left is lost.
+fn move_about(net: &mut Net, seed: u64, moves: u16, longest: u64) {
+    let mut random = Rng::new(seed);
+    let here = Arc::new(Mutex::new(None));
+    let seen = here.clone();
+    net.tap_down(Box::new(move |_, d| {
+        if seen.lock().unwrap().is_some_and(|here| here != d.dst) { Verdict::Drop } else { Verdict::Pass }
+    }));
+    for turn in 0..moves {
+        let to = with_port(addr::client(if random.below(3) == 0 { 7 } else { 0 }), 20_000 + turn);
+        rebind(net, to);
+        *here.lock().unwrap() = Some(to);
+        net.run_until(net.world.now_us() + 1 + random.below(longest));
+    }
+}
+
+#[test]
+fn a_client_that_moves_faster_than_connection_ids_come_is_still_followed() {
+    // With all connection IDs of the client in use for addresses that were left, the server could follow to none that it is
+    // told of by a fresh one; and what it retires goes to where nobody is any more.
+    let seeds = std::env::var("COURSER_SEEDS").ok().map_or(200, |n| n.parse().expect("COURSER_SEEDS is a number"));
+    for seed in 0..seeds {
+        let loss = [0.0, 0.02, 0.05, 0.1][seed as usize % 4];
+        let delay = [MS, 5 * MS, 20 * MS][seed as usize % 3];
+        let longest = [30, 100, 200, 400, 1000][seed as usize % 5] * MS;
+        let path = LinkConfig::new().rate(20_000_000).queue_bytes(100_000).delay_us(delay).loss(loss);
+        let mut net = Net::new(roaming(seed, Duplex::symmetric(path)).job(Job::exchange(1_000_000, 1_000_000)));
+        net.establish(5 * S);
+        net.run_until(net.world.now_us() + 50 * MS);
+        move_about(&mut net, seed, 30, longest);
+        let moved = net.world.now_us();
+        let lasts =
+            |net: &Net| net.client().app(0).is_some_and(|app| app.report.ends == 0 && app.report.closed.is_none());
+        while lasts(&net) && net.world.now_us() < moved + 100 * S {
+            net.run_until(net.world.now_us() + 100 * MS);
+        }
+        let report = &net.client().app(0).unwrap().report;
+        let closed = net.server().apps().map(|app| app.report.closed.clone()).collect::<Vec<_>>();
+        assert_eq!(report.bytes_in, 1_000_000, "{seed}: {:?} {closed:?}", report.closed);
+        net.finish();
+    }
 }
 
 #[test]
