@@ -282,7 +282,7 @@ impl Connection {
                 }
                 if self.confirmed && self.side.is_client() && !self.path.is_validated() {
                     // Perhaps the peer has no connection ID of ours left for where we are.
-                    if self.recovery.pto_count() % UNANSWERED_PTOS == 0 {
+                    if self.recovery.pto_count().is_multiple_of(UNANSWERED_PTOS) {
                         let _ = self.local_cids.replace();
                     }
                     self.repeat_connection_ids();
