@@ -107,10 +107,13 @@ pub(crate) fn fault(e: &io::Error) -> Fault {
 pub(crate) fn is_old_news(e: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, OutOfMemory,
+        PermissionDenied,
     };
+    // A firewall's "prohibited" is news of an earlier datagram too.
     matches!(
         e.kind(),
         Interrupted
+            | PermissionDenied
             | ConnectionRefused
             | ConnectionReset
             | HostUnreachable
@@ -144,6 +147,7 @@ mod tests {
             assert!(is_old_news(&io::Error::from_raw_os_error(number)));
         }
         assert!(is_old_news(&io::ErrorKind::ConnectionReset.into()));
+        assert!(is_old_news(&io::ErrorKind::PermissionDenied.into()));
         assert!(!is_old_news(&io::ErrorKind::NotConnected.into()));
         assert!(!is_old_news(&io::ErrorKind::InvalidInput.into()));
     }
