@@ -282,7 +282,11 @@ impl Connection {
             let Some(path) = self.path_mut(id) else { continue };
             match path.challenges.on_timeout(now) {
                 Due::Nothing => {}
-                Due::Again => path.challenges.again([env.random_u64(), env.random_u64()].map(u64::to_be_bytes)),
+                Due::Again => {
+                    path.challenges.again([env.random_u64(), env.random_u64()].map(u64::to_be_bytes));
+                    // Perhaps the path loses what is marked, and that would be every challenge.
+                    path.ecn.end_testing();
+                }
                 Due::Failed => self.on_path_failed(env, now, id),
             }
             let over = self.standby.get(id).is_some_and(|p| p.expires.is_some_and(|at| at <= now));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use courser_core::error::{ApiMisuse, CloseReason};
 use courser_core::spans::FrameKind;
 use courser_sim::nat::NatConfig;
+use courser_sim::node::ecn::Ecn;
 use courser_sim::quic::{AppConfig, Job, Net, NetConfig, QuicHost, inspect};
 use courser_sim::script::Verdict;
 use courser_sim::{Datagram, Duplex, LinkConfig, Rng, addr};
@@ -400,6 +401,34 @@ fn a_client_that_moves_faster_than_connection_ids_come_is_still_followed() {
         let closed = net.server().apps().map(|app| app.report.closed.clone()).collect::<Vec<_>>();
         assert_eq!(report.bytes_in, 1_000_000, "{seed}: {:?} {closed:?}", report.closed);
         net.finish();
+    }
+}
+
+#[test]
+fn a_network_that_drops_what_is_marked_for_ecn_does_not_cost_a_client_that_moves() {
+    // Each new path is tested for ECN anew, and all challenges of a validation used to carry a mark.
+    for (up, down) in
+        [(Ecn::Keep, Ecn::DropCapable), (Ecn::DropCapable, Ecn::Keep), (Ecn::DropCapable, Ecn::DropCapable)]
+    {
+        for unknown in [false, true] {
+            let link = |ecn| LinkConfig::new().rate(4_000_000).queue_bytes(1_000_000).delay_us(10 * MS).ecn(ecn);
+            let mut config = roaming(1, Duplex { up: link(up), down: link(down) });
+            if unknown {
+                config = config.nat(NatConfig::new(addr::public(1)).rebind_at(12 * S).next_address(addr::public(2)));
+            }
+            let mut net = Net::new(config.job(Job::exchange(8_000_000, 1_000_000)));
+            net.establish(10 * S);
+            if !unknown {
+                net.run_until(12 * S);
+                rebind(&mut net, addr::client(7));
+            }
+            net.run_until_done(120 * S);
+            let report = &net.client().app(0).unwrap().report;
+            assert_eq!((report.bytes_in, report.ends), (1_000_000, 1), "{up:?} {down:?} {unknown}: {report:?}");
+            let migrations = net.server_stats().unwrap().migrations;
+            assert!((1..4).contains(&migrations), "{up:?} {down:?} {unknown}: the server moved {migrations} times");
+            net.finish();
+        }
     }
 }
 
