@@ -48,6 +48,8 @@ use succession::Succession;
 use tcp::Shared;
 use tls::Identity;
 
+/// How long an end at once waits for what is over to be counted as such.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How often it is looked whether the last connection has gone.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -217,7 +219,7 @@ impl Server {
                 }
                 Some(Order::Drain | Order::End) | None => {
                     self.manager.tell(State::Stopping);
-                    let complete = !self.app.metrics.is_busy();
+                    let complete = self.is_done().await;
                     self.end(&phase, tasks).await;
                     return Ok(complete);
                 }
@@ -279,6 +281,15 @@ impl Server {
     /// Whether no connection over TCP is left.
     fn is_idle(&self) -> bool {
         self.app.metrics.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
+    }
+
+    /// Whether an end at once cuts nothing off. What both of its sides know to be over is counted a moment later.
+    async fn is_done(&self) -> bool {
+        let until = Instant::now() + MOMENT;
+        while self.app.metrics.is_busy() && Instant::now() < until {
+            sleep(MOMENT / 20).await;
+        }
+        !self.app.metrics.is_busy()
     }
 
     /// Waits until the last connection has gone, but not longer than for that time, nor past another order to end. Without a
