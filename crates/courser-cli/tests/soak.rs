@@ -4,7 +4,7 @@
 //! `COURSER_SOAK` says for how many seconds:
 //!
 //! ```text
-//! COURSER_SOAK=3600 cargo test --release -p courser-cli --test soak -- --nocapture
+//! COURSER_SOAK=3600 cargo test -p courser-cli --test soak -- --nocapture
 //! ```
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]

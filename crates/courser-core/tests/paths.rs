@@ -442,3 +442,24 @@ fn a_server_that_may_say_nothing_where_it_is_sleeps_until_it_hears_more() {
     say(&mut rig, elsewhere(1), &[Frame::Ping], 400);
     assert!(collect(&mut rig).iter().any(|l| l.to == elsewhere(1) && l.more));
 }
+
+#[test]
+fn a_connection_whose_frames_nobody_acknowledges_does_not_ask_for_a_turn_without_end() {
+    let mut rig = server(|s| s.idle_timeout = Duration::from_secs(600));
+    // Each packet costs the server a RETIRE_CONNECTION_ID frame and a connection ID of its own, until neither finds room.
+    for n in 1..=36_u8 {
+        let (sequence, cid) = (100 + u64::from(n), Cid::new(&[n; 8]).unwrap());
+        let renewed = Frame::NewConnectionId { sequence, retire_prior_to: sequence, cid, token: ResetToken([n; 16]) };
+        say(&mut rig, FORGER, &[renewed, Frame::RetireConnectionId { sequence: n.min(32).into() }], 0);
+        collect(&mut rig);
+    }
+    assert_eq!(rig.victim.close_reason(rig.key).unwrap(), None);
+    let mut turns = 0;
+    let until = rig.now + Duration::from_secs(5);
+    while rig.victim.deadline().is_some_and(|at| at < until) {
+        rig.now = rig.now.max(rig.victim.deadline().unwrap());
+        collect(&mut rig);
+        turns += 1;
+        assert!(turns < 1_000, "at {:?} again: {:?}", rig.now, rig.victim.deadline());
+    }
+}

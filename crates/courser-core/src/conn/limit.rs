@@ -91,7 +91,7 @@ impl Connection {
         }
         if LEVELS.into_iter().any(|level| self.keys.has_send(level) && self.has_eliciting(level)) {
             // Less room than for a full datagram is none for a handshake.
-            return if self.path.amplification.room() < INITIAL_DATAGRAM_MIN {
+            return if self.path.room() < INITIAL_DATAGRAM_MIN {
                 Limit::Amplification
             } else if !self.window_allows() {
                 Limit::CongestionWindow

@@ -401,11 +401,10 @@ impl Connection {
 
     /// Returns to the path that was in use before, `false` when nothing can be sent there.
     fn move_back(&mut self, env: &mut Env, now: Instant, back: PathId) -> bool {
-        let gone = self.standby.get(back).is_none_or(|p| self.remote_cids.get(p.to.sequence).is_none());
-        if gone {
+        let Some(sequence) = self.standby.get(back).map(|p| p.to.sequence) else { return false };
+        if self.remote_cids.get(sequence).is_none() {
             let Some(to) = self.take_destination() else { return false };
-            let Some(path) = self.standby.get_mut(back) else { return false };
-            path.to = to;
+            self.standby.iter_mut().filter(|p| p.id == back).for_each(|p| p.to = to);
         }
         self.move_to(env, now, back);
         true

@@ -297,7 +297,12 @@ impl Connection {
         self.on_authentic(now, packet.level, origin.path.is_some(), bytes);
         let (level, dcid, generation) = (packet.level, packet.dcid, opened.generation);
         let carrier = Carrier { level, dcid, generation, received: now, path };
-        match self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]) {
+        let read = self.receive_frames(env, now, &carrier, &bytes[opened.payload.clone()]);
+        if read.as_ref().map_or(true, |frames| frames.contains(FrameKind::NewConnectionId)) {
+            // After the last one: the first may only say which are to go.
+            self.renew_destinations(0);
+        }
+        match read {
             Ok(frames) => {
                 let newest = path == self.path.id
                     || self.acks[space.index()].history().largest().is_none_or(|largest| opened.pn > largest);
@@ -307,10 +312,7 @@ impl Connection {
                 }
             }
             //= rfc9000#5.2-1
-            Err(violation) => {
-                self.renew_destinations(0);
-                self.fail(now, violation);
-            }
+            Err(violation) => self.fail(now, violation),
         }
         self.log.received(now, packet.level, opened.pn, packet.end);
     }
@@ -404,10 +406,6 @@ impl Connection {
             if !self.is_open() {
                 break;
             }
-        }
-        if frames.contains(FrameKind::NewConnectionId) {
-            // After the last one: the first may only say which are to go.
-            self.renew_destinations(0);
         }
         Ok(frames)
     }

@@ -124,7 +124,8 @@ impl Connection {
                 break;
             }
         }
-        if self.side.is_server() && self.confirmed && !self.token_issued {
+        // A handshake that was completed from elsewhere proves no address.
+        if self.side.is_server() && self.confirmed && !self.token_issued && self.path.is_validated() {
             let number = env.random_u64();
             let at = Showing { version: self.version, now, peer: self.path.remote(), dcid: Cid::EMPTY };
             let token = env.tokens.frame(env.keys.as_ref(), &at, number);
@@ -219,14 +220,11 @@ impl Connection {
     }
 
     fn keep_alive_deadline(&self, env: &Env) -> Option<Instant> {
-        let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
-        if !idle || !matches!(self.life, Life::Established) {
-            return None;
-        }
         let spoke = self.last_activity.max(self.last_sent);
-        let stir = Some(spoke + self.pto() * 2).filter(|at| *at <= self.stir_until);
-        let keep = self.settings(env).keep_alive.map(|every| spoke + every);
-        stir.into_iter().chain(keep).min()
+        let stir = (spoke < self.stir_until).then(|| self.pto() * 2);
+        let every = self.settings(env).keep_alive.into_iter().chain(stir).min()?;
+        let idle = self.recovery.eliciting_in_flight(Space::Data) == 0 && !self.ping;
+        (idle && matches!(self.life, Life::Established)).then(|| spoke + every)
     }
 
     /// Whether the next train may not have numbers for all of its packets.

@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use super::{Amplification, Challenges, Pmtud, Responses, Spin};
 use crate::cc::Congestion;
 use crate::cc::pacer::{Pace, Pacer};
-use crate::config::Settings;
+use crate::config::{MIN_DATAGRAM, Settings};
 use crate::ids::{Cid, PacketNumber, PathId};
 use crate::recovery::ecn::EcnValidator;
 use crate::recovery::rtt::{INITIAL_RTT, Rtt};
@@ -36,8 +36,6 @@ const PROBE_LEAST: usize = 1 + 20 + 4 + 9 + 16;
 const PROBE_LARGEST: usize = PROBE_LEAST + 9;
 /// What data leaves for the challenges of a validation, as much as its rounds send; of little it leaves a quarter.
 const PROBE_RESERVE: usize = 9 * PROBE_LARGEST;
-/// What a datagram with a challenge has where it may (RFC 9000 section 8.2.1).
-const FULL: usize = 1200;
 
 /// A path between one address of ours and one of the peer's.
 pub struct Path {
@@ -196,10 +194,12 @@ impl Path {
             return room;
         }
         let reserve = usize::try_from(self.amplification.credit() / 4).unwrap_or(usize::MAX).min(PROBE_RESERVE);
+        let full = usize::from(MIN_DATAGRAM);
         match room.saturating_sub(reserve) {
             _ if room < PROBE_LEAST => 0,
-            _ if self.tests() && room < FULL => room.min(PROBE_LARGEST),
-            kept if self.tests() => kept.max(FULL),
+            //= rfc9000#8.2.1-4
+            _ if self.tests() && room < full => room.min(PROBE_LARGEST),
+            kept if self.tests() => kept.max(full),
             kept => kept,
         }
     }

@@ -268,11 +268,7 @@ impl QuicHost {
             let Some(meta) = self.engine.fill(instant(now_us), &mut self.train) else { break };
             any = true;
             self.check_train(&meta);
-            let from = SocketAddr::new(meta.from.unwrap_or(self.me.ip()), self.me.port());
-            for datagram in self.train.bytes().chunks(meta.segment.max(1)) {
-                out.send_with(from, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
-            }
-            self.engine.sent(instant(now_us), &meta, SendOutcome::Sent);
+            put(&mut self.engine, now_us, self.me, &self.train, &meta, out);
             self.socket_full_until = now_us + self.socket_pause_us;
         }
         any
@@ -296,11 +292,30 @@ impl QuicHost {
     }
 }
 
+/// Gives a datagram to an engine.
+pub(super) fn deliver(engine: &mut Engine, now_us: u64, d: &mut Datagram) {
+    let (local, remote, stride) = (Some(d.dst.ip()), d.src, d.bytes.len());
+    let meta = Meta { local, remote, ecn: Ecn::from_bits(d.ecn), stride };
+    engine.receive(instant(now_us), &meta, &mut d.bytes);
+}
+
+/// Puts the datagrams of a train of an engine at that address on the network.
+pub(super) fn put(engine: &mut Engine, now_us: u64, me: SocketAddr, train: &Train, meta: &TrainMeta, out: &mut Outbox) {
+    let from = SocketAddr::new(meta.from.unwrap_or(me.ip()), me.port());
+    for datagram in train.bytes().chunks(meta.segment.max(1)) {
+        out.send_with(from, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
+    }
+    engine.sent(instant(now_us), meta, SendOutcome::Sent);
+}
+
+/// When an engine wants its turn, in microseconds of the world.
+pub(super) fn engine_deadline(engine: &Engine) -> Option<u64> {
+    engine.deadline().map(|at| at.as_micros().saturating_sub(EPOCH_US))
+}
+
 impl Host for QuicHost {
     fn receive(&mut self, now_us: u64, d: &mut Datagram) {
-        let (local, remote, stride) = (Some(d.dst.ip()), d.src, d.bytes.len());
-        let meta = Meta { local, remote, ecn: Ecn::from_bits(d.ecn), stride };
-        self.engine.receive(instant(now_us), &meta, &mut d.bytes);
+        deliver(&mut self.engine, now_us, d);
     }
 
     fn poll(&mut self, now_us: u64, out: &mut Outbox) {
@@ -322,7 +337,7 @@ impl Host for QuicHost {
     }
 
     fn deadline(&self) -> Option<u64> {
-        let engine = self.engine.deadline().map(|at| at.as_micros().saturating_sub(EPOCH_US));
+        let engine = engine_deadline(&self.engine);
         // With a full socket the engine wants a turn at once, and there is none.
         let engine = engine.map(|at| if at == 0 { self.socket_full_until } else { at });
         let dial = self.dials.iter().map(|d| d.at_us).min();

@@ -64,13 +64,13 @@ use std::net::SocketAddr;
 
 use courser_core::config::Settings;
 use courser_core::crypto::{Alert, TlsClientConfig};
-use courser_core::engine::{Connect, Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train};
-
-use courser_core::ids::{ConnKey, Ecn};
+use courser_core::engine::{Connect, Engine, EngineConfig, Event, ServerConfig, Train};
+use courser_core::ids::ConnKey;
 use courser_core::protect::null::{NullTlsClient, NullTlsServer};
 use courser_core::time::Instant;
 
-use super::{EPOCH_US, Provider, QuicHost};
+use super::host::{deliver, engine_deadline, put};
+use super::{Provider, QuicHost};
 use crate::datagram::Datagram;
 use crate::host::{Host, Outbox};
 
@@ -200,11 +200,7 @@ impl<A: Application> EngineHost<A> {
         while out.room() > 64 {
             let Some(meta) = self.engine.fill(now, &mut self.train) else { break };
             any = true;
-            let from = SocketAddr::new(meta.from.unwrap_or(self.me.ip()), self.me.port());
-            for datagram in self.train.bytes().chunks(meta.segment.max(1)) {
-                out.send_with(from, meta.to, meta.ecn.bits(), |b| b.extend_from_slice(datagram));
-            }
-            self.engine.sent(now, &meta, SendOutcome::Sent);
+            put(&mut self.engine, now_us, self.me, &self.train, &meta, out);
         }
         any
     }
@@ -212,9 +208,7 @@ impl<A: Application> EngineHost<A> {
 
 impl<A: Application> Host for EngineHost<A> {
     fn receive(&mut self, now_us: u64, d: &mut Datagram) {
-        let (local, remote, stride) = (Some(d.dst.ip()), d.src, d.bytes.len());
-        let meta = Meta { local, remote, ecn: Ecn::from_bits(d.ecn), stride };
-        self.engine.receive(QuicHost::instant(now_us), &meta, &mut d.bytes);
+        deliver(&mut self.engine, now_us, d);
     }
 
     fn poll(&mut self, now_us: u64, out: &mut Outbox) {
@@ -227,7 +221,6 @@ impl<A: Application> Host for EngineHost<A> {
     }
 
     fn deadline(&self) -> Option<u64> {
-        let engine = self.engine.deadline().map(|at| at.as_micros().saturating_sub(EPOCH_US));
-        [engine, self.app.deadline()].into_iter().flatten().min()
+        [engine_deadline(&self.engine), self.app.deadline()].into_iter().flatten().min()
     }
 }

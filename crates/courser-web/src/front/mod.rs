@@ -287,7 +287,7 @@ impl Server {
     async fn is_done(&self) -> bool {
         let until = Instant::now() + MOMENT;
         while self.app.metrics.is_busy() && Instant::now() < until {
-            sleep(MOMENT / 20).await;
+            sleep(LOOK).await;
         }
         !self.app.metrics.is_busy()
     }
