@@ -60,6 +60,12 @@ pub trait Streams {
     /// What lies at the front, without taking it.
     fn peek(&mut self, id: StreamId) -> Peek<'_>;
 
+    /// What [`Streams::peek`] shows, to be kept or handed on without a copy, where the transport gave it away as a piece of
+    /// its own.
+    fn piece(&self, _id: StreamId) -> Option<Bytes> {
+        None
+    }
+
     /// Takes `n` bytes of what [`Streams::peek`] showed.
     fn consume(&mut self, id: StreamId, n: usize);
 

@@ -10,6 +10,7 @@
 //! | [`msg`] | the vocabulary, typed for use in one process and as 32 bytes for use between processes |
 //! | [`ring`] | bounded single-producer single-consumer rings |
 //! | [`doorbell`] | waking the other side only when it sleeps |
+//! | [`blocks`] | memory of pieces that go from one thread to another, used again |
 //! | [`credit`] | how many bytes may wait per stream and direction |
 //! | [`reason`] | why sessions end, as a number and as a sentence |
 //! | [`control`] | the socket between applications and a host: messages and descriptors |
@@ -28,6 +29,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod blocks;
 // The model checker looks at what is shared between threads and processes, not at what uses it.
 #[cfg(not(all(loom, test)))]
 pub mod control;

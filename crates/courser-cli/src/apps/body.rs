@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use courser_core::ids::StreamId;
+use courser_session::blocks::Blocks;
 
 use crate::failure::{Failure, Outcome};
 use crate::pattern::{Mismatch, Pattern};
@@ -65,7 +66,8 @@ pub enum Body {
 #[derive(Debug)]
 enum Source {
     Fill,
-    Pattern(Pattern),
+    /// And the memory of what is made.
+    Pattern(Pattern, Box<Blocks>),
     File(PathBuf, File),
 }
 
@@ -91,7 +93,7 @@ impl Feed {
     pub fn new(body: &Body, start: u64, len: u64) -> Outcome<Self> {
         let source = match body {
             Body::Fill => Source::Fill,
-            Body::Pattern(p) => Source::Pattern(*p),
+            Body::Pattern(p) => Source::Pattern(*p, Box::default()),
             Body::File(path) => {
                 let file = File::open(path).map_err(|e| Failure::reading(path, &e))?;
                 Source::File(path.clone(), file)
@@ -171,7 +173,7 @@ impl Feed {
         let cap = |most: usize| usize::try_from(room).unwrap_or(most).min(most);
         self.block = match &mut self.source {
             Source::Fill => Bytes::from_static(&FILL[..cap(FILLER)]),
-            Source::Pattern(p) => p.bytes(self.made, cap(BLOCK)),
+            Source::Pattern(p, blocks) => blocks.make(cap(BLOCK), |out| p.fill(self.made, out)),
             Source::File(path, file) => {
                 let mut buf = BytesMut::zeroed(cap(BLOCK));
                 let n = file.read(&mut buf).map_err(|e| Failure::reading(path, &e))?;

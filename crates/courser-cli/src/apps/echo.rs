@@ -38,20 +38,17 @@ impl EchoServer {
     fn turn<S: Streams>(&mut self, link: &mut S, id: StreamId) {
         loop {
             let have = match link.peek(id) {
-                Peek::Data(data) => {
-                    let n = data.len().min(BLOCK);
-                    self.block[..n].copy_from_slice(&data[..n]);
-                    n
-                }
+                Peek::Data(data) => data.len(),
                 Peek::Blocked | Peek::Gone => return,
                 Peek::End => return link.finish(id),
                 Peek::Reset(code) => return link.reset(id, code),
             };
-            match link.write(id, &self.block[..have]) {
+            let (offered, wrote) = self.send_back(link, id, have);
+            match wrote {
                 Wrote::Took(n) => {
                     link.consume(id, n);
                     self.echoed.add(n as u64);
-                    if n < have {
+                    if n < offered {
                         return;
                     }
                 }
@@ -59,6 +56,19 @@ impl EchoServer {
                 Wrote::Gone => return,
             }
         }
+    }
+
+    /// Writes some of the `have` bytes at the front: a piece as it is, others by way of a block. How many were offered, and
+    /// what became of them.
+    fn send_back<S: Streams>(&mut self, link: &mut S, id: StreamId, have: usize) -> (usize, Wrote) {
+        if let Some(mut piece) = link.piece(id) {
+            return (piece.len(), link.write_owned(id, &mut piece));
+        }
+        let block = &mut self.block[..have.min(BLOCK)];
+        if let Peek::Data(data) = link.peek(id) {
+            block.copy_from_slice(&data[..block.len()]);
+        }
+        (block.len(), link.write(id, block))
     }
 }
 

@@ -117,13 +117,7 @@ pub trait Port {
 pub trait AppPort: Port + Send {
     /// Writes as much of `data` as credit and room allow, with one copy, to where the worker takes it from; how many bytes
     /// it were. Otherwise as [`Port::write`].
-    fn write_slice(&mut self, stream: Handle, credit: &mut WriteCredit, data: &[u8], fin: bool) -> usize {
-        let count = credit.room().min(data.len());
-        if count == 0 || !self.has_room() {
-            return 0;
-        }
-        self.write(stream, credit, &mut Bytes::copy_from_slice(&data[..count]), fin && count == data.len())
-    }
+    fn write_slice(&mut self, stream: Handle, credit: &mut WriteCredit, data: &[u8], fin: bool) -> usize;
 
     /// From now on the worker rings the application's bell for news of this kind. The application must look again after this
     /// call and before it sleeps.

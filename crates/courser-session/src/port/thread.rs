@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{AppPort, Port};
 use crate::{
+    blocks::Blocks,
     credit::WriteCredit,
     doorbell::{Alarm, Interest, RingCounts, Ringer, Sleeper, look_around},
     handle::Handle,
@@ -37,6 +38,8 @@ pub struct ThreadPort {
     alarm: Arc<Alarm>,
     /// Completions read since the worker heard of room last.
     read: usize,
+    /// Memory of what is written.
+    blocks: Blocks,
 }
 
 impl ThreadPort {
@@ -47,7 +50,7 @@ impl ThreadPort {
         sleeper: Sleeper,
         alarm: Arc<Alarm>,
     ) -> Self {
-        Self { submissions, completions, worker, sleeper, alarm, read: 0 }
+        Self { submissions, completions, worker, sleeper, alarm, read: 0, blocks: Blocks::default() }
     }
 
     /// Hands one submission over. Never blocks; `Full` asks to poll and try again.
@@ -201,6 +204,15 @@ impl Port for ThreadPort {
 }
 
 impl AppPort for ThreadPort {
+    fn write_slice(&mut self, stream: Handle, credit: &mut WriteCredit, data: &[u8], fin: bool) -> usize {
+        let count = credit.room().min(data.len());
+        if count == 0 || !Port::has_room(self) {
+            return 0;
+        }
+        let mut part = self.blocks.copy(&data[..count]);
+        Port::write(self, stream, credit, &mut part, fin && count == data.len())
+    }
+
     fn arm(&mut self, interest: Interest) {
         self.sleeper.arm(interest);
         // Before a sleep the worker must know that there is room.

@@ -431,6 +431,10 @@ impl Streams for Link<'_> {
         peek
     }
 
+    fn piece(&self, id: StreamId) -> Option<Bytes> {
+        self.tables.flows.get(&id)?.chunks.front().cloned()
+    }
+
     fn consume(&mut self, id: StreamId, n: usize) {
         let Some(flow) = self.tables.flows.get_mut(&id) else { return };
         let mut left = n;

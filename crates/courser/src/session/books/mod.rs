@@ -19,6 +19,7 @@ use courser_core::error::ApiMisuse;
 use courser_core::ids::{ConnKey, Dir, Side, StreamId};
 use courser_core::stream::PartialReset;
 use courser_core::time::Instant;
+use courser_session::blocks::Blocks;
 use courser_session::handle::{Handle, HandleTable, Kind};
 use courser_session::msg::{Completion, Endpoint, Op, Rejection, SessionStats, Submission};
 use courser_session::port::{Origin, Outbox, Serve, Session};
@@ -98,6 +99,10 @@ pub struct Books {
     pub(in crate::session) listeners: VecDeque<Listener>,
     /// Connections whose next stream waits for the application's share.
     pub(in crate::session) starved: Vec<ConnKey>,
+    /// How many `conns` has.
+    entered: usize,
+    /// Memory of what is delivered.
+    blocks: Blocks,
 }
 
 impl std::fmt::Debug for Books {
@@ -120,6 +125,8 @@ impl Books {
             conns: Vec::new(),
             listeners: VecDeque::new(),
             starved: Vec::new(),
+            entered: 0,
+            blocks: Blocks::default(),
         }
     }
 
@@ -128,7 +135,12 @@ impl Books {
     }
 
     pub(in crate::session) fn forget_conn(&mut self, key: ConnKey) -> Option<Box<Conn>> {
-        self.conns.get_mut(key.index as usize)?.take_if(|conn| conn.key == key)
+        let conn = self.conns.get_mut(key.index as usize)?.take_if(|conn| conn.key == key)?;
+        self.entered -= 1;
+        if self.entered == 0 {
+            self.blocks.clear();
+        }
+        Some(conn)
     }
 
     /// The application of a connection is gone.
@@ -156,6 +168,7 @@ impl Books {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
+        self.entered += usize::from(self.conns[at].is_none());
         self.conns[at] = Some(Box::new(Conn {
             key,
             handle,

@@ -12,6 +12,7 @@ use courser_core::error::ApiMisuse;
 use courser_core::ids::{ConnKey, Dir, StreamId, VARINT_MAX};
 use courser_core::spans::Fate;
 use courser_core::stream::{self, PartialReset};
+use courser_session::blocks::{BLOCK, Blocks};
 use courser_session::handle::{Handle, Kind};
 use courser_session::msg::Addresses;
 use courser_session::port::{Event, Origin, Outbox, Read, Source};
@@ -21,8 +22,6 @@ use crate::session::reason::{Ended, Reason};
 
 /// Streams of one connection and direction that wait to be opened, at most.
 const OPENS_MAX: usize = 1 << 16;
-/// Most bytes of one message.
-const PIECE_MAX: u32 = 64 << 10;
 /// A write of so many bytes may let the stream's window grow.
 const BULK: usize = 16 << 10;
 /// The largest window of a stream.
@@ -364,7 +363,7 @@ impl Books {
         if s.receives && ended.reason != Reason::ClosedHere {
             let mut parked = Parked::default();
             parked.end = Some(loop {
-                match fetch(&mut self.engine, s.conn, s.id, u32::MAX) {
+                match fetch((&mut self.engine, &mut self.blocks), s.conn, s.id, u32::MAX) {
                     (data, None) => parked.rest.push_back(data),
                     (data, Some(end)) => {
                         parked.rest.extend(Some(data).filter(|data| !data.is_empty()));
@@ -396,9 +395,9 @@ fn shorten(pieces: &mut VecDeque<Bytes>, mut keep: u64) -> u64 {
 }
 
 /// The next bytes of a stream, at most `max`, and what follows them when that is not more bytes.
-fn fetch(engine: &mut Engine, key: ConnKey, id: StreamId, max: u32) -> (Bytes, Option<Read>) {
-    let max = max.min(PIECE_MAX) as usize;
-    let data = engine.peek(key, id).map_or_else(|_| Bytes::new(), |p| Bytes::copy_from_slice(&p[..p.len().min(max)]));
+fn fetch((engine, blocks): (&mut Engine, &mut Blocks), key: ConnKey, id: StreamId, max: u32) -> (Bytes, Option<Read>) {
+    let max = BLOCK.min(max as usize);
+    let data = engine.peek(key, id).map_or_else(|_| Bytes::new(), |p| blocks.copy(&p[..p.len().min(max)]));
     if !data.is_empty() {
         let _ = engine.consume(key, id, data.len());
         if !engine.is_at_end(key, id).unwrap_or(false) {
@@ -431,7 +430,7 @@ impl Source<Key> for Books {
                 }
                 None => (Bytes::new(), Some(end.clone())),
             },
-            _ => fetch(&mut self.engine, s.conn, s.id, max),
+            _ => fetch((&mut self.engine, &mut self.blocks), s.conn, s.id, max),
         };
         s.offset += data.len() as u64;
         let read = match end {
