@@ -91,14 +91,14 @@ struct Plan {
 
 /// The client's worker, wherever it runs.
 enum End {
-    Thread(Endpoint, ThreadPort, Duration),
+    Thread(Endpoint, Box<ThreadPort>, Duration),
     Inline(Box<InlineEndpoint>),
 }
 
 impl End {
     fn visit<R>(&mut self, f: impl FnOnce(&mut dyn Port) -> R) -> R {
         match self {
-            Self::Thread(_, port, _) => f(port),
+            Self::Thread(_, port, _) => f(&mut **port),
             Self::Inline(end) => f(&mut end.port()),
         }
     }
@@ -134,7 +134,7 @@ fn measure(threaded: bool, look: Duration, plan: &Plan) -> Result<f64> {
     let mut end = if threaded {
         let endpoint = Endpoint::start(options)?;
         let port = endpoint.attach(PortSetup::default());
-        End::Thread(endpoint, port, look)
+        End::Thread(endpoint, Box::new(port), look)
     } else {
         End::Inline(Box::new(InlineEndpoint::new(options, PortSetup::default())?))
     };
