@@ -34,16 +34,24 @@ impl EchoServer {
         Self { block: vec![0; BLOCK].into_boxed_slice(), echoed }
     }
 
-    /// Moves bytes from the stream's one direction to the other.
+    /// Moves bytes from the stream's one direction to the other: a piece as it is, others by way of a block.
     fn turn<S: Streams>(&mut self, link: &mut S, id: StreamId) {
         loop {
-            let have = match link.peek(id) {
-                Peek::Data(data) => data.len(),
-                Peek::Blocked | Peek::Gone => return,
-                Peek::End => return link.finish(id),
-                Peek::Reset(code) => return link.reset(id, code),
+            let (offered, wrote) = if let Some(mut piece) = link.piece(id) {
+                (piece.len(), link.write_owned(id, &mut piece))
+            } else {
+                let have = match link.peek(id) {
+                    Peek::Data(data) => {
+                        let n = data.len().min(BLOCK);
+                        self.block[..n].copy_from_slice(&data[..n]);
+                        n
+                    }
+                    Peek::Blocked | Peek::Gone => return,
+                    Peek::End => return link.finish(id),
+                    Peek::Reset(code) => return link.reset(id, code),
+                };
+                (have, link.write(id, &self.block[..have]))
             };
-            let (offered, wrote) = self.send_back(link, id, have);
             match wrote {
                 Wrote::Took(n) => {
                     link.consume(id, n);
@@ -56,19 +64,6 @@ impl EchoServer {
                 Wrote::Gone => return,
             }
         }
-    }
-
-    /// Writes some of the `have` bytes at the front: a piece as it is, others by way of a block. How many were offered, and
-    /// what became of them.
-    fn send_back<S: Streams>(&mut self, link: &mut S, id: StreamId, have: usize) -> (usize, Wrote) {
-        if let Some(mut piece) = link.piece(id) {
-            return (piece.len(), link.write_owned(id, &mut piece));
-        }
-        let block = &mut self.block[..have.min(BLOCK)];
-        if let Peek::Data(data) = link.peek(id) {
-            block.copy_from_slice(&data[..block.len()]);
-        }
-        (block.len(), link.write(id, block))
     }
 }
 
