@@ -1,13 +1,17 @@
 //! The memory of a segment and the only unsafe code of it.
 //!
 //! Everybody sees the memory as a slice of atomic words, which anybody may write at any time: there is no access that could
-//! be a data race, whatever the other process does. Bytes are copied in and out word by word ([`super::copy`]).
+//! be a data race, whatever the other process does. Bytes are copied in and out word by word ([`super::copy`]), long ones by
+//! the processor's string instruction ([`store_long`], [`load_long`]).
 //!
 //! **Why this is sound.** A mapping is of a file that is at least as long and sealed against shrinking, which [`Memory::map`]
 //! checks, so that every word of it can be accessed until [`Memory`] is dropped. The one reference to memory that is not
 //! atomic is [`Lent`]'s, on the application's side: a run of chunks that its worker does not write again before the
 //! application has given it back, which `Lent` does when it is dropped. An application trusts its service so far; a service
-//! lends itself nothing and never reads the memory but by atomic words.
+//! lends itself nothing and never reads the memory but by atomic words and that instruction. The instruction is written in assembly,
+//! of which the compiler knows the operands alone: it can conclude nothing from what the bytes are, or from reading them once.
+//! What it writes is in order with the release store that publishes it, as that comes later (on x86, string stores are
+//! only out of order among themselves).
 
 #![allow(unsafe_code)]
 
@@ -109,4 +113,35 @@ impl<F: Fn()> Drop for Lent<F> {
     fn drop(&mut self) {
         (self.give_back)();
     }
+}
+
+/// Copies bytes to the first words, as many as are whole and fit, by `rep movsb`; how many. It writes whole lines of the cache
+/// without reading what the other processor left there.
+#[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+pub(super) fn store_long(words: &[AtomicU64], bytes: &[u8]) -> usize {
+    let whole = (bytes.len() / 8).min(words.len()) * 8;
+    // SAFETY: reads `whole` of `bytes` and writes as many bytes of `words`, which are no shorter and may be written by
+    // reference; any content is a word. The direction flag is clear, as the ABI has it.
+    unsafe {
+        let (from, to) = (bytes.as_ptr(), words.as_ptr());
+        core::arch::asm!("rep movsb", inout("rcx") whole => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+    whole
+}
+
+/// Copies `len` bytes from the first word on, fewer when there are not so many, by `rep movsb`.
+#[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+pub(super) fn load_long(words: &[AtomicU64], len: usize) -> Vec<u8> {
+    let len = len.min(words.len() * 8);
+    let mut bytes = Vec::<u8>::with_capacity(len);
+    // SAFETY: reads `len` bytes of `words` and writes them into the vector's memory, which has room for them and nobody else
+    // knows; they are initialised when the length is set. The direction flag is clear, as the ABI has it.
+    unsafe {
+        let (from, to) = (words.as_ptr(), bytes.as_mut_ptr());
+        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+        bytes.set_len(len);
+    }
+    bytes
 }
