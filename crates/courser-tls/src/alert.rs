@@ -68,6 +68,12 @@ fn certificate_sentence(error: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "the peer's certificate is for another purpose".to_owned()
         }
+        // Of a type of the verifier's own, which has no other way to be told apart here.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the peer's certificate is that of an authority (CA:TRUE), which no server may have; `openssl req -x509` makes one \
+             for a server with -addext basicConstraints=critical,CA:FALSE"
+                .to_owned()
+        }
         other => format!("the peer's certificate is not acceptable: {other}"),
     }
 }

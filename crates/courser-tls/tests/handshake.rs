@@ -244,6 +244,18 @@ fn certificates_may_be_for_addresses_and_wildcards() {
 }
 
 #[test]
+fn a_server_with_the_certificate_of_an_authority_is_refused_with_the_remedy() {
+    let authority = Authority::new();
+    let client = authority.client().build().unwrap();
+    let credentials =
+        authority.issue("example.org", |params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let server = authority.server().certificate(credentials).build().unwrap();
+    let Failed(side, alert) = Run::new(&client, &server).fail();
+    assert_eq!((side, alert.code), (Side::Client, 46));
+    assert!(alert.reason.contains("CA:FALSE"), "{}", alert.reason);
+}
+
+#[test]
 fn expired_and_future_certificates_are_refused() {
     let authority = Authority::new();
     let client = authority.client().build().unwrap();

@@ -123,9 +123,8 @@ pub(super) fn store_long(words: &[AtomicU64], bytes: &[u8]) -> usize {
     // SAFETY: reads `whole` of `bytes` and writes as many bytes of `words`, which are no shorter and may be written by
     // reference; any content is a word. The direction flag is clear, as the ABI has it.
     unsafe {
-        let (from, to) = (bytes.as_ptr(), words.as_ptr());
-        core::arch::asm!("rep movsb", inout("rcx") whole => _, inout("rsi") from => _, inout("rdi") to => _,
-            options(nostack, preserves_flags));
+        core::arch::asm!("rep movsb", inout("rcx") whole => _, inout("rsi") bytes.as_ptr() => _,
+            inout("rdi") words.as_ptr() => _, options(nostack, preserves_flags));
     }
     whole
 }
@@ -138,9 +137,8 @@ pub(super) fn load_long(words: &[AtomicU64], len: usize) -> Vec<u8> {
     // SAFETY: reads `len` bytes of `words` and writes them into the vector's memory, which has room for them and nobody else
     // knows; they are initialised when the length is set. The direction flag is clear, as the ABI has it.
     unsafe {
-        let (from, to) = (words.as_ptr(), bytes.as_mut_ptr());
-        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-            options(nostack, preserves_flags));
+        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") words.as_ptr() => _,
+            inout("rdi") bytes.as_mut_ptr() => _, options(nostack, preserves_flags));
         bytes.set_len(len);
     }
     bytes
