@@ -13,6 +13,10 @@ pub struct EchoArgs {
     /// Which end.
     #[command(subcommand)]
     pub end: EchoEnd,
+    /// Have no transport, but a port of the service at this socket (`courser stack`).
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<std::path::PathBuf>,
 }
 
 /// Which end.
@@ -39,14 +43,12 @@ pub struct EchoServerArgs {
     /// Workers that serve, each with an engine and a socket of its own; 0: as many as can run at once.
     #[arg(long, visible_alias = "threads", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(0..=128))]
+    #[cfg_attr(unix, arg(conflicts_with = "socket"))]
     pub workers: u16,
     /// How the program talks to the transport: direct or session.
     #[arg(long, value_name = "FACE", default_value = "direct")]
+    #[cfg_attr(unix, arg(conflicts_with = "socket"))]
     pub api: EchoApi,
-    /// Have no transport, but a port of the service at this socket (`courser stack`).
-    #[cfg(unix)]
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["api", "workers"])]
-    pub socket: Option<std::path::PathBuf>,
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -78,6 +80,7 @@ pub struct EchoClientArgs {
     pub bytes: u64,
     /// Threads among which the connections are shared.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[cfg_attr(unix, arg(conflicts_with = "socket"))]
     pub threads: u16,
     /// Print how long phases took: all, or some of connect, open, transfer, close.
     #[arg(long, value_name = "PHASE", value_delimiter = ',', num_args = 0..=4, require_equals = true,
@@ -88,11 +91,8 @@ pub struct EchoClientArgs {
     pub timeout: Duration,
     /// How the program talks to the transport: direct or session. Through a session port it is one thread.
     #[arg(long, value_name = "FACE", default_value = "direct")]
+    #[cfg_attr(unix, arg(conflicts_with = "socket"))]
     pub api: EchoApi,
-    /// Have no transport, but a port of the service at this socket (`courser stack`).
-    #[cfg(unix)]
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["api", "threads"])]
-    pub socket: Option<std::path::PathBuf>,
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustArgs,
@@ -155,6 +155,19 @@ mod tests {
         assert!(client(&["--threads", "0"]).is_err());
         assert!(parse(&["server"]).is_err());
         assert!(matches!(parse(&["server", "quic://h/1"]).unwrap(), EchoEnd::Server(_)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_service_may_be_named_before_the_end_or_behind_it() {
+        for args in [["--socket", "/s", "server", "quic://h:1"], ["server", "quic://h:1", "--socket", "/s"]] {
+            let cli = Cli::try_parse_from(["courser", "echo"].iter().chain(&args)).unwrap();
+            let Command::Echo(echo) = cli.command else { panic!("{:?}", cli.command) };
+            assert_eq!(echo.socket.as_deref(), Some(std::path::Path::new("/s")), "{args:?}");
+        }
+        for flags in [["--api", "session"], ["--threads", "2"]] {
+            assert!(client(&[&["--socket", "/s"], &flags[..]].concat()).is_err(), "{flags:?}");
+        }
     }
 
     #[test]

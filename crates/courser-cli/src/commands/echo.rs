@@ -1,5 +1,7 @@
 //! `courser echo`.
 
+use std::path::Path;
+
 use courser::worker::Worker;
 use courser_core::engine::{RetryPolicy, UNPROVEN_MAX};
 
@@ -24,15 +26,27 @@ use crate::output::Ui;
 /// # Errors
 /// Why it was not done.
 pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
+    #[cfg(unix)]
+    let socket = args.socket.as_deref();
+    #[cfg(not(unix))]
+    let socket = None;
+    // Where the socket stands before the subcommand the parser does not see the two together.
+    let has_api = match &args.end {
+        EchoEnd::Server(args) => args.api != EchoApi::Direct || args.workers != 1,
+        EchoEnd::Client(args) => args.api != EchoApi::Direct || args.threads != 1,
+    };
+    if socket.is_some() && has_api {
+        return Err(Failure::Usage("--socket has the service's workers; leave --api, --workers and --threads out".to_owned()));
+    }
     match &args.end {
-        EchoEnd::Server(args) => server(args, ui),
-        EchoEnd::Client(args) => client(args, ui),
+        EchoEnd::Server(args) => server(args, socket, ui),
+        EchoEnd::Client(args) => client(args, socket, ui),
     }
 }
 
-fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
+fn server(args: &EchoServerArgs, _socket: Option<&Path>, ui: &Ui) -> Outcome {
     #[cfg(unix)]
-    if let Some(socket) = &args.socket {
+    if let Some(socket) = _socket {
         let ready = |addr| {
             ui.note(format_args!("listening on {addr}, through the service"));
             if args.identity.cert.is_none() {
@@ -70,7 +84,7 @@ fn server(args: &EchoServerArgs, ui: &Ui) -> Outcome {
     })
 }
 
-fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
+fn client(args: &EchoClientArgs, _socket: Option<&Path>, ui: &Ui) -> Outcome {
     let mut tuning = super::tuning(&args.transport, ui)?;
     tuning.patience(args.timeout);
     let target = address::target(&args.uri)?;
@@ -85,7 +99,7 @@ fn client(args: &EchoClientArgs, ui: &Ui) -> Outcome {
     let threads = u64::from(args.threads).min(connections).max(1);
     let job = EchoJob { connections, streams, bytes: args.bytes, timeout: args.timeout };
     #[cfg(unix)]
-    let away = args.socket.as_deref().map(|socket| faces::session::away::Away::new(socket, &args.trust)).transpose()?;
+    let away = _socket.map(|socket| faces::session::away::Away::new(socket, &args.trust)).transpose()?;
     #[cfg(not(unix))]
     let away: Option<std::convert::Infallible> = None;
     let report = if let Some(_away) = &away {
