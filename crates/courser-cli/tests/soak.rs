@@ -27,7 +27,7 @@ use courser_sim::node::corrupt::Damage;
 use courser_sim::relay::Relay;
 
 use common::web::{Place, Web};
-use common::{Server, courser};
+use common::{Server, courser, held};
 
 /// Seconds when nobody says otherwise.
 const SECONDS: u64 = 12;
@@ -161,13 +161,6 @@ fn trade(connection: &Connection, len: usize, between: impl FnOnce()) {
     });
     assert_eq!(heard.len(), len);
     assert_eq!(down.check(0, &heard), Ok(()));
-}
-
-/// Memory in KiB and descriptors of a process.
-fn held(pid: u32) -> (u64, usize) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    (line.trim().trim_end_matches(" kB").parse().unwrap(), fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
 fn signal(pid: u32, which: &str) {

@@ -142,6 +142,9 @@ pub struct TransportArgs {
     /// End a connection that is silent for so long.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, help_heading = "Transport")]
     pub idle_timeout: Duration,
+    /// Say something after such a silence, so that connections stay: below both ends' idle timeouts.
+    #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Transport")]
+    pub keep_alive: Option<Duration>,
     /// Traces.
     #[command(flatten)]
     pub traces: QlogArgs,
@@ -158,6 +161,7 @@ impl TransportArgs {
         t.settings.mtu_discovery = !self.no_mtu_discovery;
         t.settings.ack_frequency = self.ack_frequency;
         t.settings.idle_timeout = self.idle_timeout;
+        t.settings.keep_alive = self.keep_alive;
         t.windows(self.stream_window, self.conn_window);
         t.streams(self.max_streams);
         t.offload = !self.no_gso;

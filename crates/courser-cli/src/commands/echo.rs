@@ -36,7 +36,9 @@ pub fn run(args: &EchoArgs, ui: &Ui) -> Outcome {
         EchoEnd::Client(args) => args.api != EchoApi::Direct || args.threads != 1,
     };
     if socket.is_some() && has_api {
-        return Err(Failure::Usage("--socket has the service's workers; leave --api, --workers and --threads out".to_owned()));
+        return Err(Failure::Usage(
+            "--socket has the service's workers; leave --api, --workers and --threads out".to_owned(),
+        ));
     }
     match &args.end {
         EchoEnd::Server(args) => server(args, socket, ui),

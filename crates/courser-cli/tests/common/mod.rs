@@ -30,6 +30,17 @@ pub fn signal(child: &Child, which: &str) {
     assert!(Command::new("kill").args([which, &child.id().to_string()]).status().unwrap().success());
 }
 
+/// Memory in KiB and descriptors of a process.
+#[cfg(target_os = "linux")]
+pub fn held(pid: u32) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    (
+        line.trim().trim_end_matches(" kB").parse().unwrap(),
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
+    )
+}
+
 /// A server that listens; it is asked to end when dropped.
 pub struct Server {
     pub child: Child,
