@@ -83,10 +83,21 @@ fn connections_are_held_while_others_work_on_a_lossy_path() {
     let relay = Relay::start("127.0.0.1:0".parse().unwrap(), server.addr.parse().unwrap(), link(), link(), 7).unwrap();
     let at = relay.addr().to_string();
     let (count, hold) = (idle.to_string(), format!("{seconds}s"));
-    let args =
-        ["perf", "client", &server.addr, "--insecure", "--json", "--mode", "idle-connections", "--timeout", "60m"];
-    let more =
-        ["--count", &count, "--concurrency", "8", "--hold", &hold, "--idle-timeout", "30s", "--keep-alive", "10s"];
+    let args = ["perf", "client", &server.addr, "--insecure", "--json", "--mode", "idle-connections", "--verify"];
+    let more = [
+        "--count",
+        &count,
+        "--concurrency",
+        "8",
+        "--timeout",
+        "60m",
+        "--hold",
+        &hold,
+        "--idle-timeout",
+        "30s",
+        "--keep-alive",
+        "10s",
+    ];
     let mut waiting = Running(command(COURSER, &[&args[..], &more].concat()).stdout(Stdio::null()).spawn().unwrap());
     // A stream of every connection, each byte compared, again and again.
     let conns = active.to_string();

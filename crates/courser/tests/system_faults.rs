@@ -5,6 +5,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ enum When {
     Nth(u64),
     /// One in ten, by chance from this seed.
     Often(u64),
+    Always,
 }
 
 /// What fails, and what was called by both ends together.
@@ -75,6 +78,7 @@ impl Plan {
                 When::Never => false,
                 When::Nth(n) => *count == n,
                 When::Often(_) => self.chance.below(10) == 0,
+                When::Always => true,
             };
         self.failed += u64::from(fails);
         if fails { Err(io::Error::from_raw_os_error(self.error)) } else { Ok(()) }
@@ -320,4 +324,47 @@ fn a_clock_that_jumps_ten_seconds_ahead_at_any_turn_ends_nothing() {
     }
     println!("{} jumps, at most {most} turns of each end", 2 * plain.rounds);
     assert!(plain.rounds > 4, "{plain:?}");
+}
+
+/// Runs a worker to which a datagram came that it cannot read for a while, then can; `drive` takes its turns until told to end.
+fn deaf_for_a_while(told: &str, drive: fn(&mut Worker<Ahead>, &AtomicBool)) {
+    /// Calls that a socket makes at once before it says that they fail.
+    const AT_ONCE: u64 = 16;
+    let plan = Arc::new(Mutex::new(Plan::new(Call::Receive, 1, When::Always)));
+    let mut server = worker(null_server(4, NullTlsServer::default(), &Settings::default()), &plan, false);
+    let (to, waker, end) = (server.socket().local_addr(), server.waker(), Arc::new(AtomicBool::new(false)));
+    let its_end = Arc::clone(&end);
+    let began = std::time::Instant::now();
+    let thread = std::thread::spawn(move || {
+        drive(&mut server, &its_end);
+        server.stats().trains_received
+    });
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x40; 100], to).unwrap();
+    let calls = || plan.lock().unwrap().receives;
+    while calls() < 12 * AT_ONCE {
+        assert!(began.elapsed() < Duration::from_secs(60), "{told}: only {} calls", calls());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Pauses of 1, 2, 4 ms and so on, of 64 ms from the seventh on.
+    let (made, ms) = (calls(), u64::try_from(began.elapsed().as_millis()).unwrap());
+    assert!(made <= AT_ONCE * (9 + ms / 64), "{told}: {made} calls in {ms} ms");
+    plan.lock().unwrap().when = When::Never;
+    std::thread::sleep(Duration::from_millis(300));
+    end.store(true, Ordering::Release);
+    waker.wake();
+    assert_eq!(thread.join().unwrap(), 1, "{told}: trains that came");
+}
+
+fn flow(end: &AtomicBool) -> ControlFlow<()> {
+    if end.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+#[test]
+fn a_worker_whose_receive_calls_fail_while_something_is_there_sleeps_and_hears_it_later() {
+    deaf_for_a_while("thread", |worker, end| worker.run(&mut |_, _| flow(end)).unwrap());
+    #[cfg(feature = "tokio")]
+    deaf_for_a_while("tokio", |worker, end| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(worker.drive(&mut |_, _| flow(end))).unwrap();
+    });
 }

@@ -183,6 +183,8 @@ pub struct Socket {
     udp: UdpSocket,
     adapter: Box<dyn Adapter>,
     inbound: Inbound,
+    /// All calls of the last reading failed.
+    failing: bool,
     /// Where it is bound.
     local: SocketAddr,
     /// Datagrams that one send call takes now; falls to 1 when an adapter refuses offload.
@@ -276,6 +278,7 @@ impl Socket {
             udp,
             adapter,
             inbound: Inbound::Udp,
+            failing: false,
             local,
             send_segments,
             receive_buffer,
@@ -305,11 +308,16 @@ impl Socket {
         matches!(self.inbound, Inbound::Relay { .. })
     }
 
-    /// Waits until there is something to read, room to send (when that is asked for), a bell rings, or the time is over.
-    pub(crate) fn wait(&self, bells: os::Bells<'_>, writable: bool, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits until there is something to read or room to send (when those are asked for), a bell rings, or the time is over.
+    pub(crate) fn wait(
+        &self,
+        bells: os::Bells<'_>,
+        (readable, writable): (bool, bool),
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         match &self.inbound {
-            Inbound::Udp => os::wait(&self.udp, bells, writable, timeout),
-            Inbound::Nothing => os::wait_apart(&self.udp, None, bells, writable, timeout),
+            Inbound::Udp if readable => os::wait(&self.udp, bells, writable, timeout),
+            Inbound::Udp | Inbound::Nothing => os::wait_apart(&self.udp, None, bells, writable, timeout),
             Inbound::Relay { out, .. } => os::wait_apart(&self.udp, Some(out), bells, writable, timeout),
         }
     }
@@ -372,6 +380,7 @@ impl Socket {
     /// Only when the socket itself has failed.
     pub fn receive(&mut self, slots: &mut Slots) -> io::Result<usize> {
         (slots.filled, slots.taken) = (0, 0);
+        self.failing = false;
         match &self.inbound {
             Inbound::Udp => {}
             Inbound::Nothing => return Ok(0),
@@ -403,7 +412,13 @@ impl Socket {
                 Err(e) => return Err(e),
             }
         }
+        self.failing = true;
         Ok(0)
+    }
+
+    /// Whether the last [`receive`](Self::receive) gave nothing because each of its calls failed: there may be something.
+    pub(crate) const fn is_failing(&self) -> bool {
+        self.failing
     }
 
     /// Sends a train from `*cursor` on and moves the cursor past what went out. `out.segment` is the size of all

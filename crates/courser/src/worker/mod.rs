@@ -16,6 +16,7 @@
 
 mod busy;
 pub(crate) mod crossing;
+mod deaf;
 mod drive;
 pub mod group;
 pub mod machine;
@@ -37,6 +38,7 @@ use crate::net::socket::{Outcome, Slots, Socket};
 
 use busy::BusyPoll;
 pub use crossing::Crossing;
+use deaf::Deaf;
 pub use drive::Running;
 use machine::{Machine, Meta, SendOutcome, Train, TrainMeta};
 pub(crate) use wait::Look;
@@ -189,6 +191,8 @@ pub struct Worker<M> {
     kept: Option<Kept>,
     waker: Waker,
     busy: BusyPoll,
+    /// Whether receive calls fail one after the other.
+    deaf: Deaf,
     /// When the present wait began.
     waiting_since: Instant,
     /// Datagrams of the next turn.
@@ -210,6 +214,7 @@ impl<M: Machine> Worker<M> {
             machine,
             waker: Waker::new(socket.udp())?,
             busy: BusyPoll::new(socket.busy_poll()),
+            deaf: Deaf::default(),
             waiting_since: Instant::FAR_FUTURE,
             socket,
             clock,
@@ -332,8 +337,17 @@ impl<M: Machine> Worker<M> {
 
     /// Asks the socket for a batch; how many trains came.
     fn receive(&mut self) -> io::Result<usize> {
+        if !self.deaf.is_over(|| self.clock.now()) {
+            self.filled = 0;
+            return Ok(0);
+        }
         let relayed = self.socket.is_relayed();
         self.filled = self.socket.receive(&mut self.slots)?;
+        if self.socket.is_failing() {
+            self.deaf.fails(self.clock.now())
+        } else {
+            self.deaf.hears()
+        }
         if relayed && !self.socket.is_relayed() {
             // The process that had taken the port over is gone.
             self.sockets += 1;
@@ -346,10 +360,7 @@ impl<M: Machine> Worker<M> {
     /// When the next turn is due though nothing happens.
     fn deadline(&self) -> Option<Instant> {
         let retry = self.kept.as_ref().and_then(|k| k.not_before);
-        match (self.machine.deadline(), retry) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.machine.deadline(), retry, self.deaf.until()].into_iter().flatten().min()
     }
 
     /// Reads and hands over what is there, within the turn's bounds. Each batch is handed over before the next call, while

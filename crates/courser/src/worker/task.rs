@@ -74,8 +74,9 @@ impl<M: Machine> Worker<M> {
 
     /// Reads if the runtime has told that there is something.
     fn read_if(&mut self, inbound: Option<&Watch>) -> io::Result<Read> {
-        if self.unread {
-            // What was found while looking. The runtime tells of it later, and then there is nothing.
+        // What was found while looking: the runtime tells of it later, and then there is nothing. What is read after calls that
+        // failed it has told of before.
+        if self.unread || self.deaf.until().is_some() {
             return self.read();
         }
         let mut read = Ok(Read { any: false, more: false, drained: true });
@@ -120,6 +121,7 @@ impl<M: Machine> Worker<M> {
     async fn rest(&mut self, inbound: Option<&Watch>, timer: &mut Timer, turn: &Turn) -> io::Result<()> {
         // Registered anew, so that what is told is the present state of the socket.
         let room = if turn.blocked { Some(Watch::writing(self.socket.udp())?) } else { None };
+        let inbound = inbound.filter(|_| self.deaf.until().is_none());
         let waker = &self.waker;
         let (mut rested, mut due) = (false, false);
         poll_fn(|cx| {

@@ -53,7 +53,7 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Looks once; whether a turn is due, or `None` as long as that is open.
-    fn look_once(
+    pub(super) fn look_once(
         &mut self,
         (began, long): (Instant, Duration),
         timeout: Option<Duration>,
@@ -88,7 +88,8 @@ impl<M: Machine> Worker<M> {
         let timeout = turn.deadline.map(|at| at.since(self.clock.now()));
         self.stats.waits += 1;
         let (bell, ears) = (self.waker.bell(), self.machine.ears().0);
-        let waited = self.socket.wait((bell, &ears), turn.blocked, timeout);
+        let listens = self.deaf.until().is_none();
+        let waited = self.socket.wait((bell, &ears), (listens, turn.blocked), timeout);
         self.waker.woke();
         self.busy.slept(self.clock.now().since(self.waiting_since));
         waited
