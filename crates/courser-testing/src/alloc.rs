@@ -26,8 +26,9 @@ pub struct Counts {
     pub live: i64,
 }
 
-fn note(calls: u64, bytes: i64) {
-    let _ = LARGEST.try_with(|l| l.set(l.get().max(usize::try_from(bytes).unwrap_or(0))));
+/// `asked`: the size of the whole piece that is asked for, 0 for one that is given back.
+fn note(calls: u64, bytes: i64, asked: usize) {
+    let _ = LARGEST.try_with(|l| l.set(l.get().max(asked)));
     // A thread that ends has no counters any more; nobody asks for them either.
     let _ = CALLS.try_with(|c| c.set(c.get() + calls));
     let _ = LIVE.try_with(|c| c.set(c.get() + bytes));
@@ -58,25 +59,25 @@ fn signed(size: usize) -> i64 {
 // unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(1, signed(layout.size()));
+        note(1, signed(layout.size()), layout.size());
         // SAFETY: the caller's promises are those that the system's allocator asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(1, signed(layout.size()));
+        note(1, signed(layout.size()), layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        note(0, -signed(layout.size()));
+        note(0, -signed(layout.size()), 0);
         // SAFETY: as above; `at` came from the system's allocator, since ours passes everything on.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(1, signed(size) - signed(layout.size()));
+        note(1, signed(size) - signed(layout.size()), size);
         // SAFETY: as above.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -90,7 +91,7 @@ pub fn count<R>(run: impl FnOnce() -> R) -> (R, Counts) {
     (result, Counts { calls: after.calls - before.calls, live: after.live - before.live })
 }
 
-/// Runs something and tells the most bytes that it asked for at once on this thread.
+/// Runs something and tells the size of the largest piece that it asked for on this thread; one that grows counts as a whole.
 pub fn largest<R>(run: impl FnOnce() -> R) -> (R, usize) {
     LARGEST.set(0);
     let result = run();

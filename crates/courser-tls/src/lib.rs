@@ -12,6 +12,7 @@
 mod alert;
 mod client;
 mod early;
+pub mod fuzz;
 mod hash;
 mod hkdf;
 mod key_log;

@@ -1,5 +1,6 @@
 //! What endpoints are made with; both faces share these.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -225,7 +226,7 @@ impl ClientOptions {
 const LINGER: Duration = Duration::from_secs(10);
 
 /// For endpoints that take connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
     /// Certificates and application protocols.
@@ -263,6 +264,20 @@ pub struct ServerOptions {
     /// Whether the application decides about each connection before its handshake goes on; otherwise every one is taken at once,
     /// and can be closed. True unless said.
     pub ask: bool,
+}
+
+impl fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tls, settings, socket, retry, token_keys, handshakes_max, minis_max, .. } = self;
+        let Self { sources, linger, client, qlog, workers, steering, reset_key, ask, .. } = self;
+        let mut f = f.debug_struct("ServerOptions");
+        f.field("tls", tls).field("settings", settings).field("socket", socket).field("retry", retry);
+        f.field("token_keys", token_keys).field("handshakes_max", handshakes_max).field("minis_max", minis_max);
+        f.field("sources", sources).field("linger", linger).field("client", client).field("qlog", qlog);
+        f.field("workers", workers).field("steering", steering).field("ask", ask);
+        // With it anybody could end the connections of this server.
+        f.field("reset_key", &reset_key.map(|_| "..")).finish()
+    }
 }
 
 impl ServerOptions {

@@ -9,7 +9,7 @@ use crate::mask::mask;
 const FOREIGN: [&str; 4] = ["target", ".git", ".venv", "__pycache__"];
 
 /// Crates that exist for tests only.
-const TEST_CRATES: [&str; 3] = ["courser-testing", "interop-smoke", "tidy"];
+const TEST_CRATES: [&str; 4] = ["courser-testing", "interop-smoke", "parser-trial", "tidy"];
 
 /// A Rust source file.
 #[derive(Clone, Debug)]

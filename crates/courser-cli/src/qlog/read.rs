@@ -63,7 +63,7 @@ impl Tally {
 /// What the system says.
 pub fn read(from: impl Read, visit: &mut dyn Visit, moved: &dyn Fn(u64)) -> io::Result<(Form, Tally)> {
     let taken = Cell::new(0);
-    let mut from = BufReader::with_capacity(256 << 10, Counted { from, taken: &taken, moved });
+    let mut from = BufReader::with_capacity(32 << 10, Counted { from, taken: &taken, moved });
     let mut tally = Tally::default();
     let first = loop {
         let Some(byte) = from.fill_buf()?.first().copied() else { return Ok((Form::Document, tally)) };

@@ -300,8 +300,7 @@ impl core::fmt::Display for Alert {
 
 impl core::error::Error for Alert {}
 
-/// What a TLS session hands out.
-#[derive(Debug)]
+/// What a TLS session hands out. `Debug` shows no secret of it.
 pub enum TlsOut<'a> {
     /// Handshake bytes to be sent in CRYPTO frames of that level.
     Bytes(Level, &'a [u8]),
@@ -328,6 +327,23 @@ pub enum TlsOut<'a> {
     Exporter(&'a [u8]),
     /// The peer broke a rule that QUIC adds to TLS: the connection ends with this and not with an alert. Nothing follows.
     Violation(PeerViolation),
+}
+
+impl core::fmt::Debug for TlsOut<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Bytes(level, bytes) => f.debug_tuple("Bytes").field(level).field(&bytes.len()).finish(),
+            Self::Secrets { level, suite, .. } => {
+                f.debug_struct("Secrets").field("level", level).field("suite", suite).finish_non_exhaustive()
+            }
+            Self::PeerParams(bytes) => f.debug_tuple("PeerParams").field(&bytes.len()).finish(),
+            Self::RememberedParams(bytes) => f.debug_tuple("RememberedParams").field(&bytes.len()).finish(),
+            Self::EarlyData(taken) => f.debug_tuple("EarlyData").field(taken).finish(),
+            Self::Complete(identity) => f.debug_tuple("Complete").field(identity).finish(),
+            Self::Exporter(_) => f.write_str("Exporter(..)"),
+            Self::Violation(violation) => f.debug_tuple("Violation").field(violation).finish(),
+        }
+    }
 }
 
 /// A TLS 1.3 session in QUIC mode.

@@ -139,8 +139,8 @@ pub struct Open {
     pub profile: Profile,
 }
 
-/// What an application asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an application asks. `Debug` does not show private keys.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Request {
     /// The first message of an application.
     Attach {
@@ -175,6 +175,25 @@ pub enum Request {
         /// Whether the output is for programs.
         json: bool,
     },
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attach { version, name } => {
+                f.debug_struct("Attach").field("version", version).field("name", name).finish()
+            }
+            Self::AddCertificate { chain, .. } => {
+                f.debug_struct("AddCertificate").field("chain", &chain.len()).finish_non_exhaustive()
+            }
+            Self::RemoveCertificate { id } => f.debug_struct("RemoveCertificate").field("id", id).finish(),
+            Self::Open(open) => f.debug_tuple("Open").field(open).finish(),
+            Self::Close { endpoint } => f.debug_struct("Close").field("endpoint", endpoint).finish(),
+            Self::Command { words, json } => {
+                f.debug_struct("Command").field("words", words).field("json", json).finish()
+            }
+        }
+    }
 }
 
 /// What an application may have.

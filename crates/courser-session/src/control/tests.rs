@@ -97,6 +97,13 @@ fn encoded(message: &FromHost) -> Vec<u8> {
     out
 }
 
+#[test]
+fn a_private_key_is_not_shown() {
+    let request = Request::AddCertificate { chain: b"chain".to_vec(), key: b"secret".to_vec() };
+    let shown = format!("{request:?}{request:#?}").replace([' ', '\n'], "");
+    assert!(shown.contains("AddCertificate") && !shown.contains("115,101,99"), "{shown}");
+}
+
 /// Nothing shorter is a message, and nothing that is changed in one place is taken for another writing of one.
 fn hurt(bytes: &[u8], at: prop::sample::Index, with: u8) -> Result<(), TestCaseError> {
     for end in 0..bytes.len() {

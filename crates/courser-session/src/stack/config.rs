@@ -76,7 +76,7 @@ impl Config {
         Self::parse(&text).map_err(|what| wrong(&what))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let file: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
         let mut config = Self::default();
         let Some(stack) = file.get("stack") else { return Ok(config) };

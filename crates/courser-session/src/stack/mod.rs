@@ -79,6 +79,7 @@ mod config;
 mod data;
 mod entry;
 mod error;
+pub mod fuzz;
 mod hear;
 mod keep;
 #[cfg(test)]

@@ -17,7 +17,7 @@ const ROWS: [(usize, &[&str]); 7] = [
 ];
 
 /// Which of our crates a crate may depend on. Programs and tests of the tree are at the top.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 16] = [
     ("courser-attack", &["courser-core", "courser-testing", "courser-tls"]),
     ("courser-core", &[]),
     ("courser-h3", &["courser-core"]),
@@ -35,6 +35,7 @@ const CRATES: [(&str, &[&str]); 15] = [
         &["courser", "courser-core", "courser-fetch", "courser-session", "courser-stack", "courser-tls", "courser-web"],
     ),
     ("interop-smoke", &[]),
+    ("parser-trial", &[]),
     ("tidy", &[]),
 ];
 
