@@ -172,8 +172,8 @@ fn honest(step: usize, port: &mut SharedPort, opened: &mut Vec<Handle>, heard: &
 
 #[test]
 fn a_million_mutations_find_a_fault_or_nothing_and_honest_applications_hear_the_same() {
-    const MUTATIONS: usize = if cfg!(miri) { 2000 } else { 1_000_000 };
-    const BESIDE: usize = 500;
+    const MUTATIONS: usize = if cfg!(miri) { 400 } else { 1_000_000 };
+    const BESIDE: usize = if cfg!(miri) { 50 } else { 500 };
     let layout = Layout::new(small()).unwrap();
     let mut dice = Dice(1);
     let mut alone = [Vec::new(), Vec::new()];
