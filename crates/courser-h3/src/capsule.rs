@@ -3,6 +3,8 @@
 //! [`CapsuleReader`] takes the content of a message as it comes. Capsules whose type the caller does not want, and those whose
 //! value is longer than it stores, are skipped without being kept; values are bounded by the caller's limit.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{FrameReader, push_varint};

@@ -1,5 +1,7 @@
 //! HTTP datagrams (RFC 9297 section 2.1): a quarter of the request stream's ID, then the payload.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use courser_core::ids::{Dir, Side, StreamId, VARINT_MAX};
 use courser_core::wire::varint;
@@ -22,7 +24,7 @@ pub fn encode(stream: StreamId, payload: &[u8]) -> Bytes {
     let mut head = [0; varint::SIZE_MAX];
     let n = varint::encode(stream.index(), &mut head).unwrap_or(0);
     let mut out = BytesMut::with_capacity(n + payload.len());
-    out.put_slice(&head[..n]);
+    out.put_slice(head.get(..n).unwrap_or_default());
     out.put_slice(payload);
     out.freeze()
 }

@@ -3,6 +3,8 @@
 //! The value is a structured-field dictionary (RFC 9651). Its whole syntax is checked, because a value that is no dictionary
 //! counts as absent; only `u` and `i` have a meaning. No allocation, one pass, as long as the value is.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use std::io::Write as _;
 
 use courser_core::stream::Priority;

@@ -3,6 +3,8 @@
 //! Identifiers that are not known mean nothing; those of HTTP/2 and values that are out of range end the connection. A frame
 //! holds at most [`SETTINGS_MAX`] settings in [`PAYLOAD_MAX`] bytes here.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use courser_core::ids::VARINT_MAX;
 use courser_core::wire::Reader;
 

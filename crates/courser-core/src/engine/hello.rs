@@ -4,6 +4,8 @@
 //! pieces lie one behind the other in one buffer, and a list says which offsets they have. The first bytes to come for an
 //! offset count. No more is taken than the longest ClientHello that we wait for, in no more pieces than [`PIECES_MAX`].
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use crate::error::{PeerViolation, TransportCode};
 use crate::protect::client_hello::{CLIENT_HELLO_MAX, parse_client_hello};
 
@@ -45,14 +47,14 @@ impl Hello {
         let (start, end) = (offset as u16, end as u16);
         let from = self.pieces.partition_point(|piece| piece.1 < start);
         let to = self.pieces.partition_point(|piece| piece.0 <= end);
-        if self.pieces[from..to].iter().any(|piece| piece.0 <= start && end <= piece.1) {
+        let old = self.pieces.get(from..to).unwrap_or_default();
+        if old.iter().any(|piece| piece.0 <= start && end <= piece.1) {
             return Ok(());
         }
         if from == to && self.pieces.len() >= PIECES_MAX {
             return Err(NotTaken::Pieces);
         }
-        let at: usize = self.pieces[..from].iter().map(len_of).sum();
-        let old = &self.pieces[from..to];
+        let at: usize = self.pieces.iter().take(from).map(len_of).sum();
         let merged = old.iter().fold((start, end), |m, piece| (m.0.min(piece.0), m.1.max(piece.1)));
         self.merge(at, old.iter().map(len_of).sum(), from, merged, (start, data));
         self.pieces.splice(from..to, [merged]);
@@ -70,11 +72,18 @@ impl Hello {
         }
         let mut whole = vec![0; len_of(&merged)];
         let place = |offset: u16| usize::from(offset - merged.0);
-        whole[place(start)..place(start) + data.len()].copy_from_slice(data);
+        let mut put = |from: usize, bytes: &[u8]| {
+            let room = whole.get_mut(from..from + bytes.len());
+            debug_assert!(room.is_some(), "the whole has room for its parts");
+            if let Some(room) = room {
+                room.copy_from_slice(bytes);
+            }
+        };
+        put(place(start), data);
         let mut old = at;
-        for piece in self.pieces[from..].iter().take_while(|piece| piece.0 < merged.1) {
-            let bytes = &self.bytes[old..old + len_of(piece)];
-            whole[place(piece.0)..place(piece.1)].copy_from_slice(bytes);
+        for piece in self.pieces.iter().skip(from).take_while(|piece| piece.0 < merged.1) {
+            let bytes = self.bytes.get(old..old + len_of(piece)).unwrap_or_default();
+            put(place(piece.0), bytes);
             old += bytes.len();
         }
         self.bytes.splice(at..at + old_len, whole);
@@ -83,7 +92,7 @@ impl Hello {
     /// What came in order.
     pub(super) fn prefix(&self) -> &[u8] {
         match self.pieces.first() {
-            Some(&(0, end)) => &self.bytes[..usize::from(end)],
+            Some(&(0, end)) => self.bytes.get(..usize::from(end)).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -99,7 +108,7 @@ impl Hello {
     pub(super) fn beyond(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut at = 0;
         self.pieces.iter().filter_map(move |piece| {
-            let bytes = &self.bytes[at..at + len_of(piece)];
+            let bytes = self.bytes.get(at..at + len_of(piece)).unwrap_or_default();
             at += bytes.len();
             (piece.0 > 0).then_some((piece.0.into(), bytes))
         })

@@ -129,7 +129,7 @@ impl HandshakeKeys {
         match (level, &self.early) {
             (Level::Initial, _) => {
                 // Long headers of every version have the version in these bytes (RFC 8999 section 5.1).
-                let version = packet.get(1..5).map(|b| Version(u32::from_be_bytes([b[0], b[1], b[2], b[3]])));
+                let version = packet.get(1..).and_then(<[u8]>::first_chunk).map(|b| Version(u32::from_be_bytes(*b)));
                 match &self.initial_before {
                     Some((old, opener)) if version == Some(*old) => Some(&**opener),
                     _ => self.initial.as_mut().map(|pair| &*pair.wake(keys).open),

@@ -5,6 +5,8 @@
 //! replaces the checks of the TLS session, which reads the same bytes again; what is refused here would be refused
 //! there.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use crate::error::{PeerViolation, TransportCode};
 
 /// The longest ClientHello that is waited for, header included, in bytes.
@@ -200,11 +202,11 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|b| b[0])
+        self.take(1)?.first().copied()
     }
 
     pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.take(2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+        self.take(2)?.first_chunk().map(|b| u16::from_be_bytes(*b))
     }
 
     pub(crate) fn vector8(&mut self) -> Option<&'a [u8]> {

@@ -9,6 +9,8 @@
 //! - [`params`]: transport parameters; [`version_neg`]: which version to speak.
 //! - [`legality`]: what every packet and datagram that we build has to fulfil; looks at what a test observes.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 pub mod codec;
 pub mod frame;
 pub mod header;

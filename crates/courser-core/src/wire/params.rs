@@ -234,14 +234,14 @@ impl Seen {
             self::id::MIN_ACK_DELAY => Some(UNKNOWN_MAX - 2),
             _ => None,
         };
-        if let Some(place) = known {
-            return match core::mem::replace(&mut self.large[place], id) {
+        if let Some(place) = known.and_then(|place| self.large.get_mut(place)) {
+            return match core::mem::replace(place, id) {
                 0 => Ok(()),
                 _ => Err(TWICE),
             };
         }
-        if self.used < UNKNOWN_MAX - 2 {
-            self.large[self.used] = id;
+        if let Some(place) = self.large[..UNKNOWN_MAX - 2].get_mut(self.used) {
+            *place = id;
             self.used += 1;
         }
         Ok(())

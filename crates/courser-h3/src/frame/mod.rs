@@ -4,6 +4,8 @@
 //! that came in part, and how much of a payload is still to come, and nothing else: payloads are slices of what the transport
 //! gave. Whether a frame may stand where it stands is judged by who reads it ([`Kind::of`] names those that have rules).
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use bytes::Bytes;
 use courser_core::wire::{Reader, Writer, varint};
 
@@ -138,7 +140,7 @@ impl Header {
 /// Appends a whole small frame.
 pub(crate) fn push_frame(out: &mut Vec<u8>, kind: u64, payload: &[u8]) {
     let (head, n) = Header { kind, len: wide(payload.len()) }.encode();
-    out.extend_from_slice(&head[..n]);
+    out.extend_from_slice(head.get(..n).unwrap_or_default());
     out.extend_from_slice(payload);
 }
 
@@ -147,7 +149,7 @@ pub(crate) fn push_varint(out: &mut Vec<u8>, value: u64) {
     let mut room = [0; varint::SIZE_MAX];
     let n = varint::encode(value, &mut room).unwrap_or(0);
     debug_assert!(n > 0, "{value} has no encoding");
-    out.extend_from_slice(&room[..n]);
+    out.extend_from_slice(room.get(..n).unwrap_or_default());
 }
 
 /// Collects variable-length integers that come in pieces: at most two, as a frame header, or a stream type with an ID.

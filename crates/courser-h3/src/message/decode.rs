@@ -3,6 +3,8 @@
 //! A [`Collector`] is told each field line as it is decoded. It never stops the decoder: a fault is remembered, and the rest is
 //! only looked at, so that the state of QPACK stays right. Its buffers are kept from message to message.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -193,7 +195,8 @@ impl Collector {
         let whole = self.join();
         let part = |range: &Option<Range<usize>>| range.as_ref().map(|r| whole.slice(r.clone()));
         let method = self.method.as_ref().ok_or("no method")?;
-        let method = Method::from_bytes(&whole[method.clone()]).map_err(|_| "a method that is no token")?;
+        let method = Method::from_bytes(whole.get(method.clone()).unwrap_or_default())
+            .map_err(|_| "a method that is no token")?;
         let headers = self.headers(&whole)?;
         let target = Target {
             scheme: part(&self.scheme),

@@ -9,6 +9,8 @@
 //! Memory: the table, the part of one instruction, one field line, the noted streams, and the decoder stream's bytes. Each
 //! has a limit.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use courser_core::ids::StreamId;
 
 use super::Field;
@@ -146,7 +148,7 @@ impl Decoder {
     fn execute_whole(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError> {
         let mut used = 0;
         loop {
-            let mut cursor = Cursor::new(&bytes[used..]);
+            let mut cursor = Cursor::new(bytes.get(used..).unwrap_or_default());
             let entries = self.table.inserted() - self.table.oldest();
             match EncoderInstruction::read(&mut cursor, self.table.capacity(), entries) {
                 Ok(instruction) => self.execute(instruction)?,

@@ -1,6 +1,8 @@
 //! Encoder and decoder instructions (RFC 9204 sections 4.3 and 4.4): how they are written and read, and the bytes of one
 //! that has come in part.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use super::prefix_int::{Cursor, Fault, put};
 use super::static_table;
 use super::text::{Text, put_text};
@@ -141,7 +143,7 @@ impl Part {
             if rest <= chunk.len() {
                 // Everything that waited is used: what follows is read where it lies.
                 self.bytes.clear();
-                input = &input[chunk.len() - rest..];
+                input = input.get(chunk.len() - rest..).unwrap_or_default();
                 break;
             }
             self.bytes.drain(..used);
@@ -149,7 +151,7 @@ impl Part {
         }
         if self.bytes.is_empty() && !input.is_empty() {
             let used = read(input)?;
-            self.bytes.extend_from_slice(&input[used..]);
+            self.bytes.extend_from_slice(input.get(used..).unwrap_or_default());
         }
         Ok(())
     }

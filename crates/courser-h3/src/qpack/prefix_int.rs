@@ -4,6 +4,8 @@
 //! What does not fit into the prefix follows in groups of seven bits, lowest first. A value is at most 2^62 - 1, and its
 //! encoding at most nine groups long: longer ones would be zeros that nobody has a reason to send.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use courser_core::ids::VARINT_MAX;
 
 use super::text::Text;

@@ -5,6 +5,8 @@
 //! Each field is checked as it is read, against the bytes that there are and against its limit, before anything is
 //! allocated for it.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -206,7 +208,7 @@ impl Profile {
         put_list(out, &self.certificates, |out, id| put_u32(out, *id));
         put_list(out, &self.alpn, |out, name| {
             out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(&name[..name.len().min(255)]);
+            out.extend_from_slice(name.get(..255).unwrap_or(name));
         });
         match &self.trust {
             Trust::System => out.push(0),

@@ -15,6 +15,8 @@
 //! The one exception is `chunk` of a message with payload, which belongs to whoever stores payloads and is not looked at
 //! here.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use core::fmt;
 
 use bytes::Bytes;
@@ -117,6 +119,7 @@ impl Op {
     /// The op of that byte.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
+        #[expect(clippy::indexing_slicing, reason = "made when it is compiled")]
         const BY_BYTE: [Option<Op>; 256] = {
             let mut table = [None; 256];
             let mut n = 0;
@@ -126,6 +129,7 @@ impl Op {
             }
             table
         };
+        #[expect(clippy::indexing_slicing, reason = "a byte, into a table of 256")]
         BY_BYTE[byte as usize]
     }
 }
@@ -222,7 +226,7 @@ impl Raw {
 
 /// `N` bytes from `at`; callers name places inside the 32 bytes.
 fn field<const N: usize>(bytes: &[u8; Raw::SIZE], at: usize) -> [u8; N] {
-    core::array::from_fn(|n| bytes[at + n])
+    core::array::from_fn(|n| bytes.get(at + n).copied().unwrap_or_default())
 }
 
 /// What a message carries beside the 32 bytes.

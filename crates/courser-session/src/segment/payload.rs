@@ -4,6 +4,8 @@
 //! (the rest, UTF-8). Figures: eight numbers of 8 bytes. Two ends: twice version, 16 bytes of address (4 and zeros for version
 //! 4), port (2), flow label (4) and scope (4). All numbers are little-endian.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use crate::msg::{Addresses, Endpoint, SessionStats};
@@ -34,7 +36,7 @@ pub(super) fn of_endpoint(endpoint: &Endpoint) -> Vec<u8> {
     while !endpoint.server_name.is_char_boundary(end) {
         end -= 1;
     }
-    bytes.extend_from_slice(&endpoint.server_name.as_bytes()[..end]);
+    bytes.extend_from_slice(endpoint.server_name.as_bytes().get(..end).unwrap_or_default());
     bytes
 }
 

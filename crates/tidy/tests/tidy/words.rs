@@ -62,6 +62,31 @@ fn unsafe_code_lives_in_known_files() {
 }
 
 #[test]
+fn readers_of_foreign_bytes_neither_index_nor_unwrap() {
+    const READERS: [&str; 15] = [
+        "crates/courser-core/src/engine/hello.rs",
+        "crates/courser-core/src/protect/client_hello.rs",
+        "crates/courser-core/src/wire/mod.rs",
+        "crates/courser-h3/src/capsule.rs",
+        "crates/courser-h3/src/datagram.rs",
+        "crates/courser-h3/src/frame/mod.rs",
+        "crates/courser-h3/src/message/decode.rs",
+        "crates/courser-h3/src/priority.rs",
+        "crates/courser-h3/src/qpack/decoder.rs",
+        "crates/courser-h3/src/qpack/instructions.rs",
+        "crates/courser-h3/src/qpack/prefix_int.rs",
+        "crates/courser-h3/src/settings.rs",
+        "crates/courser-session/src/control/codec.rs",
+        "crates/courser-session/src/msg/raw.rs",
+        "crates/courser-session/src/segment/payload.rs",
+    ];
+    const LINTS: &str = "deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)";
+    let lacks = |path: &&&str| !read(path).contains(LINTS);
+    let complaints: Vec<_> = READERS.iter().filter(lacks).map(|path| format!("{path} lacks {LINTS}")).collect();
+    assert_none("readers that may panic", &complaints);
+}
+
+#[test]
 fn unsafe_modules_of_the_product_are_short_together() {
     /// Lines that are neither empty nor comments.
     const LINES_MAX: usize = 300;
