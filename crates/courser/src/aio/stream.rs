@@ -182,14 +182,8 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    pub(super) const fn new(slot: Arc<StreamSlot>, conn: ConnRef) -> Self {
+    pub(crate) const fn new(slot: Arc<StreamSlot>, conn: ConnRef) -> Self {
         Self { slot, _conn: conn, chunks: VecDeque::new() }
-    }
-
-    /// A stream of which some chunks were taken already.
-    #[cfg(feature = "h3")]
-    pub(crate) const fn with_chunks(slot: Arc<StreamSlot>, conn: ConnRef, chunks: VecDeque<Bytes>) -> Self {
-        Self { slot, _conn: conn, chunks }
     }
 
     /// What stands between this handle and the worker.

@@ -1,6 +1,5 @@
 //! Drives a connection: takes streams, reads control and QPACK streams, hands datagrams and events on.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -162,18 +161,14 @@ pub(super) fn hand_over(link: &Arc<Link>, id: StreamId, session: StreamId, rest:
 
 fn raw(channel: Channel, conn: ConnRef, rest: Bytes) -> Raw {
     let Channel { slot, mut chunks, .. } = channel;
-    slot.set_peer_head(rest.len() + chunks.iter().map(Bytes::len).sum::<usize>());
     if !rest.is_empty() {
         chunks.push_front(rest);
     }
+    slot.set_peer_head(chunks);
     let id = slot.id;
     if id.dir() == Dir::Bi {
         let send = SendStream::new(Arc::clone(&slot), conn.clone());
-        return Raw::Bi(send, received(slot, conn, chunks));
+        return Raw::Bi(send, RecvStream::new(slot, conn));
     }
-    Raw::Uni(received(slot, conn, chunks))
-}
-
-fn received(slot: Arc<crate::hub::stream::StreamSlot>, conn: ConnRef, chunks: VecDeque<Bytes>) -> RecvStream {
-    RecvStream::with_chunks(slot, conn, chunks)
+    Raw::Uni(RecvStream::new(slot, conn))
 }

@@ -114,11 +114,19 @@ impl StreamSlot {
         lock(&self.recv).account = Some(Box::default());
     }
 
-    /// A stream that the peer opened began with bytes that do not count: what was taken out of the slot but for the `rest`.
-    pub(crate) fn set_peer_head(&self, rest: usize) {
+    /// A stream that the peer opened began with bytes that do not count: what was taken out of the slot but for the `rest`. That
+    /// is put back: it is consumed when a reader has it.
+    pub(crate) fn set_peer_head(&self, mut rest: VecDeque<Bytes>) {
         lock(&self.send).account = Some(Box::default());
         let mut recv = lock(&self.recv);
-        let head = recv.moved.saturating_sub(recv.held as u64).saturating_sub(rest as u64);
+        let back: usize = rest.iter().map(Bytes::len).sum();
+        let head = recv.moved.saturating_sub(recv.held as u64).saturating_sub(back as u64);
+        if recv.stop.is_none() && back > 0 {
+            rest.append(&mut recv.ready);
+            recv.ready = rest;
+            recv.held += back;
+            self.conn.unread.fetch_add(back, Ordering::Relaxed);
+        }
         recv.account = Some(Box::new(RecvAccount { head, ..RecvAccount::default() }));
     }
 
@@ -180,5 +188,60 @@ impl StreamSlot {
         if let Some(credit) = over {
             credit.on_over(self.id.dir());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use courser_core::ids::{Side, StreamId};
+
+    use super::super::super::conn::ConnSlot;
+    use super::super::super::shared::{Lobby, Shared};
+    use super::*;
+    use crate::net::socket::{Socket, SocketConfig};
+    use crate::options::SocketFacts;
+
+    /// Counts what came and what was consumed.
+    #[derive(Default)]
+    struct Sum(Mutex<(u64, u64)>);
+
+    impl Credit for Sum {
+        fn take(&self, wanted: u64, _: &Arc<StreamSlot>) -> u64 {
+            wanted
+        }
+        fn give_back(&self, _: u64) {}
+        fn on_data(&self, received: u64, consumed: u64) {
+            let mut sum = lock(&self.0);
+            (sum.0, sum.1) = (sum.0 + received, sum.1 + consumed);
+        }
+        fn on_over(&self, _: Dir) {}
+    }
+
+    #[test]
+    fn what_was_taken_together_with_the_head_is_consumed_when_somebody_reads_it() {
+        let socket = Socket::bind(&SocketConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
+        let facts = SocketFacts::of(&socket);
+        let lobby = Arc::new(Lobby::new(1));
+        let shared = Arc::new(Shared::new(socket.local_addr(), facts, Duration::ZERO, (0, &lobby)));
+        let conn = ConnSlot::new(&shared, None);
+        let slot = StreamSlot::new(Arc::clone(&conn), StreamId::new(Side::Client, Dir::Uni, 1), Side::Server);
+        // Four bytes of a head and six more were taken; five came since.
+        lock(&slot.recv).ready = VecDeque::from([Bytes::from_static(b"later")]);
+        (lock(&slot.recv).moved, lock(&slot.recv).held) = (15, 5);
+        conn.unread.store(5, Ordering::Relaxed);
+        slot.set_peer_head(VecDeque::from([Bytes::from_static(b"behind")]));
+        let sum = Arc::new(Sum::default());
+        let credit: Arc<dyn Credit> = Arc::<Sum>::clone(&sum);
+        slot.meter(&credit);
+        assert_eq!(*lock(&sum.0), (11, 0), "nobody has read anything");
+        assert_eq!(conn.unread.load(Ordering::Relaxed), 11);
+        let mut got = VecDeque::new();
+        assert!(slot.poll_take(&Context::from_waker(Waker::noop()), &mut got).is_ready());
+        assert_eq!(got, [&b"behind"[..], b"later"]);
+        assert_eq!((*lock(&sum.0), conn.unread.load(Ordering::Relaxed)), ((11, 11), 0));
     }
 }
