@@ -2,6 +2,9 @@
 //! own program: there is one subscriber per process.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "common/lines.rs"]
+mod lines;
+
 mod common;
 
 use std::fmt::Debug;
@@ -16,29 +19,7 @@ use courser::core::ids::{Level, Version};
 use courser::qlog::{Qlog, QlogConfig};
 use courser::tls::{AwsLc, ClientConfig, Credentials, KeyLog, Roots, ServerConfig};
 use courser::{ClientOptions, EarlyData, Endpoint, Request, RetryPolicy, ServerOptions, TokenStore};
-use tracing_subscriber::fmt::MakeWriter;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use lines::Lines;
 
 /// What a secret is called, and its bytes.
 type Named = (String, Vec<u8>);

@@ -1,36 +1,14 @@
 //! What a subscriber of `tracing` sees of a connection. A test of its own program: there is one subscriber per process.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-mod common;
+#[path = "common/lines.rs"]
+mod lines;
 
-use std::io;
-use std::sync::{Arc, Mutex};
+mod common;
 
 use common::{Identity, PATIENCE, loopback};
 use courser::Endpoint;
-use tracing_subscriber::fmt::MakeWriter;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use lines::Lines;
 
 #[test]
 fn a_connection_is_followed_from_the_call_to_its_end() {

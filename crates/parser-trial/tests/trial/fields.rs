@@ -12,6 +12,8 @@ use courser_web::files::resolve::Wanted;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
+use crate::texts::text;
+
 pub(crate) const ALT_SVC_WORDS: &[&str] = &[
     "h3=",
     "\":443\"",
@@ -52,10 +54,6 @@ pub(crate) const FIELD_WORDS: &[&str] = &[
     "\\",
     "%2e%2e",
 ];
-
-fn text(data: &[u8]) -> Option<&str> {
-    std::str::from_utf8(data).ok()
-}
 
 /// The Alt-Svc field.
 pub(crate) fn alt_svc(data: &[u8]) {

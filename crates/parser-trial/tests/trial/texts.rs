@@ -99,7 +99,8 @@ pub(crate) const QLOG_WORDS: &[&str] = &[
     "\"raw\":{\"length\":1e19}",
 ];
 
-fn text(data: &[u8]) -> Option<&str> {
+/// The input as text, if it is one.
+pub(crate) fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
