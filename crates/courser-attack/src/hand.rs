@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Wall};
 
 use courser_core::config::Settings;
-use courser_core::crypto::{
-    KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN, TlsClientConfig, TlsServerConfig,
-};
+use courser_core::crypto::{KeyFactory, Keys, Material, Opener, Sealer, Secret, Suite, TAG_LEN};
 use courser_core::engine::{Engine, EngineConfig, Event, Meta, SendOutcome, ServerConfig, Train};
 use courser_core::ids::{Cid, Ecn, Level, Side, Version};
 use courser_core::time::Instant;
 use courser_core::wire::frame::{self, Extensions, Frame};
 use courser_core::wire::header::{self, Header, LongSpec, ShortSpec};
 use courser_core::wire::{Reader, Writer, pn};
-use courser_tls::{AwsLc, ClientConfig, SystemRandom};
+use courser_tls::{AwsLc, SystemRandom};
+
+use crate::identity::{self, Identity};
 
 /// Numbers of forged packets begin here.
 const FIRST_NUMBER: u64 = 100_000;
@@ -128,29 +128,12 @@ pub fn socket() -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// TLS of an attacker that is a client of the perf protocol.
-fn client_tls() -> io::Result<Box<dyn TlsClientConfig>> {
-    let tls = ClientConfig::builder().danger_accept_any_certificate().alpn(["perf"]).build();
-    Ok(Box::new(tls.map_err(io::Error::other)?))
-}
-
-/// TLS of an attacker that is a server of the perf protocol.
-fn server_tls() -> io::Result<Box<dyn TlsServerConfig>> {
-    let key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).map_err(io::Error::other)?;
-    let made = params.self_signed(&key).map_err(io::Error::other)?;
-    let credentials = courser_tls::Credentials::from_pem(made.pem().as_bytes(), key.serialize_pem().as_bytes())
-        .map_err(io::Error::other)?;
-    let tls = courser_tls::ServerConfig::builder().certificate(credentials).alpn(["perf"]).build();
-    Ok(Box::new(tls.map_err(io::Error::other)?))
-}
-
 impl Hand {
     fn new(side: Side, socket: UdpSocket, settings: &Settings) -> io::Result<Self> {
         let tap = Tap::default();
         let mut config = EngineConfig::new(Box::new(Tapped(tap.clone())), Box::new(SystemRandom::new()));
         if side.is_server() {
-            config.server = Some(ServerConfig::new(server_tls()?, settings.clone()));
+            config.server = Some(ServerConfig::new(Identity::new()?.server("perf")?, settings.clone()));
         }
         Ok(Self {
             socket,
@@ -178,7 +161,7 @@ impl Hand {
         }
         let mut hand = Self::new(Side::Client, socket()?, settings)?;
         let now = hand.now();
-        let begun = hand.engine.connect(now, server, "localhost", &*client_tls()?, settings);
+        let begun = hand.engine.connect(now, server, "localhost", &*identity::client("perf")?, settings);
         begun.map_err(|e| io::Error::other(format!("{e:?}")))?;
         hand.shake()?;
         Ok(hand)
@@ -404,7 +387,7 @@ pub fn initial(version: Version, dcid: &Cid, token: &[u8], payload: &[u8], len: 
 pub fn first_flight() -> io::Result<Vec<Vec<u8>>> {
     let mut hand = Hand::new(Side::Client, socket()?, &Settings::default())?;
     let (now, nobody) = (hand.now(), SocketAddr::from(([127, 0, 0, 1], 9)));
-    let begun = hand.engine.connect(now, nobody, "localhost", &*client_tls()?, &Settings::default());
+    let begun = hand.engine.connect(now, nobody, "localhost", &*identity::client("perf")?, &Settings::default());
     begun.map_err(|e| io::Error::other(format!("{e:?}")))?;
     hand.engine.process(now);
     let mut flight = Vec::new();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use courser_attack::runner::{heads, play};
-use courser_attack::scripts::{Bound, SCRIPTS};
+use courser_attack::scripts::{Bound, all};
 
 struct Options {
     courser: PathBuf,
@@ -28,7 +28,7 @@ fn options() -> Option<Options> {
             "--packets" => options.bound.packets = words.next()?.parse().ok()?,
             "--seconds" => options.bound.time = Duration::from_secs(words.next()?.parse().ok()?),
             "--honest" => options.honest = words.next()?.parse().ok()?,
-            name if SCRIPTS.iter().any(|s| s.name == name) => options.names.push(word),
+            name if all().any(|s| s.name == name) => options.names.push(word),
             _ => return None,
         }
     }
@@ -38,14 +38,14 @@ fn options() -> Option<Options> {
 fn main() -> ExitCode {
     let Some(options) = options() else {
         eprintln!("courser-attack PATH-TO-COURSER [--json] [--packets N] [--seconds N] [--honest N] [NAME...]");
-        SCRIPTS.iter().for_each(|s| eprintln!("  {:<26} {:?}: {}", s.name, s.role, s.what));
+        all().for_each(|s| eprintln!("  {:<26} {:?}: {}", s.name, s.role, s.what));
         return ExitCode::from(2);
     };
     if !options.json {
         println!("{}", heads());
     }
     let mut wrong = 0;
-    for script in SCRIPTS.iter().filter(|s| options.names.is_empty() || options.names.iter().any(|n| n == s.name)) {
+    for script in all().filter(|s| options.names.is_empty() || options.names.iter().any(|n| n == s.name)) {
         match play(&options.courser, script, options.bound, options.honest) {
             Ok(report) => {
                 wrong += usize::from(!report.wrong.is_empty());

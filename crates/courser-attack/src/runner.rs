@@ -1,14 +1,19 @@
 //! Plays scripts with honest clients beside them, and judges what came of it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use courser_core::ids::Side;
 
 use crate::hand::socket;
-use crate::scripts::{Bound, Script, Tally, as_client, as_server};
+use crate::identity::Identity;
+use crate::scripts::{Bound, Program, Script, Tally, as_client, as_server};
 use crate::victim::{Honest, Usage, Victim, honest};
+use crate::web;
+use crate::web::origin::Origin;
+use crate::web::site::{PAGE, Site};
 
 /// What a victim may take more at its peak than before, in KiB: 5,000 half-open handshakes and their TLS among it.
 const GROWTH_KIB: u64 = 64 << 10;
@@ -102,44 +107,82 @@ pub fn play(courser: &Path, script: &Script, bound: Bound, connections: u32) -> 
     }
 }
 
+/// A server under attack, and what belongs to it.
+struct Target {
+    server: Victim,
+    address: SocketAddr,
+    site: Option<Site>,
+    origin: Option<Origin>,
+}
+
+impl Target {
+    fn new(courser: &Path, program: Program) -> io::Result<Self> {
+        let site = if program == Program::Serve { Some(Site::new()?) } else { None };
+        let origin = if program == Program::Proxy { Some(Origin::new()?) } else { None };
+        let server = match (&site, &origin) {
+            (Some(site), _) => Victim::serve(courser, &site.root())?,
+            (_, Some(origin)) => Victim::proxy(courser, origin.address)?,
+            _ => Victim::server(courser)?,
+        };
+        let address = server.address.ok_or_else(|| io::Error::other("a server has an address"))?;
+        Ok(Self { server, address, site, origin })
+    }
+
+    fn honest(&self, courser: &Path, connections: u32) -> io::Result<Honest> {
+        if self.site.is_some() || self.origin.is_some() {
+            return web::honest::honest(self.address, "/", PAGE.as_bytes(), connections);
+        }
+        honest(courser, self.address, connections)
+    }
+}
+
 fn to_server(courser: &Path, script: &Script, bound: Bound, connections: u32) -> io::Result<Report> {
-    let mut server = Victim::server(courser)?;
-    let address = server.address.ok_or_else(|| io::Error::other("a server has an address"))?;
+    let mut target = Target::new(courser, script.victim)?;
     // The first connections take what is taken once.
-    let quiet = honest(courser, address, connections)?;
-    let before = server.usage();
-    let (of, attacker) = (*script, std::thread::Builder::new().name("attacker".to_owned()));
+    let quiet = target.honest(courser, connections)?;
+    let before = target.server.usage();
+    let (of, attacker, address) = (*script, std::thread::Builder::new().name("attacker".to_owned()), target.address);
     let attacker = attacker.spawn(move || as_client(&of, address, bound))?;
-    let beside = honest(courser, address, connections)?;
+    let beside = target.honest(courser, connections)?;
     let tally = attacker.join().map_err(|_| io::Error::other("the attacker fell over"))?;
     let mut report = Report {
         name: script.name,
         role: script.role,
         tally: None,
-        usage: [before, server.usage()],
+        usage: [before, target.server.usage()],
         honest: Some(beside),
         quiet: Some(quiet),
         exit: None,
         wrong: Vec::new(),
     };
-    if !server.lives() {
+    if !target.server.lives() {
         report.wrong.push("the server is gone".to_owned());
     }
     if !(quiet.all && beside.all) {
         report.wrong.push("honest connections failed".to_owned());
     }
-    if !honest(courser, address, 5)?.all {
+    if !target.honest(courser, 5)?.all {
         report.wrong.push("honest connections failed afterwards".to_owned());
+    }
+    if target.origin.is_some_and(|o| o.smuggled()) {
+        report.wrong.push("the origin saw a request that nobody made".to_owned());
     }
     judge(&mut report, script, tally);
     Ok(report)
 }
 
 fn to_client(courser: &Path, script: &Script, bound: Bound) -> io::Result<Report> {
-    let socket = socket()?;
-    let mut client = Victim::client(courser, socket.local_addr()?)?;
+    let (socket, site, identity) = (socket()?, Site::new()?, Identity::new()?);
+    let address = socket.local_addr()?;
+    let mut client = match script.victim {
+        Program::Get(more) => {
+            let certificate = site.beside("cert.pem", &identity.certificate)?;
+            Victim::get(courser, address, &certificate, more)?
+        }
+        _ => Victim::client(courser, address)?,
+    };
     let of = *script;
-    let attacker = std::thread::spawn(move || as_server(&of, socket, bound));
+    let attacker = std::thread::spawn(move || as_server(&of, socket, &identity, bound));
     // Of a client that has just begun.
     let before = client.usage();
     let mut after = before;
@@ -178,8 +221,8 @@ fn judge(report: &mut Report, script: &Script, tally: io::Result<Tally>) {
     match tally {
         Err(error) => report.wrong.push(format!("the attacker: {error}")),
         Ok(tally) => {
-            if script.code.is_some() && tally.code != script.code {
-                report.wrong.push(format!("closed with {:x?} instead of {:x?}", tally.code, script.code));
+            if !script.close.allows(tally.code) {
+                report.wrong.push(format!("closed with {:x?} instead of {:x?}", tally.code, script.close));
             }
             report.tally = Some(tally);
         }

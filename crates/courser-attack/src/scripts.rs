@@ -12,7 +12,10 @@ use courser_core::ids::Side;
 use courser_testing::kinds::{KINDS, Kind, Speaker};
 
 use crate::hand::{Hand, socket};
+use crate::identity::Identity;
 use crate::raw::{self, Chance, Make, drain, tolerate};
+use crate::web::WEB;
+use crate::web::visit::Visit;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,51 @@ pub enum Attack {
     Own(fn(&mut Play) -> io::Result<()>),
     /// Connections of its own.
     Many(fn(&mut Tally, SocketAddr) -> io::Result<()>),
+    /// Streams of HTTP/3, over an engine that keeps the rules of QUIC.
+    Web(fn(&mut Visit) -> io::Result<()>),
+}
+
+/// What is attacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `courser perf server` and `courser perf client`.
+    Perf,
+    /// `courser serve`.
+    Serve,
+    /// `courser proxy`, with an origin that can misbehave as well.
+    Proxy,
+    /// `courser get`, with these arguments.
+    Get(&'static [&'static str]),
+}
+
+/// Whether, and with which code, a victim closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// It need not.
+    Free,
+    /// It has to, with that code.
+    With(u64),
+    /// It may, and then with that code: where it depends on how much came in which time.
+    Perhaps(u64),
+}
+
+impl Close {
+    const fn of(code: Option<u64>) -> Self {
+        match code {
+            Some(code) => Self::With(code),
+            None => Self::Free,
+        }
+    }
+
+    /// Whether a victim did that.
+    #[must_use]
+    pub fn allows(self, code: Option<u64>) -> bool {
+        match self {
+            Self::Free => true,
+            Self::With(wanted) => code == Some(wanted),
+            Self::Perhaps(wanted) => code.is_none_or(|c| c == wanted),
+        }
+    }
 }
 
 /// A script.
@@ -47,8 +95,10 @@ pub struct Script {
     pub what: &'static str,
     /// How.
     pub attack: Attack,
-    /// With which code the victim has to close; `None` where it need not close.
-    pub code: Option<u64>,
+    /// What is attacked.
+    pub victim: Program,
+    /// Whether the victim has to close.
+    pub close: Close,
 }
 
 /// What was done so far, and how much may be.
@@ -62,17 +112,17 @@ pub struct Tally {
     pub heard_bytes: u64,
     /// Code with which the victim closed.
     pub code: Option<u64>,
-    packets: u64,
-    until: Instant,
+    pub(crate) packets: u64,
+    pub(crate) until: Instant,
 }
 
 impl Tally {
-    fn new(bound: Bound) -> Self {
+    pub(crate) fn new(bound: Bound) -> Self {
         let until = Instant::now() + bound.time;
         Self { sent: 0, sent_bytes: 0, heard_bytes: 0, code: None, packets: bound.packets, until }
     }
 
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.sent < self.packets && Instant::now() < self.until
     }
 }
@@ -114,6 +164,7 @@ pub fn as_client(script: &Script, server: SocketAddr, bound: Bound) -> io::Resul
             let mut tally = tally;
             run(&mut tally, server).map(|()| tally)
         }
+        Attack::Web(run) => on_the_web(run, Visit::connect(server, tally)?),
         attack => with_hand(attack, Hand::connect(server, &Settings::default())?, tally),
     }
 }
@@ -122,7 +173,7 @@ pub fn as_client(script: &Script, server: SocketAddr, bound: Bound) -> io::Resul
 ///
 /// # Errors
 /// Those of the system; nobody comes, or the handshake fails.
-pub fn as_server(script: &Script, socket: UdpSocket, bound: Bound) -> io::Result<Tally> {
+pub fn as_server(script: &Script, socket: UdpSocket, identity: &Identity, bound: Bound) -> io::Result<Tally> {
     match script.attack {
         Attack::Raw(make) => {
             let mut bytes = vec![0; 65_536];
@@ -135,6 +186,7 @@ pub fn as_server(script: &Script, socket: UdpSocket, bound: Bound) -> io::Result
                 }
             }
         }
+        Attack::Web(run) => on_the_web(run, Visit::accept(socket, identity, Tally::new(bound))?),
         attack => {
             let hand = Hand::accept(socket, &Settings::default())?;
             with_hand(attack, hand, Tally::new(bound))
@@ -150,12 +202,24 @@ fn with_hand(attack: Attack, hand: Hand, tally: Tally) -> io::Result<Tally> {
             frames(&mut play, kind.ok_or_else(|| io::Error::other(name))?)?;
         }
         Attack::Own(run) => run(&mut play)?,
-        Attack::Raw(_) | Attack::Many(_) => {}
+        Attack::Raw(_) | Attack::Many(_) | Attack::Web(_) => {}
     }
     play.hand.linger(Duration::from_millis(200));
     play.tally.code = play.hand.heard.code;
     play.tally.heard_bytes = play.hand.heard.bytes;
     Ok(play.tally)
+}
+
+fn on_the_web(run: fn(&mut Visit) -> io::Result<()>, mut visit: Visit) -> io::Result<Tally> {
+    let played = run(&mut visit);
+    // What a step misses because the victim closed is told by the code.
+    if visit.guest.closed.is_none() {
+        played?;
+    }
+    visit.guest.linger(Instant::now() + Duration::from_millis(200))?;
+    visit.tally.code = visit.guest.closed;
+    visit.tally.heard_bytes = visit.guest.heard;
+    Ok(visit.tally)
 }
 
 fn flood(socket: &UdpSocket, to: SocketAddr, make: Make, mut tally: Tally) -> io::Result<Tally> {
@@ -402,7 +466,7 @@ fn amplify(tally: &mut Tally, server: SocketAddr) -> io::Result<()> {
 }
 
 const fn raw_script(name: &'static str, what: &'static str, make: Make) -> Script {
-    Script { name, role: Side::Client, what, attack: Attack::Raw(make), code: None }
+    Script { name, role: Side::Client, what, attack: Attack::Raw(make), victim: Program::Perf, close: Close::Free }
 }
 
 const fn own(
@@ -411,25 +475,30 @@ const fn own(
     run: fn(&mut Play) -> io::Result<()>,
     code: Option<u64>,
 ) -> Script {
-    Script { name, role: Side::Client, what, attack: Attack::Own(run), code }
+    Script { name, role: Side::Client, what, attack: Attack::Own(run), victim: Program::Perf, close: Close::of(code) }
 }
 
 const fn many(name: &'static str, what: &'static str, run: fn(&mut Tally, SocketAddr) -> io::Result<()>) -> Script {
-    Script { name, role: Side::Client, what, attack: Attack::Many(run), code: None }
+    Script { name, role: Side::Client, what, attack: Attack::Many(run), victim: Program::Perf, close: Close::Free }
 }
 
 const fn kind(role: Side, name: &'static str, of: &'static str, code: Option<u64>) -> Script {
-    Script { name, role, what: of, attack: Attack::Frames(of), code }
+    Script { name, role, what: of, attack: Attack::Frames(of), victim: Program::Perf, close: Close::of(code) }
 }
 
 const fn to_client(name: &'static str, what: &'static str, attack: Attack, code: Option<u64>) -> Script {
-    Script { name, role: Side::Server, what, attack, code }
+    Script { name, role: Side::Server, what, attack, victim: Program::Perf, close: Close::of(code) }
 }
 
 use Side::{Client, Server};
 
 /// All scripts.
-pub const SCRIPTS: &[Script] = &[
+pub fn all() -> impl Iterator<Item = &'static Script> {
+    TRANSPORT.iter().chain(WEB)
+}
+
+/// Those of QUIC alone.
+const TRANSPORT: &[Script] = &[
     raw_script("half-hellos", "Initials with half a ClientHello, each of another client", raw::half_hellos),
     raw_script("initial-pings", "Initials that only say PING", raw::pings),
     raw_script("chosen-names", "connection IDs that weak hashes take for one", raw::chosen_names),

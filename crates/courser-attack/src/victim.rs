@@ -31,24 +31,50 @@ fn command(courser: &Path, args: &[&str]) -> Command {
 }
 
 impl Victim {
+    /// A server with these arguments that says where it listens.
+    fn listening(courser: &Path, args: &[&str]) -> io::Result<Self> {
+        let mut child = command(courser, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
+        let mut victim = Self { child, address: None };
+        let mut all = String::new();
+        while victim.address.is_none() {
+            let mut line = String::new();
+            if said.read_line(&mut line)? == 0 {
+                return Err(io::Error::other(format!("the server says: {all}")));
+            }
+            victim.address = address_in(&line);
+            all += &line;
+        }
+        // What it says later is read, so that it never waits for a reader.
+        std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+        Ok(victim)
+    }
+
     /// A perf server on loopback.
     ///
     /// # Errors
     /// It does not start.
     pub fn server(courser: &Path) -> io::Result<Self> {
-        let mut command = command(courser, &["perf", "server", "--listen", "127.0.0.1:0"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        let mut said = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
-        said.read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on ").and_then(|a| a.parse().ok());
-        // What it says later is read, so that it never waits for a reader.
-        std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
-        let victim = Self { child, address };
-        if address.is_none() {
-            return Err(io::Error::other(format!("the server says: {line}")));
-        }
-        Ok(victim)
+        Self::listening(courser, &["perf", "server", "--listen", "127.0.0.1:0"])
+    }
+
+    /// A web server for that folder.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn serve(courser: &Path, root: &Path) -> io::Result<Self> {
+        let root = root.to_string_lossy();
+        Self::listening(courser, &["serve", "--listen", "127.0.0.1:0", "--access-log", "off", &root])
+    }
+
+    /// A proxy of that origin.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn proxy(courser: &Path, origin: SocketAddr) -> io::Result<Self> {
+        let origin = format!("http://{origin}");
+        let args = ["proxy", "--listen", "127.0.0.1:0", "--access-log", "off", "--response-timeout", "2s"];
+        Self::listening(courser, &[&args[..], &["--origin", &origin]].concat())
     }
 
     /// A perf client that downloads from there and gives up after three seconds.
@@ -58,6 +84,18 @@ impl Victim {
     pub fn client(courser: &Path, server: SocketAddr) -> io::Result<Self> {
         let server = server.to_string();
         let args = ["perf", "client", &server, "--insecure", "--mode", "download", "--bytes", "50M", "--timeout", "3s"];
+        let child = command(courser, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, address: None })
+    }
+
+    /// A download from there over HTTP/3 that gives up after three seconds and trusts that certificate.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn get(courser: &Path, server: SocketAddr, certificate: &Path, more: &[&str]) -> io::Result<Self> {
+        let (url, certificate) = (format!("https://{server}/"), certificate.to_string_lossy());
+        let args = ["get", "--http3-only", "--max-time", "3s", "--no-https-records", "-o", "-", "--cacert"];
+        let args = [&args[..], &[&certificate], more, &[&url]].concat();
         let child = command(courser, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Self { child, address: None })
     }
@@ -103,6 +141,12 @@ impl Drop for Victim {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The last word of a line that says where a server listens.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on ")?;
+    rest.split_whitespace().find_map(|w| w.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok())
 }
 
 /// What honest clients saw.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use courser_attack::runner::{heads, play};
-use courser_attack::scripts::{Bound, SCRIPTS};
+use courser_attack::scripts::{Bound, Program, Script, all};
 use courser_core::ids::Side;
 
 /// Scripts at once: victims that are clients mostly wait for their own time limit.
@@ -15,8 +15,11 @@ const BESIDE: usize = 4;
 
 #[test]
 fn no_hostile_script_ends_a_server_or_a_client_or_harms_honest_connections() {
-    let count = |side| SCRIPTS.iter().filter(|s| s.role == side).count();
-    assert!(SCRIPTS.len() >= 40 && count(Side::Client) >= 20 && count(Side::Server) >= 10);
+    let scripts: Vec<&Script> = all().collect();
+    let count = |side| scripts.iter().filter(|s| s.role == side).count();
+    let against = |program| scripts.iter().filter(|s| s.victim == program).count();
+    assert!(scripts.len() >= 150 && count(Side::Client) >= 100 && count(Side::Server) >= 45);
+    assert!(against(Program::Serve) >= 40 && against(Program::Proxy) >= 10);
     let bound = Bound { packets: 3000, time: Duration::from_millis(400) };
     let courser = Path::new(env!("CARGO_BIN_EXE_courser"));
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -24,7 +27,7 @@ fn no_hostile_script_ends_a_server_or_a_client_or_harms_honest_connections() {
     std::thread::scope(|scope| {
         for _ in 0..BESIDE {
             scope.spawn(|| {
-                while let Some(script) = SCRIPTS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                while let Some(script) = scripts.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     let report = play(courser, script, bound, 10).unwrap();
                     reports.lock().unwrap().push(report);
                 }
@@ -35,5 +38,5 @@ fn no_hostile_script_ends_a_server_or_a_client_or_harms_honest_connections() {
     println!("{}", heads());
     reports.iter().for_each(|r| println!("{}", r.line()));
     let wrong: Vec<_> = reports.iter().filter(|r| !r.wrong.is_empty()).map(|r| r.line()).collect();
-    assert!(wrong.is_empty() && reports.len() == SCRIPTS.len(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty() && reports.len() == scripts.len(), "{}", wrong.join("\n"));
 }

@@ -9,6 +9,7 @@
 //! - [`initial`]: Initial packets of clients that are no clients.
 //! - [`kinds`]: every kind of frame there is, for tables and floods.
 //! - [`keys`]: null keys of which somebody sees each that is made.
+//! - [`web`]: bytes of HTTP/3 and QPACK, made by hand.
 //! - [`fuzz`]: functions from bytes to "nothing bad happened", for fuzzers and for plain tests.
 
 pub mod alloc;
@@ -20,6 +21,7 @@ pub mod keys;
 pub mod kinds;
 pub mod rig;
 pub mod sites;
+pub mod web;
 
 /// Numbers by chance; the same seed, which must not be zero, gives the same ones.
 #[derive(Clone, Debug)]
