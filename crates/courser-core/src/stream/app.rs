@@ -94,19 +94,21 @@ impl Streams {
     pub fn write_vectored(&mut self, id: StreamId, data: &[&[u8]], pool: &mut ChunkPool) -> Result<usize, WriteError> {
         let slot = self.writable_slot(id)?;
         let mut room = usize::try_from(self.room_of(&self.table[slot])).unwrap_or(usize::MAX);
-        let (mut taken, mut starved) = (0, false);
+        let (mut taken, mut starved, mut cut) = (0, false, false);
         self.with_buffer(slot);
         for piece in data {
             let part = &piece[..piece.len().min(room)];
             let n = self.table[slot].send.buffer.as_mut().map_or(0, |b| b.push(part, pool));
             (taken, room) = (taken + n, room - n);
             if n < piece.len() {
-                starved = n < part.len();
-                self.table[slot].send.wants_room = true;
+                (starved, cut) = (n < part.len(), true);
                 break;
             }
         }
         self.on_written(slot, taken as u64, starved, pool);
+        if cut {
+            self.wait_for_room(slot);
+        }
         Ok(taken)
     }
 
@@ -125,10 +127,10 @@ impl Streams {
                 buffer.push_owned(part, pool);
             }
         }
-        if !data.is_empty() {
-            self.table[slot].send.wants_room = true;
-        }
         self.on_written(slot, n as u64, false, pool);
+        if !data.is_empty() {
+            self.wait_for_room(slot);
+        }
         Ok(n)
     }
 
@@ -370,7 +372,7 @@ impl Streams {
         let open = |s: &Stream| s.send.phase.may_send() && s.send.state.fin() == Fin::Open && s.send.stopped == 0;
         match self.table.lookup(id) {
             Some(stream) if open(stream) => self.room_of(stream),
-            None if id.sends(self.side) && self.is_untouched(id) => self.send_window_now(),
+            None if id.sends(self.side) && self.is_untouched(id) => self.room_of_new(id),
             _ => 0,
         }
     }
@@ -427,6 +429,7 @@ impl Streams {
             self.starved.push(stream.id);
         }
         self.buffered_out += n;
+        self.unsent += n;
         if self.table[slot].buffered() == 0 {
             self.drop_out(slot, pool);
         }

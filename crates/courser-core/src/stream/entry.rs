@@ -166,6 +166,8 @@ pub(super) struct Stream {
     pub(super) told_writable: bool,
     /// Waits for the pool to have room.
     pub(super) starved: bool,
+    /// On the list of those that wait for room of the connection.
+    pub(super) short: bool,
     /// Has data that only lacks credit of the stream.
     pub(super) lacks_credit: bool,
     /// It may be among those that wait for a turn to send.
@@ -193,6 +195,7 @@ impl Stream {
             told_readable: false,
             told_writable: false,
             starved: false,
+            short: false,
             lacks_credit: false,
             takes_turns: false,
             early: false,
@@ -283,6 +286,11 @@ impl Stream {
         for frame in [&mut send.reset, &mut self.recv.stop] {
             frame.on_fate(false);
         }
+    }
+
+    /// Bytes buffered that never left.
+    pub(super) fn unsent(&self) -> u64 {
+        self.send.buffer.as_ref().map_or(0, |_| self.send.state.end() - self.send.state.next())
     }
 
     /// Bytes buffered for sending.

@@ -254,6 +254,7 @@ impl Streams {
         debug_assert!(stepped, "a STREAM frame left in {:?}", stream.send.phase);
         let resets = stream.send.partial.is_some();
         self.send_credit.spend(new);
+        self.unsent -= new;
         if resets {
             // With the last byte that had to leave, RESET_STREAM_AT is due.
             self.update_control(slot);

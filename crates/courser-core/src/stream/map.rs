@@ -9,6 +9,7 @@ use super::flow::{Demand, RecvCredit, SendCredit};
 use super::lean::Spares;
 use super::lists::Lists;
 use super::phase::RecvPhase;
+use super::room;
 use super::table::Table;
 use crate::buf::lazy::Lazy;
 use crate::buf::{ChunkPool, RangeSet, Reassembly, SendBuffer};
@@ -17,10 +18,6 @@ use crate::error::{ApiMisuse, PeerViolation, TransportCode};
 use crate::ids::{Dir, Side, StreamId};
 use crate::time::Instant;
 
-/// A stream always buffers this much for sending, whatever the settings say.
-const SEND_WINDOW_MIN: u64 = 64 << 10;
-/// A stream never buffers more than this for sending, however fast the path is.
-const SEND_WINDOW_MAX: u64 = 64 << 20;
 /// Emptied buffers that are kept for the next stream, however few streams are open. With more open streams there may be
 /// one for each, so that streams which fall idle and become busy again allocate nothing.
 const SPARES_MIN: usize = 32;
@@ -132,11 +129,13 @@ pub struct Streams {
     pub(super) window: u64,
     pub(super) window_max: u64,
     pub(super) conn_window_max: u64,
-    send_window: u64,
-    send_target: u64,
+    pub(super) send_window: u64,
+    pub(super) send_target: u64,
     /// Payload of a usual packet: a corked stream moves when it has that much.
     pub(super) full_frame: u64,
     pub(super) buffered_out: u64,
+    /// Of that, what never left.
+    pub(super) unsent: u64,
     pub(super) buffered_in: u64,
     /// Ranges behind first gaps, of all streams.
     pub(super) gaps_in: usize,
@@ -146,6 +145,8 @@ pub struct Streams {
     lacking_credit: usize,
     /// Streams whose last write found the pool at its limit.
     pub(super) starved: Vec<StreamId>,
+    /// Streams whose last write found the connection's room used up.
+    pub(super) short: Vec<StreamId>,
     pub(super) spares: Lazy<Spares>,
 }
 
@@ -170,16 +171,18 @@ impl Streams {
             window: settings.stream_window,
             window_max: settings.stream_window_max,
             conn_window_max: settings.conn_window_max,
-            send_window: settings.send_window.clamp(SEND_WINDOW_MIN, SEND_WINDOW_MAX),
+            send_window: settings.send_window.clamp(room::WINDOW_MIN, room::WINDOW_MAX),
             send_target: 0,
             full_frame: u64::from(crate::config::MIN_DATAGRAM),
             buffered_out: 0,
+            unsent: 0,
             buffered_in: 0,
             gaps_in: 0,
             closed_count: 0,
             delayed: 0,
             lacking_credit: 0,
             starved: Vec::new(),
+            short: Vec::new(),
             spares: Lazy::new(),
         }
     }
@@ -194,6 +197,7 @@ impl Streams {
             let limit = self.initial_limit(self.table[slot].id);
             if self.table[slot].send.credit.raise(limit) {
                 self.update_send(slot);
+                self.tell_writable(slot);
             }
         }
         for (dir, max) in [(Dir::Bi, params.max_streams_bidi), (Dir::Uni, params.max_streams_uni)] {
@@ -220,16 +224,14 @@ impl Streams {
             self.update_send(slot);
             self.update_control(slot);
         }
+        self.unsent = self.table.slots().map(|slot| self.table[slot].unsent()).sum();
+        self.table.slots().for_each(|slot| self.tell_writable(slot));
+        self.tell_short();
     }
 
     /// The time and the smoothed round-trip time, for tuning windows; once per tick is enough.
     pub fn on_tick(&mut self, now: Instant, rtt: Duration) {
         self.demand.on_tick(now, rtt, self.received);
-    }
-
-    /// How many bytes a stream should buffer for sending: twice the congestion window.
-    pub fn set_send_target(&mut self, bytes: u64) {
-        self.send_target = bytes;
     }
 
     /// Payload bytes of a full packet, which corked streams wait for.
@@ -343,16 +345,6 @@ impl Streams {
         }
         self.spares = Lazy::new();
         self.events = Events::default();
-    }
-
-    /// Bytes that the stream's buffer takes now.
-    pub(super) fn room_of(&self, stream: &Stream) -> u64 {
-        self.send_window_now().saturating_sub(stream.buffered()).min(crate::ids::VARINT_MAX - stream.send.state.end())
-    }
-
-    /// What a stream may hold that nothing was written to.
-    pub(super) fn send_window_now(&self) -> u64 {
-        self.send_target.clamp(self.send_window, SEND_WINDOW_MAX)
     }
 
     /// The slot of a stream that the application names.
@@ -488,17 +480,6 @@ impl Streams {
         }
     }
 
-    /// Tells the application that it can write, when it waits and a quarter of the window is free.
-    pub(super) fn tell_writable(&mut self, slot: u32) {
-        let stream = &self.table[slot];
-        let enough = self.room_of(stream) >= self.send_window / 4;
-        if stream.send.wants_room && enough && !stream.starved && !stream.told_writable {
-            let stream = &mut self.table[slot];
-            (stream.send.wants_room, stream.told_writable) = (false, true);
-            self.events.push(StreamEvent::Writable(stream.id));
-        }
-    }
-
     /// The pool may have room again: streams whose write it cut short are told.
     pub fn on_pool_room(&mut self) {
         while let Some(id) = self.starved.pop() {
@@ -518,6 +499,7 @@ impl Streams {
 
     /// Gives the sending buffer and all its chunks back.
     pub(super) fn drop_out(&mut self, slot: u32, pool: &mut ChunkPool) {
+        self.unsent -= self.table[slot].unsent();
         if let Some(mut buffer) = self.table[slot].send.buffer.take() {
             self.buffered_out -= buffer.len();
             buffer.clear(pool);
@@ -574,7 +556,7 @@ impl Streams {
     }
 
     /// What the peer granted a new stream in its transport parameters.
-    fn initial_limit(&self, id: StreamId) -> u64 {
+    pub(super) fn initial_limit(&self, id: StreamId) -> u64 {
         match (id.dir(), id.initiator() == self.side) {
             (Dir::Bi, true) => self.peer_limits[0],
             (Dir::Bi, false) => self.peer_limits[1],

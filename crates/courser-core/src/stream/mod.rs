@@ -26,6 +26,7 @@ mod lists;
 mod map;
 mod partial;
 mod peer;
+mod room;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -81,6 +81,7 @@ impl Streams {
             self.drop_out(slot, pool);
             self.update_send(slot);
             self.update_control(slot);
+            self.tell_short();
         }
     }
 
@@ -94,7 +95,10 @@ impl Streams {
     fn begin_partial(&mut self, slot: u32, pool: &mut ChunkPool) {
         let send = &mut self.table[slot].send;
         let Some(reliable) = send.partial.as_ref().map(|p| p.reliable_size) else { return };
+        let before = send.state.end();
         send.state.cut(reliable);
+        // A stream without a buffer has nothing that could be cut.
+        self.unsent -= before - send.state.end();
         //= reset-stream-at#5.2-1
         (send.reset, send.wants_room) = (Repeat::Due, false);
         if send.state.next() == send.state.end() {
@@ -112,6 +116,7 @@ impl Streams {
         }
         self.update_send(slot);
         self.update_control(slot);
+        self.tell_short();
     }
 
     /// What became of a RESET_STREAM_AT frame that promised so many bytes.

@@ -138,6 +138,7 @@ impl Streams {
                     self.update_send(slot);
                 }
             }
+            self.tell_short();
         }
     }
 
@@ -155,6 +156,7 @@ impl Streams {
         if self.table[slot].send.credit.raise(max) {
             self.update_control(slot);
             self.update_send(slot);
+            self.tell_writable(slot);
         }
         Ok(())
     }

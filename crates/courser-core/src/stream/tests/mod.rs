@@ -8,6 +8,7 @@ mod extent;
 mod fates;
 mod life;
 mod partial;
+mod room;
 mod rules;
 mod schedule;
 mod violations;

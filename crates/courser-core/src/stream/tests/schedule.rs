@@ -226,7 +226,15 @@ fn a_corked_stream_sends_full_frames_until_it_is_flushed() {
 
 #[test]
 fn the_send_window_follows_the_target_and_tells_when_there_is_room() {
-    let settings = Settings { send_window: 4096, ..Settings::default() };
+    let (window, conn_window) = (256 << 20, 256 << 20);
+    let settings = Settings {
+        send_window: 4096,
+        stream_window: window,
+        stream_window_max: window,
+        conn_window,
+        conn_window_max: conn_window,
+        ..Settings::default()
+    };
     let (mut a, mut b) = pair(&settings);
     let id = a.s.open(Dir::Uni).unwrap();
     assert_eq!(a.write(id, &vec![1; 1 << 20]), 64 << 10, "there is a floor");
