@@ -216,6 +216,29 @@ async fn informational_answers_pass_where_the_protocol_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_only_sends_interim_answers_is_given_up() {
+    let gone = Arc::new(Notify::new());
+    let left = Arc::clone(&gone);
+    let origin = Origin::new(move |mut tcp| {
+        let left = Arc::clone(&left);
+        async move {
+            head(&mut tcp).await;
+            // For as long as somebody takes them.
+            while tcp.write_all(b"HTTP/1.1 103 Early\r\nlink: </a.css>\r\n\r\n").await.is_ok() {}
+            left.notify_one();
+        }
+    })
+    .await;
+    let server = origin.proxy("");
+    for version in VERSIONS {
+        let client = server.client(version);
+        assert_eq!(client.get("/").await.unwrap().status, 502, "{version:?}");
+        gone.notified().await;
+        assert!(client.told().len() <= 32, "{version:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_breaks_off_is_never_a_whole_one() {
     for (text, end) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", ""),

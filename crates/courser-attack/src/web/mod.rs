@@ -136,7 +136,7 @@ pub const WEB: &[Script] = &[
     client("serve-ranges", "a thousand ranges of one file that overlap", Serve, serve::ranges, Free),
     client("serve-traversal", "paths that lead out of the folder", Serve, serve::traversal, Free),
     client("serve-trailer-bomb", "trailers beyond every limit", Serve, serve::trailer_bomb, Perhaps(0x107)),
-    client("serve-trailers-again", "trailers, and trailers again", Serve, serve::trailers_again, With(0x105)),
+    client("serve-trailers-again", "trailers, and trailers again", Serve, serve::trailers_again, Perhaps(0x105)),
     client("serve-data-first", "content before any head", Serve, serve::data_first, With(0x105)),
     client("serve-half-frame", "a stream that ends in the middle of a frame", Serve, serve::half_frame, With(0x106)),
     client(

@@ -48,6 +48,7 @@ impl Origin {
 fn connection(stream: &TcpStream, smuggled: &AtomicBool) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
     let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream);
     while let Ok(Some(path)) = request(&mut reader, smuggled) {
         if !matches!(answer(stream, &path), Ok(true)) {
@@ -164,8 +165,13 @@ fn answer(mut stream: &TcpStream, path: &str) -> io::Result<bool> {
         "/gone" => Ok(false),
         LARGE => {
             write!(stream, "{ok}content-length: {LARGE_LEN}\r\n\r\n")?;
-            stream.write_all(&vec![b'L'; LARGE_LEN]).map(|()| true)
+            let piece = [b'L'; 65_536];
+            (0..LARGE_LEN / piece.len()).try_for_each(|_| stream.write_all(&piece)).map(|()| true)
         }
-        _ => write!(stream, "{ok}content-length: {}\r\n\r\n{PAGE}", PAGE.len()).map(|()| true),
+        _ => {
+            // In one piece, as a second small one would wait for an acknowledgement.
+            let answer = format!("{ok}content-length: {}\r\n\r\n{PAGE}", PAGE.len());
+            stream.write_all(answer.as_bytes()).map(|()| true)
+        }
     }
 }

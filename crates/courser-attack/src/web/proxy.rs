@@ -58,27 +58,30 @@ pub fn splitting(v: &mut Visit) -> io::Result<()> {
     v.control()?;
     let inner: &[u8] = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let post = |fields: &[(&[u8], &[u8])]| [headers(&head_with("POST", "/", fields)), frame(0, inner)].concat();
-    let rows: [Vec<u8>; 9] = [
-        post(&[(b"content-length", b"5")]),
-        post(&[(b"content-length", b"5"), (b"transfer-encoding", b"chunked")]),
-        post(&[(b"transfer-encoding", b"chunked")]),
-        post(&[(b"content-length", b"0")]),
-        headers(&head_with("GET", "/", &[(b"a", b"b\r\nsmuggled: 1")])),
-        headers(&head_with("GET", "/", &[(b"a: b\r\nsmuggled", b"1")])),
-        headers(&head("GET", "/ HTTP/1.1\r\nsmuggled: 1\r\n\r\n")),
-        headers(&head("GET / HTTP/1.1\r\nsmuggled: 1\r\n\r\nGET", "/")),
-        headers(&[
-            (b":method", b"GET"),
-            (b":scheme", b"https"),
-            (b":authority", b"localhost\r\nsmuggled: 1"),
-            (b":path", b"/"),
-        ]),
+    let rows: [(&str, Vec<u8>); 9] = [
+        ("content beyond its length", post(&[(b"content-length", b"5")])),
+        ("a length and chunks", post(&[(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])),
+        ("chunks", post(&[(b"transfer-encoding", b"chunked")])),
+        ("content of no length", post(&[(b"content-length", b"0")])),
+        ("a field in a value", headers(&head_with("GET", "/", &[(b"a", b"b\r\nsmuggled: 1")]))),
+        ("a field in a name", headers(&head_with("GET", "/", &[(b"a: b\r\nsmuggled", b"1")]))),
+        ("a request in a path", headers(&head("GET", "/ HTTP/1.1\r\nsmuggled: 1\r\n\r\n"))),
+        ("a request in a method", headers(&head("GET / HTTP/1.1\r\nsmuggled: 1\r\n\r\nGET", "/"))),
+        (
+            "a field in a name of a host",
+            headers(&[
+                (b":method", b"GET"),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost\r\nsmuggled: 1"),
+                (b":path", b"/"),
+            ]),
+        ),
     ];
-    for request in rows.iter().cycle() {
+    for (what, request) in rows.iter().cycle() {
         if !v.goes_on() {
             break;
         }
-        v.refused("a request in a request", request)?;
+        v.refused(what, request)?;
     }
     // A content that looks like a request is content all the same.
     let length = inner.len().to_string();

@@ -50,7 +50,8 @@ pub struct Config {
     pub cancel_budget: u32,
     /// Cancelled requests that are forgiven per second; see [`super::Connection::set_now`].
     pub cancel_refill: u32,
-    /// Frames and streams without effect (unknown, empty, changes of priority) that the peer may send in one go.
+    /// Frames, streams and instructions without effect (unknown, empty, changes of priority, cancellations in QPACK) that the peer
+    /// may send in one go.
     pub noise_budget: u32,
     /// Such frames that are forgiven per second.
     pub noise_refill: u32,

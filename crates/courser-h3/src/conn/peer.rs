@@ -132,7 +132,12 @@ impl Connection {
                 Read::Data(mut piece) if self.peer.control == Some(id) => self.read_control(t, &mut piece)?,
                 Read::Data(piece) if piece.is_empty() => {}
                 Read::Data(piece) if self.peer.encoder == Some(id) => self.decoder.on_encoder_stream(&piece)?,
-                Read::Data(piece) => self.encoder.on_decoder_stream(&piece)?,
+                Read::Data(piece) => {
+                    self.encoder.on_decoder_stream(&piece)?;
+                    if !(0..self.encoder.take_cancellations()).all(|_| self.noise.spend()) {
+                        return Err(fault(Code::EXCESSIVE_LOAD, "too many cancelled streams in QPACK"));
+                    }
+                }
                 Read::Blocked => return Ok(Uni::Kept),
                 //= rfc9114#6.2.1-5, rfc9204#4.2-4
                 Read::End | Read::Reset(_) => {

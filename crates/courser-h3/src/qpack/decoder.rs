@@ -26,6 +26,10 @@ use crate::error::{Code, ConnectionError};
 /// with requests ends its connection.
 const WAITING_MAX: usize = 16 * 1024;
 
+/// How many instructions may come that no field section follows; each section forgives as many as it may have lines. They
+/// cost a peer a byte each and us up to a table of copying.
+const IDLE_MAX: usize = 10_000;
+
 /// Room for strings that is kept between calls; more is taken and given back for a field line that needs it.
 const SCRATCH_KEPT: usize = 4096;
 
@@ -72,6 +76,8 @@ pub struct Decoder {
     part: Part,
     /// Where strings are put together.
     scratch: Vec<u8>,
+    /// Instructions for which no section has come.
+    idle: usize,
     /// Something could not be told because too much waits: the next call that may fail does.
     overrun: bool,
 }
@@ -128,6 +134,7 @@ impl Decoder {
             instructions: Vec::new(),
             part: Part::default(),
             scratch: Vec::new(),
+            idle: 0,
             overrun: false,
         }
     }
@@ -160,6 +167,10 @@ impl Decoder {
     }
 
     fn execute(&mut self, instruction: EncoderInstruction<'_>) -> Result<(), ConnectionError> {
+        self.idle += 1;
+        if self.idle > IDLE_MAX {
+            return Err(ConnectionError::new(Code::EXCESSIVE_LOAD, "instructions for a table that no section uses"));
+        }
         let Self { table, scratch, config, .. } = self;
         scratch.clear();
         match instruction {
@@ -209,6 +220,7 @@ impl Decoder {
         if prefix.required > self.table.inserted() {
             return self.block(stream, prefix.required);
         }
+        self.idle = self.idle.saturating_sub(self.config.max_fields);
         let (mut size, mut fields, mut outcome) = (0_u64, 0, Decoded::Done);
         while !cursor.rest().is_empty() {
             let (line, sensitive) = read_line(&mut cursor, &prefix)?;

@@ -81,6 +81,8 @@ pub struct Encoder {
     /// How many insertions the transport certainly has taken.
     taken: u64,
     part: Part,
+    /// Cancellations that came since somebody asked.
+    cancellations: u32,
 }
 
 /// A section that is being encoded.
@@ -126,6 +128,7 @@ impl Encoder {
             announced: false,
             taken: 0,
             part: Part::default(),
+            cancellations: 0,
         }
     }
 
@@ -365,6 +368,11 @@ impl Encoder {
         fed
     }
 
+    /// How many Stream Cancellations came since the last call: of streams without sections they cost a peer a byte and do nothing.
+    pub fn take_cancellations(&mut self) -> u32 {
+        std::mem::take(&mut self.cancellations)
+    }
+
     fn obey_whole(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError> {
         let mut used = 0;
         loop {
@@ -389,6 +397,7 @@ impl Encoder {
                 self.learn(section.required);
             }
             DecoderInstruction::Cancel(stream) => {
+                self.cancellations = self.cancellations.saturating_add(1);
                 while let Some(section) = self.sections.pop(StreamId(stream)) {
                     self.table.unpin(section.oldest);
                 }

@@ -155,6 +155,12 @@ pub fn streams() -> Vec<Row> {
             ));
         }
         rows.push(row("a second control stream", &[0, 4, 0], After::Open, creation));
+        let cancels = |n| [vec![3], vec![0x44; n]].concat();
+        rows.push(row("cancellations of streams without sections", &cancels(1000), After::Open, Expect::Fine));
+        rows.push(row("too many of them", &cancels(50), After::Open, LOAD).with(|c| c.noise_budget = 49));
+        let idle = |n| [vec![2, 0x3f, 0xe1, 0x1f], [0x41, b'n', 1, b'v'].repeat(n)].concat();
+        rows.push(row("insertions without sections", &idle(9_999), After::Open, Expect::Fine));
+        rows.push(row("too many of them", &idle(10_000), After::Open, LOAD));
         //= rfc9114#6.2.1-5 type=test
         rows.push(Row::new("a control stream that ends", side, closed).uni(0, vec![], After::Fin));
         rows.push(Row::new("a control stream that is reset", side, closed).uni(0, vec![], After::Reset(0x100)));

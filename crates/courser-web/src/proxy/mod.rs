@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod fields;
 pub mod forward;
+pub mod interim;
 pub mod timed;
 pub mod tunnel;
 pub mod upgrade;
@@ -28,13 +29,14 @@ use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app::{Informational, Peer};
+use crate::app::Peer;
 use crate::body::{Body, RequestBody, sentence};
 use crate::config;
 use crate::error::WebError;
 
 use connect::{Connector, TooSlow};
 use fields::{Outward, strip};
+use interim::Interims;
 use timed::{Paused, Timed};
 use upgrade::{Asked, asked};
 
@@ -132,20 +134,36 @@ impl Origin {
         }
         // What asks only, and says no more, may be asked twice.
         let repeatable = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
+        let interims = Interims::new(&parts);
         let request = self.outward(parts, body, peer)?;
         let place = self.place().await?;
-        let ask = |request| tokio::time::timeout(self.config.response_timeout, self.client.request(request));
+        let ask = |request| tokio::time::timeout(self.config.response_timeout, self.within(&interims, request));
         let mut asked = ask(request).await;
         if let (Ok(Err(e)), Some(parts)) = (&asked, repeatable)
-            && closed_meanwhile(e)
+            && e.as_ref().is_some_and(closed_meanwhile)
         {
             let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
             asked = ask(self.outward(parts, empty, peer)?).await;
         }
         match asked {
             Ok(Ok(response)) => self.inward(response, place),
-            Ok(Err(e)) => Err(self.failed(&e)),
+            Ok(Err(Some(e))) => Err(self.failed(&e)),
+            Ok(Err(None)) => Err(self.endless()),
             Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Asks, unless there are too many interim answers: then there is no error of the connection either. Who stops to wait
+    /// for the answer ends the connection.
+    async fn within(
+        &self,
+        interims: &Arc<Interims>,
+        mut request: Request<Timed<RequestBody>>,
+    ) -> Result<Response<hyper::body::Incoming>, Option<legacy::Error>> {
+        interims.follow(&mut request);
+        tokio::select! {
+            answer = self.client.request(request) => answer.map_err(Some),
+            () = interims.too_many() => Err(None),
         }
     }
 
@@ -173,6 +191,11 @@ impl Origin {
     fn late(&self) -> Unanswered {
         tracing::warn!(origin = %self.uri, "no answer in time");
         Unanswered(StatusCode::GATEWAY_TIMEOUT, "The server behind this one did not answer in time.")
+    }
+
+    fn endless(&self) -> Unanswered {
+        tracing::warn!(origin = %self.uri, "interim answers without end");
+        Unanswered(StatusCode::BAD_GATEWAY, "The server behind this one never comes to its answer.")
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Unanswered> {
@@ -204,16 +227,6 @@ impl Origin {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         *request.version_mut() = if self.config.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        if let Some(Informational(tell)) = parts.extensions.get::<Informational>().cloned() {
-            hyper::ext::on_informational(&mut request, move |response| {
-                // 100 is between us and the origin, and 101 is for what was not asked.
-                if response.status().as_u16() >= 102 {
-                    let mut headers = response.headers().clone();
-                    strip(&mut headers);
-                    tell(response.status(), &headers);
-                }
-            });
-        }
         Ok(request)
     }
 

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::fields::strip;
+use super::interim::Interims;
 use super::tunnel::{self, Far};
 use super::{Origin, Unanswered, closed_meanwhile};
 use crate::app::Peer;
@@ -126,15 +127,17 @@ impl Origin {
 
     async fn ask_for_upgrade(&self, parts: &Parts, peer: Peer) -> Result<Response<Incoming>, Unanswered> {
         let mut again = true;
+        let interims = Interims::new(parts);
         loop {
             let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let mut request = self.outward(parts.clone(), empty, peer)?;
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
-            match tokio::time::timeout(self.config.response_timeout, self.client.request(request)).await {
+            match tokio::time::timeout(self.config.response_timeout, self.within(&interims, request)).await {
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(e)) if again && closed_meanwhile(&e) => again = false,
-                Ok(Err(e)) => return Err(self.failed(&e)),
+                Ok(Err(Some(e))) if again && closed_meanwhile(&e) => again = false,
+                Ok(Err(Some(e))) => return Err(self.failed(&e)),
+                Ok(Err(None)) => return Err(self.endless()),
                 Err(_) => return Err(self.late()),
             }
         }

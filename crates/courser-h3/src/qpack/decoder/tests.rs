@@ -402,6 +402,7 @@ fn a_stream_of_duplicates_takes_no_more_room_than_the_table() {
     let mut decoder = with_lines(&[("name", "value")]);
     for _ in 0..1_000 {
         decoder.on_encoder_stream(&[0; 100]).unwrap();
+        assert_eq!(section_code(&mut decoder, &section(0, &hex("d1"))), None);
         assert!(decoder.table.size() <= 4096 && decoder.table.memory() <= 4 * 4096);
         assert!(decoder.instructions.is_empty(), "an increment is made when it is fetched");
     }
@@ -451,4 +452,30 @@ proptest! {
             let _ = decode(&mut decoder, 4, section);
         }
     }
+}
+
+#[test]
+fn instructions_that_no_section_follows_end_the_connection_and_those_of_sections_never_do() {
+    for instruction in [vec![0], hex("3fe11f"), insertion()] {
+        let mut decoder = with_lines(&[("name", "value")]);
+        // Two were executed, and the limit is reached by the next that is one too many.
+        let fine = instruction.repeat(IDLE_MAX - 2);
+        assert_eq!(stream_code(&mut decoder, &fine), None);
+        assert_eq!(stream_code(&mut decoder, &instruction), Some(Code::EXCESSIVE_LOAD));
+    }
+    // The worst honest encoder inserts every line of every section.
+    let mut decoder = with_lines(&[]);
+    let fields = DecoderConfig::default().max_fields;
+    for n in 1..=200 {
+        assert_eq!(stream_code(&mut decoder, &insertion().repeat(fields)), None, "section {n}");
+        let inserted = decoder.table.inserted();
+        assert_eq!(section_code(&mut decoder, &section(inserted, &hex("80"))), None);
+        take(&mut decoder);
+    }
+}
+
+fn insertion() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_insert_literal(&mut bytes, b"name", b"value");
+    bytes
 }
