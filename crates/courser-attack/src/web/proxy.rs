@@ -58,11 +58,10 @@ pub fn splitting(v: &mut Visit) -> io::Result<()> {
     v.control()?;
     let inner: &[u8] = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let post = |fields: &[(&[u8], &[u8])]| [headers(&head_with("POST", "/", fields)), frame(0, inner)].concat();
-    let rows: [(&str, Vec<u8>); 9] = [
+    let rows: [(&str, Vec<u8>); 8] = [
         ("content beyond its length", post(&[(b"content-length", b"5")])),
         ("a length and chunks", post(&[(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])),
         ("chunks", post(&[(b"transfer-encoding", b"chunked")])),
-        ("content of no length", post(&[(b"content-length", b"0")])),
         ("a field in a value", headers(&head_with("GET", "/", &[(b"a", b"b\r\nsmuggled: 1")]))),
         ("a field in a name", headers(&head_with("GET", "/", &[(b"a: b\r\nsmuggled", b"1")]))),
         ("a request in a path", headers(&head("GET", "/ HTTP/1.1\r\nsmuggled: 1\r\n\r\n"))),
@@ -83,6 +82,8 @@ pub fn splitting(v: &mut Visit) -> io::Result<()> {
         }
         v.refused(what, request)?;
     }
+    // With a length of nothing the answer may be there before the content is looked at: what counts is that it goes nowhere.
+    v.exchange(&post(&[(b"content-length", b"0")]))?;
     // A content that looks like a request is content all the same.
     let length = inner.len().to_string();
     let good = [headers(&head_with("POST", "/", &[(b"content-length", length.as_bytes())])), frame(0, inner)].concat();
