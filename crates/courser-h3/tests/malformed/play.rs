@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use courser_core::ids::{Dir, Side, StreamId};
-use courser_core::wire::varint;
 use courser_h3::testing::Memory;
 use courser_h3::{Body, Code, Config, Connection, Error, Head};
 use http::Request;
@@ -94,47 +93,7 @@ impl Row {
     }
 }
 
-pub fn int(value: u64) -> Vec<u8> {
-    let mut out = [0; 8];
-    let n = varint::encode(value, &mut out).unwrap();
-    out[..n].to_vec()
-}
-
-pub fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
-    [int(kind), int(payload.len() as u64), payload.to_vec()].concat()
-}
-
-/// An integer with a prefix of some bits, as QPACK writes it.
-fn prefixed(first: u8, bits: u32, value: usize) -> Vec<u8> {
-    let max = (1 << bits) - 1;
-    if value < max {
-        return vec![first | value as u8];
-    }
-    let (mut out, mut rest) = (vec![first | max as u8], value - max);
-    while rest >= 128 {
-        out.push((rest % 128) as u8 | 128);
-        rest /= 128;
-    }
-    out.push(rest as u8);
-    out
-}
-
-/// A field section of literals.
-pub fn section(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let mut out = vec![0, 0];
-    for (name, value) in fields {
-        out.extend(prefixed(0x20, 3, name.len()));
-        out.extend_from_slice(name);
-        out.extend(prefixed(0, 7, value.len()));
-        out.extend_from_slice(value);
-    }
-    out
-}
-
-/// A HEADERS frame of literals.
-pub fn headers(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
-    frame(1, &section(fields))
-}
+pub use courser_testing::web::{frame, headers, int, section};
 
 /// The head of a good request.
 pub fn get() -> Vec<u8> {

@@ -30,6 +30,8 @@ const ON_THE_WAY: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(30);
 /// Fields of one request over HTTP/1.1.
 const FIELDS_MAX: usize = 100;
+/// Bytes of an answer over HTTP/2 that wait for a client to read them, beside the piece that is being sent.
+const SEND_BUFFER: usize = 64 << 10;
 
 /// What all connections of a server have in common.
 #[derive(Clone)]
@@ -185,6 +187,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .enable_connect_protocol()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.fields).unwrap_or(u32::MAX))
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);

@@ -43,8 +43,8 @@ use upgrade::{Asked, asked};
 /// How long an idle connection is kept. Less than most servers keep theirs, so that requests rarely meet one that closes.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// What is read ahead of an answer over HTTP/1.1, in bytes; also the largest head. For a client that reads nothing about three of
-/// these wait.
+/// What is read ahead of an answer over HTTP/1.1, in bytes, which is also the largest head, and what waits to be sent over
+/// HTTP/2. For a client that reads nothing about three of these wait.
 const BUFFER: usize = 64 << 10;
 
 /// An origin and the connections to it.
@@ -117,6 +117,7 @@ impl Origin {
             .timer(TokioTimer::new())
             .http2_only(config.http2)
             .http1_max_buf_size(BUFFER)
+            .http2_max_send_buf_size(BUFFER)
             .build(connector);
         let places = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
         let tunnels = Arc::new(Semaphore::new(config.tunnels.min(Semaphore::MAX_PERMITS)));
