@@ -93,7 +93,7 @@ impl Row {
     }
 }
 
-pub use courser_testing::web::{frame, headers, int, section};
+pub use courser_testing::web::{frame, headers, int};
 
 /// The head of a good request.
 pub fn get() -> Vec<u8> {
