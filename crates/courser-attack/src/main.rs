@@ -1,17 +1,17 @@
 //! Plays the hostile scripts against a built `courser`.
 //!
-//! `courser-attack PATH-TO-COURSER [--json] [--packets N] [--seconds N] [--honest N] [NAME...]`: each script for so many packets or
+//! `courser-attack PATH-TO-COURSER [--json] [--detailed] [--packets N] [--seconds N] [--honest N] [NAME...]`: each script for so many packets or
 //! so much time; the exit code is 1 when something is wrong. Without names, all of them.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use courser_attack::runner::{heads, play};
 use courser_attack::scripts::{Bound, all};
+use courser_attack::victim::Build;
 
 struct Options {
-    courser: PathBuf,
+    courser: Build,
     json: bool,
     bound: Bound,
     honest: u32,
@@ -21,10 +21,17 @@ struct Options {
 fn options() -> Option<Options> {
     let mut words = std::env::args().skip(1);
     let bound = Bound { packets: 20_000, time: Duration::from_secs(2) };
-    let mut options = Options { courser: words.next()?.into(), json: false, bound, honest: 50, names: Vec::new() };
+    let mut options = Options {
+        courser: Build { path: words.next()?.into(), detailed: false },
+        json: false,
+        bound,
+        honest: 50,
+        names: Vec::new(),
+    };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--json" => options.json = true,
+            "--detailed" => options.courser.detailed = true,
             "--packets" => options.bound.packets = words.next()?.parse().ok()?,
             "--seconds" => options.bound.time = Duration::from_secs(words.next()?.parse().ok()?),
             "--honest" => options.honest = words.next()?.parse().ok()?,
@@ -37,7 +44,9 @@ fn options() -> Option<Options> {
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("courser-attack PATH-TO-COURSER [--json] [--packets N] [--seconds N] [--honest N] [NAME...]");
+        eprintln!(
+            "courser-attack PATH-TO-COURSER [--json] [--detailed] [--packets N] [--seconds N] [--honest N] [NAME...]"
+        );
         all().for_each(|s| eprintln!("  {:<26} {:?}: {}", s.name, s.role, s.what));
         return ExitCode::from(2);
     };

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use courser_core::ids::Side;
@@ -10,7 +9,7 @@ use courser_core::ids::Side;
 use crate::hand::socket;
 use crate::identity::Identity;
 use crate::scripts::{Bound, Program, Script, Tally, as_client, as_server};
-use crate::victim::{Honest, Usage, Victim, honest};
+use crate::victim::{Build, Honest, Usage, Victim, honest};
 use crate::web;
 use crate::web::origin::Origin;
 use crate::web::site::{PAGE, Site};
@@ -99,7 +98,7 @@ pub fn heads() -> String {
 ///
 /// # Errors
 /// The command does not start, or the system refuses sockets.
-pub fn play(courser: &Path, script: &Script, bound: Bound, connections: u32) -> io::Result<Report> {
+pub fn play(courser: &Build, script: &Script, bound: Bound, connections: u32) -> io::Result<Report> {
     if script.role.is_server() {
         to_client(courser, script, bound)
     } else {
@@ -116,7 +115,7 @@ struct Target {
 }
 
 impl Target {
-    fn new(courser: &Path, program: Program) -> io::Result<Self> {
+    fn new(courser: &Build, program: Program) -> io::Result<Self> {
         let site = if program == Program::Serve { Some(Site::new()?) } else { None };
         let origin = if program == Program::Proxy { Some(Origin::new()?) } else { None };
         let server = match (&site, &origin) {
@@ -128,7 +127,7 @@ impl Target {
         Ok(Self { server, address, site, origin })
     }
 
-    fn honest(&self, courser: &Path, connections: u32) -> io::Result<Honest> {
+    fn honest(&self, courser: &Build, connections: u32) -> io::Result<Honest> {
         if self.site.is_some() || self.origin.is_some() {
             return web::honest::honest(self.address, "/", PAGE.as_bytes(), connections);
         }
@@ -136,7 +135,7 @@ impl Target {
     }
 }
 
-fn to_server(courser: &Path, script: &Script, bound: Bound, connections: u32) -> io::Result<Report> {
+fn to_server(courser: &Build, script: &Script, bound: Bound, connections: u32) -> io::Result<Report> {
     let mut target = Target::new(courser, script.victim)?;
     // The first connections take what is taken once.
     let quiet = target.honest(courser, connections)?;
@@ -171,7 +170,7 @@ fn to_server(courser: &Path, script: &Script, bound: Bound, connections: u32) ->
     Ok(report)
 }
 
-fn to_client(courser: &Path, script: &Script, bound: Bound) -> io::Result<Report> {
+fn to_client(courser: &Build, script: &Script, bound: Bound) -> io::Result<Report> {
     let (socket, site, identity) = (socket()?, Site::new()?, Identity::new()?);
     let address = socket.local_addr()?;
     let mut client = match script.victim {

@@ -2,13 +2,25 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// A built `courser`, and how much it is to tell.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The command.
+    pub path: PathBuf,
+    /// Victims log everything at TRACE, and those that can trace every event to files.
+    pub detailed: bool,
+}
 
 /// A process that is killed when dropped.
 pub struct Victim {
     child: Child,
+    /// Where its traces are, until it is dropped.
+    traces: Option<PathBuf>,
     /// Where it listens, if it is a server.
     pub address: Option<SocketAddr>,
 }
@@ -30,12 +42,29 @@ fn command(courser: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// The command of a victim, and where it puts its traces.
+fn victim(build: &Build, args: &[&str]) -> (Command, Option<PathBuf>) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut command = command(&build.path, args);
+    if !build.detailed {
+        return (command, None);
+    }
+    command.env("COURSER_LOG", "trace");
+    let name = format!("courser-attack-traces-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let traces = (args.first() == Some(&"perf")).then(|| std::env::temp_dir().join(name));
+    if let Some(traces) = &traces {
+        command.arg("--qlog").arg(traces);
+    }
+    (command, traces)
+}
+
 impl Victim {
     /// A server with these arguments that says where it listens.
-    fn listening(courser: &Path, args: &[&str]) -> io::Result<Self> {
-        let mut child = command(courser, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    fn listening(build: &Build, args: &[&str]) -> io::Result<Self> {
+        let (mut command, traces) = victim(build, args);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut said = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
-        let mut victim = Self { child, address: None };
+        let mut victim = Self { child, traces, address: None };
         let mut all = String::new();
         while victim.address.is_none() {
             let mut line = String::new();
@@ -54,50 +83,52 @@ impl Victim {
     ///
     /// # Errors
     /// It does not start.
-    pub fn server(courser: &Path) -> io::Result<Self> {
-        Self::listening(courser, &["perf", "server", "--listen", "127.0.0.1:0"])
+    pub fn server(build: &Build) -> io::Result<Self> {
+        Self::listening(build, &["perf", "server", "--listen", "127.0.0.1:0"])
     }
 
     /// A web server for that folder.
     ///
     /// # Errors
     /// It does not start.
-    pub fn serve(courser: &Path, root: &Path) -> io::Result<Self> {
+    pub fn serve(build: &Build, root: &Path) -> io::Result<Self> {
         let root = root.to_string_lossy();
-        Self::listening(courser, &["serve", "--listen", "127.0.0.1:0", "--access-log", "off", &root])
+        Self::listening(build, &["serve", "--listen", "127.0.0.1:0", "--access-log", "off", &root])
     }
 
     /// A proxy of that origin.
     ///
     /// # Errors
     /// It does not start.
-    pub fn proxy(courser: &Path, origin: SocketAddr) -> io::Result<Self> {
+    pub fn proxy(build: &Build, origin: SocketAddr) -> io::Result<Self> {
         let origin = format!("http://{origin}");
         let args = ["proxy", "--listen", "127.0.0.1:0", "--access-log", "off", "--response-timeout", "2s"];
-        Self::listening(courser, &[&args[..], &["--origin", &origin]].concat())
+        Self::listening(build, &[&args[..], &["--origin", &origin]].concat())
     }
 
     /// A perf client that downloads from there and gives up after three seconds.
     ///
     /// # Errors
     /// It does not start.
-    pub fn client(courser: &Path, server: SocketAddr) -> io::Result<Self> {
+    pub fn client(build: &Build, server: SocketAddr) -> io::Result<Self> {
         let server = server.to_string();
         let args = ["perf", "client", &server, "--insecure", "--mode", "download", "--bytes", "50M", "--timeout", "3s"];
-        let child = command(courser, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { child, address: None })
+        let (mut command, traces) = victim(build, &args);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, traces, address: None })
     }
 
     /// A download from there over HTTP/3 that gives up after three seconds and trusts that certificate.
     ///
     /// # Errors
     /// It does not start.
-    pub fn get(courser: &Path, server: SocketAddr, certificate: &Path, more: &[&str]) -> io::Result<Self> {
+    pub fn get(build: &Build, server: SocketAddr, certificate: &Path, more: &[&str]) -> io::Result<Self> {
         let (url, certificate) = (format!("https://{server}/"), certificate.to_string_lossy());
         let args = ["get", "--http3-only", "--max-time", "3s", "--no-https-records", "-o", "-", "--cacert"];
         let args = [&args[..], &[&certificate], more, &[&url]].concat();
-        let child = command(courser, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { child, address: None })
+        let (mut command, traces) = victim(build, &args);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, traces, address: None })
     }
 
     /// What it has taken; nothing where the system does not say.
@@ -140,6 +171,7 @@ impl Drop for Victim {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.traces.take().map(std::fs::remove_dir_all);
     }
 }
 
@@ -162,7 +194,7 @@ pub struct Honest {
 ///
 /// # Errors
 /// The command does not start.
-pub fn honest(courser: &Path, server: SocketAddr, connections: u32) -> io::Result<Honest> {
+pub fn honest(build: &Build, server: SocketAddr, connections: u32) -> io::Result<Honest> {
     let (server, count) = (server.to_string(), connections.to_string());
     let args = [
         "perf",
@@ -179,7 +211,7 @@ pub fn honest(courser: &Path, server: SocketAddr, connections: u32) -> io::Resul
         "30s",
         "--json",
     ];
-    let mut child = command(courser, &args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = command(&build.path, &args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut text = String::new();
     if let Some(out) = &mut child.stdout {
         out.read_to_string(&mut text)?;

@@ -3,11 +3,11 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use courser_attack::runner::{heads, play};
 use courser_attack::scripts::{Bound, Program, Script, all};
+use courser_attack::victim::Build;
 use courser_core::ids::Side;
 
 /// Scripts at once: victims that are clients mostly wait for their own time limit.
@@ -21,7 +21,7 @@ fn no_hostile_script_ends_a_server_or_a_client_or_harms_honest_connections() {
     assert!(scripts.len() >= 150 && count(Side::Client) >= 100 && count(Side::Server) >= 45);
     assert!(against(Program::Serve) >= 40 && against(Program::Proxy) >= 10);
     let bound = Bound { packets: 3000, time: Duration::from_millis(400) };
-    let courser = Path::new(env!("CARGO_BIN_EXE_courser"));
+    let courser = &Build { path: env!("CARGO_BIN_EXE_courser").into(), detailed: false };
     let next = std::sync::atomic::AtomicUsize::new(0);
     let reports = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

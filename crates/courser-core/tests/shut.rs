@@ -5,11 +5,15 @@
 //! release.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use courser_core::config::Settings;
 use courser_core::engine::EngineConfig;
-use courser_core::ids::{Dir, Level, Side, StreamId};
+use courser_core::ids::{ConnKey, Dir, Level, Side, StreamId};
+use courser_core::observe::{Event, Interest, Observer};
+use courser_core::time::Instant;
 use courser_core::wire::frame::Frame;
 use courser_testing::alloc::{Counting, now};
 use courser_testing::kinds::{KINDS, Kind, Speaker};
@@ -187,4 +191,39 @@ fn a_small_cap_on_memory_ends_in_a_close_or_in_waiting_and_never_in_an_abort() {
         let outcome = flood(Side::Server, kind, |config| config.memory_max = 512 << 10);
         judge(Side::Server, kind, &outcome, BEYOND);
     }
+}
+
+/// Bytes that logs of this file wrote.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// A log that has every event in words, in memory that it uses again.
+struct Log(String);
+
+impl Observer for Log {
+    fn interest(&self) -> Interest {
+        Interest::ALL
+    }
+
+    fn on(&mut self, now: Instant, key: ConnKey, event: &Event<'_>) {
+        self.0.clear();
+        write!(self.0, "{now:?} {key:?} {event:?}").unwrap();
+        WRITTEN.fetch_add(self.0.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_most_detailed_log_changes_nothing_about_a_flood() {
+    for victim in [Side::Server, Side::Client] {
+        for kind in KINDS {
+            let plain = flood(victim, kind, |_| {});
+            let logged =
+                flood(victim, kind, |config| config.observer = Some(Box::new(Log(String::with_capacity(1 << 16)))));
+            judge(victim, kind, &logged, BEYOND);
+            let seen = |o: &Outcome| (o.sent, o.datagrams, o.code, o.silent);
+            assert_eq!(seen(&plain), seen(&logged), "{} to a {victim:?}", kind.name);
+        }
+    }
+    let written = WRITTEN.load(Ordering::Relaxed);
+    println!("{written} bytes of log");
+    assert!(written > 1 << 20, "{written} bytes were logged");
 }

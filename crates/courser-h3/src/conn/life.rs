@@ -83,8 +83,7 @@ impl Connection {
             }
             Error::Reset(code) => {
                 if let Some(x) = self.exchanges.get_mut(&id) {
-                    x.recv.phase = Phase::Over;
-                    x.recv.waiting = None;
+                    x.recv.stop();
                 }
                 self.decoder.cancel(id);
                 let rejected = self.side.is_client() && code == Code::REQUEST_REJECTED.0;
@@ -114,8 +113,7 @@ impl Connection {
         // What a reset head referred to stays in the QPACK table until the peer says that it gave the stream up.
         x.send.abandon(t, id, code);
         if x.recv.phase != Phase::Over {
-            x.recv.phase = Phase::Over;
-            x.recv.waiting = None;
+            x.recv.stop();
             t.stop(id, code);
             self.decoder.cancel(id);
         }
@@ -134,8 +132,7 @@ impl Connection {
     pub fn stop_body(&mut self, t: &mut dyn Transport, id: StreamId, code: Code) {
         let Some(x) = self.exchanges.get_mut(&id) else { return };
         if x.recv.phase != Phase::Over {
-            x.recv.phase = Phase::Over;
-            x.recv.waiting = None;
+            x.recv.stop();
             t.stop(id, code.0);
             self.decoder.cancel(id);
         }

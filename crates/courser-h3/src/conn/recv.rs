@@ -97,6 +97,13 @@ fn unexpected(reason: &'static str) -> Error {
 }
 
 impl Recv {
+    /// Nothing is read any more, and nothing of what came is kept: the exchange may stay for long, with an answer that waits for
+    /// room.
+    pub(super) fn stop(&mut self) {
+        self.phase = Phase::Over;
+        (self.piece, self.section, self.waiting) = (Bytes::new(), Vec::new(), None);
+    }
+
     /// The next thing in the stream.
     pub(super) fn next(&mut self, t: &mut dyn Transport, id: StreamId, rules: &mut Rules<'_>) -> Result<Item, Error> {
         loop {
