@@ -86,7 +86,7 @@ impl Connection {
         let silent_until = self.last_activity.max(self.last_sent) + self.dormant_after(env);
         if silent_until > now || !self.may_rest() {
             // Who is busy from its beginning is not looked at every few milliseconds.
-            self.rests = self.rests.max((self.rests + 1).min(FIRST_RESTS));
+            self.rests = self.rests.max(self.rests.saturating_add(1).min(FIRST_RESTS));
             self.rest_at = if silent_until > now { silent_until } else { now + QUIET };
             return;
         }
