@@ -575,14 +575,17 @@ fn a_machine_that_slept_goes_on_where_it_was_or_ends_by_the_idle_rule() {
 
 #[test]
 fn a_connection_that_rested_hundreds_of_times_can_be_busy_again() {
-    // What comes every two seconds wakes it soon after it went to rest, each time: the count of its rests is at its end.
-    let settings = Settings { idle_timeout: Duration::ZERO, mtu_discovery: false, ..Settings::default() };
+    // What comes every two seconds, and sooner at first, wakes it soon after it went to rest, each time: the count of its rests
+    // is at its end.
+    let dormant_after = Some(Duration::from_millis(100));
+    let settings =
+        Settings { idle_timeout: Duration::ZERO, mtu_discovery: false, dormant_after, ..Settings::default() };
     let mut pair = Pair::new(&settings);
     let client = pair.connect(&settings);
     pair.establish();
-    for _ in 0..300 {
+    for n in 0..320 {
         pair.client.ping(client).unwrap();
-        pair.run_for(Duration::from_secs(2));
+        pair.run_for(Duration::from_millis(if n < 20 { 1500 } else { 2000 }));
     }
     for _ in 0..400 {
         pair.client.ping(client).unwrap();
