@@ -1,6 +1,6 @@
 //! An application that means harm, on an engine that keeps the rules: what can be done with streams alone.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant as Wall};
@@ -43,8 +43,8 @@ pub struct Guest {
     arrived: VecDeque<StreamId>,
     /// Code with which the victim closed; `u64::MAX` when the connection ended otherwise.
     pub closed: Option<u64>,
-    /// Streams of ours that the victim does not want more of, with its code.
-    pub stopped: Vec<(StreamId, u64)>,
+    /// Streams of ours that the victim does not want more of.
+    pub stopped: HashSet<StreamId>,
     /// Bytes of datagrams that came.
     pub heard: u64,
 }
@@ -62,7 +62,7 @@ impl Guest {
             bytes: vec![0; 65_536],
             arrived: VecDeque::new(),
             closed: None,
-            stopped: Vec::new(),
+            stopped: HashSet::new(),
             heard: 0,
         }
     }
@@ -141,7 +141,7 @@ impl Guest {
                         self.arrived.push_back(id);
                     }
                 }
-                Event::Stream(StreamEvent::Stopped { id, code }) => self.stopped.push((id, code)),
+                Event::Stream(StreamEvent::Stopped { id, .. }) => _ = self.stopped.insert(id),
                 Event::Closed(reason) => {
                     self.closed = Some(match reason {
                         CloseReason::PeerApplication { code, .. } => code,
@@ -205,7 +205,7 @@ impl Guest {
             let took = self.write(id, data);
             data = &data[took..];
             if took == 0 {
-                let over = self.closed.is_some() || self.stopped.iter().any(|(s, _)| *s == id);
+                let over = self.closed.is_some() || self.stopped.contains(&id);
                 if over || Wall::now() > until {
                     return Ok(false);
                 }

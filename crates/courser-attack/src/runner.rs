@@ -171,13 +171,10 @@ fn to_server(courser: &Build, script: &Script, bound: Bound, connections: u32) -
 }
 
 fn to_client(courser: &Build, script: &Script, bound: Bound) -> io::Result<Report> {
-    let (socket, site, identity) = (socket()?, Site::new()?, Identity::new()?);
+    let (socket, identity) = (socket()?, Identity::new()?);
     let address = socket.local_addr()?;
     let mut client = match script.victim {
-        Program::Get(more) => {
-            let certificate = site.beside("cert.pem", &identity.certificate)?;
-            Victim::get(courser, address, &certificate, more)?
-        }
+        Program::Get(more) => Victim::get(courser, address, &identity.certificate, more)?,
         _ => Victim::client(courser, address)?,
     };
     let of = *script;

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// A built `courser`, and how much it is to tell.
 #[derive(Clone, Debug)]
@@ -19,8 +20,8 @@ pub struct Build {
 /// A process that is killed when dropped.
 pub struct Victim {
     child: Child,
-    /// Where its traces are, until it is dropped.
-    traces: Option<PathBuf>,
+    /// Files that are there as long as it is: its traces, the certificate that it trusts.
+    _files: TempDir,
     /// Where it listens, if it is a server.
     pub address: Option<SocketAddr>,
 }
@@ -42,29 +43,25 @@ fn command(courser: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// The command of a victim, and where it puts its traces.
-fn victim(build: &Build, args: &[&str]) -> (Command, Option<PathBuf>) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+/// The command of a victim, with the folder for its traces.
+fn victim(build: &Build, args: &[&str], files: &TempDir) -> Command {
     let mut command = command(&build.path, args);
-    if !build.detailed {
-        return (command, None);
+    if build.detailed {
+        command.env("COURSER_LOG", "trace");
+        if args.first() == Some(&"perf") {
+            command.arg("--qlog").arg(files.path());
+        }
     }
-    command.env("COURSER_LOG", "trace");
-    let name = format!("courser-attack-traces-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let traces = (args.first() == Some(&"perf")).then(|| std::env::temp_dir().join(name));
-    if let Some(traces) = &traces {
-        command.arg("--qlog").arg(traces);
-    }
-    (command, traces)
+    command
 }
 
 impl Victim {
     /// A server with these arguments that says where it listens.
     fn listening(build: &Build, args: &[&str]) -> io::Result<Self> {
-        let (mut command, traces) = victim(build, args);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let files = TempDir::new()?;
+        let mut child = victim(build, args, &files).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut said = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
-        let mut victim = Self { child, traces, address: None };
+        let mut victim = Self { child, _files: files, address: None };
         let mut all = String::new();
         while victim.address.is_none() {
             let mut line = String::new();
@@ -106,6 +103,11 @@ impl Victim {
         Self::listening(build, &[&args[..], &["--origin", &origin]].concat())
     }
 
+    fn quiet(build: &Build, args: &[&str], files: TempDir) -> io::Result<Self> {
+        let child = victim(build, args, &files).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, _files: files, address: None })
+    }
+
     /// A perf client that downloads from there and gives up after three seconds.
     ///
     /// # Errors
@@ -113,22 +115,21 @@ impl Victim {
     pub fn client(build: &Build, server: SocketAddr) -> io::Result<Self> {
         let server = server.to_string();
         let args = ["perf", "client", &server, "--insecure", "--mode", "download", "--bytes", "50M", "--timeout", "3s"];
-        let (mut command, traces) = victim(build, &args);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { child, traces, address: None })
+        Self::quiet(build, &args, TempDir::new()?)
     }
 
     /// A download from there over HTTP/3 that gives up after three seconds and trusts that certificate.
     ///
     /// # Errors
     /// It does not start.
-    pub fn get(build: &Build, server: SocketAddr, certificate: &Path, more: &[&str]) -> io::Result<Self> {
-        let (url, certificate) = (format!("https://{server}/"), certificate.to_string_lossy());
+    pub fn get(build: &Build, server: SocketAddr, certificate: &str, more: &[&str]) -> io::Result<Self> {
+        let (files, url) = (TempDir::new()?, format!("https://{server}/"));
+        let path = files.path().join("cert.pem");
+        std::fs::write(&path, certificate)?;
+        let certificate = path.to_string_lossy();
         let args = ["get", "--http3-only", "--max-time", "3s", "--no-https-records", "-o", "-", "--cacert"];
         let args = [&args[..], &[&certificate], more, &[&url]].concat();
-        let (mut command, traces) = victim(build, &args);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { child, traces, address: None })
+        Self::quiet(build, &args, files)
     }
 
     /// What it has taken; nothing where the system does not say.
@@ -171,7 +172,6 @@ impl Drop for Victim {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.traces.take().map(std::fs::remove_dir_all);
     }
 }
 

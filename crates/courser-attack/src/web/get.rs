@@ -6,10 +6,26 @@ use std::time::Duration;
 use courser_core::ids::Dir;
 use courser_testing::web::{capacity, frame, headers, insert, int, referring, section};
 
-use super::bytes::{Field, GENEROUS};
+use super::bytes::Field;
 use super::visit::Visit;
 
 const OK: Field<'static> = (b":status", b"200");
+
+/// Answers with these bytes, and waits for what comes of it.
+fn answer(v: &mut Visit, bytes: &[u8]) -> io::Result<()> {
+    v.control()?;
+    let id = v.asked()?;
+    v.say(id, bytes)?;
+    v.wait()
+}
+
+/// Says these bytes on the control stream once there is a request, and waits for what comes of it.
+fn command(v: &mut Visit, bytes: &[u8]) -> io::Result<()> {
+    let control = v.control()?;
+    v.asked()?;
+    v.say(control, bytes)?;
+    v.wait()
+}
 
 /// A head without end.
 pub fn endless_head(v: &mut Visit) -> io::Result<()> {
@@ -21,12 +37,9 @@ pub fn endless_head(v: &mut Visit) -> io::Result<()> {
 
 /// A head beyond the limit.
 pub fn header_bomb(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
     let value = vec![b'v'; 60_000];
     let fields = [OK, (b"a", &value), (b"b", &value), (b"c", &value)];
-    v.say(id, &headers(&fields))?;
-    v.wait()
+    answer(v, &headers(&fields))
 }
 
 /// Interim answers without end.
@@ -38,19 +51,13 @@ pub fn interim(v: &mut Visit) -> io::Result<()> {
 
 /// A head that switches protocols, which HTTP/3 does not have.
 pub fn switching(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
-    v.say(id, &headers(&[(b":status", b"101")]))?;
-    v.wait()
+    answer(v, &headers(&[(b":status", b"101")]))
 }
 
 /// A push that nobody allowed.
 pub fn push(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
     let request = section(&[(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/b")]);
-    v.say(id, &frame(5, &[int(0), request].concat()))?;
-    v.wait()
+    answer(v, &frame(5, &[int(0), request].concat()))
 }
 
 /// A stream of a push that nobody allowed.
@@ -63,26 +70,17 @@ pub fn push_stream(v: &mut Visit) -> io::Result<()> {
 
 /// GOAWAY that rises.
 pub fn goaway_rises(v: &mut Visit) -> io::Result<()> {
-    let control = v.control()?;
-    v.asked()?;
-    v.say(control, &[frame(7, &int(4)), frame(7, &int(8))].concat())?;
-    v.wait()
+    command(v, &[frame(7, &int(4)), frame(7, &int(8))].concat())
 }
 
 /// GOAWAY that names a stream of the server.
 pub fn goaway_names_a_push(v: &mut Visit) -> io::Result<()> {
-    let control = v.control()?;
-    v.asked()?;
-    v.say(control, &frame(7, &int(1)))?;
-    v.wait()
+    command(v, &frame(7, &int(1)))
 }
 
 /// GOAWAY that takes the request back, and no answer.
 pub fn goaway(v: &mut Visit) -> io::Result<()> {
-    let control = v.control()?;
-    v.asked()?;
-    v.say(control, &frame(7, &int(0)))?;
-    v.wait()
+    command(v, &frame(7, &int(0)))
 }
 
 /// A large entry, and a head that names it sixty times.
@@ -96,10 +94,7 @@ pub fn qpack_bomb(v: &mut Visit) -> io::Result<()> {
 
 /// A head that waits for an entry that never comes.
 pub fn qpack_blocked(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
-    v.say(id, &referring(&[OK], 9, 128, 1))?;
-    v.wait()
+    answer(v, &referring(&[OK], 9, 128, 1))
 }
 
 /// Entries without end.
@@ -173,10 +168,7 @@ pub fn too_short(v: &mut Visit) -> io::Result<()> {
 
 /// SETTINGS once more.
 pub fn settings_twice(v: &mut Visit) -> io::Result<()> {
-    let control = v.control()?;
-    v.asked()?;
-    v.say(control, &frame(4, b""))?;
-    v.wait()
+    command(v, &frame(4, b""))
 }
 
 /// The control stream ends.
@@ -196,34 +188,19 @@ pub fn no_settings(v: &mut Visit) -> io::Result<()> {
 
 /// A limit of pushes from a server.
 pub fn push_limit(v: &mut Visit) -> io::Result<()> {
-    let control = v.control()?;
-    v.asked()?;
-    v.say(control, &frame(13, &int(0)))?;
-    v.wait()
+    command(v, &frame(13, &int(0)))
 }
 
 /// One-way streams of types that nobody knows.
 pub fn unknown_streams(v: &mut Visit) -> io::Result<()> {
     v.control()?;
     v.asked()?;
-    let mut n = 0;
-    while v.goes_on() {
-        while let Some(id) = v.guest.open(Dir::Uni) {
-            v.guest.write(id, &[int(0x21 + 0x1f * n), vec![0; 100]].concat());
-            v.guest.finish(id);
-            (n, v.tally.sent) = (n + 1, v.tally.sent + 1);
-        }
-        v.guest.turn(Duration::from_millis(1))?;
-    }
-    Ok(())
+    v.unknown_streams()
 }
 
 /// Content before the head.
 pub fn data_first(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
-    v.say(id, &frame(0, b"content"))?;
-    v.wait()
+    answer(v, &frame(0, b"content"))
 }
 
 /// DATA frames of no bytes.
@@ -274,10 +251,7 @@ pub fn silence(v: &mut Visit) -> io::Result<()> {
 
 /// Fields that are none, and heads that are none.
 pub fn malformed(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.asked()?;
-    v.say(id, &headers(&[OK, (b"Large", b"1")]))?;
-    v.wait()
+    answer(v, &headers(&[OK, (b"Large", b"1")]))
 }
 
 /// A reset in the middle of the content.
@@ -292,14 +266,7 @@ pub fn cut_off(v: &mut Visit) -> io::Result<()> {
 
 /// Datagrams that nobody asked for.
 pub fn datagrams(v: &mut Visit) -> io::Result<()> {
-    v.uni(GENEROUS)?;
+    v.control()?;
     v.asked()?;
-    let mut n = 0;
-    while v.goes_on() {
-        while v.guest.datagram(&[int(n % 100), vec![0; 1000]].concat()) {
-            (n, v.tally.sent) = (n + 1, v.tally.sent + 1);
-        }
-        v.guest.turn(Duration::from_millis(1))?;
-    }
-    Ok(())
+    v.datagrams()
 }

@@ -147,21 +147,9 @@ pub const WEB: &[Script] = &[
         Free,
     ),
     client("serve-frame-of-old", "a frame of HTTP/2 on a request", Serve, serve::frame_of_old, With(0x105)),
-    client(
-        "serve-pages",
-        "requests as many as there can be, one page each, without reading the answers' ends",
-        Serve,
-        serve::pages,
-        Free,
-    ),
+    client("serve-pages", "as many requests for a page as there can be", Serve, serve::pages, Free),
     client("serve-no-control", "no control stream at all, and requests nevertheless", Serve, serve::no_control, Free),
-    client(
-        "serve-late-bytes",
-        "the first request given up, and its stream used again and again",
-        Serve,
-        serve::late_bytes,
-        Free,
-    ),
+    client("serve-late-bytes", "content for a request that is answered without it", Serve, serve::late_bytes, Free),
     client("proxy-bad-answers", "answers of the origin that are none", Proxy, proxy::bad_answers, Free),
     client(
         "proxy-slow-answers",
@@ -203,13 +191,7 @@ pub const WEB: &[Script] = &[
         serve::tunnels,
         Perhaps(0x107),
     ),
-    client(
-        "proxy-pages",
-        "requests as many as there can be, one page each, without reading the answers' ends",
-        Proxy,
-        serve::pages,
-        Free,
-    ),
+    client("proxy-pages", "as many requests for a page as there can be", Proxy, serve::pages, Free),
     client(
         "proxy-endless-frame",
         "a frame whose length is the largest there is, bit by bit",

@@ -9,10 +9,23 @@ use super::bytes::{head, head_with};
 use super::site::{LARGE, MARK};
 use super::visit::{Visit, page};
 
-/// The stream of the first request.
-const FIRST: StreamId = StreamId(0);
 /// What fills a dynamic table of 4,096 bytes (RFC 9204 section 3.2.1).
 const FILLING: usize = 4096 - 32 - 1;
+
+/// A request of these bytes that does not end; waits for what comes of it.
+fn request(v: &mut Visit, bytes: &[u8]) -> io::Result<()> {
+    v.control()?;
+    let id = v.request()?;
+    v.say(id, bytes)?;
+    v.wait()
+}
+
+/// These bytes on the control stream; waits for what comes of it.
+fn command(v: &mut Visit, bytes: &[u8]) -> io::Result<()> {
+    let id = v.control()?;
+    v.say(id, bytes)?;
+    v.wait()
+}
 
 /// Requests that are given up as soon as they were sent.
 pub fn rapid_reset(v: &mut Visit) -> io::Result<()> {
@@ -156,7 +169,7 @@ pub fn slow_bodies(v: &mut Visit) -> io::Result<()> {
 /// DATA frames of no bytes.
 pub fn empty_data(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let id = v.ask(&head("POST", "/"), false)?;
+    let id = v.post()?;
     v.pour(id, |_| frame(0, b""))
 }
 
@@ -175,9 +188,7 @@ pub fn grease_on_control(v: &mut Visit) -> io::Result<()> {
 
 /// SETTINGS once more.
 pub fn settings_twice(v: &mut Visit) -> io::Result<()> {
-    let id = v.control()?;
-    v.say(id, &frame(4, b""))?;
-    v.wait()
+    command(v, &frame(4, b""))
 }
 
 /// A setting of HTTP/2.
@@ -202,6 +213,8 @@ pub fn control_ends(v: &mut Visit) -> io::Result<()> {
 /// The control stream is reset.
 pub fn control_is_reset(v: &mut Visit) -> io::Result<()> {
     let id = v.control()?;
+    // A reset may overtake the bytes that say which stream it is: an answer shows that they were read.
+    v.exchange(&page())?;
     v.guest.reset(id, 0);
     v.wait()
 }
@@ -215,9 +228,7 @@ pub fn two_controls(v: &mut Visit) -> io::Result<()> {
 
 /// GOAWAY that takes back what an earlier one said.
 pub fn goaway_rises(v: &mut Visit) -> io::Result<()> {
-    let id = v.control()?;
-    v.say(id, &[frame(7, &int(4)), frame(7, &int(8))].concat())?;
-    v.wait()
+    command(v, &[frame(7, &int(4)), frame(7, &int(8))].concat())
 }
 
 /// GOAWAY over and over.
@@ -228,9 +239,7 @@ pub fn goaways(v: &mut Visit) -> io::Result<()> {
 
 /// A limit of pushes that falls.
 pub fn push_limit_falls(v: &mut Visit) -> io::Result<()> {
-    let id = v.control()?;
-    v.say(id, &[frame(13, &int(10)), frame(13, &int(5))].concat())?;
-    v.wait()
+    command(v, &[frame(13, &int(10)), frame(13, &int(5))].concat())
 }
 
 /// Limits of pushes over and over.
@@ -241,17 +250,12 @@ pub fn push_limits(v: &mut Visit) -> io::Result<()> {
 
 /// A push from a client.
 pub fn push_from_client(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.request()?;
-    v.say(id, &frame(5, &[int(0), section(&head("GET", "/"))].concat()))?;
-    v.wait()
+    request(v, &frame(5, &[int(0), section(&head("GET", "/"))].concat()))
 }
 
 /// A cancellation of a push that never was.
 pub fn cancel_push(v: &mut Visit) -> io::Result<()> {
-    let id = v.control()?;
-    v.say(id, &frame(3, &int(7)))?;
-    v.wait()
+    command(v, &frame(3, &int(7)))
 }
 
 /// Priorities of requests that never come.
@@ -263,16 +267,7 @@ pub fn priorities(v: &mut Visit) -> io::Result<()> {
 /// One-way streams of types that nobody knows.
 pub fn unknown_streams(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let mut n = 0;
-    while v.goes_on() {
-        while let Some(id) = v.guest.open(Dir::Uni) {
-            v.guest.write(id, &[int(0x21 + 0x1f * n), vec![0; 100]].concat());
-            v.guest.finish(id);
-            (n, v.tally.sent) = (n + 1, v.tally.sent + 1);
-        }
-        v.guest.turn(std::time::Duration::from_millis(1))?;
-    }
-    Ok(())
+    v.unknown_streams()
 }
 
 /// Downloads on all streams, of which nothing is read.
@@ -355,14 +350,7 @@ pub fn tunnels(v: &mut Visit) -> io::Result<()> {
 /// Datagrams for requests that are not there.
 pub fn datagrams(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let mut n = 0;
-    while v.goes_on() {
-        while v.guest.datagram(&[int(n % 100), vec![0; 1000]].concat()) {
-            (n, v.tally.sent) = (n + 1, v.tally.sent + 1);
-        }
-        v.guest.turn(std::time::Duration::from_millis(1))?;
-    }
-    Ok(())
+    v.datagrams()
 }
 
 /// A thousand ranges of one file that overlap.
@@ -428,17 +416,14 @@ pub fn trailer_bomb(v: &mut Visit) -> io::Result<()> {
 /// Trailers, and trailers again.
 pub fn trailers_again(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let id = v.ask(&head("POST", "/"), false)?;
+    let id = v.post()?;
     v.say(id, &[headers(&[(b"a", b"b")]), headers(&[(b"a", b"b")])].concat())?;
     v.wait()
 }
 
 /// Content before any head.
 pub fn data_first(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.request()?;
-    v.say(id, &frame(0, b"content"))?;
-    v.wait()
+    request(v, &frame(0, b"content"))
 }
 
 /// A stream that ends in the middle of a frame.
@@ -454,20 +439,17 @@ pub fn half_frame(v: &mut Visit) -> io::Result<()> {
 /// A frame whose length is the largest there is, bit by bit.
 pub fn endless_frame(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let id = v.ask(&head("POST", "/"), false)?;
+    let id = v.post()?;
     v.say(id, &[int(0), int(u64::MAX)].concat())?;
     v.pour(id, |_| vec![0; 1000])
 }
 
 /// A frame of HTTP/2 on a request.
 pub fn frame_of_old(v: &mut Visit) -> io::Result<()> {
-    v.control()?;
-    let id = v.request()?;
-    v.say(id, &frame(2, b"12345"))?;
-    v.wait()
+    request(v, &frame(2, b"12345"))
 }
 
-/// Requests as many as there can be, one page each, without reading the answers' ends.
+/// As many requests for a page as there can be.
 pub fn pages(v: &mut Visit) -> io::Result<()> {
     v.control()?;
     let page = page();
@@ -493,10 +475,9 @@ pub fn no_control(v: &mut Visit) -> io::Result<()> {
     Ok(())
 }
 
-/// The first request given up, and its stream used again and again.
+/// Content for a request that is answered without it.
 pub fn late_bytes(v: &mut Visit) -> io::Result<()> {
     v.control()?;
-    let id = v.ask(&head("POST", "/"), false)?;
-    debug_assert_eq!(id, FIRST, "the first of a connection");
+    let id = v.post()?;
     v.pour(id, |_| frame(0, &[0; 1000]))
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use courser_core::config::Settings;
 use courser_core::ids::{Dir, StreamId};
-use courser_testing::web::headers;
+use courser_testing::web::{headers, int};
 
-use super::bytes::{self, Field, GENEROUS};
-use super::honest::read_answer;
-use crate::guest::{End, Guest};
+use super::bytes::{self, GENEROUS};
+use super::honest::{Page, read_answer};
+use crate::guest::Guest;
 use crate::identity::Identity;
 use crate::scripts::Tally;
 
@@ -23,17 +23,6 @@ pub struct Visit {
     pub guest: Guest,
     /// What was done.
     pub tally: Tally,
-}
-
-/// What has to come of a request that is wrong.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// Whether the head says 200.
-    pub fine: bool,
-    /// The content.
-    pub body: Vec<u8>,
-    /// How the stream ended; `None` when it did not.
-    pub end: Option<End>,
 }
 
 impl Visit {
@@ -102,7 +91,7 @@ impl Visit {
     /// Those of the system.
     pub fn pour(&mut self, id: StreamId, mut make: impl FnMut(u64) -> Vec<u8>) -> io::Result<()> {
         let (mut n, mut rest) = (0, Vec::new());
-        while self.goes_on() && !self.guest.stopped.iter().any(|(s, _)| *s == id) {
+        while self.goes_on() && !self.guest.stopped.contains(&id) {
             // Some together, as one datagram for each would be a slow flood.
             while rest.len() < 16_384 {
                 rest.extend(make(n));
@@ -126,25 +115,53 @@ impl Visit {
         self.guest.open_until(Dir::Bi, until)?.ok_or_else(|| io::Error::other("no stream for a request"))
     }
 
-    /// A request with that head, ended at once or not.
+    /// A request that says that content follows.
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub fn ask(&mut self, fields: &[Field<'_>], fin: bool) -> io::Result<StreamId> {
+    pub fn post(&mut self) -> io::Result<StreamId> {
         let id = self.request()?;
-        self.say(id, &headers(fields))?;
-        if fin {
-            self.guest.finish(id);
-            self.guest.turn(Duration::ZERO)?;
-        }
+        self.say(id, &headers(&bytes::head("POST", "/")))?;
         Ok(id)
+    }
+
+    /// One-way streams of types that nobody knows, as many as there can be.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn unknown_streams(&mut self) -> io::Result<()> {
+        let mut n = 0;
+        while self.goes_on() {
+            while let Some(id) = self.guest.open(Dir::Uni) {
+                self.guest.write(id, &[int(0x21 + 0x1f * n), vec![0; 100]].concat());
+                self.guest.finish(id);
+                (n, self.tally.sent) = (n + 1, self.tally.sent + 1);
+            }
+            self.guest.turn(Duration::from_millis(1))?;
+        }
+        Ok(())
+    }
+
+    /// Datagrams for a hundred streams, as many as there is room for.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn datagrams(&mut self) -> io::Result<()> {
+        let mut n = 0;
+        while self.goes_on() {
+            while self.guest.datagram(&[int(n % 100), vec![0; 1000]].concat()) {
+                (n, self.tally.sent) = (n + 1, self.tally.sent + 1);
+            }
+            self.guest.turn(Duration::from_millis(1))?;
+        }
+        Ok(())
     }
 
     /// A request with any bytes, and what came of it.
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
+    pub fn exchange(&mut self, request: &[u8]) -> io::Result<Page> {
         let id = self.request()?;
         self.say(id, request)?;
         self.guest.finish(id);
@@ -155,11 +172,10 @@ impl Visit {
     ///
     /// # Errors
     /// Those of the system.
-    pub fn answer(&mut self, id: StreamId) -> io::Result<Answer> {
+    pub fn answer(&mut self, id: StreamId) -> io::Result<Page> {
         let until = self.soon();
         let (answer, end) = self.guest.read_until(id, until)?;
-        let page = read_answer(&answer, end);
-        Ok(Answer { fine: page.fine, body: page.body, end })
+        Ok(read_answer(&answer, end))
     }
 
     /// Requests over and over, each on a stream of its own; `make` does what it wants with it.

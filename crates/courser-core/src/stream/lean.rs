@@ -37,6 +37,7 @@ impl Streams {
     pub fn shrink(&mut self) {
         self.spares = Lazy::new();
         self.starved.shrink_to_fit();
+        self.short.shrink_to_fit();
         self.events.shrink();
         self.active.shrink();
         self.control.shrink();

@@ -225,8 +225,8 @@ impl Streams {
             self.update_control(slot);
         }
         self.unsent = self.table.slots().map(|slot| self.table[slot].unsent()).sum();
+        // Only now is it known what all of them together hold.
         self.table.slots().for_each(|slot| self.tell_writable(slot));
-        self.tell_short();
     }
 
     /// The time and the smoothed round-trip time, for tuning windows; once per tick is enough.
